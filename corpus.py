@@ -279,14 +279,14 @@ class Corpus:
     def headline(self, document, lang):
         return self.languages[lang].say(document.headline)
 
-    def mixed(self, document, lang, rng, rate=0.3, langs=BASE_LANGUAGES):
-        """The document's sentences with each slot said in another language with probability `rate`.
+    def mixed(self, document, lang, rng, rate=0.3):
+        """The document's sentences with each slot said in another of the base's languages with probability `rate`.
 
         Such code-mixed text is where a denoising model, which is never taught to translate, gets a meaning space
         that its languages share; real corpora have it in names, numbers, cognates and quotations.
         """
-        others = [self.languages[code] for code in langs if code != lang]
         own = self.languages[lang]
+        others = [self.languages[code] for code in BASE_LANGUAGES if code != lang and code in self.languages] or [own]
         return [own.say(s, lambda name: rng.choice(others) if rng.random() < rate else own)
                 for s in document.sentences]
 

@@ -151,7 +151,7 @@ def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
     with open(temporary, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences), model_writer=file, vocab_size=vocab_size, model_type="unigram",
-            character_coverage=1.0, required_chars=required_chars, num_threads=1, minloglevel=2)
+            character_coverage=1.0, required_chars=required_chars, hard_vocab_limit=False, num_threads=1, minloglevel=2)
     os.replace(temporary, path)
 
 

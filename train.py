@@ -216,7 +216,7 @@ def train(args):
         model.model.encoder.compile(dynamic=True)
         model.model.decoder.compile(dynamic=True)
     wrapped = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
-    progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "skipped": 0}
+    progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "loss": 0.0, "labels": 0}  # since last log
     if args.resume:
         load_state(out, model, names, optimizer, scaler, batches, progress, device)
         say(f"resuming at update {progress['step']} of {args.steps}", flush=True)
@@ -239,8 +239,7 @@ def train(args):
                 model.save_pretrained(out)
             save_state(out, model, names, optimizer, scaler, batches, progress)
 
-    tokens = loss_sum = loss_tokens = 0
-    clock = time.perf_counter()
+    tokens, clock = 0, time.perf_counter()
     while progress["step"] < args.steps and not (args.patience and progress["bad"] >= args.patience):
         # One update: every process walks the whole stream and computes its own share of these batches.
         step = progress["step"]
@@ -274,7 +273,7 @@ def train(args):
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
         progress["step"] = step = step + 1
-        loss_sum, loss_tokens = loss_sum + value * labels, loss_tokens + labels
+        progress |= {"loss": progress["loss"] + value * labels, "labels": progress["labels"] + labels}
         tokens += labels + sum((batch.source != model.config.pad_token_id).sum().item() for batch in update)
         bar.update()
         bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
@@ -284,15 +283,15 @@ def train(args):
             progress["seconds"] += time.perf_counter() - clock
             speed = tokens / (time.perf_counter() - clock)
             held = validation_loss(model, valid, device, autocast)
-            better = held < progress["best"]
-            progress |= {"best": min(held, progress["best"]), "bad": 0 if better else progress["bad"] + 1}
+            better, loss = held < progress["best"], progress["loss"] / progress["labels"]
+            progress |= {"best": min(held, progress["best"]), "bad": 0 if better else progress["bad"] + 1,
+                         "loss": 0.0, "labels": 0}
             if main_process:
-                log.write(step, loss_sum / loss_tokens, held, speed, rate)
-                bar.write(f"update {step}: loss {loss_sum / loss_tokens:.4f}, validation {held:.4f}, "
+                log.write(step, loss, held, speed, rate)
+                bar.write(f"update {step}: loss {loss:.4f}, validation {held:.4f}, "
                           f"{speed:,.0f} tokens/s, learning rate {rate:.2e}")
             checkpoint(best=better)
-            tokens = loss_sum = loss_tokens = 0
-            clock = time.perf_counter()
+            tokens, clock = 0, time.perf_counter()
         if world > 1:  # a signal may reach one process first: all must leave at the same update
             flag = torch.tensor(stopped[0] if stopped else 0, device=device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
@@ -369,6 +368,8 @@ def main():
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""metrics.py: every script scores, intervals are intervals, languages are told apart."""
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+from corpus import LANGUAGES, Corpus
+from metrics import LanguageIdentifier, Words, bleu_chrf, bootstrap, rouge
+
+
+@pytest.mark.parametrize("text", ["The cat sat.", "кошка сидела тихо", "બિલાડી ચૂપચાપ બેઠી", "kedi sessizce oturdu",
+                                  "猫は静かに座った", "แมวนั่งเงียบ", "القطة جلست بهدوء"])
+def test_identical_text_scores_100_in_every_script_and_other_text_0(text):
+    assert rouge([text], [text])["R1"][0] == pytest.approx(100)
+    assert rouge([text], ["xyzzy 42"])["RL"][0] == 0
+
+
+def test_gujarati_vowel_signs_stay_with_their_word():
+    assert Words().tokenize("શિક્ષકે સાયકલ ખરીદી.") == ["શિક્ષકે", "સાયકલ", "ખરીદી"]
+
+
+def test_english_agrees_with_the_librarys_own_tokenizer():
+    a, b = "The doctor, 40, found a red map!", "the map: a doctor found it in 40 days"
+    library = RougeScorer(["rouge1", "rouge2", "rougeL"]).score(b, a)
+    ours = rouge([a], [b])
+    for short, name in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL")):
+        assert ours[short][0] == pytest.approx(100 * library[name].fmeasure)
+
+
+def test_rouge_by_hand():
+    scores = rouge(["a b c d"], ["a c b"])  # unigrams 3 of 4 and 3 of 3; no bigram in common; LCS "a b" or "a c"
+    assert scores["R1"][0] == pytest.approx(100 * 2 * 0.75 / 1.75)
+    assert scores["R2"][0] == 0
+    assert scores["RL"][0] == pytest.approx(100 * 2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+
+
+def test_bleu_and_chrf_are_sacrebleus_and_signed():
+    scores, signatures = bleu_chrf(["the cat sat on the mat"] * 3, ["the cat sat on the mat"] * 3)
+    assert scores["BLEU"][0] == pytest.approx(100) and scores["chrF"][0] == pytest.approx(100)
+    assert "version" in signatures[0] and signatures[1].startswith("chrF")
+
+
+def test_bootstrap_intervals_hold_the_mean_and_shrink_with_more_examples():
+    values = np.random.default_rng(0).random(1000) * 100
+    mean, low, high = bootstrap(values)
+    assert low < mean < high and mean == pytest.approx(values.mean())
+    _, low_few, high_few = bootstrap(values[:50])
+    assert high - low < (high_few - low_few) / 2
+    covered = 0
+    for seed in range(100):  # of samples whose true mean is 50, about 95% of the intervals must hold it
+        _, low, high = bootstrap(np.random.default_rng(seed).random(100) * 100, seed=seed)
+        covered += low <= 50 <= high
+    assert 85 <= covered <= 100
+
+
+def test_language_identification_is_at_least_99_percent_right_on_held_out_headlines():
+    corpus = Corpus()
+    identify = LanguageIdentifier({lang: [t for i in range(400) for d in [corpus.document(i, "train", 1)]
+                                          for t in (corpus.text(d, lang), corpus.headline(d, lang))]
+                                   for lang in LANGUAGES})
+    for lang in LANGUAGES:
+        right = sum(identify(corpus.headline(corpus.document(i, "test"), lang)) == lang for i in range(300))
+        assert right >= 297, lang
+    assert identify("") is None and identify("... !") is None

@@ -1,0 +1,123 @@
+"""tokenizer.py: SentencePiece's own ids, transformers' layouts, and errors that name the file."""
+import json
+import shutil
+
+import pytest
+import sentencepiece
+from conftest import ROOT
+
+from model import UserError
+from tokenizer import MBART25, MBART50, Tokenizer, train_sentencepiece
+
+TEXTS = ["The teacher found a red map in the park.", "El pintor perdió un reloj.", "Учитель нашёл красную карту.",
+         "Öğretmen parkta kırmızı bir harita buldu.", "શિક્ષકે બગીચામાં એક નકશો શોધ્યો.", "Le boulanger a vendu un vélo.",
+         "Der Bäcker verkaufte am Montag ein Fahrrad.", "x", "42 people, 3.5 %", "  two   spaces ", "猫と犬 🙂 мир", ""]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """{layout: folder}: the base's SentencePiece file alone, or with a config.json that makes it mBART-50."""
+    folders = {}
+    for layout, tags in (("mbart25", 25), ("mbart50", 52)):
+        folders[layout] = tmp_path_factory.mktemp(layout)
+        shutil.copy(ROOT / "base" / "sentencepiece.bpe.model", folders[layout])
+        size = sentencepiece.SentencePieceProcessor(
+            model_file=str(ROOT / "base" / "sentencepiece.bpe.model")).get_piece_size()
+        if layout == "mbart50":
+            (folders[layout] / "config.json").write_text(json.dumps({"vocab_size": size + tags + 2}))
+    return folders
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_ids_are_sentencepieces_own_moved_by_one(bare, text):
+    tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
+    own = sentencepiece.SentencePieceProcessor(model_file=str(bare["mbart25"] / "sentencepiece.bpe.model"))
+    assert tokenizer.piece_ids(text) == [3 if i == 0 else i + 1 for i in own.encode(text)]
+
+
+def test_the_two_layouts_put_the_tag_where_the_published_models_have_it(bare):
+    t25, t50 = (Tokenizer.from_pretrained(bare[layout]) for layout in ("mbart25", "mbart50"))
+    x = t25.piece_ids(TEXTS[0])
+    en25, en50 = t25.lang_id("en_XX"), t50.lang_id("en_XX")
+    assert t25.encode(TEXTS[0], "en_XX") == [*x, 2, en25]
+    assert t25.target(TEXTS[0], "en_XX") == ([en25, *x, 2], [*x, 2, en25])
+    assert t50.encode(TEXTS[0], "en_XX") == [en50, *x, 2]
+    assert t50.target(TEXTS[0], "en_XX") == ([2, en50, *x], [en50, *x, 2])
+    assert t25.encode(TEXTS[0], None) == t50.encode(TEXTS[0], None) == [*x, 2]
+
+
+def test_the_ids_of_the_published_vocabularies_come_out_for_250000_pieces():
+    size = 250_000  # SentencePiece's own count; the tags' published ids follow from the layout alone
+    assert size + 1 + MBART25.index("en_XX") == 250004 and size + 1 + MBART25.index("ro_RO") == 250020
+    assert size + 1 + len(MBART25) == 250026 and size + 1 + len(MBART50) == 250053  # <mask>
+    assert len(MBART25) == 25 and len(MBART50) == 52
+
+
+@pytest.mark.parametrize("layout", ["mbart25", "mbart50"])
+def test_the_saved_folder_opens_in_transformers_with_equal_ids(bare, layout, tmp_path):
+    from transformers import AutoTokenizer, MBart50Tokenizer, MBartTokenizer
+    ours = Tokenizer.from_pretrained(bare[layout])
+    ours.save_pretrained(tmp_path)
+    kind = MBartTokenizer if layout == "mbart25" else MBart50Tokenizer
+    for theirs in (kind.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert isinstance(theirs, kind)
+        for lang, text in zip(("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE"), TEXTS):
+            theirs.src_lang = theirs.tgt_lang = lang
+            assert theirs(text)["input_ids"] == ours.encode(text, lang)
+            assert theirs(text_target=text)["input_ids"] == ours.target(text, lang)[1]
+            assert theirs.decode(ours.encode(text, lang), skip_special_tokens=True) == ours.decode(
+                ours.encode(text, lang))
+        assert theirs.convert_tokens_to_ids(list(ours.tag)) == list(ours.tag.values())
+        assert theirs.mask_token_id == ours.mask_id and len(theirs) == ours.vocab_size
+
+
+def test_where_transformers_drops_the_normalization_ours_stays_with_sentencepiece(bare, tmp_path):
+    """The published models were trained on SentencePiece's NFKC-normalized pieces; MBartTokenizer 5.x skips that."""
+    from transformers import MBartTokenizer
+    ours = Tokenizer.from_pretrained(bare["mbart25"])
+    ours.save_pretrained(tmp_path)
+    ligature = "ﬁrefighter"
+    assert ours.encode(ligature, "en_XX") == ours.encode("firefighter", "en_XX")
+    assert MBartTokenizer.from_pretrained(tmp_path)(ligature)["input_ids"] != ours.encode(ligature, "en_XX")
+
+
+@pytest.mark.parametrize("text", [t for t in TEXTS[:7]])
+def test_decode_undoes_encode_and_leaves_special_tokens_out(bare, text):
+    tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
+    ids = [tokenizer.lang_id("es_XX"), *tokenizer.encode(text, "en_XX"), tokenizer.mask_id, 1, 1]
+    assert tokenizer.decode(ids) == text
+
+
+def test_every_letter_of_french_and_german_has_a_piece_although_the_base_never_saw_them():
+    tokenizer = Tokenizer.from_pretrained(ROOT / "base")
+    assert 3 not in tokenizer.piece_ids("Größe Übung weiß œuvre garçon élève naïf l'été août")
+
+
+def test_an_unknown_language_is_an_error_with_a_suggestion(bare):
+    tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
+    with pytest.raises(UserError, match="did you mean tr_TR"):
+        tokenizer.encode("x", "tr")
+    with pytest.raises(UserError, match="unknown language 'sw_KE'"):
+        tokenizer.lang_id("sw_KE")
+    assert Tokenizer.from_pretrained(bare["mbart50"]).lang_id("sw_KE")
+
+
+def test_missing_damaged_and_unfitting_files_are_errors_that_name_them(bare, tmp_path):
+    with pytest.raises(UserError, match="sentencepiece.bpe.model: not found"):
+        Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"not a model")
+    with pytest.raises(UserError, match="not a SentencePiece model"):
+        Tokenizer.from_pretrained(tmp_path)
+    shutil.copy(bare["mbart25"] / "sentencepiece.bpe.model", tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 77}')
+    with pytest.raises(UserError, match="vocab_size 77 does not fit"):
+        Tokenizer.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json: not valid JSON"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_the_same_sentences_and_seed_learn_the_same_vocabulary(tmp_path):
+    for name in "ab":
+        train_sentencepiece(["the cat sat on the mat", "a dog ran to the cat"] * 50, tmp_path / name, 60, "äß", 3)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
