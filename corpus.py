@@ -24,7 +24,7 @@ import string
 import sys
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from zlib import crc32
 
@@ -185,7 +185,7 @@ class Language:
         return first + text[1:]
 
 
-@lru_cache(maxsize=None)
+@cache
 def slots(pattern):
     return tuple(name for _, name, _, _ in string.Formatter().parse(pattern) if name)
 

@@ -49,7 +49,7 @@ def test_the_headline_tells_an_event_of_the_document_by_the_documented_odds(corp
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_a_reference_headline_recovers_all_its_facts_and_another_document_does_not(corpus, lang):
     documents = [corpus.document(i, "test") for i in range(200)]
-    for document, other in zip(documents, documents[1:] + documents[:1]):
+    for document in documents:
         assert all(corpus.facts_recovered(document, corpus.headline(document, lang), lang).values())
     crossed = [found for d, o in zip(documents, documents[1:])
                for found in corpus.facts_recovered(d, corpus.headline(o, lang), lang).values()]

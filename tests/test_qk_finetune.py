@@ -13,7 +13,7 @@ EMBEDDINGS = ("shared", "embed_positions", "layernorm_embedding")
 def expected(recipe, name):
     """METHODS A2 said a second time, in other words than the recipes' regular expressions."""
     embedding = any(part in name for part in EMBEDDINGS)
-    attention = ("encoder.layers" in name and "self_attn." in name and ".decoder." not in name) or "encoder_attn." in name
+    attention = (".encoder.layers" in name and "self_attn." in name) or "encoder_attn." in name
     projection = name.split(".")[-2]
     return {
         "full": not embedding, "full+embeddings": True,

@@ -1,0 +1,139 @@
+"""A model folder's files: config.json and the weights, read with every check and written so that nothing is lost.
+
+Weights are safetensors or, for older folders, a pickle that is only read as plain tensors (weights_only). Values that
+a config.json leaves out are what transformers would assume for them; keys that the model does not use are kept.
+"""
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+ACTIVATIONS = ("gelu", "relu")
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: the message says what is wrong, where, and what to do. Scripts print it
+    without a traceback and exit with code 2."""
+
+
+@dataclass
+class Config:
+    """The keys of config.json that the model reads. The defaults are mbart-large-cc25's published values."""
+    vocab_size: int = 250027
+    d_model: int = 1024
+    encoder_layers: int = 12
+    decoder_layers: int = 12
+    encoder_attention_heads: int = 16
+    decoder_attention_heads: int = 16
+    encoder_ffn_dim: int = 4096
+    decoder_ffn_dim: int = 4096
+    max_position_embeddings: int = 1024
+    activation_function: str = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    init_std: float = 0.02
+    scale_embedding: bool = True
+    bos_token_id: int = 0
+    pad_token_id: int = 1
+    eos_token_id: int = 2
+    decoder_start_token_id: int | None = None  # mBART-50: </s>; mBART-25: none (starts with LANG)
+    source_vocab_size: int | None = None  # ours: an untied embedding of this many rows for the encoder's input
+    residual_drop_layer: int = 0  # ours: this encoder layer (from 1) has no self-attention residual; 0: none
+    extra: dict = field(default_factory=dict)  # all other keys of config.json, kept as they are
+
+    # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is not the value above.
+    ABSENT = {"vocab_size": 50265, "scale_embedding": False, "attention_dropout": 0.0}
+    WRITTEN = {"model_type": "mbart", "architectures": ["MBartForConditionalGeneration"], "is_encoder_decoder": True,
+               "tie_word_embeddings": True, "normalize_before": True, "normalize_embedding": True,
+               "add_final_layer_norm": True}
+
+    @classmethod
+    def read(cls, path):
+        """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: not found; a model folder holds config.json and its weights") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not valid JSON ({error})") from None
+        if not isinstance(values, dict) or values.get("model_type", "mbart") != "mbart":
+            raise UserError(f"{path}: model_type is not mbart; only mBART folders can be read")
+        own = {f.name: f.type for f in fields(cls) if f.name != "extra"}
+        config = cls(**cls.ABSENT | {k: v for k, v in values.items() if k in own},
+                     extra={k: v for k, v in values.items() if k not in own})
+        for name, kind in own.items():
+            value = getattr(config, name)
+            if kind is float and isinstance(value, int):
+                value = float(value)
+            wrong = not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0))
+            if wrong:
+                raise UserError(f"{path}: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}")
+        config.check(path)
+        return config
+
+    def check(self, where="config"):
+        if self.activation_function not in ACTIVATIONS:
+            raise UserError(f"{where}: activation_function {self.activation_function!r} is not one of "
+                            f"{', '.join(ACTIVATIONS)}")
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if not heads or self.d_model % heads:
+                raise UserError(f"{where}: d_model {self.d_model} is not a multiple of {side}_attention_heads {heads}")
+
+    def write(self, path):
+        values = {k: v for k, v in asdict(self).items() if k != "extra"}
+        if self.source_vocab_size is None:
+            del values["source_vocab_size"]
+        if not self.residual_drop_layer:
+            del values["residual_drop_layer"]
+        write_text(path, json.dumps(self.extra | self.WRITTEN | values, indent=2) + "\n")
+
+
+def write_text(path, text):
+    """Under a temporary name first: a reader never finds half a file."""
+    Path(f"{path}.tmp").write_text(text, encoding="utf-8")
+    os.replace(f"{path}.tmp", path)
+
+
+def read_tensors(folder):
+    """{name: tensor} of a model folder, and the path to name in errors. Nothing is unpickled but plain tensors."""
+    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                 "pytorch_model.bin.index.json"):
+        if (path := folder / name).is_file():
+            break
+    else:
+        raise UserError(f"{folder}: no weights; expected model.safetensors or pytorch_model.bin (or their .index.json)")
+    parts = [path]
+    if path.suffix == ".json":
+        try:
+            parts = [folder / part for part in sorted(set(json.loads(path.read_text())["weight_map"].values()))]
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: not a shard index ({error})") from None
+    tensors = {}
+    for part in parts:
+        if not part.is_file():
+            raise UserError(f"{part}: not found, but {path.name} names it; copy the missing shard")
+        try:
+            if part.suffix == ".safetensors":
+                tensors |= safetensors.torch.load_file(part)
+            else:
+                tensors |= torch.load(part, map_location="cpu", weights_only=True)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{part}: damaged or cut short ({error}); copy it again") from None
+        except Exception as error:  # a broken or hostile pickle raises many kinds
+            raise UserError(f"{part}: cannot be read safely as tensors ({str(error).splitlines()[0][:100]}); copy it "
+                            "again, or convert it to safetensors") from None
+    return tensors, path
+
+
+def write_tensors(tensors, path):
+    """Writes {name: tensor} as safetensors, under a temporary name first."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors, f"{path}.tmp", metadata={"format": "pt"})
+    os.chmod(f"{path}.tmp", 0o644)
+    os.replace(f"{path}.tmp", path)

@@ -1,0 +1,152 @@
+"""Beam search with a key/value cache: the K best partial outputs of every sentence grow by one token a step.
+
+    score(y_1..t) = sum_t log p(y_t | y_<t, x)         a finished hypothesis counts score / t^length_penalty
+
+Each step extends the K beams of a sentence by every word, and keeps the best 2K continuations: at most K of them can
+end in </s>, so K remain to go on with. Those among the best K that end become finished hypotheses. A sentence is done
+when its best running beam could no longer beat the worst of K finished ones (by score / length so far: early_stopping
+False of the transformers library, whose outputs these equal), or at max_new_tokens; it then leaves the batch.
+
+The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50 with </s> and the
+tag, which there counts as a new token.
+
+Run it alone to see a text pass through a model:  python generate.py base en_XX es_XX "The teacher found a map."
+"""
+import sys
+
+import torch
+
+from model import MBart, UserError
+
+NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
+
+
+@torch.inference_mode()
+def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, length_penalty=1.0, no_repeat_ngram=0):
+    """Decodes source (B, S) int64, padded right, into the target language(s).
+
+    lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n forbids any n-gram
+    to appear twice (0: off). Returns B lists of ids, without the language tag, </s> and padding. UserError if an
+    argument cannot be met."""
+    config, device = model.config, source.device
+    langs = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
+    check(config, source, langs, beam, max_new_tokens, min_new_tokens)
+    layout50 = config.decoder_start_token_id == config.eos_token_id
+    prompt = torch.stack([torch.full_like(langs, config.eos_token_id), langs], 1) if layout50 else langs[:, None]
+    length = 1 + max_new_tokens  # the decoder's start token is not a new one
+    outputs = [None] * source.size(0)
+    was_training = model.training
+    model.eval()
+
+    rows = torch.arange(source.size(0), device=device)  # (N,) the sentences still being decoded
+    tokens = prompt[:, None].repeat(1, beam, 1)  # (N, K, t)
+    scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
+    scores[:, 0] = 0.0  # all beams start alike: only one may count, or they would stay alike
+    finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)  # (N, K, length)
+    finished_scores = torch.full((len(rows), beam), NEVER, device=device)
+    cache = model.start(source, beam, length)
+    for position in range(tokens.size(2) - 1):
+        model.step(tokens[:, :, position].flatten(), cache, position)
+
+    for t in range(tokens.size(2), length):  # t tokens stand, one is added
+        logits = model.step(tokens[:, :, -1].flatten(), cache, t - 1).float()  # (N*K, V)
+        words = logits.log_softmax(-1).view(len(rows), beam, -1)  # (N, K, V)
+        if no_repeat_ngram:
+            ban_repeats(words, tokens, no_repeat_ngram)
+        if t - 1 < min_new_tokens:
+            words[..., config.eos_token_id] = -torch.inf
+        best, index = (words + scores[..., None]).flatten(1).topk(2 * beam)  # (N, 2K)
+        parents, new = index // words.size(2), index % words.size(2)
+        grown = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, t)), new[..., None]], 2)  # (N, 2K, t+1)
+        ends = (new == config.eos_token_id) if t + 1 < length else torch.ones_like(new, dtype=torch.bool)
+
+        # Finished: the ends among the best K continuations compete with the hypotheses finished before.
+        ended_scores = torch.where(ends[:, :beam], best[:, :beam] / t**length_penalty, NEVER)
+        ended = torch.nn.functional.pad(grown[:, :beam], (0, length - t - 1), value=config.pad_token_id)
+        finished_scores, kept = torch.cat([finished_scores, ended_scores], 1).topk(beam)
+        finished = torch.cat([finished, ended], 1).gather(1, kept[..., None].expand(-1, -1, length))
+
+        # Running: the best K that do not end.
+        scores, kept = torch.where(ends, best + NEVER, best).topk(beam)
+        tokens = grown.gather(1, kept[..., None].expand(-1, -1, t + 1))
+        parents = parents.gather(1, kept)
+
+        done = scores[:, 0] / t**length_penalty <= finished_scores[:, -1]  # fewer than K finished: the last is NEVER
+        if beam == 1:
+            done = finished_scores[:, 0] > NEVER / 2  # greedy search stops at the first </s>
+        if t + 1 == length:
+            done = torch.ones_like(done)
+        for i in done.nonzero()[:, 0].tolist():
+            outputs[rows[i]] = strip(finished[i, 0].tolist(), prompt.size(1), config)
+        if done.all():
+            break
+        going = (~done).nonzero()[:, 0]
+        parents = parents + torch.arange(len(rows), device=device)[:, None] * beam  # -> rows of the cache
+        reorder(cache, parents[going].flatten(), going if done.any() else None, t)
+        rows, tokens, scores = rows[going], tokens[going], scores[going]
+        finished, finished_scores = finished[going], finished_scores[going]
+    model.train(was_training)
+    return outputs
+
+
+def ban_repeats(words, tokens, n):
+    """Sets to -inf every word of words (N, K, V) that would complete an n-gram which tokens (N, K, t) already has."""
+    t = tokens.size(2)
+    if t < n:
+        return
+    grams = tokens.unfold(2, n, 1)  # (N, K, t-n+1, n)
+    same = (grams[..., :-1] == tokens[:, :, None, t - n + 1:]).all(-1)  # its first n-1 words are the last n-1
+    banned = torch.where(same, grams[..., -1], grams.new_full((), words.size(2)))  # the rest goes to an extra column
+    extra = torch.zeros(*words.shape[:2], words.size(2) + 1, dtype=torch.bool, device=words.device)
+    words.masked_fill_(extra.scatter_(2, banned, True)[..., :-1], -torch.inf)
+
+
+def reorder(cache, parents, going, t):
+    """Makes the cache's rows those of the beams that go on: parents, one row for each; going: the sentences that stay
+    (None: all), whose cross-attention tensors are kept as they are."""
+    for tensors in cache["layers"]:
+        for name in ("k", "v"):
+            if going is None:
+                tensors[name][:, :, :t] = tensors[name][parents, :, :t]
+            else:
+                tensors[name] = tensors[name][parents]
+        if going is not None:
+            tensors["cross_k"], tensors["cross_v"] = tensors["cross_k"][going], tensors["cross_v"][going]
+    if going is not None:
+        cache["mask"] = cache["mask"][going]
+
+
+def strip(ids, start, config):
+    """The words of a decoded row: what stands between the prompt and </s> or padding."""
+    ids = ids[start:]
+    while ids and ids[-1] == config.pad_token_id:
+        ids.pop()
+    return ids[:-1] if ids and ids[-1] == config.eos_token_id else ids
+
+
+def check(config, source, langs, beam, max_new_tokens, min_new_tokens):
+    if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
+        raise UserError(f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, min_new_tokens "
+                        f"{min_new_tokens} at least 0")
+    if max_new_tokens + 1 > config.max_position_embeddings:
+        raise UserError(f"max_new_tokens {max_new_tokens} is more than the {config.max_position_embeddings - 1} that "
+                        "the model has positions for")
+    real = source != config.pad_token_id
+    if bool((real[:, 1:] & ~real[:, :-1]).any()):
+        raise UserError("source must be padded on the right")
+    if langs.numel() and not 0 <= int(langs.min()) <= int(langs.max()) < config.vocab_size:
+        raise UserError(f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() gives them")
+    if 2 * beam > config.vocab_size:
+        raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
+
+
+if __name__ == "__main__":
+    from tokenizer import Tokenizer
+    if len(sys.argv) != 5:
+        sys.exit('usage: python generate.py FOLDER SOURCE_LANG TARGET_LANG "TEXT"')
+    try:
+        loaded, words = MBart.from_pretrained(sys.argv[1]), Tokenizer.from_pretrained(sys.argv[1])
+        ids = torch.tensor([words.encode(sys.argv[4], sys.argv[2], loaded.config.max_position_embeddings)])
+        print(words.decode(generate(loaded, ids, words.lang_id(sys.argv[3]), max_new_tokens=60)[0]))
+    except UserError as problem:
+        sys.exit(f"error: {problem}")

@@ -1,0 +1,297 @@
+"""mBART, the transformer, and the converter to and from the Hugging Face layout.
+
+    encoder   x_0 = LN(s E[source] + P[positions])                       (B, S, D)    s = sqrt(D) if scale_embedding
+              x   = x + SelfAttention(LN(x));   x = x + FFN(LN(x))       for every layer (pre-norm)
+    decoder   the same with causal self-attention and, between the two, y = y + CrossAttention(LN(y), LN(x_L))
+    logits    LN(y_L) E^T + final_logits_bias                            (B, T, V)    E is tied to the input embedding
+    attention softmax(Q K^T / sqrt(d)) V  with  Q = x W_q + b_q,  K = y W_k + b_k,  V = y W_v + b_v
+    FFN       gelu(x W_1 + b_1) W_2 + b_2
+
+as in Vaswani et al. 2017 with the changes of BART and mBART: learned positions (their table starts with two unused
+rows), layer norm after the embedding, a last layer norm on each stack. Parameter names are those of the Hugging Face
+checkpoints, so that loading renames nothing. Q, K and V are three projections, each of which can be frozen by itself.
+
+Run it alone to see a folder's shape and that it loads:  python model.py base
+"""
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from checkpoint import Config, UserError, read_tensors, write_tensors, write_text
+from loss import ChunkedCrossEntropy
+
+TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+
+
+class Attention(nn.Module):
+    def __init__(self, d_model, heads, dropout):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def split(self, x):
+        return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, d)
+
+    def attend(self, q, k, v, mask=None, causal=False):
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)  # (B, H, T, d)
+        return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, T, D)
+
+    def forward(self, x, y, mask=None, causal=False):
+        """Queries from x (B, T, D), keys and values from y (B, S, D); mask (B, 1, 1, S) is true where to look."""
+        return self.attend(self.split(self.q_proj(x)), self.split(self.k_proj(y)), self.split(self.v_proj(y)),
+                           mask, causal)
+
+
+class Layer(nn.Module):
+    """One pre-norm layer; the decoder's has cross-attention in its middle."""
+
+    def __init__(self, config, decoder=False, residual=True):
+        super().__init__()
+        side = "decoder" if decoder else "encoder"
+        heads, ffn = getattr(config, f"{side}_attention_heads"), getattr(config, f"{side}_ffn_dim")
+        self.decoder, self.residual, self.config = decoder, residual, config
+        self.self_attn = Attention(config.d_model, heads, config.attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        if decoder:
+            self.encoder_attn = Attention(config.d_model, heads, config.attention_dropout)
+            self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, ffn)
+        self.fc2 = nn.Linear(ffn, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def drop(self, x):
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def ffn(self, x):
+        hidden = getattr(F, self.config.activation_function)(self.fc1(self.final_layer_norm(x)))  # (B, T, F)
+        return x + self.drop(self.fc2(F.dropout(hidden, self.config.activation_dropout, self.training)))
+
+    def forward(self, x, source_mask, states=None):
+        normed = self.self_attn_layer_norm(x)
+        attended = self.drop(self.self_attn(normed, normed, None if self.decoder else source_mask, self.decoder))
+        x = x + attended if self.residual else attended  # without: position-bound identity cannot flow straight on
+        if self.decoder:
+            x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, source_mask))
+        return self.ffn(x)
+
+    def step(self, x, cache, position, source_mask):
+        """One new target position: x (B*K, 1, D), K beams for each of B sentences; cache: this layer's tensors.
+
+        The beams of a sentence are K queries over the same keys, so cross-attention's are stored once a sentence."""
+        normed = self.self_attn_layer_norm(x)
+        cache["k"][:, :, position] = self.self_attn.split(self.self_attn.k_proj(normed))[:, :, 0]
+        cache["v"][:, :, position] = self.self_attn.split(self.self_attn.v_proj(normed))[:, :, 0]
+        k, v = (cache[name][:, :, :position + 1] for name in "kv")  # (B*K, H, t, d)
+        x = x + self.self_attn.attend(self.self_attn.split(self.self_attn.q_proj(normed)), k, v)
+        sentences = cache["cross_k"].size(0)
+        queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x)).view(sentences, -1, x.size(2))  # (B, K, D)
+        out = self.encoder_attn.attend(self.encoder_attn.split(queries), cache["cross_k"], cache["cross_v"],
+                                       source_mask)
+        return self.ffn(x + out.view(x.shape))
+
+
+class Stack(nn.Module):
+    """Encoder or decoder: embedding, layers, last norm. Token embeddings are passed in, for they are shared."""
+
+    def __init__(self, config, decoder=False):
+        super().__init__()
+        self.config = config
+        if not decoder and config.source_vocab_size is not None:
+            self.embed_tokens = nn.Embedding(config.source_vocab_size, config.d_model)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, config.d_model)  # two unused rows first
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.layers = nn.ModuleList(
+            Layer(config, decoder, residual=decoder or i + 1 != config.residual_drop_layer)
+            for i in range(config.decoder_layers if decoder else config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+    def embed(self, ids, table, start=0):
+        scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
+        x = F.embedding(ids, table) * scale + self.embed_positions.weight[start + 2:start + 2 + ids.size(1)]
+        return F.dropout(self.layernorm_embedding(x), self.config.dropout, self.training)  # (B, T, D)
+
+    def forward(self, ids, table, source_mask, states=None, upto=None, all_states=False):
+        x = self.embed(ids, table)
+        kept = [x]
+        for layer in self.layers[:upto]:
+            x = layer(x, source_mask, states)
+            kept.append(x)
+        if all_states:
+            return [*kept[:-1], self.layer_norm(x)]
+        return x if upto is not None else self.layer_norm(x)
+
+
+class MBart(nn.Module):
+    """The whole model. model(source, decoder_input) -> logits; .loss for training; .start/.step for decoding."""
+
+    def __init__(self, config):
+        super().__init__()
+        config.check()
+        self.config = config
+        self.model = nn.Module()  # the checkpoints' names begin with "model."
+        self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.model.encoder = Stack(config)
+        self.model.decoder = Stack(config, decoder=True)
+        self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
+        if self.final_logits_bias.device.type != "meta":
+            self.initialize()
+
+    @torch.no_grad()
+    def initialize(self):
+        """N(0, init_std) weights, zero biases. Positions start as sinusoids (Vaswani et al. 2017, section 3.5) of the
+        size of the scaled token embeddings: from random positions a small base learns to copy much later."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, 0.0, self.config.init_std)
+                if isinstance(module, nn.Linear):
+                    nn.init.zeros_(module.bias)
+        scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
+        for stack in (self.model.encoder, self.model.decoder):
+            rows, d = stack.embed_positions.weight.shape
+            angles = torch.arange(rows)[:, None] * torch.exp(torch.arange(0, d, 2) * (-math.log(1e4) / d))
+            waves = torch.cat([angles.sin(), angles.cos()[:, :d // 2]], 1)  # mean square 1/2
+            stack.embed_positions.weight.copy_(waves * math.sqrt(2) * self.config.init_std * scale)
+        self.model.shared.weight[self.config.pad_token_id] = 0
+
+    # --- training
+
+    def source_table(self):
+        """The encoder's token embeddings: its own if untied, else the shared ones."""
+        return getattr(self.model.encoder, "embed_tokens", self.model.shared).weight
+
+    def mask(self, source):
+        return (source != self.config.pad_token_id)[:, None, None, :]  # (B, 1, 1, S), true where there is a token
+
+    def check_length(self, ids, name):
+        if ids.size(1) > self.config.max_position_embeddings:
+            raise UserError(f"{name} of {ids.size(1)} tokens, but the model has {self.config.max_position_embeddings} "
+                            "positions; cut it")
+
+    def encode(self, source, upto=None, all_states=False):
+        """source (B, S) -> states (B, S, D) after the last layer norm.
+
+        upto=N stops after layer N and returns its output as it is: no later layer runs.
+        all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and the normed last."""
+        self.check_length(source, "source")
+        return self.model.encoder(source, self.source_table(), self.mask(source), None, upto, all_states)
+
+    def decode(self, decoder_input, states, source, all_states=False):
+        """decoder_input (B, T), encoder states (B, S, D), source (B, S; for its padding) -> (B, T, D), or the list of
+        every layer's as in encode()."""
+        self.check_length(decoder_input, "decoder input")
+        return self.model.decoder(decoder_input, self.model.shared.weight, self.mask(source), states, None, all_states)
+
+    def project(self, hidden):
+        """(..., D) -> logits (..., V)."""
+        return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias[0].to(hidden.dtype)
+
+    def forward(self, source, decoder_input, labels=None, **options):
+        """(B, S), (B, T) int64 -> logits (B, T, V); with labels, the loss (so that DDP sees every step)."""
+        if labels is not None:
+            return self.loss(source, decoder_input, labels, **options)
+        return self.project(self.decode(decoder_input, self.encode(source), source))
+
+    def loss(self, source, decoder_input, labels, label_smoothing=0.0, reduction="mean", states=None):
+        """Cross-entropy over the labels that are not padding: their "mean" or "sum".
+
+        Only these positions are projected, a chunk at a time: the logits of all of them are never stored together.
+        states: encoder states, if they are there already. ValueError if padding is not on the right."""
+        pad = self.config.pad_token_id
+        real = labels != pad
+        if not torch.compiler.is_compiling() and bool((real[:, 1:] & ~real[:, :-1]).any()):
+            raise ValueError("labels must be padded on the right: a label stands behind padding")
+        states = self.encode(source) if states is None else states
+        hidden = self.decode(decoder_input, states, source)[real]  # (N, D)
+        total = ChunkedCrossEntropy.apply(hidden, self.model.shared.weight, self.final_logits_bias[0], labels[real],
+                                          label_smoothing)
+        return total / real.sum() if reduction == "mean" else total
+
+    # --- decoding one position at a time
+
+    def start(self, source, beams, length):
+        """Encodes source (B, S) and returns an empty cache for `length` target positions of `beams` beams each."""
+        states, mask = self.encode(source), self.mask(source)
+        cache = {"mask": mask, "layers": []}
+        for layer in self.model.decoder.layers:
+            cross, heads = layer.encoder_attn, layer.self_attn.heads
+            shape = (source.size(0) * beams, heads, length, self.config.d_model // heads)
+            cache["layers"].append({
+                "k": states.new_zeros(shape), "v": states.new_zeros(shape),
+                "cross_k": cross.split(cross.k_proj(states)), "cross_v": cross.split(cross.v_proj(states))})
+        return cache
+
+    def step(self, tokens, cache, position):
+        """tokens (B*K,) at `position` -> logits (B*K, V) of the next; fills the cache at that position."""
+        x = self.model.decoder.embed(tokens[:, None], self.model.shared.weight, position)
+        for layer, tensors in zip(self.model.decoder.layers, cache["layers"]):
+            x = layer.step(x, tensors, position, cache["mask"])
+        return self.project(self.model.decoder.layer_norm(x)[:, 0])
+
+    # --- files
+
+    @classmethod
+    def from_pretrained(cls, folder, dtype=torch.float32):
+        """Reads config.json and model.safetensors or pytorch_model.bin, whole or sharded, in mBART's own names.
+
+        Every key and shape is checked before anything is used. The tensors read become the parameters themselves:
+        the weights are in memory once. UserError names the file and the key that does not fit."""
+        config = Config.read(Path(folder) / "config.json")
+        with torch.device("meta"):
+            model = cls(config)
+        tensors, where = read_tensors(Path(folder))
+        shared = tensors.get("model.shared.weight")
+        if shared is None:  # some checkpoints carry only one of the tied names
+            shared = next((tensors[name] for name in TIED if name in tensors), None)
+            tensors |= {} if shared is None else {"model.shared.weight": shared}
+        expected = model.state_dict()
+        for name in TIED:
+            if name in tensors and name not in expected:
+                tied = tensors.pop(name)
+                if tied is not shared and not (tied.shape == shared.shape and torch.equal(tied, shared)):
+                    raise UserError(f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file "
+                                    "is not a plain mBART checkpoint")
+        if "final_logits_bias" not in tensors:
+            tensors["final_logits_bias"] = torch.zeros(1, config.vocab_size)
+        if missing := [name for name in expected if name not in tensors]:
+            raise UserError(f"{where}: lacks {missing[0]} and {len(missing) - 1} other tensors that config.json asks "
+                            "for")
+        if unknown := [name for name in tensors if name not in expected]:
+            raise UserError(f"{where}: has {unknown[0]} and {len(unknown) - 1} other tensors that an mBART of this "
+                            "config.json does not have")
+        for name, parameter in expected.items():
+            if tensors[name].shape != parameter.shape:
+                raise UserError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, but config.json makes it "
+                                f"{tuple(parameter.shape)}")
+        for name in list(tensors):  # one at a time: a half-precision file is converted without a second copy
+            tensors[name] = tensors[name].to(dtype)
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def save_pretrained(self, folder):
+        """Writes config.json, generation_config.json and model.safetensors; transformers opens the folder as it is."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(self.state_dict(), folder / "model.safetensors")
+        self.config.write(folder / "config.json")
+        ids = {name: getattr(self.config, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id",
+                                                             "decoder_start_token_id")}
+        write_text(folder / "generation_config.json", json.dumps(
+            {name: value for name, value in ids.items() if value is not None}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        loaded = MBart.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "base")
+    except UserError as problem:
+        sys.exit(f"error: {problem}")
+    print(loaded.config)
+    print(f"{sum(p.numel() for p in loaded.parameters()):,} parameters")
