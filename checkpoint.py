@@ -5,6 +5,7 @@ a config.json leaves out are what transformers would assume for them; keys that 
 """
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -122,7 +123,9 @@ def read_tensors(folder):
             if part.suffix == ".safetensors":
                 tensors |= safetensors.torch.load_file(part)
             else:
-                tensors |= torch.load(part, map_location="cpu", weights_only=True)
+                with warnings.catch_warnings():  # about the pickle's version: a file that matters fails by itself
+                    warnings.simplefilter("ignore")
+                    tensors |= torch.load(part, map_location="cpu", weights_only=True)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{part}: damaged or cut short ({error}); copy it again") from None
         except Exception as error:  # a broken or hostile pickle raises many kinds

@@ -192,7 +192,8 @@ def slots(pattern):
 
 def spaced(text):
     """Lower-case words with one space around each and no punctuation: whole words are then found by `in`."""
-    return f" {' '.join(PUNCTUATION.sub(' ', text.casefold()).split())} "
+    folded = text.casefold().replace("\u0307", "")  # the dot that casefold() splits off the Turkish capital İ
+    return f" {' '.join(PUNCTUATION.sub(' ', folded).split())} "
 
 
 class Corpus:

@@ -21,7 +21,8 @@ class Words:
 
     def tokenize(self, text):
         words, open_word = [], False
-        for char in unicodedata.normalize("NFKC", text).casefold():
+        folded = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")  # Turkish İ begins as i does
+        for char in folded:
             kind = unicodedata.category(char)[0]
             if kind not in "LMN":
                 open_word = False
