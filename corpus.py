@@ -281,7 +281,7 @@ class Corpus:
         return self.languages[lang].say(document.headline)
 
     def mixed(self, document, lang, rng, rate=0.3):
-        """The document's sentences with each slot said in another of the base's languages with probability `rate`.
+        """The headline and the document's sentences, each slot said in another of the base's languages with probability `rate`.
 
         Such code-mixed text is where a denoising model, which is never taught to translate, gets a meaning space
         that its languages share; real corpora have it in names, numbers, cognates and quotations.
@@ -289,7 +289,7 @@ class Corpus:
         own = self.languages[lang]
         others = [self.languages[code] for code in BASE_LANGUAGES if code != lang and code in self.languages] or [own]
         return [own.say(s, lambda name: rng.choice(others) if rng.random() < rate else own)
-                for s in document.sentences]
+                for s in (document.headline, *document.sentences)]
 
     def facts_recovered(self, document, text, lang):
         """{fact: bool} for the facts that the reference headline tells: is each said in `text`, in `lang`?

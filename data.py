@@ -57,9 +57,13 @@ class Builtin:
             return self.corpus.text(document, source), self.corpus.headline(document, target)
         rng = random.Random(f"{self.seed} {self.split} {index} {source} {target}")
         if self.stage == "pretrain":
-            mixed = rng.random() < MIXED_SHARE
-            sentences = (self.corpus.mixed(document, source, rng, MIXING_RATE) if mixed
-                         else self.corpus.sentences(document, source))
+            rate = MIXING_RATE if rng.random() < MIXED_SHARE else 0.0
+            headline, *sentences = self.corpus.mixed(document, source, rng, rate)
+            kind = rng.random()  # as in news text: a headline alone, a headline and its text, or the text alone
+            if kind < HEADLINE_ALONE:
+                sentences = [headline]
+            elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
+                sentences = [headline + ".", *sentences]
             return " ".join(sentences), " ".join(sentences)
         length = rng.choice((0, 1, 1, 2, 3))  # of sentences; 0 is the headline
         if not length:
@@ -71,6 +75,7 @@ class Builtin:
 
 
 MIXED_SHARE, MIXING_RATE = 0.5, 0.3  # of the pretraining documents; of the slots in such a document
+HEADLINE_ALONE, HEADLINE_FIRST = 0.2, 0.3  # of the pretraining documents
 
 
 class Lines:

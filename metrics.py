@@ -53,9 +53,9 @@ def bleu_chrf(hypotheses, references, resamples=1000):
     rows, signatures = {}, []
     for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
         result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples if len(hypotheses) > 1 else 1)
-        half = getattr(result, "_ci", 0.0)
+        score, half = float(result.score), float(getattr(result, "_ci", 0.0))
         half = half if math.isfinite(half) else 0.0
-        rows[name] = (result.score, max(0.0, result.score - half), min(100.0, result.score + half))
+        rows[name] = (score, max(0.0, score - half), min(100.0, score + half))
         signatures.append(f"{name}: {metric.get_signature()}")
     return rows, signatures
 
