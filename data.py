@@ -21,9 +21,9 @@ import torch
 from corpus import BASE_LANGUAGES, Corpus
 from corpus import LANGUAGES as CORPUS_LANGUAGES
 from model import UserError
-from tokenizer import PAD, UNK, Tokenizer  # noqa: F401  (the tokenizer is part of this file's front door)
+from tokenizer import EOS, PAD, UNK, Tokenizer  # noqa: F401  (the tokenizer is part of this file's front door)
 
-SENTENCE_END = re.compile(r"(?<=[.!?।])\s+")
+SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+")
 
 # ---------------------------------------------------------------------------------------------- data sets
 
@@ -63,8 +63,8 @@ class Builtin:
             if kind < HEADLINE_ALONE:
                 sentences = [headline]
             elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
-                sentences = [headline + ".", *sentences]
-            return " ".join(sentences), " ".join(sentences)
+                sentences = [headline, *sentences]
+            return "\n".join(sentences), "\n".join(sentences)
         length = rng.choice((0, 1, 1, 2, 3))  # of sentences; 0 is the headline
         if not length:
             return self.corpus.headline(document, source), self.corpus.headline(document, target)
@@ -74,7 +74,7 @@ class Builtin:
                 " ".join(self.corpus.languages[target].say(s) for s in document.sentences[span]))
 
 
-MIXED_SHARE, MIXING_RATE = 0.5, 0.3  # of the pretraining documents; of the slots in such a document
+MIXED_SHARE, MIXING_RATE = 0.7, 0.5  # of the pretraining documents; of the slots in such a document
 HEADLINE_ALONE, HEADLINE_FIRST = 0.2, 0.3  # of the pretraining documents
 
 
@@ -195,17 +195,12 @@ def open_data(spec, stage, split, pairs, languages, seed=0):
 
 # ---------------------------------------------------------------------------------------------- noise
 
-def permute_sentences(text, rng):
-    sentences = SENTENCE_END.split(text)
-    rng.shuffle(sentences)
-    return " ".join(sentences)
-
-
 def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
     """Text infilling (Lewis 2019, section 2.2; Liu 2020, section 2.1): spans of whole words, lengths ~ Poisson(3.5),
     are each replaced by ONE <mask>, until `share` of the words is gone.
 
-    ids: pieces; is_start[i]: does a word begin at piece i. Returns the noised ids."""
+    ids: pieces, with </s> between sentences, which stay; is_start[i]: does a word begin at piece i. Returns the noised
+    ids."""
     words = [i for i, start in enumerate(is_start) if start or i == 0] + [len(ids)]
     number = len(words) - 1
     masked, budget = [False] * number, round(share * number)
@@ -215,6 +210,8 @@ def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
         span = min(max(1, poisson(mean_span, rng)), budget)
         start = rng.randrange(number - span + 1)
         if any(masked[max(0, start - 1):start + span + 1]):  # spans must not touch: two masks in a row tell a length
+            continue
+        if any(ids[words[word]] == EOS for word in range(start, start + span)):
             continue
         masked[start:start + span] = [True] * span
         budget -= span
@@ -274,12 +271,20 @@ class Examples:
         if self.stage != "pretrain":
             return (self.tokenizer.encode(source, lang, self.max_length),
                     *self.tokenizer.target(target, pair[1], self.max_length))
+        # Denoising (Liu 2020, section 2.1): sentences end in </s>, the order of some documents' sentences is shuffled,
+        # spans are masked; the target is the document as it was.
+        sentences = [self.tokenizer.piece_ids(sentence) for sentence in SENTENCE_END.split(source) if sentence.strip()]
+        labels = self.tokenizer.tagged(self.joined(sentences), pair[1])
         rng = random.Random(f"{self.seed} noise {pair} {index}")
         if rng.random() < self.permuted:
-            source = permute_sentences(source, rng)
-        ids = self.tokenizer.piece_ids(source)[:self.max_length - 2]
-        ids = infill(ids, [i == UNK or self.starts[i - 1] for i in ids], self.tokenizer.mask_id, rng)
-        return self.tokenizer.tagged(ids, lang), *self.tokenizer.target(target, pair[1], self.max_length)
+            rng.shuffle(sentences)
+        ids = self.joined(sentences)
+        ids = infill(ids, [i <= UNK or self.starts[i - 1] for i in ids], self.tokenizer.mask_id, rng)
+        return self.tokenizer.tagged(ids, lang), [labels[-1], *labels[:-1]], labels
+
+    def joined(self, sentences):
+        """Sentences as one list of ids with </s> between them, cut to the model's length."""
+        return [i for sentence in sentences for i in (*sentence, EOS)][:-1][:self.max_length - 2]
 
 
 class Batches:

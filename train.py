@@ -42,7 +42,8 @@ BASE = Path(__file__).resolve().parent / "base"
 PRESETS = {
     "tiny": {"tokens": 1600, "accumulate": 1, "warmup": 100, "final_lr": 0.0, "clip": 1.0, "weight_decay": 0.01,
              "label_smoothing": 0.0, "dropout": 0.0, "valid_examples": 32, "patience": 0,
-             "pretrain": {"lr": 2e-3, "steps": 12000, "eval_every": 1000, "recipe": "full+embeddings"},
+             "pretrain": {"lr": 2e-3, "steps": 10_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
+                      "recipe": "full+embeddings"},
              "translate": {"lr": 2e-3, "steps": 1000, "eval_every": 250, "recipe": "full"},
              "summarize": {"lr": 2e-3, "steps": 400, "eval_every": 100, "recipe": "qk"}},
     "large": {"tokens": 2800, "accumulate": 3, "warmup": 0, "final_lr": 5e-9, "clip": 0.1, "weight_decay": 0.01,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from data import PAD, Batches, Builtin, Examples, Jsonl, held_out, infill, open_data, permute_sentences
+from data import PAD, Batches, Builtin, Examples, Jsonl, held_out, infill, open_data
 from model import UserError
 from tokenizer import Tokenizer
 
@@ -129,10 +129,16 @@ def test_infilling_of_very_short_texts_loses_nothing_but_its_words():
     assert infill([5], [True], 7, random.Random(0)) in ([5], [7])
 
 
-def test_permuted_sentences_are_the_same_sentences():
-    text = "One fell. Two rose! શું? ત્રણ। Four."
-    permuted = permute_sentences(text, random.Random(1))
-    assert permuted != text and sorted(permuted.split()) == sorted(text.split())
+def test_sentences_end_in_eos_are_shuffled_on_a_share_of_documents_and_keep_their_ends(tokenizer):
+    pair = ("en_XX", "en_XX")
+    examples = Examples(Builtin("pretrain", "train", [pair]), tokenizer, "pretrain", permuted=1.0)
+    shuffled = 0
+    for i in range(60):
+        source, decoder_input, labels = examples(pair, i)
+        assert source.count(2) == labels.count(2) and decoder_input == [labels[-1], *labels[:-1]]
+        first = [piece for piece in source[:source.index(2)] if piece != tokenizer.mask_id]
+        shuffled += labels.count(2) > 1 and not set(first) <= set(labels[:labels.index(2)])
+    assert shuffled > 10
 
 
 def test_pretraining_pairs_noised_text_with_the_text_itself(tokenizer):
