@@ -281,7 +281,8 @@ class Corpus:
         return self.languages[lang].say(document.headline)
 
     def mixed(self, document, lang, rng, rate=0.3):
-        """The headline and the document's sentences, each slot said in another of the base's languages with probability `rate`.
+        """The headline and the document's sentences; each slot is said in another of the base's languages with
+        probability `rate`.
 
         Such code-mixed text is where a denoising model, which is never taught to translate, gets a meaning space
         that its languages share; real corpora have it in names, numbers, cognates and quotations.

@@ -42,7 +42,7 @@ BASE = Path(__file__).resolve().parent / "base"
 PRESETS = {
     "tiny": {"tokens": 1600, "accumulate": 1, "warmup": 100, "final_lr": 0.0, "clip": 1.0, "weight_decay": 0.01,
              "label_smoothing": 0.0, "dropout": 0.0, "valid_examples": 32, "patience": 0,
-             "pretrain": {"lr": 2e-3, "steps": 10_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
+             "pretrain": {"lr": 2e-3, "steps": 8_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
                       "recipe": "full+embeddings"},
              "translate": {"lr": 2e-3, "steps": 1000, "eval_every": 250, "recipe": "full"},
              "summarize": {"lr": 2e-3, "steps": 400, "eval_every": 100, "recipe": "qk"}},
@@ -127,19 +127,25 @@ def language_pairs(args):
     return [(lang, lang) for lang in langs]
 
 
-def initial_model(args):
+def initial_model(args, world):
     """(model, tokenizer) that the run starts from; a missing default base is trained first."""
     if args.init:
         if Path(args.init) == BASE and not (BASE / "config.json").exists():
+            if world > 1:
+                raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
             print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
             train(parse_args(["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
         return MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
-    print(f"learning a vocabulary of {TINY_PIECES} pieces", flush=True)
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    corpus, path = Corpus(BASE_LANGUAGES), Path(args.out) / "sentencepiece.bpe.model"
-    train_sentencepiece((sentence for index in range(4000) for lang in BASE_LANGUAGES
-                         for sentence in corpus.sentences(corpus.document(index, "train", args.seed), lang)),
-                        path, TINY_PIECES, ROMANCE_GERMAN_LETTERS, args.seed)
+    path = Path(args.out) / "sentencepiece.bpe.model"
+    if world == 1 or dist.get_rank() == 0:
+        print(f"learning a vocabulary of up to {TINY_PIECES} pieces", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        corpus = Corpus(BASE_LANGUAGES)
+        train_sentencepiece((sentence for index in range(4000) for lang in BASE_LANGUAGES
+                             for sentence in corpus.sentences(corpus.document(index, "train", args.seed), lang)),
+                            path, TINY_PIECES, ROMANCE_GERMAN_LETTERS, args.seed)
+    if world > 1:
+        dist.barrier()
     tokenizer = Tokenizer(path, "mbart25")
     torch.manual_seed(args.seed)
     model = MBart(Config(vocab_size=tokenizer.vocab_size, **TINY_MODEL))
@@ -191,7 +197,7 @@ def train(args):
 
     # Model, data, optimizer.
     pairs = language_pairs(args)
-    model, tokenizer = initial_model(args) if not args.resume else (
+    model, tokenizer = initial_model(args, world) if not args.resume else (
         MBart.from_pretrained(out), Tokenizer.from_pretrained(out))
     for code in {code for pair in pairs for code in pair}:
         tokenizer.lang_id(code)
