@@ -29,9 +29,10 @@ TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.em
 
 
 class Attention(nn.Module):
-    def __init__(self, d_model, heads, dropout):
+    def __init__(self, config, heads):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        d_model = config.d_model
+        self.heads, self.config = heads, config  # the config itself: a run may change its dropout
         self.q_proj = nn.Linear(d_model, d_model)
         self.k_proj = nn.Linear(d_model, d_model)
         self.v_proj = nn.Linear(d_model, d_model)
@@ -41,7 +42,7 @@ class Attention(nn.Module):
         return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, d)
 
     def attend(self, q, k, v, mask=None, causal=False):
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.config.attention_dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)  # (B, H, T, d)
         return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, T, D)
 
@@ -59,10 +60,10 @@ class Layer(nn.Module):
         side = "decoder" if decoder else "encoder"
         heads, ffn = getattr(config, f"{side}_attention_heads"), getattr(config, f"{side}_ffn_dim")
         self.decoder, self.residual, self.config = decoder, residual, config
-        self.self_attn = Attention(config.d_model, heads, config.attention_dropout)
+        self.self_attn = Attention(config, heads)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         if decoder:
-            self.encoder_attn = Attention(config.d_model, heads, config.attention_dropout)
+            self.encoder_attn = Attention(config, heads)
             self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = nn.Linear(config.d_model, ffn)
         self.fc2 = nn.Linear(ffn, config.d_model)

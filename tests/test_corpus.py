@@ -103,7 +103,8 @@ def test_code_mixed_text_takes_about_the_asked_share_of_slots_from_other_languag
     rng, changed, total = random.Random(0), 0, 0
     for i in range(200):
         document = corpus.document(i)
-        plain, mixed = corpus.sentences(document, "en_XX"), corpus.mixed(document, "en_XX", rng, 0.3)
+        plain = [corpus.headline(document, "en_XX"), *corpus.sentences(document, "en_XX")]
+        mixed = corpus.mixed(document, "en_XX", rng, 0.3)
         changed += sum(a != b for a, b in zip(plain, mixed))
         total += len(plain)
         assert corpus.mixed(document, "en_XX", rng, 0.0) == plain

@@ -42,8 +42,8 @@ def test_a_run_learns_logs_and_leaves_a_model_in_the_hugging_face_layout(run, sm
 
 def test_a_run_stopped_by_a_signal_resumes_bit_exactly(run, small, tmp_path):
     """Dropout, data order, optimizer and the model are the uninterrupted run's, to the last digit."""
-    options = (*QUICK, "--init", small, "--steps", 60, "--eval-every", 20, "--dropout", 0.2, "--recipe", "qk",
-               "--accumulate", 2)
+    options = (*QUICK, "--init", small, "--steps", 60, "--eval-every", 20, "--dropout", 0.2, "--recipe",
+               "full+embeddings", "--lr", 1e-2, "--accumulate", 2)
     assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
     command = [sys.executable, "train.py", *map(str, options), "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -58,6 +58,17 @@ def test_a_run_stopped_by_a_signal_resumes_bit_exactly(run, small, tmp_path):
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_the_dropout_asked_for_is_the_dropout_used(small):
+    """The folder's config says 0.1; --dropout 0 must leave no randomness, in the attention's weights neither."""
+    model = MBart.from_pretrained(small).train()
+    ids = torch.randint(4, 200, (2, 9))
+    assert not torch.equal(model(ids, ids), model(ids, ids))
+    model.config.dropout = model.config.attention_dropout = 0.0
+    assert torch.equal(model(ids, ids), model(ids, ids))
+    model.config.attention_dropout = 0.5
+    assert not torch.equal(model(ids, ids), model(ids, ids))
 
 
 def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
