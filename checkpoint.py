@@ -1,8 +1,10 @@
-"""A model folder's files: config.json and the weights, read with every check and written so that nothing is lost.
+"""The files of a model folder (config.json, weights) and of a run (log.csv, state.pt), read with every check and
+written under a temporary name first, so that nothing is lost.
 
 Weights are safetensors or, for older folders, a pickle that is only read as plain tensors (weights_only). Values that
 a config.json leaves out are what transformers would assume for them; keys that the model does not use are kept.
 """
+import csv
 import json
 import os
 import warnings
@@ -140,3 +142,38 @@ def write_tensors(tensors, path):
     safetensors.torch.save_file(tensors, f"{path}.tmp", metadata={"format": "pt"})
     os.chmod(f"{path}.tmp", 0o644)
     os.replace(f"{path}.tmp", path)
+
+
+class Log:
+    """log.csv of a run: one line a validation; a resumed run drops the lines after its checkpoint."""
+
+    FIELDS = ("step", "loss", "validation loss", "tokens/s", "learning rate")
+
+    def __init__(self, path, step=0):
+        self.path, self.rows = path, []
+        if step and path.exists():
+            with open(path, newline="") as file:
+                self.rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
+
+    def write(self, *row):
+        self.rows.append(row)
+        with open(f"{self.path}.tmp", "w", newline="") as file:
+            csv.writer(file).writerows([self.FIELDS, *self.rows])
+        os.replace(f"{self.path}.tmp", self.path)
+
+
+def write_state(state, path):
+    """Everything that a resume needs beside the folder's model, as one file."""
+    torch.save(state, f"{path}.tmp")
+    os.replace(f"{path}.tmp", path)
+
+
+def read_state(path, device):
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; the run was stopped before its first checkpoint: start it again with "
+                        "--overwrite") from None
+    except Exception as error:  # a damaged archive raises many kinds
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0][:100]}); the last best model in {path.parent} "
+                        "is whole: use it with --init") from None

@@ -18,9 +18,10 @@ from tqdm import tqdm
 import metrics
 from corpus import BASE_LANGUAGES, Corpus
 from corpus import LANGUAGES as CORPUS_LANGUAGES
-from data import open_data, pad
+from data import pad
 from generate import generate
 from model import MBart, UserError
+from readers import open_data
 from tokenizer import Tokenizer, read_json, write_json
 
 SHORT = {"translate": {"no_repeat_ngram": 0}, "summarize": {"no_repeat_ngram": 3}}  # METHODS: no repeated 3-grams
@@ -138,7 +139,7 @@ def after_training(out, args, pairs):
         shown = sorted(pairs) if args.data != "builtin" else [(lang, lang) for lang in BASE_LANGUAGES]
         notes = {pair: "" if pair in pairs else "zero-shot" for pair in shown}
     print(f"\ntest set, {args.stage}: score [95% bootstrap interval]; off-target: % of outputs in another language")
-    rows, signatures = evaluate(model, tokenizer, args.stage, args.data, shown, count, seed=args.seed,
+    rows, signatures = evaluate(model, tokenizer, args.stage, args.data, shown, count, not args.tagless, args.seed,
                                 **SHORT[args.stage])
     print(table(rows, notes) + "\n" + "\n".join(signatures))
     print("\nsamples\n" + samples_by_target(rows))
@@ -197,6 +198,7 @@ def run(args):
     folder, trained = find_model(args.model)
     stage = args.stage or (trained.get("stage") if trained.get("stage") != "pretrain" else None) or "translate"
     data_spec = args.data or trained.get("data", "builtin")
+    tagged = not trained.get("tagless")  # as it was trained
     model, tokenizer = MBart.from_pretrained(folder), Tokenizer.from_pretrained(folder)
     for lang in [args.lang, *(args.source_lang or [])]:
         tokenizer.lang_id(lang)
@@ -212,7 +214,7 @@ def run(args):
         if not args.text.strip():
             raise UserError("--text is empty")
         limit = model.config.max_position_embeddings
-        ids, full = (tokenizer.encode(args.text, args.source_lang[0], n) for n in (limit, None))
+        ids, full = (tokenizer.encode(args.text, args.source_lang[0] if tagged else None, n) for n in (limit, None))
         if len(full) > len(ids):
             print(f"note: the text has {len(full)} tokens and the model reads {limit}; the rest was left out",
                   file=sys.stderr)
@@ -227,7 +229,7 @@ def run(args):
         pairs = [p for p in pairs if all((Path(data_spec[9:]) / f"test.{c}").exists() for c in p)] or pairs
     seen = set(trained.get("langs") or [])
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
-    rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, **options)
+    rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, **options)
     if not rows:
         raise UserError(f"--data {data_spec}: no test example with the target language {args.lang}")
     notes = {(r["source"], r["target"]): "zero-shot" for r in rows if seen and not {r["source"], r["target"]} <= seen}

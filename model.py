@@ -163,6 +163,16 @@ class MBart(nn.Module):
             stack.embed_positions.weight.copy_(waves * math.sqrt(2) * self.config.init_std * scale)
         self.model.shared.weight[self.config.pad_token_id] = 0
 
+    def drop_residual(self, layer):
+        """Takes away the residual around the self-attention of one encoder layer, counted from 1 (Solovyev et al. 2024,
+        section 3.4); config.json records it."""
+        if not 1 <= layer <= self.config.encoder_layers:
+            raise UserError(f"there is no encoder layer {layer} to drop a residual in; the model has layers 1 to "
+                            f"{self.config.encoder_layers}")
+        self.config.residual_drop_layer = layer
+        for i, module in enumerate(self.model.encoder.layers):
+            module.residual = i + 1 != layer
+
     # --- training
 
     def source_table(self):

@@ -24,6 +24,7 @@ RECIPES = {
     "vqk": ATTENTION + r"[vqk]_proj\.",
     "qk": ATTENTION + r"[qk]_proj\.",
     "q": ATTENTION + r"q_proj\.",
+    "adv_tuned": r"model\.decoder\.(layers|layer_norm)\.",  # after adversarial training: the decoder alone
 }
 
 

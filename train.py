@@ -5,18 +5,17 @@
     python train.py --stage summarize    documents -> headlines within each language (zero-shot across), from base/
     python train.py --stage summarize --init runs/translate --recipe qk        the two steps of Solovyev et al. 2024
     python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata --preset large       the real thing
+    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced      instead of the first step
     torchrun --nproc-per-node 4 train.py --stage translate ...                 several processes or GPUs
 
 A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N label tokens of the
-global batch,      L = -1/N sum_t log p(y_t | y_<t, x)      (label-smoothed where asked),
+global batch,      L = -1/N sum_t log p(y_t | y_<t, x)      (label-smoothed where asked; plus the fooling loss, if any)
 with AdamW, a learning rate that warms up and then falls linearly, and gradients clipped by norm.
 
 A run folder holds the best model by validation loss (Hugging Face layout), args.json, log.csv and state.pt. Ctrl-C or
 SIGTERM saves and exits; `--resume` goes on exactly where it stopped: dropout is seeded by the batch's number and the
 data stream by its position, so nothing depends on how often a run was interrupted or on how many processes it has.
 """
-import argparse
-import csv
 import math
 import os
 import signal
@@ -29,102 +28,20 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+from adversarial import Adversary
+from checkpoint import Log, read_state, write_state
 from corpus import BASE_LANGUAGES, Corpus
 from data import Batches, Examples, held_out, open_data
 from model import Config, MBart, UserError
-from qk_finetune import RECIPES, apply_recipe, describe
-from tokenizer import Tokenizer, read_json, train_sentencepiece, write_json
+from options import BASE, language_pairs, parse_args
+from qk_finetune import apply_recipe, describe
+from tokenizer import Tokenizer, train_sentencepiece, write_json
 
-STAGES = ("pretrain", "translate", "summarize")
-BASE = Path(__file__).resolve().parent / "base"
-# The settings of an option that was not given. tiny: the built-in corpus on two CPU cores. large: METHODS of
-# Solovyev et al. 2024 (appendix A) for mBART-large.
-PRESETS = {
-    "tiny": {"tokens": 1600, "accumulate": 1, "warmup": 100, "final_lr": 0.0, "clip": 1.0, "weight_decay": 0.01,
-             "label_smoothing": 0.0, "dropout": 0.0, "valid_examples": 32, "patience": 0,
-             "pretrain": {"lr": 2e-3, "steps": 8_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
-                      "recipe": "full+embeddings"},
-             "translate": {"lr": 2e-3, "steps": 1000, "eval_every": 250, "recipe": "full"},
-             "summarize": {"lr": 2e-3, "steps": 400, "eval_every": 100, "recipe": "qk"}},
-    "large": {"tokens": 2800, "accumulate": 3, "warmup": 0, "final_lr": 5e-9, "clip": 0.1, "weight_decay": 0.01,
-              "label_smoothing": 0.0, "dropout": 0.1, "valid_examples": 500, "patience": 1,
-              "lr": 2e-5, "steps": 120_000, "eval_every": 5000,
-              "pretrain": {"recipe": "full+embeddings"}, "translate": {"recipe": "full"},
-              "summarize": {"recipe": "qk"}},
-}
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
               "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512,
               "max_position_embeddings": 256}
 TINY_PIECES = 3000
 ROMANCE_GERMAN_LETTERS = "äöüßÄÖÜàâçèéêëîïôùûœæÀÂÇÈÉÊËÎÏÔÙÛŒ'"  # fr and de come later: their letters get pieces now
-
-
-def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 2)[2],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--stage", choices=STAGES, help="what to train (required unless --resume)")
-    add("--data", default="builtin", metavar="SPEC", help="builtin (default), jsonl:DIR or parallel:DIR")
-    add("--init", metavar="FOLDER", help="the model to start from, an mBART folder (default: base/)")
-    add("--recipe", choices=RECIPES, help="which tensors train (default: summarize qk, translate full)")
-    add("--langs", nargs="+", metavar="LANG", help="languages (default: en es ru tr gu; summarize: en_XX alone)")
-    add("--pairs", nargs="+", metavar="SRC-TGT", help="language pairs, e.g. en_XX-es_XX (default: all pairs of --langs "
-        "and copying for translate, within each language for summarize)")
-    add("--preset", choices=PRESETS, help="settings of all that follows (default: tiny for builtin data, else large)")
-    add("--out", metavar="FOLDER", help="the run folder (default: runs/STAGE)")
-    add("--resume", metavar="FOLDER", help="go on with an interrupted run, with its own options")
-    add("--overwrite", action="store_true", help="replace a run folder that has a model already")
-    add("--seed", type=int, default=0)
-    for name, kind, text in (
-            ("steps", int, "updates"), ("lr", float, "peak learning rate"), ("warmup", int, "updates of it; 0: none"),
-            ("final-lr", float, "the learning rate at the last update"), ("tokens", int, "padded tokens in a batch; "
-             "lower it when memory runs out"), ("accumulate", int, "batches in an update; raise it as --tokens falls"),
-            ("clip", float, "gradient norm; 0: no clipping"), ("weight-decay", float, "AdamW's; 0: none"),
-            ("label-smoothing", float, "0: none"), ("dropout", float, "of states and attention; 0: none"),
-            ("eval-every", int, "updates between validations and checkpoints"),
-            ("valid-examples", int, "validation examples per pair"),
-            ("patience", int, "stop after so many validations without improvement; 0: never")):
-        add(f"--{name}", type=kind, help=f"{text} (default: the preset's)")
-    add("--temperature", type=float, default=1.5, help="of language sampling; 1: by size (default 1.5)")
-    add("--max-length", type=int, help="longest source or target in tokens; the rest is cut (default: the model's)")
-    add("--precision", choices=("fp32", "bf16", "fp16"), help="default: bf16 on a GPU, fp32 on a CPU")
-    add("--compile", action="store_true", help="torch.compile the encoder and the decoder (pays on a GPU)")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    add("--no-eval", action="store_true", help="skip the table at the end")
-    args = parser.parse_args(argv)
-    if args.resume:
-        saved = read_json(Path(args.resume) / "args.json")
-        if saved is None:
-            raise UserError(f"--resume {args.resume}: no args.json there; name the folder of an interrupted run")
-        given = parser.parse_args([]).__dict__ | saved | {"resume": args.resume, "out": args.resume}
-        return argparse.Namespace(**given | {k: v for k, v in {"device": args.device}.items() if v})
-    if not args.stage:
-        raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
-    args.preset = args.preset or ("tiny" if args.data == "builtin" else "large")
-    preset = PRESETS[args.preset] | PRESETS[args.preset][args.stage]
-    for name, value in preset.items():
-        if name not in STAGES and getattr(args, name) is None:
-            setattr(args, name, value)
-    args.out = args.out or f"runs/{args.stage}"
-    if args.init is None and args.stage != "pretrain":
-        args.init = str(BASE)
-    for name in ("steps", "tokens", "accumulate", "eval_every", "valid_examples"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
-    return args
-
-
-def language_pairs(args):
-    """The (source, target) pairs that a run trains on, from --langs and --pairs."""
-    if args.pairs:
-        pairs = [tuple(pair.split("-")) for pair in args.pairs]
-        if bad := [p for p in pairs if len(p) != 2]:
-            raise UserError(f"--pairs {'-'.join(bad[0])}: write pairs as en_XX-es_XX")
-        return pairs
-    langs = args.langs or (["en_XX"] if args.stage == "summarize" else list(BASE_LANGUAGES))
-    if args.stage == "translate":
-        return [(a, b) for a in langs for b in langs]
-    return [(lang, lang) for lang in langs]
 
 
 def initial_model(args, world):
@@ -134,7 +51,7 @@ def initial_model(args, world):
             if world > 1:
                 raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
             print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
-            train(parse_args(["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
+            train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
         return MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
     path = Path(args.out) / "sentencepiece.bpe.model"
     if world == 1 or dist.get_rank() == 0:
@@ -163,6 +80,23 @@ def learning_rate(step, args):
     return args.final_lr + (args.lr - args.final_lr) * (args.steps - step) / max(1, args.steps - args.warmup)
 
 
+class Objective(torch.nn.Module):
+    """What a batch costs, summed over its tokens; one module, so that DDP sees all of an update."""
+
+    def __init__(self, model, adversary, label_smoothing):
+        super().__init__()
+        self.model, self.options = model, {"label_smoothing": label_smoothing, "reduction": "sum"}
+        self.adversary = adversary  # no module: its classifier has an update of its own
+
+    def forward(self, batch):
+        """Batch -> (task loss plus fooling loss, task loss)."""
+        states = self.model.encode(batch.source)  # (B, S, D)
+        task = self.model.loss(batch.source, batch.decoder_input, batch.labels, states=states, **self.options)
+        if self.adversary is None:
+            return task, task.detach()
+        return task + self.adversary.loss(states, batch, self.model.config.pad_token_id), task.detach()
+
+
 @torch.no_grad()
 def validation_loss(model, batches, device, autocast):
     """Mean loss per label token over the held-out batches."""
@@ -175,6 +109,10 @@ def validation_loss(model, batches, device, autocast):
         count += (batch.labels != model.config.pad_token_id).sum().item()
     model.train()
     return total / count
+
+
+def seed_of(*numbers):
+    return hash(numbers) % 2**63  # of whole numbers: the same in every process
 
 
 def train(args):
@@ -202,9 +140,12 @@ def train(args):
     for code in {code for pair in pairs for code in pair}:
         tokenizer.lang_id(code)
     model.config.dropout = model.config.attention_dropout = args.dropout
+    if args.residual_drop:
+        model.drop_residual(args.residual_drop)
     max_length = min(args.max_length or 10**9, model.config.max_position_embeddings)
     data = {split: Examples(open_data(args.data, args.stage, split, pairs, tokenizer.languages, args.seed), tokenizer,
-                            args.stage, max_length=max_length, seed=args.seed) for split in ("train", "valid")}
+                            args.stage, not args.tagless, max_length, seed=args.seed,
+                            limit=args.train_examples if split == "train" else None) for split in ("train", "valid")}
     batches = Batches(data["train"], args.tokens, args.seed, args.temperature)
     valid = held_out(data["valid"], args.valid_examples, args.tokens * 2)
     names = apply_recipe(model, args.recipe)
@@ -219,13 +160,28 @@ def train(args):
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, args.lr, (0.9, 0.999), 1e-8, args.weight_decay, fused=True)
+    adversary = None
+    if args.adversarial != "none":
+        adversary = Adversary(args.adversarial, model.config.d_model, sorted({source for source, _ in pairs}),
+                              args.classifier_lr, args.classifier_updates, device, args.seed)
     if args.compile:
         model.model.encoder.compile(dynamic=True)
         model.model.decoder.compile(dynamic=True)
-    wrapped = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
+    objective = Objective(model, adversary, args.label_smoothing)
+    if world > 1:
+        objective = torch.nn.parallel.DistributedDataParallel(objective)
+    stateful = {"optimizer": optimizer, "scaler": scaler, "batches": batches}  # what a resume restores
+    stateful |= {} if adversary is None else {"adversary": adversary}
     progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "loss": 0.0, "labels": 0}  # since last log
     if args.resume:
-        load_state(out, model, names, optimizer, scaler, batches, progress, device)
+        state = read_state(out / "state.pt", device)
+        with torch.no_grad():  # its own copy of what trains: a crash between the two files cannot mix two moments
+            for name, parameter in model.named_parameters():
+                if name in state["weights"]:
+                    parameter.copy_(state["weights"][name])
+        for name, part in stateful.items():
+            part.load_state_dict(state[name])
+        progress.update(state["progress"])
         say(f"resuming at update {progress['step']} of {args.steps}", flush=True)
     elif main_process:
         out.mkdir(parents=True, exist_ok=True)
@@ -244,7 +200,9 @@ def train(args):
         if main_process:
             if best:
                 model.save_pretrained(out)
-            save_state(out, model, names, optimizer, scaler, batches, progress)
+            weights = {name: p.detach().cpu() for name, p in model.named_parameters() if name in names}
+            write_state({"weights": weights, "progress": dict(progress)}
+                        | {name: part.state_dict() for name, part in stateful.items()}, out / "state.pt")
 
     tokens, clock = 0, time.perf_counter()
     while progress["step"] < args.steps and not (args.patience and progress["bad"] >= args.patience):
@@ -255,16 +213,17 @@ def train(args):
         rate = learning_rate(step, args)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        own, total = update[rank::world], torch.zeros((), device=device)
+        own, total = [batch.to(device) for batch in update[rank::world]], torch.zeros((), device=device)
+        if adversary is not None:
+            torch.manual_seed(seed_of(args.seed, own[0].number, 1))
+            with autocast():
+                adversary.update(model, own, world)
         for i, batch in enumerate(own):
-            torch.manual_seed(hash((args.seed, batch.number)) % 2**63)  # dropout depends on the batch alone
-            batch = batch.to(device)
-            last = i == len(own) - 1
-            with autocast(), nullcontext() if last or world == 1 else wrapped.no_sync():
-                loss = wrapped(batch.source, batch.decoder_input, batch.labels, label_smoothing=args.label_smoothing,
-                               reduction="sum")
+            torch.manual_seed(seed_of(args.seed, batch.number))  # dropout depends on the batch alone
+            with autocast(), nullcontext() if i == len(own) - 1 or world == 1 else objective.no_sync():
+                loss, task = objective(batch)
                 scaler.scale(loss * (world / labels)).backward()  # DDP averages over processes: undo it
-            total += loss.detach()
+            total += task
         if world > 1:
             dist.all_reduce(total)
         value = total.item() / labels
@@ -290,24 +249,26 @@ def train(args):
             progress["seconds"] += time.perf_counter() - clock
             speed = tokens / (time.perf_counter() - clock)
             held = validation_loss(model, valid, device, autocast)
-            better, loss = held < progress["best"], progress["loss"] / progress["labels"]
+            # An adversarial run keeps its last model: the task's loss alone would choose the one least fooled.
+            better, loss = held < progress["best"] or adversary is not None, progress["loss"] / progress["labels"]
             progress |= {"best": min(held, progress["best"]), "bad": 0 if better else progress["bad"] + 1,
                          "loss": 0.0, "labels": 0}
             if main_process:
                 log.write(step, loss, held, speed, rate)
                 bar.write(f"update {step}: loss {loss:.4f}, validation {held:.4f}, "
-                          f"{speed:,.0f} tokens/s, learning rate {rate:.2e}")
+                          f"{speed:,.0f} tokens/s, learning rate {rate:.2e}"
+                          + (f", classifier {adversary.accuracy():.1%} right" if adversary else ""))
             checkpoint(best=better)
             tokens, clock = 0, time.perf_counter()
         if world > 1:  # a signal may reach one process first: all must leave at the same update
             flag = torch.tensor(stopped[0] if stopped else 0, device=device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
             stopped[:] = [int(flag)] if flag else []
-        if stopped:
+        if stopped or step == args.stop_at:
             bar.close()
             checkpoint()
             say(f"\nstopped at update {step}; go on with: python train.py --resume {out}", flush=True)
-            sys.exit(128 + stopped[0])
+            sys.exit(128 + stopped[0] if stopped else 0)
     bar.close()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
@@ -318,56 +279,9 @@ def train(args):
     return out
 
 
-class Log:
-    """log.csv: one line a validation; a resumed run drops the lines after its checkpoint."""
-
-    FIELDS = ("step", "loss", "validation loss", "tokens/s", "learning rate")
-
-    def __init__(self, path, step):
-        self.path, self.rows = path, []
-        if step and path.exists():
-            with open(path, newline="") as file:
-                self.rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
-
-    def write(self, *row):
-        self.rows.append(row)
-        with open(f"{self.path}.tmp", "w", newline="") as file:
-            csv.writer(file).writerows([self.FIELDS, *self.rows])
-        os.replace(f"{self.path}.tmp", self.path)
-
-
-def save_state(out, model, names, optimizer, scaler, batches, progress):
-    """state.pt: all that a resume needs beside the folder's model. It carries its own copy of what trains, so that
-    a crash between the two files cannot mix two moments."""
-    own = dict(model.named_parameters())
-    torch.save({"weights": {name: own[name].detach().cpu() for name in names}, "optimizer": optimizer.state_dict(),
-                "scaler": scaler.state_dict(), "batches": batches.state_dict(), "progress": dict(progress)},
-               out / "state.pt.tmp")
-    os.replace(out / "state.pt.tmp", out / "state.pt")
-
-
-def load_state(out, model, names, optimizer, scaler, batches, progress, device):
-    try:
-        state = torch.load(out / "state.pt", map_location=device, weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{out / 'state.pt'}: not found; the run was stopped before its first checkpoint: start it "
-                        "again with --overwrite") from None
-    except Exception as error:  # a damaged archive raises many kinds
-        raise UserError(f"{out / 'state.pt'}: damaged ({str(error).splitlines()[0][:100]}); the last best model in "
-                        f"{out} is whole: use it with --init") from None
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name in names:
-            own[name].copy_(state["weights"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    batches.load_state_dict(state["batches"])
-    progress.update(state["progress"])
-
-
 def main():
     try:
-        args = parse_args()
+        args = parse_args(__doc__)
         out = train(args)
         if int(os.environ.get("RANK", 0)) == 0 and not args.no_eval:
             import eval as evaluation  # late: its metrics are not needed while training

@@ -22,6 +22,7 @@ def expected(recipe, name):
         "vqk": attention and projection in ("v_proj", "q_proj", "k_proj"),
         "qk": attention and projection in ("q_proj", "k_proj"),
         "q": attention and projection == "q_proj",
+        "adv_tuned": name.startswith("model.decoder.") and not embedding,
     }[recipe]
 
 

@@ -13,6 +13,7 @@ from conftest import ROOT
 
 import train
 from model import MBart, UserError
+from options import language_pairs, parse_args
 
 QUICK = ("--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", "300", "--valid-examples", "4", "--no-eval",
          "--device", "cpu", "--seed", "3")
@@ -134,18 +135,18 @@ def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
 
 
 def test_the_large_preset_is_the_papers():
-    args = train.parse_args(["--stage", "summarize", "--preset", "large"])
+    args = parse_args(train.__doc__, ["--stage", "summarize", "--preset", "large"])
     assert (args.lr, args.final_lr, args.steps, args.clip, args.dropout) == (2e-5, 5e-9, 120_000, 0.1, 0.1)
     assert (args.tokens, args.accumulate, args.eval_every, args.patience) == (2800, 3, 5000, 1)
     assert args.recipe == "qk" and args.weight_decay == 0.01 and args.label_smoothing == 0
 
 
 def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_language():
-    assert len(train.language_pairs(train.parse_args(["--stage", "translate"]))) == 25
-    args = train.parse_args(["--stage", "summarize", "--langs", "en_XX", "es_XX"])
-    assert train.language_pairs(args) == [("en_XX", "en_XX"), ("es_XX", "es_XX")]
+    assert len(language_pairs(parse_args(train.__doc__, ["--stage", "translate"]))) == 25
+    args = parse_args(train.__doc__, ["--stage", "summarize", "--langs", "en_XX", "es_XX"])
+    assert language_pairs(args) == [("en_XX", "en_XX"), ("es_XX", "es_XX")]
     with pytest.raises(UserError, match="en_XX-es_XX"):
-        train.language_pairs(train.parse_args(["--stage", "translate", "--pairs", "en_XX"]))
+        language_pairs(parse_args(train.__doc__, ["--stage", "translate", "--pairs", "en_XX"]))
 
 
 @pytest.mark.parametrize("args, words", [

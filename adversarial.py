@@ -1,0 +1,111 @@
+"""The adversary: a classifier of the source language on the encoder's states, and the losses that fool it.
+
+A model finetuned on summaries within languages learns to write the language that it reads: across languages it copies
+the source. If nothing in the encoder's states tells the language, the decoder can only follow its target tag.
+
+    classifier   p = softmax(W_2 relu(W_1 h + b_1) + b_2)      for every source token's state h, over n languages
+    its update   -log p_true                                   only the classifier moves
+    task update  -log p(target | source) + fooling(p)          the classifier stands still
+      standard   -log(1 - p_true)                              any WRONG language will do
+      balanced   KL(uniform || p) = -log n - 1/n sum_l log p_l  zero only where p is uniform
+
+(Solovyev et al. 2024, section 3.3.) The standard loss is small when the states look like one other language, and its
+gradient keeps on pushing p_true down from where p is uniform: states wander from one language to the next, and the
+classifier follows. The balanced loss rests at "cannot tell", whichever side it comes from.
+
+The updates alternate. Task and fooling loss are sums over tokens, divided by the same number of target tokens.
+"""
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+
+from model import UserError
+
+KINDS = ("none", "standard", "balanced")
+
+
+class Classifier(nn.Module):
+    """states (N, D) -> logits over languages (N, L): one hidden layer of 256, as published."""
+
+    def __init__(self, d_model, languages, dropout=0.1):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(d_model, 256), nn.ReLU(), nn.Dropout(dropout), nn.Linear(256, languages))
+
+    def forward(self, states):
+        return self.layers(states)
+
+
+def standard_loss(logits, true):
+    """-log(1 - p_true) for every row: logits (N, L), true (N,) -> (N,). As log-sums: finite where p_true is 1."""
+    others = logits.scatter(1, true[:, None], -torch.inf)
+    return logits.logsumexp(1) - others.logsumexp(1)
+
+
+def balanced_loss(logits, true=None):
+    """KL(uniform || p) for every row: logits (N, L) -> (N,)."""
+    return -logits.log_softmax(1).mean(1) - math.log(logits.size(1))
+
+
+FOOLING = {"standard": standard_loss, "balanced": balanced_loss}
+
+
+class Adversary:
+    """The classifier with its optimizer, for the training loop: update() before each task update, loss() in it."""
+
+    def __init__(self, kind, d_model, languages, lr, updates, device, seed=0, dropout=0.1):
+        """languages: the codes of the training sources; updates: classifier updates for each task update."""
+        if len(languages) < 2:
+            raise UserError(f"--adversarial {kind} needs at least two source languages to tell apart, not "
+                            f"{' '.join(languages)}; name more with --langs")
+        self.kind, self.languages, self.updates = kind, list(languages), updates
+        torch.manual_seed(seed)
+        self.classifier = Classifier(d_model, len(languages), dropout).to(device).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
+        self.right = self.seen = 0
+
+    def tokens(self, states, batch, pad):
+        """The states of all source tokens but padding (N, D), and each one's language as a class (N,)."""
+        real = batch.source != pad  # (B, S)
+        langs = torch.tensor([self.languages.index(lang) for lang in batch.source_langs], device=states.device)
+        return states[real], langs[:, None].expand(real.shape)[real]
+
+    def update(self, model, batches, world=1):
+        """`updates` steps of the classifier on the states of these batches, by -log p_true a token."""
+        with torch.no_grad():
+            pairs = [self.tokens(model.encode(batch.source), batch, model.config.pad_token_id) for batch in batches]
+        total = torch.tensor(sum(len(true) for _, true in pairs), device=pairs[0][1].device)
+        if world > 1:
+            dist.all_reduce(total)
+        self.classifier.requires_grad_(True)
+        for _ in range(self.updates):
+            for states, true in pairs:
+                logits = self.classifier(states.float())
+                (F.cross_entropy(logits, true, reduction="sum") / total).backward()
+                self.right += (logits.argmax(1) == true).sum().item()
+                self.seen += len(true)
+            for parameter in self.classifier.parameters():
+                if world > 1:
+                    dist.all_reduce(parameter.grad)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        self.classifier.requires_grad_(False)
+
+    def loss(self, states, batch, pad):
+        """The fooling loss, summed over the batch's source tokens; its gradient reaches the states alone."""
+        states, true = self.tokens(states, batch, pad)
+        return FOOLING[self.kind](self.classifier(states.float()), true).sum()
+
+    def accuracy(self):
+        """The share of tokens whose language the classifier got right since the last call."""
+        share, self.right, self.seen = self.right / max(1, self.seen), 0, 0
+        return share
+
+    def state_dict(self):
+        return {"classifier": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        self.classifier.load_state_dict(state["classifier"])
+        self.optimizer.load_state_dict(state["optimizer"])

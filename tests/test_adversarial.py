@@ -1,0 +1,150 @@
+"""adversarial.py: the two fooling losses, and who moves in which update."""
+import copy
+import math
+
+import pytest
+import torch
+
+from adversarial import Adversary, Classifier, balanced_loss, standard_loss
+from data import Batches, Examples
+from model import MBart, UserError
+from readers import Builtin
+from tokenizer import Tokenizer
+from train import Objective
+
+LANGS = ["en_XX", "es_XX", "ru_RU"]
+
+
+def gradient(loss, probabilities, true=0):
+    """The loss at p and its gradient on the logits."""
+    logits = torch.tensor(probabilities, dtype=torch.float64).log()[None].requires_grad_()
+    value = loss(logits, torch.tensor([true]))
+    return value.item(), torch.autograd.grad(value.sum(), logits)[0][0]
+
+
+def test_the_balanced_loss_is_zero_exactly_where_the_prediction_is_uniform():
+    for n in (2, 3, 5):
+        value, slope = gradient(balanced_loss, [1 / n] * n)
+        assert abs(value) < 1e-12 and slope.abs().max() < 1e-12
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        p = torch.rand(4, generator=generator).add(0.01)
+        p = (p / p.sum()).tolist()
+        expected = sum(0.25 * math.log(0.25 / q) for q in p)  # KL(uniform || p), written out
+        assert gradient(balanced_loss, p)[0] == pytest.approx(expected, abs=1e-7) and expected > 0
+
+
+@pytest.mark.parametrize("p_true", [0.02, 0.2, 0.32, 0.35, 0.6, 0.99])
+def test_the_balanced_gradient_pushes_toward_uniform_from_either_side(p_true):
+    slope = gradient(balanced_loss, [p_true, (1 - p_true) / 2, (1 - p_true) / 2])[1]
+    assert (slope[0] > 0) == (p_true > 1 / 3)  # descent moves against the gradient
+
+
+def test_the_standard_loss_does_not_rest_at_uniform_but_goes_on_to_another_language():
+    """Why the paper balances: below 1/n the standard loss still pushes p_true down, and is content with certainty of
+    a wrong language, which gives the source away as well as the right one would."""
+    for p_true in (0.6, 1 / 3, 0.1, 0.01):
+        assert gradient(standard_loss, [p_true, (1 - p_true) / 2, (1 - p_true) / 2])[1][0] > 0
+    wrong = [1e-6, 1 - 2e-6, 1e-6]
+    uniform = [1 / 3] * 3
+    assert gradient(standard_loss, wrong)[0] < 1e-5 < gradient(standard_loss, uniform)[0]
+    assert gradient(balanced_loss, wrong)[0] > 1 > gradient(balanced_loss, uniform)[0]
+
+
+def test_the_losses_are_finite_where_the_classifier_is_certain():
+    logits = torch.tensor([[60.0, 0.0, -60.0]], requires_grad=True)
+    for loss in (standard_loss, balanced_loss):
+        value = loss(logits, torch.tensor([0]))
+        value.sum().backward()
+        assert value.isfinite().all() and logits.grad.isfinite().all()
+    assert standard_loss(logits, torch.tensor([0])).item() == pytest.approx(60, abs=1e-3)
+
+
+@pytest.fixture
+def setting(small):
+    model, tokenizer = MBart.from_pretrained(small).train(), Tokenizer.from_pretrained(small)
+    model.config.dropout = model.config.attention_dropout = 0.0
+    data = Builtin("summarize", "train", [(lang, lang) for lang in LANGS])
+    batches = Batches(Examples(data, tokenizer, "summarize", tagged=False, max_length=256), 1200)
+    return model, [next(batches) for _ in range(4)]
+
+
+def moved(module, before):
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("kind", ["standard", "balanced"])
+def test_the_classifiers_step_moves_nothing_else_and_the_task_step_no_classifier_weight(setting, kind):
+    model, batches = setting
+    adversary = Adversary(kind, model.config.d_model, LANGS, lr=1e-2, updates=2, device="cpu")
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    model_before = copy.deepcopy(model.state_dict())
+    classifier_before = copy.deepcopy(adversary.classifier.state_dict())
+    adversary.update(model, batches)
+    assert not moved(model, model_before) and all(p.grad is None for p in model.parameters())
+    assert moved(adversary.classifier, classifier_before) == set(classifier_before)
+    classifier_before = copy.deepcopy(adversary.classifier.state_dict())
+    loss, task = Objective(model, adversary, 0.0)(batches[0])
+    assert loss > task
+    loss.backward()
+    optimizer.step()
+    assert not moved(adversary.classifier, classifier_before)
+    assert all(p.grad is None for p in adversary.classifier.parameters())
+    assert "model.encoder.layers.0.self_attn.q_proj.weight" in moved(model, model_before)
+
+
+def test_the_classifier_learns_the_language_and_the_fooling_loss_takes_it_away(setting):
+    """On a model that is free to move: accuracy rises to near 1 without fooling and the loss then lowers it."""
+    model, batches = setting
+    adversary = Adversary("balanced", model.config.d_model, LANGS, lr=1e-2, updates=10, device="cpu")
+    for _ in range(30):
+        adversary.update(model, batches)
+    adversary.accuracy()
+    adversary.updates = 1
+    adversary.update(model, batches)
+    before = adversary.accuracy()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(30):
+        for batch in batches:
+            loss = adversary.loss(model.encode(batch.source), batch, model.config.pad_token_id)
+            (loss / 1000).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    adversary.update(model, batches)
+    assert before > 0.9 and adversary.accuracy() < before - 0.2
+
+
+def test_padding_is_not_classified(setting):
+    model, batches = setting
+    adversary = Adversary("balanced", model.config.d_model, LANGS, 1e-2, 1, "cpu")
+    batch = max(batches, key=lambda b: (b.source == 1).sum())
+    states, langs = adversary.tokens(model.encode(batch.source), batch, 1)
+    assert len(states) == len(langs) == (batch.source != 1).sum() < batch.source.numel()
+
+
+def test_one_language_cannot_be_told_apart():
+    with pytest.raises(UserError, match="at least two"):
+        Adversary("balanced", 8, ["en_XX"], 1e-3, 1, "cpu")
+    assert Classifier(8, 3)(torch.zeros(5, 8)).shape == (5, 3)
+
+
+def test_an_adversarial_run_leaves_the_tag_out_resumes_bit_exactly_and_its_followers_stay_tagless(run, small, tmp_path):
+    import json
+    options = ("--stage", "summarize", "--langs", *LANGS, "--adversarial", "balanced", "--init", small, "--tokens", 400,
+               "--steps", 8, "--eval-every", 2, "--valid-examples", 2, "--no-eval", "--device", "cpu", "--dropout", 0.1,
+               "--recipe", "full", "--residual-drop", 2, "--accumulate", 2)
+    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+    assert run("train.py", *options, "--out", tmp_path / "cut", "--stop-at", 4).returncode == 0
+    done = run("train.py", "--resume", tmp_path / "cut")
+    assert done.returncode == 0, done.stderr
+    a, b = (MBart.from_pretrained(tmp_path / name) for name in ("whole", "cut"))
+    assert a.config.residual_drop_layer == 2 and not a.model.encoder.layers[1].residual
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+    assert "classifier" in done.stdout + done.stderr
+    tuned = tmp_path / "tuned"
+    done = run("train.py", "--stage", "summarize", "--langs", *LANGS, "--init", tmp_path / "whole", "--recipe",
+               "adv_tuned", "--steps", 2, "--out", tuned, "--no-eval", "--valid-examples", 2)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tuned / "args.json").read_text())["tagless"]
+    before, after = MBart.from_pretrained(tmp_path / "whole"), MBart.from_pretrained(tuned)
+    assert {name.split(".")[1] for name in moved(after, before.state_dict())} == {"decoder"}
