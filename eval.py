@@ -2,11 +2,15 @@
 
     python eval.py --lang tr_TR                          a row for every source language, from the latest run
     python eval.py --lang tr_TR --source-lang es_XX      one row
+    python eval.py --pairs en_XX-en_XX es_XX-en_XX       any rows
     python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "The teacher found a map."
+    python eval.py --lang tr_TR --model runs/summarize --pipeline runs/translate     translate, summarize, translate
+    python eval.py --probe --model runs/summarize        how much each layer tells of the source language
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024, section 4).
 Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the share of outputs that are not
 in the target language; on the built-in corpus, facts: the share of who, did, what and where that the output says.
+Beside ROUGE-1 stand its floors, which need no model: another example's headline, and the source's first sentence.
 """
 import argparse
 import sys
@@ -16,11 +20,13 @@ import torch
 from tqdm import tqdm
 
 import metrics
+from analysis import probe_layers, probe_table
 from corpus import BASE_LANGUAGES, Corpus
 from corpus import LANGUAGES as CORPUS_LANGUAGES
-from data import pad
+from data import SENTENCE_END, pad
 from generate import generate
 from model import MBart, UserError
+from options import split_pairs
 from readers import open_data
 from tokenizer import Tokenizer, read_json, write_json
 
@@ -66,13 +72,50 @@ def identifier(data_spec, stage, pairs, languages):
     return metrics.LanguageIdentifier(texts)
 
 
-def evaluate(model, tokenizer, stage, data_spec, pairs, count, tagged=True, seed=0, show_progress=True, **options):
+class Pipeline:
+    """Translate -> summarize -> translate (Solovyev et al. 2024, section 4.4): a translation model around one that
+    summarizes in the pivot language alone."""
+
+    def __init__(self, folder, device, pivot="en_XX"):
+        self.model, self.tokenizer = MBart.from_pretrained(folder).to(device), Tokenizer.from_pretrained(folder)
+        self.tagged, self.pivot = not (read_json(Path(folder) / "args.json") or {}).get("tagless"), pivot
+
+    def translate(self, texts, source, target):
+        """Each text sentence by sentence, as a sentence-level translation model wants it."""
+        if source == target:
+            return texts
+        limit = self.model.config.max_position_embeddings
+        split = [[s for s in SENTENCE_END.split(text) if s.strip()] for text in texts]
+        ids = [self.tokenizer.encode(s, source if self.tagged else None, limit) for row in split for s in row]
+        done = iter(decode(self.model, self.tokenizer, ids, target, max_new_tokens=min(100, limit - 2)))
+        return [" ".join(next(done) for _ in row) for row in split]
+
+
+def score(outputs, stage, references, lang, identify, facts=None):
+    """What outputs that should be in `lang` are worth: ({name: (value, low, high)}, {name: value of each output},
+    signatures). BLEU and chrF are the corpus's, all else means over outputs. facts(outputs) -> percents."""
+    scores, each, signatures = {}, {}, [metrics.ROUGE_SIGNATURE]
+    if stage == "translate":
+        scores, signatures = metrics.bleu_chrf(outputs, references)
+    else:
+        each = metrics.rouge(outputs, references)
+    each["off-target"] = [100.0 * (identify(output) != lang) for output in outputs]
+    if facts:
+        each["facts"] = facts(outputs)
+    scores |= {name: metrics.bootstrap(values) for name, values in each.items()}
+    return scores, {name: [round(float(value), 2) for value in values] for name, values in each.items()}, signatures
+
+
+def evaluate(model, tokenizer, stage, data_spec, pairs, count, tagged=True, seed=0, show_progress=True, pipeline=None,
+             **options):
     """Scores a model on the first `count` test examples of every (source, target) pair.
 
-    Returns (rows, signatures); a row is {"source", "target", "n", scores: {name: (value, low, high)}, "examples"}."""
-    if stage == "summarize" and data_spec == "builtin":
-        corpus = Corpus({lang for pair in pairs for lang in pair} | {"en_XX"})
+    Returns (rows, signatures); a row is {"source", "target", "n", "scores": {name: (value, low, high)}, "each": {name:
+    a value per output}, "examples"}, for summaries also "floors": the scores of outputs that need no model."""
     data = open_data(data_spec, stage, "test", pairs, tokenizer.languages, seed)
+    corpus = None
+    if data_spec == "builtin":
+        corpus = Corpus({lang for pair in pairs for lang in pair} | {"en_XX"})
     identify = identifier(data_spec, stage, pairs, tokenizer.languages)
     sizes = {pair: count if size is None else min(size, count) for pair, size in data.sizes.items()}
     progress = tqdm(total=sum(sizes.values()), unit="text", desc="decoding", disable=not show_progress, leave=False,
@@ -84,20 +127,27 @@ def evaluate(model, tokenizer, stage, data_spec, pairs, count, tagged=True, seed
             continue
         source, target = pair
         texts = [data.text(pair, i) for i in range(sizes[pair])]
-        sources = [tokenizer.encode(text, source if tagged else None, limit) for text, _ in texts]
-        outputs = decode(model, tokenizer, sources, target, progress=progress, **options)
-        references = [reference for _, reference in texts]
+        inputs, references = [text for text, _ in texts], [reference for _, reference in texts]
+        read, write = source, target  # the languages that the model itself sees
+        if pipeline:
+            inputs, read, write = pipeline.translate(inputs, source, pipeline.pivot), pipeline.pivot, pipeline.pivot
+        sources = [tokenizer.encode(text, read if tagged else None, limit) for text in inputs]
+        outputs = decode(model, tokenizer, sources, write, progress=progress, **options)
+        if pipeline:
+            outputs = pipeline.translate(outputs, pipeline.pivot, target)
+
+        def facts(outputs, pair=pair):
+            told = [corpus.facts_recovered(data.document(pair, i), output, pair[1]) for i, output in enumerate(outputs)]
+            return [100.0 * sum(found.values()) / len(found) for found in told]
+
+        asked = (stage, references, target, identify, facts if corpus and stage == "summarize" else None)
+        floors = {}
         if stage == "summarize":
-            scores = {name: metrics.bootstrap(values) for name, values in metrics.rouge(outputs, references).items()}
-            signatures = [metrics.ROUGE_SIGNATURE]
-        else:
-            scores, signatures = metrics.bleu_chrf(outputs, references)
-        scores["off-target"] = metrics.bootstrap([100.0 * (identify(output) != target) for output in outputs])
-        if stage == "summarize" and data_spec == "builtin":
-            told = [corpus.facts_recovered(data.document(pair, i), output, target) for i, output in enumerate(outputs)]
-            scores["facts"] = metrics.bootstrap([100.0 * sum(found.values()) / len(found) for found in told])
-        rows.append({"source": source, "target": target, "n": len(outputs), "scores": scores,
-                     "examples": [{"source": text, "reference": reference, "output": output}
+            floors = {"random": score(references[1:] + references[:1], *asked)[0],
+                      "lead": score([SENTENCE_END.split(text.strip())[0] for text, _ in texts], *asked)[0]}
+        scores, each, signatures = score(outputs, *asked)
+        rows.append({"source": source, "target": target, "n": len(outputs), "scores": scores, "each": each,
+                     "floors": floors, "examples": [{"source": text, "reference": reference, "output": output}
                                   for (text, reference), output in zip(texts, outputs)]})
     progress.close()
     return rows, signatures
@@ -110,6 +160,9 @@ def table(rows, notes=None):
     for row in rows:
         cells = "".join(f"{value:>8.1f} [{low:5.1f},{high:6.1f}]" for value, low, high in row["scores"].values())
         note = (notes or {}).get((row["source"], row["target"]), "")
+        if row["floors"]:
+            random, lead = (row["floors"][name]["R1"][0] for name in ("random", "lead"))
+            note = f"R1 floors: random {random:.1f}, lead {lead:.1f}  {note}"
         lines.append(f"{row['source']:>8} -> {row['target']:<8}{cells}{row['n']:>6}  {note}".rstrip())
     return "\n".join(lines)
 
@@ -176,8 +229,13 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 2)[2],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--lang", required=True, help="target language, e.g. tr_TR")
+    add("--lang", help="target language, e.g. tr_TR")
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: all of the data's)")
+    add("--pairs", nargs="+", metavar="SRC-TGT", help="rows of any pairs, instead of --lang, e.g. es_XX-en_XX")
+    add("--probe", action="store_true", help="train a classifier of the source language on every layer's states, and "
+        "compare languages by SVCCA (--source-lang: which; default en es ru tr)")
+    add("--pipeline", metavar="FOLDER", help="a translation model: translate to --pivot, summarize, translate back")
+    add("--pivot", default="en_XX", help="the language in which the pipeline summarizes (default en_XX)")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
     add("--stage", choices=("translate", "summarize"), help="the task (default: what the model was trained for)")
     add("--data", metavar="SPEC", help="builtin, jsonl:DIR or parallel:DIR (default: the run's)")
@@ -191,7 +249,10 @@ def parse_args(argv=None):
     add("--no-repeat-ngram", type=int, help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)")
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", help="cpu, cuda ... (default: a GPU if there is one)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if sum((args.lang is not None, args.pairs is not None, args.probe)) != 1:
+        raise UserError("say what to evaluate: --lang tr_TR (every source language), --pairs es_XX-en_XX or --probe")
+    return args
 
 
 def run(args):
@@ -200,9 +261,19 @@ def run(args):
     data_spec = args.data or trained.get("data", "builtin")
     tagged = not trained.get("tagless")  # as it was trained
     model, tokenizer = MBart.from_pretrained(folder), Tokenizer.from_pretrained(folder)
-    for lang in [args.lang, *(args.source_lang or [])]:
+    asked = split_pairs(args.pairs or [])
+    for lang in [args.lang or "en_XX", *(args.source_lang or []), *sum(asked, ())]:
         tokenizer.lang_id(lang)
-    model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    if args.probe:
+        langs = args.source_lang or ["en_XX", "es_XX", "ru_RU", "tr_TR"]
+        report = probe_layers(model, tokenizer, stage, data_spec, langs, tagged)
+        print(f"{folder}: a fresh classifier of the source language on each layer's states; chance is "
+              f"{1 / len(langs):.3f}\n" + probe_table(report, langs))
+        if args.json:
+            write_json(args.json, {"model": str(folder), "languages": langs, "probe": report})
+        return
     if trained.get("stage") in (None, "pretrain") and not args.stage:
         print(f"note: nothing says that {folder} was finetuned; a model that was only pretrained copies its input")
     ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram
@@ -222,16 +293,18 @@ def run(args):
         print(decode(model, tokenizer, [ids], args.lang, **options)[0])
         return
     sources = args.source_lang or (list(BASE_LANGUAGES) if data_spec == "builtin" else tokenizer.languages)
-    pairs = [(source, args.lang) for source in sources if stage == "summarize" or source != args.lang]
+    pairs = asked or [(source, args.lang) for source in sources if stage == "summarize" or source != args.lang]
     if not pairs:
         raise UserError("translation needs a source language other than the target")
     if data_spec.startswith("parallel:"):
         pairs = [p for p in pairs if all((Path(data_spec[9:]) / f"test.{c}").exists() for c in p)] or pairs
     seen = set(trained.get("langs") or [])
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
-    rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, **options)
+    pipeline = Pipeline(args.pipeline, device, args.pivot) if args.pipeline else None
+    rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, pipeline=pipeline,
+                                **options)
     if not rows:
-        raise UserError(f"--data {data_spec}: no test example with the target language {args.lang}")
+        raise UserError(f"--data {data_spec}: no test example of " + " ".join("-".join(pair) for pair in pairs[:6]))
     notes = {(r["source"], r["target"]): "zero-shot" for r in rows if seen and not {r["source"], r["target"]} <= seen}
     print(table(rows, notes) + "\n" + "\n".join(signatures))
     if args.samples:

@@ -287,11 +287,12 @@ class MBart(nn.Module):
         model.load_state_dict(tensors, assign=True)
         return model
 
-    def save_pretrained(self, folder):
-        """Writes config.json, generation_config.json and model.safetensors; transformers opens the folder as it is."""
+    def save_pretrained(self, folder, state=None):
+        """Writes config.json, generation_config.json and model.safetensors; transformers opens the folder as it is.
+        state: the tensors, if they are not the state_dict's own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.state_dict(), folder / "model.safetensors")
+        write_tensors(state or self.state_dict(), folder / "model.safetensors")
         self.config.write(folder / "config.json")
         ids = {name: getattr(self.config, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id",
                                                              "decoder_start_token_id")}

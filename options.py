@@ -78,7 +78,8 @@ def parse_args(doc, argv=None):
         if saved is None:
             raise UserError(f"--resume {args.resume}: no args.json there; name the folder of an interrupted run")
         given = parser.parse_args([]).__dict__ | saved | {"resume": args.resume, "out": args.resume}
-        return argparse.Namespace(**given | {k: v for k, v in {"device": args.device}.items() if v})
+        now = {"stop_at": args.stop_at} | ({"device": args.device} if args.device else {})  # what may differ this time
+        return argparse.Namespace(**given | now)
     if not args.stage:
         raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
     args.preset = args.preset or ("tiny" if args.data == "builtin" else "large")
@@ -97,13 +98,18 @@ def parse_args(doc, argv=None):
     return args
 
 
+def split_pairs(texts):
+    """["en_XX-es_XX", ...] -> [("en_XX", "es_XX"), ...]."""
+    pairs = [tuple(text.split("-")) for text in texts]
+    if bad := [pair for pair in pairs if len(pair) != 2]:
+        raise UserError(f"--pairs {'-'.join(bad[0])}: write pairs as en_XX-es_XX")
+    return pairs
+
+
 def language_pairs(args):
     """The (source, target) pairs that a run trains on, from --langs and --pairs."""
     if args.pairs:
-        pairs = [tuple(pair.split("-")) for pair in args.pairs]
-        if bad := [p for p in pairs if len(p) != 2]:
-            raise UserError(f"--pairs {'-'.join(bad[0])}: write pairs as en_XX-es_XX")
-        return pairs
+        return split_pairs(args.pairs)
     langs = args.langs or (["en_XX"] if args.stage == "summarize" else list(BASE_LANGUAGES))
     if args.stage == "translate":
         return [(a, b) for a in langs for b in langs]

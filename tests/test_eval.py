@@ -92,3 +92,33 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, small, args, wor
 def test_a_missing_model_folder_is_named(run):
     done = run("eval.py", "--lang", "tr_TR", "--model", "/nowhere")
     assert done.returncode == 2 and "/nowhere" in done.stderr
+
+
+def test_the_pipeline_translates_each_sentence_to_the_pivot_summarizes_there_and_translates_back(small, monkeypatch):
+    """With a translator that only re-labels its text and a summarizer that keeps the first sentence, the way that each
+    text takes is seen."""
+    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
+    pipeline = evaluation.Pipeline(small, "cpu", pivot="en_XX")
+    seen = []
+
+    def fake(m, t, sources, lang, progress=None, **options):
+        seen.append((m is pipeline.model, lang, len(sources)))
+        return [t.decode(ids) for ids in sources]
+
+    monkeypatch.setattr(evaluation, "decode", fake)
+    rows, _ = evaluation.evaluate(model, tokenizer, "summarize", "builtin", [("es_XX", "tr_TR"), ("en_XX", "en_XX")], 3,
+                                  show_progress=False, pipeline=pipeline)
+    assert [lang for _, lang, _ in seen] == ["en_XX", "en_XX", "tr_TR", "en_XX"]
+    assert [ours for ours, _, _ in seen] == [True, False, True, False]
+    assert seen[0][2] > 3 and seen[1][2] == 3  # sentences, then documents
+    assert rows[0]["examples"][0]["output"] == rows[0]["examples"][0]["source"]
+
+
+def test_summaries_come_with_their_floors(small):
+    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
+    rows, _ = evaluation.evaluate(model, tokenizer, "summarize", "builtin", [("en_XX", "en_XX"), ("es_XX", "en_XX")],
+                                  30, show_progress=False, beam=1, max_new_tokens=2)
+    within, across = (row["floors"] for row in rows)
+    assert 20 < within["random"]["R1"][0] < within["lead"]["R1"][0] < 70  # articles match by themselves
+    assert across["lead"]["off-target"][0] == 100 and across["random"]["off-target"][0] == 0
+    assert across["random"]["facts"][0] < 10

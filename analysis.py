@@ -1,0 +1,63 @@
+"""Layer by layer: what do a trained model's states know of their language? The tables of `eval.py --probe`.
+
+Every number is computed on test documents that no training saw, from a model that stays as it is.
+"""
+from tqdm import tqdm
+
+from adversarial import probe, token_states
+from align import pooled_states, svcca
+from data import Examples, collate, held_out
+from readers import open_data
+
+
+def probe_layers(model, tokenizer, stage, data_spec, langs, tagged, seed=0):
+    """What each layer tells of the source language, as {"encoder": [...], "decoder": [...]}, an entry a layer (the
+    embedding first): {"accuracy", "confusion", "svcca": {"a b": similarity}}; SVCCA where the data set is parallel.
+
+    The encoder reads documents within each language; the decoder reads the reference in every target language, so that
+    its own language says nothing of the source's."""
+    def batches(split, pairs, count):
+        data = open_data(data_spec, stage, split, pairs, tokenizer.languages, seed)
+        limit = model.config.max_position_embeddings
+        return held_out(Examples(data, tokenizer, stage, tagged, limit), count, 4000)
+
+    def in_order(lang, count):
+        data = open_data(data_spec, stage, "test", [(lang, lang)], tokenizer.languages, seed)
+        examples = Examples(data, tokenizer, stage, tagged, model.config.max_position_embeddings)
+        count = min(count, examples.sizes[lang, lang] or count)
+        return [collate([(examples((lang, lang), i), lang) for i in range(start, min(count, start + 50))])
+                for start in range(0, count, 50)]
+
+    model.eval()
+    parallel = data_spec == "builtin" or data_spec.startswith("parallel:")
+    documents = {lang: in_order(lang, 600) for lang in langs} if parallel else {}
+    report = {}
+    for side in ("encoder", "decoder"):
+        pairs = [(a, b) for a in langs for b in langs if side == "decoder" or a == b]
+        count = 160 if side == "encoder" else 60
+        states, true = token_states(model, tokenizer, batches("train", pairs, count), langs, side)
+        held, held_true = token_states(model, tokenizer, batches("test", pairs, count // 2), langs, side)
+        pooled = {lang: pooled_states(model, tokenizer, rows, side) for lang, rows in documents.items()}
+        report[side] = []
+        for layer in tqdm(range(len(states)), desc=f"probing the {side}", leave=False):
+            confusion = probe(states[layer], true, held[layer], held_true, len(langs), seed=seed)
+            alike = {f"{a} {b}": svcca(pooled[a][layer], pooled[b][layer])
+                     for i, a in enumerate(langs) for b in langs[i + 1:] if pooled}
+            report[side].append({"accuracy": confusion.diagonal().mean().item(), "confusion": confusion.tolist(),
+                                 "svcca": alike})
+    return report
+
+
+def probe_table(report, langs):
+    lines = ["layer   probe encoder  decoder     SVCCA encoder  decoder"]
+    cell = "{:>8.3f}".format
+    for layer in range(max(map(len, report.values()))):
+        entries = [report[side][layer] if layer < len(report[side]) else None for side in ("encoder", "decoder")]
+        similar = [sum(e["svcca"].values()) / len(e["svcca"]) if e and e["svcca"] else None for e in entries]
+        cells = [cell(e["accuracy"]) if e else " " * 8 for e in entries] + [cell(s) if s else "" for s in similar]
+        lines.append(f"{layer:>5} {cells[0]:>15} {cells[1]:>8} {cells[2]:>17} {cells[3]:>8}")
+    lines.append("\nthe encoder's last layer: row = source language, column = what the classifier says, %")
+    lines.append(" " * 8 + "".join(f"{lang:>8}" for lang in langs))
+    lines += [f"{lang:>8}" + "".join(f"{100 * share:>8.1f}" for share in row)
+              for lang, row in zip(langs, report["encoder"][-1]["confusion"])]
+    return "\n".join(lines)

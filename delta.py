@@ -1,0 +1,157 @@
+"""Deltas: a finetuned model stored as only what trained, put back on its base, merged with others, and weighed.
+
+    python delta.py save runs/summarize base qk.delta          what the run changed, as one safetensors file
+    python delta.py apply base qk.delta runs/again             the base with it, a model folder again
+    python delta.py merge base runs/both a.delta=0.5 b.delta=0.5
+                                W = W_base + sum_i weight_i (W_i - W_base)    (Liu and Niehues 2025, section 5)
+    python delta.py sizes base                                 bytes on disk for every recipe, here and at mBART-large's
+
+A delta names the base it belongs to by a fingerprint of all its tensors and is refused on any other.
+"""
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from model import Config, MBart, UserError
+from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, new_language
+
+
+def fingerprint(state):
+    """A short digest of every tensor's name, shape and bytes ({name: tensor}, contiguous on the CPU)."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {tuple(state[name].shape)} ".encode())
+        digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def save_delta(state, base, path):
+    """Writes the tensors of `state` that `base` ({name: tensor}, both) has with another value or shape, or lacks."""
+    changed = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()
+               if name not in base or base[name].shape != tensor.shape or not torch.equal(base[name], tensor)}
+    if not changed:
+        raise UserError(f"{path}: not written, for the model is the base, tensor for tensor")
+    safetensors.torch.save_file(changed, f"{path}.tmp", metadata={"base": fingerprint(base)})
+    os.chmod(f"{path}.tmp", 0o644)
+    os.replace(f"{path}.tmp", path)
+    return changed
+
+
+def load_delta(path, base):
+    """{name: tensor} of a delta; UserError if it is damaged or was made from another base."""
+    try:
+        with safe_open(path, "pt") as file:
+            made_from = (file.metadata() or {}).get("base")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged or no delta ({error})") from None
+    if made_from is None:
+        raise UserError(f"{path}: is a safetensors file but no delta; `python delta.py save` writes one")
+    if made_from != fingerprint(base):
+        raise UserError(f"{path}: was made from another base (its fingerprint is {made_from}, this one's "
+                        f"{fingerprint(base)})")
+    return tensors
+
+
+def merge_deltas(base, deltas, weights):
+    """base + the weighted sum of what each delta changes in it; a float tensor that only some deltas have moves by
+    theirs alone. Deltas whose tensors have other shapes than the base's (a new vocabulary) cannot be merged."""
+    merged = {name: tensor.clone() for name, tensor in base.items()}
+    for delta, weight in zip(deltas, weights):
+        for name, tensor in delta.items():
+            if name not in base or base[name].shape != tensor.shape:
+                raise UserError(f"{name} has another shape than the base's: new vocabularies cannot be merged")
+            merged[name] += weight * (tensor - base[name])
+    return merged
+
+
+def write_model(base_folder, tensors, out):
+    """A model folder: the base's files with these tensors in place of its own."""
+    config = Config.read(Path(base_folder) / "config.json")
+    if "model.encoder.embed_tokens.weight" in tensors:  # a new language: one side has a vocabulary of its own
+        config.source_vocab_size = tensors["model.encoder.embed_tokens.weight"].size(0)
+        config.vocab_size = tensors["model.shared.weight"].size(0)
+    with torch.device("meta"):
+        model = MBart(config)
+    model.load_state_dict(tensors, assign=True)
+    model.save_pretrained(out)
+    for file in Path(base_folder).glob("*"):
+        if file.name.startswith(("sentencepiece", "source.", "tokenizer", "special_tokens")):
+            shutil.copyfile(file, Path(out) / file.name)
+
+
+def sizes(config, rank=8):
+    """{recipe: bytes on disk of its delta in float32} for a model of this shape; the recipes of a new language count
+    embeddings of a vocabulary of the same size, lora the adapters themselves."""
+    found = {}
+    for recipe in RECIPES:
+        with torch.device("meta"):
+            model = MBart(config)
+            if recipe == "lora":
+                add_lora(model, rank)
+        if recipe.split("+")[0] in SIDES or recipe == "scratch":
+            with torch.device("meta"):
+                model = new_language(model, recipe[:3] if recipe != "scratch" else "src", config.vocab_size, recipe)
+        names = set(apply_recipe(model, recipe))
+        found[recipe] = sum(4 * p.numel() for name, p in model.named_parameters() if name in names)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 1)[1],
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in (("save", "MODEL BASE FILE"), ("apply", "BASE FILE OUT"), ("merge", "BASE OUT FILE=WEIGHT ..."),
+                        ("sizes", "BASE")):
+        commands.add_parser(name, help=words).add_argument("paths", nargs="+", metavar=words)
+    args = parser.parse_args()
+    counts = {"save": (3,), "apply": (3,), "merge": range(3, 100), "sizes": (1,)}[args.command]
+    if len(args.paths) not in counts:
+        parser.error(f"{args.command}: wrong number of arguments")
+    try:
+        globals()[f"run_{args.command}"](*args.paths)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_save(model, base, path):
+    changed = save_delta(MBart.from_pretrained(model).state_dict(), MBart.from_pretrained(base).state_dict(), path)
+    whole = (Path(model) / "model.safetensors").stat().st_size
+    size = Path(path).stat().st_size
+    print(f"{path}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
+
+
+def run_apply(base, path, out):
+    state = MBart.from_pretrained(base).state_dict()
+    write_model(base, state | load_delta(path, state), out)
+
+
+def run_merge(base, out, *files):
+    state = MBart.from_pretrained(base).state_dict()
+    paths, weights = zip(*(file.rpartition("=")[::2] for file in files))
+    try:
+        weights = [float(weight) for weight in weights]
+    except ValueError:
+        raise UserError(f"merge: write each delta with its weight, as {files[0].split('=')[0]}=0.5") from None
+    write_model(base, merge_deltas(state, [load_delta(path, state) for path in paths], weights), out)
+
+
+def run_sizes(base):
+    here, large = sizes(Config.read(Path(base) / "config.json")), sizes(Config())
+    print(f"{'recipe':<18}{base:>16}{'mbart-large':>18}")
+    for recipe in here:
+        print(f"{recipe:<18}{here[recipe]:>16,}{large[recipe]:>18,}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""README.md: what it says about the files is true, and its commands are words that the programs know."""
+import ast
+import re
+
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_file_table_has_every_file_with_its_true_number_of_lines():
+    said = dict(re.findall(r"^\| `(\w+\.py)` \| (\d+) \|", README, re.M))
+    true = {path.name: str(len(path.read_text(encoding="utf-8").splitlines())) for path in ROOT.glob("*.py")}
+    assert said == true
+
+
+def test_each_file_imports_only_files_above_it_in_the_reading_order():
+    order = [name.removesuffix(".py") for name in re.findall(r"^\| `(\w+\.py)` \|", README, re.M)]
+    for i, name in enumerate(order):
+        tree = ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not imported & set(order[i:]), f"{name}.py imports what is read after it"
+
+
+def test_the_first_screen_has_the_two_commands_in_its_first_25_lines():
+    first = README.splitlines()[:25]
+    assert sum("&& .venv" in line for line in first) == 2
+
+
+def test_every_option_in_a_readme_command_exists(run):
+    known = {script: run(script, "--help").stdout for script in ("train.py", "eval.py")}
+    commands = re.findall(r"(train|eval)\.py ([^`\n|]*)", README)
+    assert len(commands) > 8
+    for script, rest in commands:
+        for option in re.findall(r"--[a-z][a-z-]*", rest):
+            assert option in known[f"{script}.py"], f"{script}.py {option}"
