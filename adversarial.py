@@ -138,7 +138,8 @@ def token_states(model, tokenizer, batches, languages, side):
     for batch in batches:
         device = next(model.parameters()).device
         moved = batch.to(device)
-        keep = words_only(moved.source if side == "encoder" else moved.decoder_input, tokenizer)
+        ids, vocabulary = (moved.source, tokenizer.source) if side == "encoder" else (moved.decoder_input, tokenizer)
+        keep = words_only(ids, vocabulary)
         states = [x[keep].cpu() for x in layer_states(model, moved, side)]
         layers = [[x] for x in states] if layers is None else [rows + [x] for rows, x in zip(layers, states)]
         langs = torch.tensor([languages.index(lang) for lang in batch.source_langs], device=device)

@@ -15,7 +15,8 @@ def pooled_states(model, tokenizer, batches, side="encoder"):
     layers = []
     for batch in batches:
         batch = batch.to(next(model.parameters()).device)
-        keep = words_only(batch.source if side == "encoder" else batch.decoder_input, tokenizer)[..., None]
+        ids, vocabulary = (batch.source, tokenizer.source) if side == "encoder" else (batch.decoder_input, tokenizer)
+        keep = words_only(ids, vocabulary)[..., None]
         layers.append([((x * keep).sum(1) / keep.sum(1).clamp(min=1)).cpu() for x in layer_states(model, batch, side)])
     return [torch.cat(rows) for rows in zip(*layers)]
 

@@ -184,7 +184,7 @@ def after_training(out, args, pairs):
         return
     model, tokenizer = MBart.from_pretrained(out), Tokenizer.from_pretrained(out)
     model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    notes, count = {}, 24
+    notes, count = {}, 50
     if args.stage == "translate":
         shown = [pair for pair in pairs if pair[0] != pair[1]] or pairs
     else:

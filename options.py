@@ -5,7 +5,7 @@ from pathlib import Path
 from adversarial import KINDS
 from corpus import BASE_LANGUAGES
 from model import UserError
-from qk_finetune import RECIPES
+from qk_finetune import PROJECTIONS, RECIPES
 from tokenizer import read_json
 
 STAGES = ("pretrain", "translate", "summarize")
@@ -18,8 +18,8 @@ PRESETS = {
              "classifier_lr": 2e-3, "classifier_updates": 2,
              "pretrain": {"lr": 2e-3, "steps": 8_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
                       "recipe": "full+embeddings"},
-             "translate": {"lr": 2e-3, "steps": 1000, "eval_every": 250, "recipe": "full"},
-             "summarize": {"lr": 2e-3, "steps": 400, "eval_every": 100, "recipe": "qk"}},
+             "translate": {"lr": 2e-3, "steps": 1250, "eval_every": 250, "recipe": "full"},
+             "summarize": {"lr": 4e-3, "steps": 400, "eval_every": 100, "recipe": "qk"}},
     "large": {"tokens": 2800, "accumulate": 3, "warmup": 0, "final_lr": 5e-9, "clip": 0.1, "weight_decay": 0.01,
               "label_smoothing": 0.0, "dropout": 0.1, "valid_examples": 500, "patience": 1,
               "lr": 2e-5, "steps": 120_000, "eval_every": 5000, "classifier_lr": 2e-5, "classifier_updates": 1,
@@ -47,6 +47,20 @@ def parse_args(doc, argv=None):
         "--init was trained, if it was)")
     add("--residual-drop", type=int, default=0, metavar="LAYER", help="no residual around the self-attention of this "
         "encoder layer, from 1 (the paper's: 7 of 12); 0: none")
+    add("--new-source", metavar="LANG", help="give the encoder a vocabulary and embeddings of its own for "
+        "this language, learned from the data (recipes src, src+xattn ...)")
+    add("--new-target", metavar="LANG", help="the same for the decoder (recipes tgt, tgt+xattn ...)")
+    add("--new-pieces", type=int, default=2000, help="size of a new vocabulary (default 2000)")
+    add("--align-layer", type=int, default=0, metavar="N", help="after each update, one that pulls translations "
+        "together in the states of encoder layer N, from 1; 0: none (default)")
+    add("--align-pairs", nargs="+", metavar="SRC-TGT", help="translation pairs for it (default: en_XX with each other "
+        "language of the data)")
+    add("--align-weight", type=float, default=1.0, help="of the alignment loss (default 1)")
+    add("--lora-rank", type=int, default=8, help="of --recipe lora (default 8)")
+    add("--lora-alpha", type=float, default=16, help="its scale is alpha / rank (default 16)")
+    add("--lora-dropout", type=float, default=0.1, help="on its input; 0: none (default 0.1)")
+    add("--lora-projections", nargs="+", default=list(PROJECTIONS), metavar="NAME", help="which layers' projections it "
+        f"adapts (default: all, {' '.join(PROJECTIONS)})")
     add("--train-examples", type=int, metavar="N", help="only the first N training examples of each pair (few-shot)")
     add("--preset", choices=PRESETS, help="settings of all that follows (default: tiny for builtin data, else large)")
     add("--out", metavar="FOLDER", help="the run folder (default: runs/STAGE)")
@@ -90,6 +104,13 @@ def parse_args(doc, argv=None):
     args.out = args.out or f"runs/{args.stage}"
     if args.init is None and args.stage != "pretrain":
         args.init = str(BASE)
+    if args.new_source and args.new_target:
+        raise UserError("--new-source and --new-target: one side can be new, not both; the other side's embeddings "
+                        "anchor it")
+    for side, lang in (("src", args.new_source), ("tgt", args.new_target)):
+        if lang and not (args.recipe.startswith(side) or args.recipe in ("scratch", "full", "full+embeddings")):
+            raise UserError(f"--recipe {args.recipe} would leave the fresh {side} embeddings frozen; use {side}, "
+                            f"{side}+xattn, {side}+randxattn, {side}+body or scratch")
     inherited = read_json(Path(args.init or "") / "args.json") or {}
     args.tagless = args.tagless or args.adversarial != "none" or bool(inherited.get("tagless"))
     for name in ("steps", "tokens", "accumulate", "eval_every", "valid_examples", "classifier_updates"):

@@ -27,13 +27,16 @@ MBART25 = ("ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja
 MBART50 = MBART25 + ("af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF "
                      "pt_XX sv_SE sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI").split()
 BOS, PAD, EOS, UNK = range(4)
+SOURCE_FILE = "source.sentencepiece.bpe.model"  # ours: the encoder's vocabulary where it is not the decoder's
 
 
 class Tokenizer:
-    """Pieces and language tags of one mBART folder. `layout` is "mbart25" or "mbart50"."""
+    """Pieces and language tags of one mBART folder. `layout` is "mbart25" or "mbart50".
 
-    def __init__(self, model_file, layout):
-        self.model_file, self.layout = Path(model_file), layout
+    `source` is the tokenizer of the encoder's input: this one, or that of a new language's own vocabulary."""
+
+    def __init__(self, model_file, layout, source=None):
+        self.model_file, self.layout, self.source = Path(model_file), layout, source or self
         self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
         self.languages = MBART25 if layout == "mbart25" else MBART50
         first = self.pieces.get_piece_size() + 1
@@ -61,7 +64,8 @@ class Tokenizer:
                                 f"{path.name}: {size} pieces make {size + 27} (mBART-25) or {size + 54} (mBART-50)")
         elif "50" in str((read_json(Path(folder) / "tokenizer_config.json") or {}).get("tokenizer_class")):
             layout = "mbart50"
-        return cls(path, layout or "mbart25")
+        layout, new = layout or "mbart25", Path(folder) / SOURCE_FILE
+        return cls(path, layout, cls(new, layout) if new.is_file() else None)
 
     def lang_id(self, code):
         """The id of a language tag; an unknown language is a UserError that lists the folder's languages."""
@@ -84,12 +88,13 @@ class Tokenizer:
 
     def encode(self, text, lang, max_length=None):
         """Text -> ids of the encoder's input, special tokens in place, at most max_length of them."""
-        ids = self.piece_ids(text)
-        return self.tagged(ids[:max_length - 2] if max_length else ids, lang)
+        ids = self.source.piece_ids(text)
+        return self.source.tagged(ids[:max_length - 2] if max_length else ids, lang)
 
     def target(self, text, lang, max_length=None):
         """Text -> (decoder input, labels): the labels moved right by one, the last in front."""
-        labels = self.encode(text, lang, max_length)
+        ids = self.piece_ids(text)
+        labels = self.tagged(ids[:max_length - 2] if max_length else ids, lang)
         return [labels[-1], *labels[:-1]], labels
 
     def decode(self, ids):
@@ -101,9 +106,11 @@ class Tokenizer:
         transformers 5 cannot open a folder unless protobuf is installed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.model_file.resolve() != (folder / "sentencepiece.bpe.model").resolve():
-            shutil.copyfile(self.model_file, folder / "sentencepiece.bpe.tmp")
-            os.replace(folder / "sentencepiece.bpe.tmp", folder / "sentencepiece.bpe.model")
+        files = {"sentencepiece.bpe.model": self} | ({} if self.source is self else {SOURCE_FILE: self.source})
+        for name, tokenizer in files.items():
+            if tokenizer.model_file.resolve() != (folder / name).resolve():
+                shutil.copyfile(tokenizer.model_file, folder / f"{name}.tmp")
+                os.replace(folder / f"{name}.tmp", folder / name)
         specials = ["<s>", "<pad>", "</s>", "<unk>"]
         vocab = [[s, 0.0] for s in specials]
         pieces = self.pieces

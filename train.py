@@ -34,7 +34,7 @@ from corpus import BASE_LANGUAGES, Corpus
 from data import Batches, Examples, held_out, open_data
 from model import Config, MBart, UserError
 from options import BASE, language_pairs, parse_args
-from qk_finetune import apply_recipe, describe
+from qk_finetune import add_lora, apply_recipe, describe, merged_state, new_language
 from tokenizer import Tokenizer, train_sentencepiece, write_json
 
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
@@ -52,7 +52,10 @@ def initial_model(args, world):
                 raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
             print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
             train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
-        return MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
+        model, tokenizer = MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
+        if (args.new_source or args.new_target) and not args.resume:
+            model, tokenizer = renewed(args, model, tokenizer, world)
+        return model, tokenizer
     path = Path(args.out) / "sentencepiece.bpe.model"
     if world == 1 or dist.get_rank() == 0:
         print(f"learning a vocabulary of up to {TINY_PIECES} pieces", flush=True)
@@ -71,6 +74,30 @@ def initial_model(args, world):
         shared = model.model.shared.weight
         shared[tags] = shared[tags[0]] + 0.1 * shared[tags]
     return model, tokenizer
+
+
+def renewed(args, model, tokenizer, world):
+    """The parent model and its tokenizer with one side new: a vocabulary learned from the training data's text in that
+    language, and fresh embeddings for it (Gheini et al. 2021)."""
+    side, lang = (0, args.new_source) if args.new_source else (1, args.new_target)
+    path = Path(args.out) / f"{lang}.sentencepiece.bpe.model"
+    if world == 1 or dist.get_rank() == 0:
+        pairs = [pair for pair in language_pairs(args) if pair[side] == lang]
+        if not pairs:
+            raise UserError(f"no training pair has {lang} as its {('source', 'target')[side]}; name one with --pairs")
+        print(f"learning a vocabulary of up to {args.new_pieces} pieces for {lang}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = open_data(args.data, args.stage, "train", pairs, tokenizer.languages, args.seed)
+        train_sentencepiece((data.text(pair, i)[side] for pair, size in data.sizes.items()
+                             for i in range(min(size or 20_000, 20_000))), path, args.new_pieces, seed=args.seed)
+    if world > 1:
+        dist.barrier()
+    if args.new_source:
+        tokenizer = Tokenizer(tokenizer.model_file, tokenizer.layout, Tokenizer(path, tokenizer.layout))
+    else:
+        tokenizer = Tokenizer(path, tokenizer.layout, tokenizer.source)
+    new = tokenizer.source if args.new_source else tokenizer
+    return new_language(model, "src" if args.new_source else "tgt", new.vocab_size, args.recipe, args.seed), tokenizer
 
 
 def learning_rate(step, args):
@@ -135,7 +162,8 @@ def train(args):
 
     # Model, data, optimizer.
     pairs = language_pairs(args)
-    model, tokenizer = initial_model(args, world) if not args.resume else (
+    lora = args.recipe == "lora"  # a run folder has the merged weights: a resume needs the base and the adapters apart
+    model, tokenizer = initial_model(args, world) if lora or not args.resume else (
         MBart.from_pretrained(out), Tokenizer.from_pretrained(out))
     for code in {code for pair in pairs for code in pair}:
         tokenizer.lang_id(code)
@@ -148,6 +176,8 @@ def train(args):
                             limit=args.train_examples if split == "train" else None) for split in ("train", "valid")}
     batches = Batches(data["train"], args.tokens, args.seed, args.temperature)
     valid = held_out(data["valid"], args.valid_examples, args.tokens * 2)
+    if lora:
+        add_lora(model, args.lora_rank, args.lora_alpha, args.lora_dropout, args.lora_projections, args.seed)
     names = apply_recipe(model, args.recipe)
     say(f"{args.stage}: {len(pairs)} language pairs, recipe {args.recipe}, on {device}\n{describe(model)}", flush=True)
     model.to(device).train()
@@ -185,7 +215,7 @@ def train(args):
         say(f"resuming at update {progress['step']} of {args.steps}", flush=True)
     elif main_process:
         out.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(out)
+        model.save_pretrained(out, merged_state(model))
         tokenizer.save_pretrained(out)
         write_json(out / "args.json", vars(args) | {"torch": torch.__version__, "world_size": world})
     log = Log(out / "log.csv", progress["step"]) if main_process else None
@@ -199,7 +229,7 @@ def train(args):
     def checkpoint(best=False):
         if main_process:
             if best:
-                model.save_pretrained(out)
+                model.save_pretrained(out, merged_state(model))
             weights = {name: p.detach().cpu() for name, p in model.named_parameters() if name in names}
             write_state({"weights": weights, "progress": dict(progress)}
                         | {name: part.state_dict() for name, part in stateful.items()}, out / "state.pt")
