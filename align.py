@@ -1,4 +1,10 @@
-"""How alike are the states of different languages? SVCCA between mean-pooled states of parallel documents.
+"""Middle-layer alignment: translations are pulled together in one encoder layer; and how alike languages' states are.
+
+    a_i, b_i   mean over its tokens of layer N's states of a text and of its translation       (B, D) each
+    loss       -1/B sum_i log softmax_j(cos(a_i, b_j) / 0.1)_i           the other texts of the batch are the negatives
+
+(Liu and Niehues 2025, section 3: task updates and alignment updates alternate; an alignment update runs no layer
+beyond N.) retrieval() measures it: how often is a text's nearest neighbour in the other language its translation?
 
 SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular directions that hold
 99% of the variance; canonical correlation analysis then finds the pairs of directions, one on each side, that correlate
@@ -6,8 +12,35 @@ most, and their mean correlation is the similarity: 1 if one language's states a
 similarity that Solovyev et al. 2024, section 7, leave open.)
 """
 import torch
+import torch.nn.functional as F
 
 from adversarial import layer_states, words_only
+
+
+def mean_pool(states, ids, tokenizer):
+    """states (B, T, D) of ids (B, T) -> (B, D): the mean over text tokens (no padding, </s> or tag)."""
+    keep = words_only(ids, tokenizer)[..., None]
+    return (states * keep).sum(1) / keep.sum(1).clamp(min=1)
+
+
+def contrastive_loss(a, b, temperature=0.1):
+    """a, b (B, D), row i of one translates row i of the other -> the mean loss."""
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # (B, B)
+    return F.cross_entropy(similarity, torch.arange(len(a), device=a.device))
+
+
+def alignment_loss(model, batch, layer, tokenizer):
+    """The contrastive loss of a batch of stage "align" (source: a text, labels: its translation) in one layer."""
+    a, b = (mean_pool(model.encode(ids, upto=layer).float(), ids, tokenizer.source)
+            for ids in (batch.source, batch.labels))
+    return contrastive_loss(a, b)
+
+
+def retrieval(a, b):
+    """Share of rows of a (N, D) whose nearest row of b by cosine is their own translation, and back, averaged."""
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+    own = torch.arange(len(a))
+    return sum((similarity.argmax(side) == own).float().mean().item() for side in (0, 1)) / 2
 
 
 def pooled_states(model, tokenizer, batches, side="encoder"):
@@ -16,8 +49,7 @@ def pooled_states(model, tokenizer, batches, side="encoder"):
     for batch in batches:
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = (batch.source, tokenizer.source) if side == "encoder" else (batch.decoder_input, tokenizer)
-        keep = words_only(ids, vocabulary)[..., None]
-        layers.append([((x * keep).sum(1) / keep.sum(1).clamp(min=1)).cpu() for x in layer_states(model, batch, side)])
+        layers.append([mean_pool(x, ids, vocabulary).cpu() for x in layer_states(model, batch, side)])
     return [torch.cat(rows) for rows in zip(*layers)]
 
 

@@ -1,13 +1,32 @@
-"""Layer by layer: what do a trained model's states know of their language? The tables of `eval.py --probe`.
+"""Layer by layer: what do a trained model's states know of their language? The tables of `eval.py --probe`
+and `--retrieval`.
 
 Every number is computed on test documents that no training saw, from a model that stays as it is.
 """
 from tqdm import tqdm
 
 from adversarial import probe, token_states
-from align import pooled_states, svcca
+from align import pooled_states, retrieval, svcca
 from data import Examples, collate, held_out
+from model import UserError
 from readers import open_data
+
+
+def parallel_states(model, tokenizer, stage, data_spec, langs, tagged, count, side, seed=0):
+    """{language: every layer's mean-pooled states of the same test documents, L + 1 tensors (N, D)}."""
+    pooled = {}
+    for lang in langs:
+        data = open_data(data_spec, stage, "test", [(lang, lang)], tokenizer.languages, seed)
+        examples = Examples(data, tokenizer, stage, tagged, model.config.max_position_embeddings)
+        number = min(count, examples.sizes[lang, lang] or count)
+        batches = [collate([(examples((lang, lang), i), lang) for i in range(start, min(number, start + 50))])
+                   for start in range(0, number, 50)]
+        pooled[lang] = pooled_states(model, tokenizer, batches, side)
+    return pooled
+
+
+def is_parallel(data_spec):
+    return data_spec == "builtin" or data_spec.startswith("parallel:")
 
 
 def probe_layers(model, tokenizer, stage, data_spec, langs, tagged, seed=0):
@@ -21,23 +40,16 @@ def probe_layers(model, tokenizer, stage, data_spec, langs, tagged, seed=0):
         limit = model.config.max_position_embeddings
         return held_out(Examples(data, tokenizer, stage, tagged, limit), count, 4000)
 
-    def in_order(lang, count):
-        data = open_data(data_spec, stage, "test", [(lang, lang)], tokenizer.languages, seed)
-        examples = Examples(data, tokenizer, stage, tagged, model.config.max_position_embeddings)
-        count = min(count, examples.sizes[lang, lang] or count)
-        return [collate([(examples((lang, lang), i), lang) for i in range(start, min(count, start + 50))])
-                for start in range(0, count, 50)]
-
     model.eval()
-    parallel = data_spec == "builtin" or data_spec.startswith("parallel:")
-    documents = {lang: in_order(lang, 600) for lang in langs} if parallel else {}
     report = {}
     for side in ("encoder", "decoder"):
         pairs = [(a, b) for a in langs for b in langs if side == "decoder" or a == b]
         count = 160 if side == "encoder" else 60
         states, true = token_states(model, tokenizer, batches("train", pairs, count), langs, side)
         held, held_true = token_states(model, tokenizer, batches("test", pairs, count // 2), langs, side)
-        pooled = {lang: pooled_states(model, tokenizer, rows, side) for lang, rows in documents.items()}
+        pooled = {}
+        if is_parallel(data_spec):
+            pooled = parallel_states(model, tokenizer, stage, data_spec, langs, tagged, 600, side, seed)
         report[side] = []
         for layer in tqdm(range(len(states)), desc=f"probing the {side}", leave=False):
             confusion = probe(states[layer], true, held[layer], held_true, len(langs), seed=seed)
@@ -60,4 +72,31 @@ def probe_table(report, langs):
     lines.append(" " * 8 + "".join(f"{lang:>8}" for lang in langs))
     lines += [f"{lang:>8}" + "".join(f"{100 * share:>8.1f}" for share in row)
               for lang, row in zip(langs, report["encoder"][-1]["confusion"])]
+    return "\n".join(lines)
+
+
+def retrieve_layers(model, tokenizer, stage, data_spec, langs, tagged, count=200, seed=0):
+    """How often a text's nearest neighbour in another language is its translation (Liu and Niehues 2025, section 2):
+    {"encoder": [{"a b": accuracy} for each layer], "decoder": [...]}, on `count` parallel test documents (headlines in
+    the decoder). UserError if the data set is not parallel."""
+    if not is_parallel(data_spec):
+        raise UserError(f"--retrieval needs the same texts in every language; {data_spec} has not: use parallel:DIR")
+    model.eval()
+    report = {}
+    for side in ("encoder", "decoder"):
+        pooled = parallel_states(model, tokenizer, stage, data_spec, langs, tagged, count, side, seed)
+        report[side] = [{f"{a} {b}": retrieval(pooled[a][layer], pooled[b][layer])
+                         for i, a in enumerate(langs) for b in langs[i + 1:]} for layer in range(len(pooled[langs[0]]))]
+    return report
+
+
+def retrieval_table(report):
+    pairs = list(report["encoder"][0])
+    lines = ["translation retrieval, % right (mean of both directions); layer 0 is the embedding",
+             "layer          " + "".join(f"{pair:>13}" for pair in pairs) + f"{'mean':>8}"]
+    for side, layers in report.items():
+        for number, row in enumerate(layers):
+            mean = sum(row.values()) / len(row)
+            lines.append(f"{side} {number:<6}" + "".join(f"{100 * row[pair]:>13.1f}" for pair in pairs)
+                         + f"{100 * mean:>8.1f}")
     return "\n".join(lines)

@@ -95,6 +95,9 @@ class Examples:
     def __call__(self, pair, index):
         source, target = self.data.text(pair, index)
         lang = pair[0] if self.tagged else None
+        if self.stage == "align":  # both are inputs of the encoder
+            other = self.tokenizer.encode(target, pair[1] if self.tagged else None, self.max_length)
+            return self.tokenizer.encode(source, lang, self.max_length), other, other
         if self.stage != "pretrain":
             return (self.tokenizer.encode(source, lang, self.max_length),
                     *self.tokenizer.target(target, pair[1], self.max_length))

@@ -6,6 +6,7 @@
     python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "The teacher found a map."
     python eval.py --lang tr_TR --model runs/summarize --pipeline runs/translate     translate, summarize, translate
     python eval.py --probe --model runs/summarize        how much each layer tells of the source language
+    python eval.py --retrieval --model runs/summarize    how near each layer brings translations
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024, section 4).
 Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the share of outputs that are not
@@ -20,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 import metrics
-from analysis import probe_layers, probe_table
+from analysis import probe_layers, probe_table, retrieval_table, retrieve_layers
 from corpus import BASE_LANGUAGES, Corpus
 from corpus import LANGUAGES as CORPUS_LANGUAGES
 from data import SENTENCE_END, pad
@@ -234,6 +235,8 @@ def parse_args(argv=None):
     add("--pairs", nargs="+", metavar="SRC-TGT", help="rows of any pairs, instead of --lang, e.g. es_XX-en_XX")
     add("--probe", action="store_true", help="train a classifier of the source language on every layer's states, and "
         "compare languages by SVCCA (--source-lang: which; default en es ru tr)")
+    add("--retrieval", action="store_true", help="how often a document's nearest neighbour in another language is its "
+        "translation, by layer (--source-lang: which languages; default the base's five)")
     add("--pipeline", metavar="FOLDER", help="a translation model: translate to --pivot, summarize, translate back")
     add("--pivot", default="en_XX", help="the language in which the pipeline summarizes (default en_XX)")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
@@ -250,8 +253,9 @@ def parse_args(argv=None):
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
-    if sum((args.lang is not None, args.pairs is not None, args.probe)) != 1:
-        raise UserError("say what to evaluate: --lang tr_TR (every source language), --pairs es_XX-en_XX or --probe")
+    if sum((args.lang is not None, args.pairs is not None, args.probe, args.retrieval)) != 1:
+        raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX, "
+                        "--probe, --retrieval")
     return args
 
 
@@ -266,6 +270,15 @@ def run(args):
         tokenizer.lang_id(lang)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
+    if args.retrieval:
+        langs = args.source_lang or list(BASE_LANGUAGES)
+        if len(langs) < 2:
+            raise UserError("--retrieval compares languages: name at least two with --source-lang")
+        report = retrieve_layers(model, tokenizer, stage, data_spec, langs, tagged)
+        print(f"{folder}: {retrieval_table(report)}")
+        if args.json:
+            write_json(args.json, {"model": str(folder), "languages": langs, "retrieval": report})
+        return
     if args.probe:
         langs = args.source_lang or ["en_XX", "es_XX", "ru_RU", "tr_TR"]
         report = probe_layers(model, tokenizer, stage, data_spec, langs, tagged)

@@ -55,6 +55,7 @@ def parse_args(doc, argv=None):
         "together in the states of encoder layer N, from 1; 0: none (default)")
     add("--align-pairs", nargs="+", metavar="SRC-TGT", help="translation pairs for it (default: en_XX with each other "
         "language of the data)")
+    add("--align-data", metavar="SPEC", help="where they are (default: --data)")
     add("--align-weight", type=float, default=1.0, help="of the alignment loss (default 1)")
     add("--lora-rank", type=int, default=8, help="of --recipe lora (default 8)")
     add("--lora-alpha", type=float, default=16, help="its scale is alpha / rank (default 16)")

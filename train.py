@@ -29,11 +29,12 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from adversarial import Adversary
+from align import alignment_loss
 from checkpoint import Log, read_state, write_state
 from corpus import BASE_LANGUAGES, Corpus
 from data import Batches, Examples, held_out, open_data
 from model import Config, MBart, UserError
-from options import BASE, language_pairs, parse_args
+from options import BASE, language_pairs, parse_args, split_pairs
 from qk_finetune import add_lora, apply_recipe, describe, merged_state, new_language
 from tokenizer import Tokenizer, train_sentencepiece, write_json
 
@@ -138,6 +139,18 @@ def validation_loss(model, batches, device, autocast):
     return total / count
 
 
+def alignment_batches(args, model, tokenizer, max_length):
+    """Batches of translation pairs for --align-layer: of --align-pairs, or English with each language of the data."""
+    if args.align_layer > model.config.encoder_layers or args.align_layer < 0:
+        raise UserError(f"--align-layer {args.align_layer}: the encoder has layers 1 to {model.config.encoder_layers}")
+    langs = args.langs or BASE_LANGUAGES
+    pairs = split_pairs(args.align_pairs) if args.align_pairs else [("en_XX", x) for x in langs if x != "en_XX"]
+    if not pairs:
+        raise UserError("--align-layer needs translation pairs; name them with --align-pairs en_XX-es_XX ...")
+    data = open_data(args.align_data or args.data, "align", "train", pairs, tokenizer.languages, args.seed)
+    return Batches(Examples(data, tokenizer, "align", not args.tagless, max_length), args.tokens, args.seed)
+
+
 def seed_of(*numbers):
     return hash(numbers) % 2**63  # of whole numbers: the same in every process
 
@@ -194,6 +207,9 @@ def train(args):
     if args.adversarial != "none":
         adversary = Adversary(args.adversarial, model.config.d_model, sorted({source for source, _ in pairs}),
                               args.classifier_lr, args.classifier_updates, device, args.seed)
+    aligned = None
+    if args.align_layer:
+        aligned = alignment_batches(args, model, tokenizer, max_length)
     if args.compile:
         model.model.encoder.compile(dynamic=True)
         model.model.decoder.compile(dynamic=True)
@@ -201,7 +217,7 @@ def train(args):
     if world > 1:
         objective = torch.nn.parallel.DistributedDataParallel(objective)
     stateful = {"optimizer": optimizer, "scaler": scaler, "batches": batches}  # what a resume restores
-    stateful |= {} if adversary is None else {"adversary": adversary}
+    stateful |= {name: part for name, part in (("adversary", adversary), ("aligned", aligned)) if part is not None}
     progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "loss": 0.0, "labels": 0}  # since last log
     if args.resume:
         state = read_state(out / "state.pt", device)
@@ -234,6 +250,14 @@ def train(args):
             write_state({"weights": weights, "progress": dict(progress)}
                         | {name: part.state_dict() for name, part in stateful.items()}, out / "state.pt")
 
+    def step_optimizer():
+        scaler.unscale_(optimizer)
+        if args.clip:
+            torch.nn.utils.clip_grad_norm_(parameters, args.clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
     tokens, clock = 0, time.perf_counter()
     while progress["step"] < args.steps and not (args.patience and progress["bad"] >= args.patience):
         # One update: every process walks the whole stream and computes its own share of these batches.
@@ -262,12 +286,17 @@ def train(args):
             checkpoint()
             raise UserError(f"the loss is {value} at update {step + 1} (batches {update[0].number} to "
                             f"{update[-1].number}); lower --lr, or use --precision bf16 instead of fp16")
-        scaler.unscale_(optimizer)
-        if args.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, args.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        step_optimizer()
+        if aligned is not None:  # outside DDP, which expects every parameter to take part
+            batch = [next(aligned) for _ in range(world)][rank].to(device)
+            torch.manual_seed(seed_of(args.seed, batch.number, 2))
+            with autocast():
+                close = alignment_loss(model, batch, args.align_layer, tokenizer) * args.align_weight / world
+            scaler.scale(close).backward()
+            for parameter in parameters if world > 1 else ():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+            step_optimizer()
         progress["step"] = step = step + 1
         progress |= {"loss": progress["loss"] + value * labels, "labels": progress["labels"] + labels}
         tokens += labels + sum((batch.source != model.config.pad_token_id).sum().item() for batch in update)

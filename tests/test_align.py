@@ -1,0 +1,92 @@
+"""align.py: the alignment loss, what it runs, and retrieval."""
+import math
+
+import pytest
+import torch
+
+from align import alignment_loss, contrastive_loss, mean_pool, retrieval
+from data import Batches, Examples
+from model import MBart
+from readers import Builtin
+from tokenizer import Tokenizer
+
+
+def test_the_contrastive_loss_is_the_equations():
+    a = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    b = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
+    cos = [[1.0, math.sqrt(0.5)], [0.0, math.sqrt(0.5)]]
+    expected = sum(-math.log(math.exp(row[i] / 0.1) / sum(math.exp(x / 0.1) for x in row))
+                   for i, row in enumerate(cos)) / 2
+    assert contrastive_loss(a, b).item() == pytest.approx(expected, rel=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 4, generator=generator)
+    assert contrastive_loss(x, x) < contrastive_loss(x, x.roll(1, 0))
+
+
+def test_pooling_leaves_out_padding_tags_and_ends(small):
+    tokenizer = Tokenizer.from_pretrained(small)
+    ids = torch.tensor([[10, 11, 2, tokenizer.tag["en_XX"], 1]])
+    states = torch.arange(10.0).view(1, 5, 2)
+    assert mean_pool(states, ids, tokenizer).tolist() == [[1.0, 2.0]]
+
+
+def test_retrieval_counts_right_neighbours_in_both_directions():
+    a = torch.eye(4)
+    assert retrieval(a, a) == 1 and retrieval(a, a.roll(1, 0)) == 0
+    b = a.clone()
+    b[3] = torch.tensor([0.9, 0, 0, 0.1])  # row 3 is taken for a translation of row 0, and 0 still finds its own
+    assert retrieval(a, b) == (4 + 3) / 8
+
+
+@pytest.fixture
+def setting(small):
+    model, tokenizer = MBart.from_pretrained(small).train(), Tokenizer.from_pretrained(small)
+    model.config.dropout = model.config.attention_dropout = 0.0
+    data = Builtin("align", "train", [("en_XX", "es_XX"), ("en_XX", "ru_RU")])
+    return model, tokenizer, Batches(Examples(data, tokenizer, "align", max_length=256), 500)
+
+
+def test_an_alignment_update_runs_no_layer_beyond_its_own_and_moves_none(setting):
+    model, tokenizer, batches = setting
+    calls = []
+    for side in ("encoder", "decoder"):
+        for number, layer in enumerate(getattr(model.model, side).layers, 1):
+            layer.register_forward_hook(lambda *_, what=(side, number): calls.append(what))
+    alignment_loss(model, next(batches), 1, tokenizer).backward()
+    assert calls == [("encoder", 1)] * 2
+    assert model.model.encoder.layers[0].fc1.weight.grad is not None
+    assert all(p.grad is None for p in model.model.encoder.layers[1].parameters())
+    assert all(p.grad is None for p in model.model.decoder.layers.parameters())
+
+
+def test_alignment_updates_bring_translations_together(setting):
+    model, tokenizer, batches = setting
+    held = [next(batches) for _ in range(4)]
+
+    def accuracy():
+        with torch.no_grad():
+            return sum(retrieval(*(mean_pool(model.encode(ids, upto=1), ids, tokenizer)
+                                   for ids in (batch.source, batch.labels))) for batch in held) / len(held)
+
+    before = accuracy()
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(60):
+        alignment_loss(model, next(batches), 1, tokenizer).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert accuracy() > before + 0.2
+
+
+def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):
+    options = ("--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small, "--recipe", "full", "--align-layer",
+               1, "--tokens", 300, "--steps", 6, "--eval-every", 2, "--valid-examples", 2, "--no-eval", "--device", "cpu")
+    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+    assert run("train.py", *options, "--out", tmp_path / "plain", "--align-layer", 0).returncode == 0
+    assert run("train.py", *options, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
+    done = run("train.py", "--resume", tmp_path / "cut")
+    assert done.returncode == 0, done.stderr
+    whole, cut, plain = (MBart.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut", "plain"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert not torch.equal(whole["model.encoder.layers.0.fc1.weight"], plain["model.encoder.layers.0.fc1.weight"])
+    done = run("train.py", *options, "--out", tmp_path / "x", "--align-layer", 9)
+    assert done.returncode == 2 and "layers 1 to 2" in done.stderr
