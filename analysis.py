@@ -1,12 +1,16 @@
-"""Layer by layer: what do a trained model's states know of their language? The tables of `eval.py --probe`
-and `--retrieval`.
+"""Layer by layer: what do a trained model's states know of their language? The tables of `eval.py --probe`,
+`--retrieval` and `--dictionary`.
 
 Every number is computed on test documents that no training saw, from a model that stays as it is.
 """
+from collections import Counter
+
+import torch
 from tqdm import tqdm
 
 from adversarial import probe, token_states
 from align import pooled_states, retrieval, svcca
+from corpus import Language
 from data import Examples, collate, held_out
 from model import UserError
 from readers import open_data
@@ -100,3 +104,38 @@ def retrieval_table(report):
             lines.append(f"{side} {number:<6}" + "".join(f"{100 * row[pair]:>13.1f}" for pair in pairs)
                          + f"{100 * mean:>8.1f}")
     return "\n".join(lines)
+
+
+def lexicon_words(lang):
+    """{entry: its words in `lang`}, of people, things, adjectives, verbs and places; words that many entries share
+    (articles, prepositions) are left out."""
+    language, words = Language(lang), {}
+    for section in ("people", "things", "adjectives", "verbs", "places"):
+        for name, forms in language.entries[section].items():
+            words[section, name] = {word for form in forms for word in form.split() if len(word) > 1}
+    common = {word for word, count in Counter(word for row in words.values() for word in row).items() if count > 3}
+    return {entry: row - common for entry, row in words.items()}
+
+
+@torch.no_grad()
+def dictionary_induction(child, child_pieces, child_lang, parent, parent_pieces, parent_lang):
+    """Are a new language's embeddings aligned with the parent's (Gheini et al. 2021, section 5.1)? For every word of
+    `child_lang` that is one piece: is the parent's piece with the largest dot product one of its translations?
+
+    child, parent: embedding tables (V, D) with their SentencePiece models; gold: the built-in lexicon. Returns
+    (accuracy, words tried, chance: the accuracy of a random choice)."""
+    def whole(pieces, lang):  # {entry: ids of the pieces that are whole words of it}; ids are moved by one
+        return {entry: [pieces.piece_to_id(f"▁{word}") + 1 for word in sorted(row)
+                        if pieces.piece_to_id(f"▁{word}") != pieces.unk_id()]
+                for entry, row in lexicon_words(lang).items()}
+
+    ours, theirs = whole(child_pieces, child_lang), whole(parent_pieces, parent_lang)
+    candidates = sorted({i for ids in theirs.values() for i in ids})
+    tried = [(i, set(theirs[entry])) for entry in ours if entry in theirs and theirs[entry] for i in ours[entry]]
+    if not tried:
+        return float("nan"), 0, float("nan")
+    similarity = child[[i for i, _ in tried]] @ parent[candidates].T
+    nearest = [candidates[j] for j in similarity.argmax(1).tolist()]
+    right = sum(best in gold for best, (_, gold) in zip(nearest, tried))
+    chance = sum(len(gold) for _, gold in tried) / len(tried) / len(candidates)
+    return right / len(tried), len(tried), chance

@@ -4,6 +4,8 @@
     python delta.py apply base qk.delta runs/again             the base with it, a model folder again
     python delta.py merge base runs/both a.delta=0.5 b.delta=0.5
                                 W = W_base + sum_i weight_i (W_i - W_base)    (Liu and Niehues 2025, section 5)
+    python delta.py graft BODY DONOR src OUT                   BODY with DONOR's embeddings and vocabulary on one side
+                                (src or tgt): the parent's own put back in a child, or two children stitched together
     python delta.py sizes base                                 bytes on disk for every recipe, here and at mBART-large's
 
 A delta names the base it belongs to by a fingerprint of all its tensors and is refused on any other.
@@ -11,6 +13,7 @@ A delta names the base it belongs to by a fingerprint of all its tensors and is 
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from model import Config, MBart, UserError
 from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, new_language
+from tokenizer import Tokenizer
 
 
 def fingerprint(state):
@@ -89,6 +93,21 @@ def write_model(base_folder, tensors, out):
             shutil.copyfile(file, Path(out) / file.name)
 
 
+def graft(body, donor, side):
+    """A model with `body`'s layers and, on one side ("src" or "tgt"), `donor`'s token, position and norm parameters
+    (Gheini et al. 2021, sections 5.2 and 5.4: forgetting, and zero-shot by stitching)."""
+    if body.config.d_model != donor.config.d_model:
+        raise UserError(f"graft: the models differ in width, {body.config.d_model} and {donor.config.d_model}")
+    tokens = donor.source_table() if side == "src" else donor.model.shared.weight
+    grafted = new_language(body, side, tokens.size(0), side)
+    state, given = grafted.state_dict(), donor.state_dict()
+    for name in state:
+        if re.match(SIDES[side], name):
+            state[name] = tokens if name.endswith(("shared.weight", "embed_tokens.weight")) else given[name]
+    grafted.load_state_dict(state)
+    return grafted
+
+
 def sizes(config, rank=8):
     """{recipe: bytes on disk of its delta in float32} for a model of this shape; the recipes of a new language count
     embeddings of a vocabulary of the same size, lora the adapters themselves."""
@@ -111,10 +130,10 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("save", "MODEL BASE FILE"), ("apply", "BASE FILE OUT"), ("merge", "BASE OUT FILE=WEIGHT ..."),
-                        ("sizes", "BASE")):
+                        ("graft", "BODY DONOR src|tgt OUT"), ("sizes", "BASE")):
         commands.add_parser(name, help=words).add_argument("paths", nargs="+", metavar=words)
     args = parser.parse_args()
-    counts = {"save": (3,), "apply": (3,), "merge": range(3, 100), "sizes": (1,)}[args.command]
+    counts = {"save": (3,), "apply": (3,), "merge": range(3, 100), "graft": (4,), "sizes": (1,)}[args.command]
     if len(args.paths) not in counts:
         parser.error(f"{args.command}: wrong number of arguments")
     try:
@@ -144,6 +163,17 @@ def run_merge(base, out, *files):
     except ValueError:
         raise UserError(f"merge: write each delta with its weight, as {files[0].split('=')[0]}=0.5") from None
     write_model(base, merge_deltas(state, [load_delta(path, state) for path in paths], weights), out)
+
+
+def run_graft(body, donor, side, out):
+    if side not in SIDES:
+        raise UserError(f"graft: the side is src or tgt, not {side!r}")
+    graft(MBart.from_pretrained(body), MBart.from_pretrained(donor), side).save_pretrained(out)
+    own, other = Tokenizer.from_pretrained(body), Tokenizer.from_pretrained(donor)
+    source, target = (other.source, own) if side == "src" else (own.source, other)
+    Tokenizer(target.model_file, own.layout, source).save_pretrained(out)
+    if (Path(body) / "args.json").exists():
+        shutil.copyfile(Path(body) / "args.json", Path(out) / "args.json")
 
 
 def run_sizes(base):

@@ -6,6 +6,7 @@
     python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "The teacher found a map."
     python eval.py --lang tr_TR --model runs/summarize --pipeline runs/translate     translate, summarize, translate
     python eval.py --probe --model runs/summarize        how much each layer tells of the source language
+    python eval.py --dictionary --model runs/child       do a new language's embeddings lie at the parent's?
     python eval.py --retrieval --model runs/summarize    how near each layer brings translations
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024, section 4).
@@ -21,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 import metrics
-from analysis import probe_layers, probe_table, retrieval_table, retrieve_layers
+from analysis import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
 from corpus import BASE_LANGUAGES, Corpus
 from corpus import LANGUAGES as CORPUS_LANGUAGES
 from data import SENTENCE_END, pad
@@ -237,6 +238,8 @@ def parse_args(argv=None):
         "compare languages by SVCCA (--source-lang: which; default en es ru tr)")
     add("--retrieval", action="store_true", help="how often a document's nearest neighbour in another language is its "
         "translation, by layer (--source-lang: which languages; default the base's five)")
+    add("--dictionary", action="store_true", help="for a run with --new-source or --new-target: how often the nearest "
+        "of the parent's embeddings is a translation")
     add("--pipeline", metavar="FOLDER", help="a translation model: translate to --pivot, summarize, translate back")
     add("--pivot", default="en_XX", help="the language in which the pipeline summarizes (default en_XX)")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
@@ -253,9 +256,9 @@ def parse_args(argv=None):
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
-    if sum((args.lang is not None, args.pairs is not None, args.probe, args.retrieval)) != 1:
+    if sum((args.lang is not None, args.pairs is not None, args.probe, args.retrieval, args.dictionary)) != 1:
         raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX, "
-                        "--probe, --retrieval")
+                        "--probe, --retrieval, --dictionary")
     return args
 
 
@@ -270,6 +273,9 @@ def run(args):
         tokenizer.lang_id(lang)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
+    if args.dictionary:
+        dictionary(folder, trained, model, tokenizer, args.json)
+        return
     if args.retrieval:
         langs = args.source_lang or list(BASE_LANGUAGES)
         if len(langs) < 2:
@@ -326,6 +332,26 @@ def run(args):
         write_json(args.json, {"model": str(folder), "stage": stage, "data": data_spec, "options": options,
                                "signatures": signatures, "rows": rows})
         print(f"scores and outputs are in {args.json}")
+
+
+def dictionary(folder, trained, model, tokenizer, json_file):
+    """Prints the dictionary induction accuracy of a child run's new embeddings against its parent's."""
+    side = 0 if trained.get("new_source") else 1
+    if not (trained.get("new_source") or trained.get("new_target")):
+        raise UserError(f"{folder} has no new language; train it with --new-source or --new-target")
+    parent, old = MBart.from_pretrained(trained["init"]), Tokenizer.from_pretrained(trained["init"])
+    before = read_json(Path(trained["init"]) / "args.json") or {}
+    new, known = trained["pairs"][0].split("-")[side], (before.get("pairs") or [""])[0].split("-")
+    if len(known) != 2:
+        raise UserError(f"{trained['init']} is no translation run with --pairs: its language is not known")
+    tables = [(m.source_table(), t.source.pieces) if side == 0 else (m.model.shared.weight, t.pieces)
+              for m, t in ((model, tokenizer), (parent, old))]
+    right, tried, chance = dictionary_induction(*tables[0], new, *tables[1], known[side])
+    print(f"{folder}: {100 * right:.1f}% of {tried} words of {new} have a translation as the nearest embedding of "
+          f"{known[side]} (chance {100 * chance:.1f}%)")
+    if json_file:
+        found = {"accuracy": right, "words": tried, "chance": chance}
+        write_json(json_file, {"model": str(folder), "dictionary": found})
 
 
 def main():

@@ -78,8 +78,9 @@ def test_alignment_updates_bring_translations_together(setting):
 
 
 def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):
-    options = ("--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small, "--recipe", "full", "--align-layer",
-               1, "--tokens", 300, "--steps", 6, "--eval-every", 2, "--valid-examples", 2, "--no-eval", "--device", "cpu")
+    options = ("--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small, "--recipe", "full", "--tokens",
+               300, "--align-layer", 1, "--steps", 6, "--eval-every", 2, "--valid-examples", 2, "--no-eval", "--device",
+               "cpu")
     assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
     assert run("train.py", *options, "--out", tmp_path / "plain", "--align-layer", 0).returncode == 0
     assert run("train.py", *options, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0

@@ -83,3 +83,19 @@ def test_a_new_languages_delta_brings_its_vocabulary_with_it(small, tmp_path):
     again = MBart.from_pretrained(tmp_path / "again")
     assert again.config.vocab_size == 77 and again.config.source_vocab_size == parent.config.vocab_size
     assert all(torch.equal(x, y) for x, y in zip(again.state_dict().values(), child.state_dict().values()))
+
+
+def test_a_graft_is_the_body_with_the_donors_embeddings_on_one_side(small):
+    parent = MBart.from_pretrained(small).eval()
+    child = new_language(parent, "src", 60, "src+xattn", seed=3).eval()
+    with torch.no_grad():
+        child.model.decoder.layers[0].encoder_attn.q_proj.weight.add_(0.1)
+    back = delta.graft(child, parent, "src").eval()
+    source, target = torch.randint(4, 300, (2, 7)), torch.randint(4, 300, (2, 5))
+    assert torch.equal(back.encode(source), parent.encode(source))  # the encoder's layers never moved
+    assert not torch.equal(back(source, target), parent(source, target))  # the cross-attention did
+    other = new_language(parent, "tgt", 50, "tgt", seed=4).eval()
+    stitched = delta.graft(other, child, "src").eval()
+    ids = torch.randint(4, 60, (2, 7))
+    assert torch.equal(stitched.encode(ids), child.encode(ids)) and stitched.config.vocab_size == 50
+    assert stitched(ids, torch.randint(4, 50, (2, 5))).shape == (2, 5, 50)

@@ -1,0 +1,68 @@
+"""trim.py: fewer pieces, the same ids' text and the same logits."""
+import pytest
+import torch
+from conftest import ROOT
+
+from model import MBart
+from tokenizer import Tokenizer
+from trim import keep_pieces, trim
+
+TEXTS = ["The teacher found a red map in the park.", "Учитель нашёл красную карту.", "El pintor perdió un reloj."]
+
+
+@pytest.fixture
+def trimmed(small, tmp_path):
+    model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
+    with torch.no_grad():
+        model.final_logits_bias.normal_()
+    less, smaller, old = trim(model, tokenizer, TEXTS, tmp_path / "out")
+    smaller.save_pretrained(tmp_path / "out")
+    less.save_pretrained(tmp_path / "out")
+    return model, tokenizer, less.eval(), smaller, old, tmp_path / "out"
+
+
+def test_the_kept_pieces_have_identical_logits_and_texts_the_same_pieces(trimmed):
+    model, tokenizer, less, smaller, old, _ = trimmed
+    assert len(old) < tokenizer.vocab_size / 2
+    for text in TEXTS:
+        before, after = tokenizer.encode(text, "es_XX"), smaller.encode(text, "es_XX")
+        assert [old[i] for i in after] == before and smaller.decode(after) == tokenizer.decode(before)
+        start, start_old = torch.tensor([[smaller.tag["tr_TR"], 7]]), torch.tensor([[tokenizer.tag["tr_TR"], old[7]]])
+        whole = model(torch.tensor([before]), start_old)[..., old]
+        assert torch.allclose(less(torch.tensor([after]), start), whole, atol=1e-5)
+
+
+def test_tags_mask_and_every_letter_survive(trimmed):
+    _, tokenizer, _, smaller, old, _ = trimmed
+    assert all(old[smaller.tag[code]] == tokenizer.tag[code] for code in tokenizer.languages)
+    assert old[smaller.mask_id] == tokenizer.mask_id
+    strange = "yklus öäü фыва"  # words that no text had: letter by letter, none unknown
+    assert 3 not in tokenizer.piece_ids(strange) and 3 not in smaller.piece_ids(strange)
+
+
+def test_the_folder_opens_here_and_in_transformers(trimmed):
+    transformers = pytest.importorskip("transformers")
+    _, _, less, smaller, _, folder = trimmed
+    again = MBart.from_pretrained(folder)
+    assert all(torch.equal(x, y) for x, y in zip(again.state_dict().values(), less.state_dict().values()))
+    theirs, words = (transformers.MBartForConditionalGeneration.from_pretrained(folder),
+                     transformers.AutoTokenizer.from_pretrained(folder))
+    ids = smaller.encode(TEXTS[0], "en_XX")
+    assert words(TEXTS[0])["input_ids"] == ids
+    start = torch.tensor([[smaller.tag["es_XX"], 5]])
+    assert torch.allclose(theirs.eval()(torch.tensor([ids]), decoder_input_ids=start).logits,
+                          less(torch.tensor([ids]), start), atol=1e-4)
+
+
+def test_all_pieces_kept_is_the_file_as_it_was():
+    data = (ROOT / "base" / "sentencepiece.bpe.model").read_bytes()
+    assert keep_pieces(data, set(range(100_000))) == data
+
+
+def test_the_command_trims_the_base_and_refuses_to_overwrite(run, tmp_path):
+    out = tmp_path / "out"
+    done = run("trim.py", "base", out, "--langs", "en_XX", "tr_TR")
+    assert done.returncode == 0 and "parameters" in done.stdout, done.stderr
+    assert (out / "tokenizer.json").exists()
+    done = run("trim.py", "base", out, "--langs", "en_XX")
+    assert done.returncode == 2 and "has a model already" in done.stderr
