@@ -8,7 +8,7 @@ from model import UserError
 from qk_finetune import PROJECTIONS, RECIPES
 from tokenizer import read_json
 
-STAGES = ("pretrain", "translate", "summarize")
+STAGES = ("pretrain", "translate", "summarize", "align")
 BASE = Path(__file__).resolve().parent / "base"
 # The settings of an option that was not given. tiny: the built-in corpus on two CPU cores. large: METHODS of
 # Solovyev et al. 2024 (appendix A) for mBART-large.
@@ -19,12 +19,13 @@ PRESETS = {
              "pretrain": {"lr": 2e-3, "steps": 8_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
                       "recipe": "full+embeddings"},
              "translate": {"lr": 2e-3, "steps": 1250, "eval_every": 250, "recipe": "full"},
-             "summarize": {"lr": 4e-3, "steps": 400, "eval_every": 100, "recipe": "qk"}},
+             "summarize": {"lr": 4e-3, "steps": 400, "eval_every": 100, "recipe": "qk"},
+             "align": {"lr": 1e-3, "steps": 300, "eval_every": 100, "recipe": "lora"}},
     "large": {"tokens": 2800, "accumulate": 3, "warmup": 0, "final_lr": 5e-9, "clip": 0.1, "weight_decay": 0.01,
               "label_smoothing": 0.0, "dropout": 0.1, "valid_examples": 500, "patience": 1,
               "lr": 2e-5, "steps": 120_000, "eval_every": 5000, "classifier_lr": 2e-5, "classifier_updates": 1,
               "pretrain": {"recipe": "full+embeddings"}, "translate": {"recipe": "full"},
-              "summarize": {"recipe": "qk"}},
+              "summarize": {"recipe": "qk"}, "align": {"recipe": "lora"}},
 }
 
 
@@ -105,6 +106,8 @@ def parse_args(doc, argv=None):
     args.out = args.out or f"runs/{args.stage}"
     if args.init is None and args.stage != "pretrain":
         args.init = str(BASE)
+    if args.stage == "align" and not args.align_layer:
+        raise UserError("--stage align needs --align-layer N, the encoder layer whose states are to meet")
     if args.new_source and args.new_target:
         raise UserError("--new-source and --new-target: one side can be new, not both; the other side's embeddings "
                         "anchor it")
@@ -128,11 +131,23 @@ def split_pairs(texts):
     return pairs
 
 
+def alignment_pairs(args):
+    """The translation pairs whose states are to meet: --align-pairs, or English with each language of the run."""
+    if args.align_pairs:
+        return split_pairs(args.align_pairs)
+    pairs = [("en_XX", lang) for lang in args.langs or BASE_LANGUAGES if lang != "en_XX"]
+    if not pairs:
+        raise UserError("alignment needs translation pairs; name them with --align-pairs en_XX-es_XX ...")
+    return pairs
+
+
 def language_pairs(args):
     """The (source, target) pairs that a run trains on, from --langs and --pairs."""
     if args.pairs:
         return split_pairs(args.pairs)
     langs = args.langs or (["en_XX"] if args.stage == "summarize" else list(BASE_LANGUAGES))
+    if args.stage == "align":
+        return alignment_pairs(args)
     if args.stage == "translate":
         return [(a, b) for a in langs for b in langs]
     return [(lang, lang) for lang in langs]

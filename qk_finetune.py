@@ -46,6 +46,9 @@ for side, embeddings in SIDES.items():
     RECIPES |= {side: embeddings, f"{side}+body": f"{embeddings}|{RECIPES['full']}",
                 f"{side}+xattn": f"{embeddings}|{CROSS}", f"{side}+randxattn": f"{embeddings}|{CROSS}"}
 RECIPES["scratch"] = r".*"  # a new model
+# The same for a multilingual model that keeps its vocabulary, shared by both sides ("body" is full+embeddings then).
+OWN = r"model\.(shared|(encoder|decoder)\.(embed_positions|layernorm_embedding))\."
+RECIPES |= {"emb": OWN, "emb+xattn": f"{OWN}|{CROSS}", "emb+randxattn": f"{OWN}|{CROSS}"}
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
@@ -134,7 +137,27 @@ def merged_state(model):
     return state
 
 
+def freeze_beyond(model, layer):
+    """Freezes all that encoder layer `layer` (from 1) does not need, whatever the recipe was; returns what trains."""
+    behind = re.compile(r"model\.(decoder\.|encoder\.layer_norm\.)")
+    for name, parameter in model.named_parameters():
+        number = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
+        if behind.match(name) or (number and int(number[1]) >= layer):
+            parameter.requires_grad_(False)
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
 # ---------------------------------------------------------------------------------------------- a new language
+
+@torch.no_grad()
+def random_cross_attention(model, seed=0):
+    """Draws the decoder's cross-attention anew: the control that shows what its pretrained values are worth."""
+    torch.manual_seed(seed)
+    fresh = MBart(model.config).state_dict()
+    for name, parameter in model.named_parameters():
+        if re.match(CROSS, name):
+            parameter.copy_(fresh[name])
+
 
 @torch.no_grad()
 def new_language(model, side, vocab_size, recipe, seed=0):
@@ -158,7 +181,7 @@ def new_language(model, side, vocab_size, recipe, seed=0):
         keep["model.encoder.embed_tokens.weight"] = model.source_table().detach()
         keep.pop("final_logits_bias")
     if recipe.endswith("+randxattn"):
-        keep = {name: tensor for name, tensor in keep.items() if not re.match(CROSS, name)}
+        keep = {name: tensor for name, tensor in keep.items() if not re.match(CROSS, name)}  # the control
     fresh.load_state_dict(state | {name: tensor.clone() for name, tensor in keep.items()})
     return fresh
 

@@ -6,6 +6,7 @@
     python train.py --stage summarize --init runs/translate --recipe qk        the two steps of Solovyev et al. 2024
     python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata --preset large       the real thing
     python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced      instead of the first step
+    python train.py --stage align --align-layer 2        translations meet in a middle layer
     torchrun --nproc-per-node 4 train.py --stage translate ...                 several processes or GPUs
 
 A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N label tokens of the
@@ -31,74 +32,18 @@ from tqdm import tqdm
 from adversarial import Adversary
 from align import alignment_loss
 from checkpoint import Log, read_state, write_state
-from corpus import BASE_LANGUAGES, Corpus
 from data import Batches, Examples, held_out, open_data
-from model import Config, MBart, UserError
-from options import BASE, language_pairs, parse_args, split_pairs
-from qk_finetune import add_lora, apply_recipe, describe, merged_state, new_language
-from tokenizer import Tokenizer, train_sentencepiece, write_json
-
-TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
-              "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512,
-              "max_position_embeddings": 256}
-TINY_PIECES = 3000
-ROMANCE_GERMAN_LETTERS = "äöüßÄÖÜàâçèéêëîïôùûœæÀÂÇÈÉÊËÎÏÔÙÛŒ'"  # fr and de come later: their letters get pieces now
-
-
-def initial_model(args, world):
-    """(model, tokenizer) that the run starts from; a missing default base is trained first."""
-    if args.init:
-        if Path(args.init) == BASE and not (BASE / "config.json").exists():
-            if world > 1:
-                raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
-            print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
-            train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
-        model, tokenizer = MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
-        if (args.new_source or args.new_target) and not args.resume:
-            model, tokenizer = renewed(args, model, tokenizer, world)
-        return model, tokenizer
-    path = Path(args.out) / "sentencepiece.bpe.model"
-    if world == 1 or dist.get_rank() == 0:
-        print(f"learning a vocabulary of up to {TINY_PIECES} pieces", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        corpus = Corpus(BASE_LANGUAGES)
-        train_sentencepiece((sentence for index in range(4000) for lang in BASE_LANGUAGES
-                             for sentence in corpus.sentences(corpus.document(index, "train", args.seed), lang)),
-                            path, TINY_PIECES, ROMANCE_GERMAN_LETTERS, args.seed)
-    if world > 1:
-        dist.barrier()
-    tokenizer = Tokenizer(path, "mbart25")
-    torch.manual_seed(args.seed)
-    model = MBart(Config(vocab_size=tokenizer.vocab_size, **TINY_MODEL))
-    with torch.no_grad():  # tags that start nearly alike do not push the languages' states apart from the first step
-        tags = list(tokenizer.tag.values())
-        shared = model.model.shared.weight
-        shared[tags] = shared[tags[0]] + 0.1 * shared[tags]
-    return model, tokenizer
-
-
-def renewed(args, model, tokenizer, world):
-    """The parent model and its tokenizer with one side new: a vocabulary learned from the training data's text in that
-    language, and fresh embeddings for it (Gheini et al. 2021)."""
-    side, lang = (0, args.new_source) if args.new_source else (1, args.new_target)
-    path = Path(args.out) / f"{lang}.sentencepiece.bpe.model"
-    if world == 1 or dist.get_rank() == 0:
-        pairs = [pair for pair in language_pairs(args) if pair[side] == lang]
-        if not pairs:
-            raise UserError(f"no training pair has {lang} as its {('source', 'target')[side]}; name one with --pairs")
-        print(f"learning a vocabulary of up to {args.new_pieces} pieces for {lang}", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = open_data(args.data, args.stage, "train", pairs, tokenizer.languages, args.seed)
-        train_sentencepiece((data.text(pair, i)[side] for pair, size in data.sizes.items()
-                             for i in range(min(size or 20_000, 20_000))), path, args.new_pieces, seed=args.seed)
-    if world > 1:
-        dist.barrier()
-    if args.new_source:
-        tokenizer = Tokenizer(tokenizer.model_file, tokenizer.layout, Tokenizer(path, tokenizer.layout))
-    else:
-        tokenizer = Tokenizer(path, tokenizer.layout, tokenizer.source)
-    new = tokenizer.source if args.new_source else tokenizer
-    return new_language(model, "src" if args.new_source else "tgt", new.vocab_size, args.recipe, args.seed), tokenizer
+from initial import initial_model
+from model import MBart, UserError
+from options import BASE, alignment_pairs, language_pairs, parse_args
+from qk_finetune import (
+    add_lora,
+    apply_recipe,
+    describe,
+    freeze_beyond,
+    merged_state,
+)
+from tokenizer import Tokenizer, write_json
 
 
 def learning_rate(step, args):
@@ -111,13 +56,19 @@ def learning_rate(step, args):
 class Objective(torch.nn.Module):
     """What a batch costs, summed over its tokens; one module, so that DDP sees all of an update."""
 
-    def __init__(self, model, adversary, label_smoothing):
+    def __init__(self, model, adversary, label_smoothing, align=None):
+        """align: (layer, tokenizer) where the batches are translation pairs (stage align)."""
         super().__init__()
+        self.align = align
         self.model, self.options = model, {"label_smoothing": label_smoothing, "reduction": "sum"}
         self.adversary = adversary  # no module: its classifier has an update of its own
 
     def forward(self, batch):
         """Batch -> (task loss plus fooling loss, task loss)."""
+        if self.align:
+            tokens = (batch.labels != self.model.config.pad_token_id).sum()
+            loss = alignment_loss(self.model, batch, *self.align) * tokens
+            return loss, loss.detach()
         states = self.model.encode(batch.source)  # (B, S, D)
         task = self.model.loss(batch.source, batch.decoder_input, batch.labels, states=states, **self.options)
         if self.adversary is None:
@@ -126,28 +77,24 @@ class Objective(torch.nn.Module):
 
 
 @torch.no_grad()
-def validation_loss(model, batches, device, autocast):
-    """Mean loss per label token over the held-out batches."""
+def validation_loss(objective, batches, device, autocast):
+    """Mean task loss per label token over the held-out batches."""
+    model = objective.model
     model.eval()
     total = count = 0
     for batch in batches:
         batch = batch.to(device)
         with autocast():
-            total += model.loss(batch.source, batch.decoder_input, batch.labels, reduction="sum").item()
+            total += objective(batch)[1].item()
         count += (batch.labels != model.config.pad_token_id).sum().item()
     model.train()
     return total / count
 
 
-def alignment_batches(args, model, tokenizer, max_length):
-    """Batches of translation pairs for --align-layer: of --align-pairs, or English with each language of the data."""
-    if args.align_layer > model.config.encoder_layers or args.align_layer < 0:
-        raise UserError(f"--align-layer {args.align_layer}: the encoder has layers 1 to {model.config.encoder_layers}")
-    langs = args.langs or BASE_LANGUAGES
-    pairs = split_pairs(args.align_pairs) if args.align_pairs else [("en_XX", x) for x in langs if x != "en_XX"]
-    if not pairs:
-        raise UserError("--align-layer needs translation pairs; name them with --align-pairs en_XX-es_XX ...")
-    data = open_data(args.align_data or args.data, "align", "train", pairs, tokenizer.languages, args.seed)
+def alignment_batches(args, tokenizer, max_length):
+    """Batches of translation pairs, for alignment updates between a task's."""
+    data = open_data(args.align_data or args.data, "align", "train", alignment_pairs(args), tokenizer.languages,
+                     args.seed)
     return Batches(Examples(data, tokenizer, "align", not args.tagless, max_length), args.tokens, args.seed)
 
 
@@ -180,6 +127,8 @@ def train(args):
         MBart.from_pretrained(out), Tokenizer.from_pretrained(out))
     for code in {code for pair in pairs for code in pair}:
         tokenizer.lang_id(code)
+    if not 0 <= args.align_layer <= model.config.encoder_layers:
+        raise UserError(f"--align-layer {args.align_layer}: the encoder has layers 1 to {model.config.encoder_layers}")
     model.config.dropout = model.config.attention_dropout = args.dropout
     if args.residual_drop:
         model.drop_residual(args.residual_drop)
@@ -192,6 +141,8 @@ def train(args):
     if lora:
         add_lora(model, args.lora_rank, args.lora_alpha, args.lora_dropout, args.lora_projections, args.seed)
     names = apply_recipe(model, args.recipe)
+    if args.stage == "align":  # what stands behind the layer gets no gradient: frozen, DDP does not wait for it
+        names = freeze_beyond(model, args.align_layer)
     say(f"{args.stage}: {len(pairs)} language pairs, recipe {args.recipe}, on {device}\n{describe(model)}", flush=True)
     model.to(device).train()
     precision = args.precision or ("bf16" if device.type == "cuda" else "fp32")
@@ -208,12 +159,14 @@ def train(args):
         adversary = Adversary(args.adversarial, model.config.d_model, sorted({source for source, _ in pairs}),
                               args.classifier_lr, args.classifier_updates, device, args.seed)
     aligned = None
-    if args.align_layer:
-        aligned = alignment_batches(args, model, tokenizer, max_length)
+    if args.align_layer and args.stage != "align":
+        aligned = alignment_batches(args, tokenizer, max_length)
     if args.compile:
         model.model.encoder.compile(dynamic=True)
         model.model.decoder.compile(dynamic=True)
-    objective = Objective(model, adversary, args.label_smoothing)
+    objective = Objective(model, adversary, args.label_smoothing,
+                          (args.align_layer, tokenizer) if args.stage == "align" else None)
+    held_objective = Objective(model, None, 0.0, objective.align)
     if world > 1:
         objective = torch.nn.parallel.DistributedDataParallel(objective)
     stateful = {"optimizer": optimizer, "scaler": scaler, "batches": batches}  # what a resume restores
@@ -307,7 +260,7 @@ def train(args):
         if step % args.eval_every == 0 or step == args.steps:
             progress["seconds"] += time.perf_counter() - clock
             speed = tokens / (time.perf_counter() - clock)
-            held = validation_loss(model, valid, device, autocast)
+            held = validation_loss(held_objective, valid, device, autocast)
             # An adversarial run keeps its last model: the task's loss alone would choose the one least fooled.
             better, loss = held < progress["best"] or adversary is not None, progress["loss"] / progress["labels"]
             progress |= {"best": min(held, progress["best"]), "bad": 0 if better else progress["bad"] + 1,
@@ -341,6 +294,11 @@ def train(args):
 def main():
     try:
         args = parse_args(__doc__)
+        if args.init == str(BASE) and not (BASE / "config.json").exists():
+            if "RANK" in os.environ:
+                raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
+            print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
+            train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
         out = train(args)
         if int(os.environ.get("RANK", 0)) == 0 and not args.no_eval:
             import eval as evaluation  # late: its metrics are not needed while training

@@ -24,6 +24,8 @@ def expected(recipe, name):
         "q": attention and projection == "q_proj",
         "adv_tuned": name.startswith("model.decoder.") and not embedding,
         "lora": name.endswith(("lora_a", "lora_b")), "scratch": True,
+        "emb": embedding, "emb+xattn": embedding or "encoder_attn" in name,
+        "emb+randxattn": embedding or "encoder_attn" in name,
     } | {
         side + rest: bool(ours(name) or more)
         for side, ours in (("src", lambda n: "encoder.embed" in n or "encoder.layernorm_embedding" in n),
