@@ -225,7 +225,7 @@ def main():
     args = parser.parse_args()
     try:
         if args.best_rate:
-            print(f"{best_rate(args.best_rate)[1]:g}")
+            print(best_rate(args.best_rate)[1])
         else:
             write(args.out)
     except UserError as error:

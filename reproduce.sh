@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The tables of Solovyev, Liu and Niehues 2024 (arXiv 2404.05720) on the built-in corpus, from base/, as plain commands.
+# The tables of three papers on the built-in corpus, from base/, as plain commands: parts 1 to 6 Solovyev, Liu and Niehues
+# 2024 (arXiv 2404.05720), 7 Gheini, Ren and May 2021 (arXiv 2104.08771), 8 Liu and Niehues 2025 (arXiv 2502.14830).
 #
 #   ./reproduce.sh                    everything, 3 seeds; a finished row is not run again
 #   ./reproduce.sh --seeds "0 1 2 3"  more seeds
@@ -14,7 +15,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --seeds) SEEDS=$2; shift 2 ;;
         --jobs) JOBS=$2; shift 2 ;;
-        *) sed -n '2,10p' "$0"; exit 2 ;;
+        *) sed -n '2,11p' "$0"; exit 2 ;;
     esac
 done
 PYTHON=${PYTHON:-.venv-dev/bin/python}  # the README's second command makes it; the pictures need its matplotlib
@@ -129,6 +130,79 @@ for seed in $SEEDS; do
         job $file score $file runs/paper/$name-s$seed --probe
     done
 done
+finish
+
+# 7. New languages (Gheini, Ren and May 2021): a French -> English parent with a French vocabulary of its own; its children
+#    read German (new source) or write German (new target), 60 updates each; the mBART variants keep the base's vocabulary.
+translated() { $PYTHON eval.py --model "$2" --stage translate --examples 100 --samples 0 --json "$1" --pairs "${@:3}"; }
+teach() {  # teach NAME SEED "PAIRS" [options of train.py]
+    $PYTHON train.py --stage translate --seed "$2" --pairs $3 --no-eval --overwrite --out "runs/paper/$1-s$2" "${@:4}" &&
+        translated "results/$1-s$2.json" "runs/paper/$1-s$2" $3
+}
+child() { job "results/$1-s$2.json" teach "$@" --lr 4e-3 --steps 60 --warmup 10 --eval-every 20; }
+PARENT=runs/paper/parent-s0
+job results/parent-s0.json teach parent 0 fr_XX-en_XX --new-source fr_XX --recipe src+body --steps 400
+finish
+for seed in $SEEDS; do
+    for what in "" +xattn +randxattn +body; do
+        child child-src$what $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe src$what
+        child child-tgt$what $seed fr_XX-de_DE --init $PARENT --new-target de_DE --recipe tgt$what
+    done
+    child child-src-scratch $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe scratch
+    child child-tgt-scratch $seed fr_XX-de_DE --init $PARENT --new-target de_DE --recipe scratch
+    for what in emb emb+xattn emb+randxattn full+embeddings; do
+        child mbart-$what $seed de_DE-en_XX --recipe $what
+    done
+    child child-spanish $seed fr_XX-es_XX --init $PARENT --new-target es_XX --recipe tgt+xattn
+done
+finish
+grafted() {  # grafted FILE BODY DONOR SIDE PAIR
+    local out=runs/paper/graft-$(basename "$1" .json)
+    $PYTHON delta.py graft "$2" "$3" "$4" "$out" && translated "$1" "$out" "$5"
+}
+dictionary() { $PYTHON eval.py --model "$2" --dictionary --json "$1"; }
+for seed in $SEEDS; do
+    for what in "" +xattn +randxattn +body; do
+        file=results/child-src$what+dictionary-s$seed.json
+        job $file dictionary $file runs/paper/child-src$what-s$seed
+        file=results/child-src$what+parent-s$seed.json  # the parent's French embeddings back in the child's body
+        job $file grafted $file runs/paper/child-src$what-s$seed $PARENT src fr_XX-en_XX
+    done
+    file=results/stitched-s$seed.json  # German embeddings of one child in the French -> Spanish child
+    job $file grafted $file runs/paper/child-spanish-s$seed runs/paper/child-src+xattn-s$seed src de_DE-es_XX
+done
+$PYTHON delta.py sizes base > results/sizes.txt
+
+# 8. Middle-layer alignment (Liu and Niehues 2025) in encoder layer 2, on English-Spanish and English-Russian sentences:
+#    beside the task's updates, as LoRA, and trained apart and merged.
+for seed in $SEEDS; do
+    row joint-align $seed "$ACROSS" $JOINT --recipe full --lr $FULL --align-layer 2
+    row lora-task $seed "$ACROSS" $JOINT --recipe lora --lr 4e-3
+    row lora-joint $seed "$ACROSS" $JOINT --recipe lora --lr 4e-3 --align-layer 2
+    job results/lora-align-s$seed.done bash -c "$PYTHON train.py --stage align --align-layer 2 $JOINT --lr 4e-3 --seed $seed \
+        --no-eval --overwrite --out runs/paper/lora-align-s$seed && touch results/lora-align-s$seed.done"
+done
+finish
+merged() {  # merged SEED WEIGHT: task and alignment, trained apart
+    local run=runs/paper/lora-merged-$2-s$1
+    for part in task align; do
+        $PYTHON delta.py save runs/paper/lora-$part-s$1 base runs/paper/$part-$1-$2.delta || return 1
+    done
+    $PYTHON delta.py merge base $run runs/paper/task-$1-$2.delta=$2 runs/paper/align-$1-$2.delta=$2 &&
+        score results/lora-merged-$2-s$1.json $run --pairs $ACROSS
+}
+retrieval() { $PYTHON eval.py --model "$2" --stage summarize --retrieval --json "$1"; }
+for seed in $SEEDS; do
+    for weight in 0.5 1.0; do job results/lora-merged-$weight-s$seed.json merged $seed $weight; done
+done
+finish
+for seed in $SEEDS; do
+    for name in joint-full joint-align lora-task lora-align lora-joint lora-merged-0.5; do
+        file=results/$name+retrieval-s$seed.json
+        job $file retrieval $file runs/paper/$name-s$seed
+    done
+done
+job results/base+retrieval-s0.json retrieval results/base+retrieval-s0.json base
 finish
 
 $PYTHON report.py
