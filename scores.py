@@ -67,6 +67,10 @@ JOINT = [
     Row("pipeline: to English and back", "joint-pipeline",
         published(ACROSS, "37.9", "34.6", "40.9", "16.7", "20.9", "20.7")),
 ]
+JOINT_ALIGNED = [Row("`full`", "joint-full", {}), Row("`full`, aligned between its updates", "joint-align", {}),
+                 Row("LoRA on the task", "lora-task", {}), Row("LoRA on both at once", "lora-joint", {}),
+                 Row("LoRA trained apart, merged 0.5 and 0.5", "lora-merged-0.5", {}),
+                 Row("LoRA trained apart, merged 1 and 1", "lora-merged-1.0", {})]
 PROBED = [Row("untuned base", "base", {}), Row("`full`, tagged", "joint-full", {"": "0.989"}),
           Row("`qk`, tagged", "joint-qk", {}), Row("`full`, tagless", "joint-tagless", {}),
           Row("`standard`", "joint-standard", {"": "0.958"}), Row("`balanced`", "joint-balanced", {"": "0.707"}),
@@ -145,3 +149,23 @@ def probe_of(name, side="encoder"):
         return None, None
     return (np.array([[layer["accuracy"] for layer in report] for report in reports]),
             np.array([[np.mean(list(layer["svcca"].values())) for layer in report] for report in reports]))
+
+
+def arrow(pair):
+    source, target = (code[:2] for code in pair.split("-"))
+    return f"{source}→{target}"
+
+
+def scores_of(name, metric):
+    """The corpus score (BLEU, chrF) of a row's first pair, one number a seed."""
+    return [result["rows"][0]["scores"][metric][0] for result in results(name) if result.get("rows")]
+
+
+def dictionary_of(name):
+    """Dictionary induction accuracy in percent, one number a seed."""
+    return [100 * result["dictionary"]["accuracy"] for result in results(f"{name}+dictionary")]
+
+
+def retrieval_of(name, side="encoder"):
+    """Retrieval accuracies, a list of layers a seed, each {"a b": accuracy}."""
+    return [result["retrieval"][side] for result in results(f"{name}+retrieval")]
