@@ -111,7 +111,7 @@ def children_table():
 
 
 def retrieval_table():
-    lines = ["| model | en, es, ru (seen by alignment): encoder layers, embedding first | pairs with tr or gu (not seen): "
+    lines = ["| model | en, es, ru (seen by alignment): encoder layers, embedding first | with tr or gu (not seen): "
              "encoder layers | decoder layers, all |", "| --- | --- | --- | --- |"]
 
     def layers(name, side, keep):
