@@ -8,9 +8,13 @@ import csv
 import json
 import os
 import warnings
+import zipfile
+import zlib
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -99,8 +103,8 @@ class Config:
 
 def write_text(path, text):
     """Under a temporary name first: a reader never finds half a file."""
-    Path(f"{path}.tmp").write_text(text, encoding="utf-8")
-    os.replace(f"{path}.tmp", path)
+    with saving(path) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
 
 
 def read_tensors(folder):
@@ -123,11 +127,19 @@ def read_tensors(folder):
             raise UserError(f"{part}: not found, but {path.name} names it; copy the missing shard")
         try:
             if part.suffix == ".safetensors":
-                tensors |= safetensors.torch.load_file(part)
+                read = safetensors.torch.load_file(part)
+                with safetensors.safe_open(part, "pt") as file:
+                    wanted = (file.metadata() or {}).get("crc32")
+                if wanted is not None and wanted != checksum(read):  # written by us
+                    raise UserError(f"{part}: its bytes have changed since it was written (wrong checksum); copy it "
+                                    "again, or train again with --overwrite")
+                tensors |= read
             else:
                 with warnings.catch_warnings():  # about the pickle's version: a file that matters fails by itself
                     warnings.simplefilter("ignore")
                     tensors |= torch.load(part, map_location="cpu", weights_only=True)
+        except UserError:
+            raise
         except (SafetensorError, OSError) as error:
             raise UserError(f"{part}: damaged or cut short ({error}); copy it again") from None
         except Exception as error:  # a broken or hostile pickle raises many kinds
@@ -136,12 +148,58 @@ def read_tensors(folder):
     return tensors, path
 
 
+def checksum(tensors):
+    """CRC-32 over the bytes of {name: tensor}, by name: a safetensors file has none of its own."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), value))
+    return f"{value:08x}"
+
+
 def write_tensors(tensors, path):
-    """Writes {name: tensor} as safetensors, under a temporary name first."""
+    """Writes {name: tensor} as safetensors with a checksum, under a temporary name first."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(tensors, f"{path}.tmp", metadata={"format": "pt"})
-    os.chmod(f"{path}.tmp", 0o644)
-    os.replace(f"{path}.tmp", path)
+    with saving(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", "crc32": checksum(tensors)})
+        os.chmod(temporary, 0o644)
+
+
+@contextmanager
+def saving(path):
+    """The temporary name to write to; renamed to `path` if all went well. A full disk or a missing permission is a
+    UserError, and what stood at `path` stays whole."""
+    temporary = f"{path}.tmp"
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # a power cut must not leave a renamed file without its bytes
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap the system's error
+        try:
+            os.remove(temporary)
+        except OSError:
+            pass
+        raise UserError(f"{path}: could not be written ({str(error).splitlines()[0][:120]}); make room or mend the "
+                        "permissions. What was saved there before is whole") from None
+
+
+@contextmanager
+def only_run_in(folder):
+    """Holds a folder for one training run; the system lets go when the process ends, however it ends."""
+    import fcntl
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(Path(folder) / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: another run is training into this folder; wait for it, or name another with "
+                            "--out") from None
+        try:
+            yield
+        finally:
+            if [path.name for path in Path(folder).iterdir()] == [".lock"]:  # a run that did not begin leaves nothing
+                os.remove(Path(folder) / ".lock")
+                os.rmdir(folder)
 
 
 class Log:
@@ -157,19 +215,21 @@ class Log:
 
     def write(self, *row):
         self.rows.append(row)
-        with open(f"{self.path}.tmp", "w", newline="") as file:
+        with saving(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([self.FIELDS, *self.rows])
-        os.replace(f"{self.path}.tmp", self.path)
 
 
 def write_state(state, path):
     """Everything that a resume needs beside the folder's model, as one file."""
-    torch.save(state, f"{path}.tmp")
-    os.replace(f"{path}.tmp", path)
+    with saving(path) as temporary:
+        torch.save(state, temporary)
 
 
 def read_state(path, device):
     try:
+        with zipfile.ZipFile(path) as archive:  # torch reads on over a flipped bit; the archive's checksums do not
+            if (changed := archive.testzip()) is not None:
+                raise ValueError(f"checksum of {changed}")
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; the run was stopped before its first checkpoint: start it again with "

@@ -19,164 +19,15 @@ import sys
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-import metrics
 from analysis import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
-from corpus import BASE_LANGUAGES, Corpus
-from corpus import LANGUAGES as CORPUS_LANGUAGES
-from data import SENTENCE_END, pad
-from generate import generate
+from corpus import BASE_LANGUAGES
 from model import MBart, UserError
-from options import split_pairs
-from readers import open_data
+from options import language_pairs, split_pairs
+from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer, read_json, write_json
 
 SHORT = {"translate": {"no_repeat_ngram": 0}, "summarize": {"no_repeat_ngram": 3}}  # METHODS: no repeated 3-grams
-
-
-def decode(model, tokenizer, sources, lang, tokens=6000, progress=None, **options):
-    """Texts -> outputs in `lang` (code), in the order given.
-
-    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of like length."""
-    device = next(model.parameters()).device
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-    outputs, start = [None] * len(sources), 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and len(sources[order[stop]]) * (stop + 1 - start) <= tokens:
-            stop += 1
-        rows = order[start:stop]
-        ids = generate(model, pad([sources[i] for i in rows]).to(device), tokenizer.lang_id(lang), **options)
-        for i, row in zip(rows, ids):
-            outputs[i] = tokenizer.decode(row)
-        start = stop
-        if progress is not None:
-            progress.update(len(rows))
-    return outputs
-
-
-def identifier(data_spec, stage, pairs, languages):
-    """A language identifier learned from the training split: of all seven languages of the built-in corpus, or of the
-    data set's own languages."""
-    texts = {}
-    if data_spec == "builtin":
-        corpus = Corpus()
-        for lang in CORPUS_LANGUAGES:
-            documents = [corpus.document(i, "train", 1) for i in range(400)]
-            texts[lang] = [corpus.text(d, lang) for d in documents] + [corpus.headline(d, lang) for d in documents]
-    else:
-        data = open_data(data_spec, stage, "train", pairs, languages)
-        for pair, size in data.sizes.items():
-            for i in range(min(size, 2000)):
-                for lang, text in zip(pair, data.text(pair, i)):
-                    texts.setdefault(lang, []).append(text)
-    return metrics.LanguageIdentifier(texts)
-
-
-class Pipeline:
-    """Translate -> summarize -> translate (Solovyev et al. 2024, section 4.4): a translation model around one that
-    summarizes in the pivot language alone."""
-
-    def __init__(self, folder, device, pivot="en_XX"):
-        self.model, self.tokenizer = MBart.from_pretrained(folder).to(device), Tokenizer.from_pretrained(folder)
-        self.tagged, self.pivot = not (read_json(Path(folder) / "args.json") or {}).get("tagless"), pivot
-
-    def translate(self, texts, source, target):
-        """Each text sentence by sentence, as a sentence-level translation model wants it."""
-        if source == target:
-            return texts
-        limit = self.model.config.max_position_embeddings
-        split = [[s for s in SENTENCE_END.split(text) if s.strip()] for text in texts]
-        ids = [self.tokenizer.encode(s, source if self.tagged else None, limit) for row in split for s in row]
-        done = iter(decode(self.model, self.tokenizer, ids, target, max_new_tokens=min(100, limit - 2)))
-        return [" ".join(next(done) for _ in row) for row in split]
-
-
-def score(outputs, stage, references, lang, identify, facts=None):
-    """What outputs that should be in `lang` are worth: ({name: (value, low, high)}, {name: value of each output},
-    signatures). BLEU and chrF are the corpus's, all else means over outputs. facts(outputs) -> percents."""
-    scores, each, signatures = {}, {}, [metrics.ROUGE_SIGNATURE]
-    if stage == "translate":
-        scores, signatures = metrics.bleu_chrf(outputs, references)
-    else:
-        each = metrics.rouge(outputs, references)
-    each["off-target"] = [100.0 * (identify(output) != lang) for output in outputs]
-    if facts:
-        each["facts"] = facts(outputs)
-    scores |= {name: metrics.bootstrap(values) for name, values in each.items()}
-    return scores, {name: [round(float(value), 2) for value in values] for name, values in each.items()}, signatures
-
-
-def evaluate(model, tokenizer, stage, data_spec, pairs, count, tagged=True, seed=0, show_progress=True, pipeline=None,
-             **options):
-    """Scores a model on the first `count` test examples of every (source, target) pair.
-
-    Returns (rows, signatures); a row is {"source", "target", "n", "scores": {name: (value, low, high)}, "each": {name:
-    a value per output}, "examples"}, for summaries also "floors": the scores of outputs that need no model."""
-    data = open_data(data_spec, stage, "test", pairs, tokenizer.languages, seed)
-    corpus = None
-    if data_spec == "builtin":
-        corpus = Corpus({lang for pair in pairs for lang in pair} | {"en_XX"})
-    identify = identifier(data_spec, stage, pairs, tokenizer.languages)
-    sizes = {pair: count if size is None else min(size, count) for pair, size in data.sizes.items()}
-    progress = tqdm(total=sum(sizes.values()), unit="text", desc="decoding", disable=not show_progress, leave=False,
-                    dynamic_ncols=True)
-    limit, rows, signatures = model.config.max_position_embeddings, [], []
-    options["max_new_tokens"] = min(options.get("max_new_tokens", 100), limit - 2)
-    for pair in pairs:
-        if pair not in sizes:
-            continue
-        source, target = pair
-        texts = [data.text(pair, i) for i in range(sizes[pair])]
-        inputs, references = [text for text, _ in texts], [reference for _, reference in texts]
-        read, write = source, target  # the languages that the model itself sees
-        if pipeline:
-            inputs, read, write = pipeline.translate(inputs, source, pipeline.pivot), pipeline.pivot, pipeline.pivot
-        sources = [tokenizer.encode(text, read if tagged else None, limit) for text in inputs]
-        outputs = decode(model, tokenizer, sources, write, progress=progress, **options)
-        if pipeline:
-            outputs = pipeline.translate(outputs, pipeline.pivot, target)
-
-        def facts(outputs, pair=pair):
-            told = [corpus.facts_recovered(data.document(pair, i), output, pair[1]) for i, output in enumerate(outputs)]
-            return [100.0 * sum(found.values()) / len(found) for found in told]
-
-        asked = (stage, references, target, identify, facts if corpus and stage == "summarize" else None)
-        floors = {}
-        if stage == "summarize":
-            floors = {"random": score(references[1:] + references[:1], *asked)[0],
-                      "lead": score([SENTENCE_END.split(text.strip())[0] for text, _ in texts], *asked)[0]}
-        scores, each, signatures = score(outputs, *asked)
-        rows.append({"source": source, "target": target, "n": len(outputs), "scores": scores, "each": each,
-                     "floors": floors, "examples": [{"source": text, "reference": reference, "output": output}
-                                  for (text, reference), output in zip(texts, outputs)]})
-    progress.close()
-    return rows, signatures
-
-
-def table(rows, notes=None):
-    """Rows of evaluate() as text: score [95% interval] per column."""
-    names = list(rows[0]["scores"])
-    lines = [f"{'source':>8} -> {'target':<8}" + "".join(f"{name:>22}" for name in names) + f"{'n':>6}"]
-    for row in rows:
-        cells = "".join(f"{value:>8.1f} [{low:5.1f},{high:6.1f}]" for value, low, high in row["scores"].values())
-        note = (notes or {}).get((row["source"], row["target"]), "")
-        if row["floors"]:
-            random, lead = (row["floors"][name]["R1"][0] for name in ("random", "lead"))
-            note = f"R1 floors: random {random:.1f}, lead {lead:.1f}  {note}"
-        lines.append(f"{row['source']:>8} -> {row['target']:<8}{cells}{row['n']:>6}  {note}".rstrip())
-    return "\n".join(lines)
-
-
-def samples(rows, count):
-    """The first outputs of each row, with source and reference."""
-    lines = []
-    for row in rows:
-        for example in row["examples"][:count]:
-            lines += [f"{row['source']} source     {example['source']}", f"{row['target']} reference  "
-                      f"{example['reference']}", f"{row['target']} output     {example['output']}", ""]
-    return "\n".join(lines)
 
 
 def after_training(out, args, pairs):
@@ -195,7 +46,7 @@ def after_training(out, args, pairs):
         notes = {pair: "" if pair in pairs else "zero-shot" for pair in shown}
     print(f"\ntest set, {args.stage}: score [95% bootstrap interval]; off-target: % of outputs in another language")
     rows, signatures = evaluate(model, tokenizer, args.stage, args.data, shown, count, not args.tagless, args.seed,
-                                **SHORT[args.stage])
+                                trained=pairs, skip=args.skip_bad_lines, **SHORT[args.stage])
     print(table(rows, notes) + "\n" + "\n".join(signatures))
     print("\nsamples\n" + samples_by_target(rows))
     if args.stage == "translate":
@@ -244,8 +95,11 @@ def parse_args(argv=None):
     add("--pivot", default="en_XX", help="the language in which the pipeline summarizes (default en_XX)")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
     add("--stage", choices=("translate", "summarize"), help="the task (default: what the model was trained for)")
-    add("--data", metavar="SPEC", help="builtin, jsonl:DIR or parallel:DIR (default: the run's)")
-    add("--text", help="translate or summarize this text instead of a test set (needs one --source-lang)")
+    add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
+    add("--skip-bad-lines", action="store_true", help="leave out and count the lines that cannot be read")
+    add("--text", help="translate or summarize this text instead of a test set (needs one --source-lang, unless it is "
+        "in --lang)")
+    add("--file", metavar="FILE", help="the same for a text file; - reads standard input")
     add("--examples", type=int, default=200, help="test examples per pair (default 200)")
     add("--samples", type=int, default=2, help="sample outputs to print per row; 0: none (default 2)")
     add("--beam", type=int, default=5, help="beams; 1: greedy (default 5)")
@@ -260,6 +114,31 @@ def parse_args(argv=None):
         raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX, "
                         "--probe, --retrieval, --dictionary")
     return args
+
+
+def own_text(args):
+    """The text of --text, --file or standard input, on one line."""
+    if args.text is not None:
+        text, name = args.text, "--text"
+    else:
+        name = "standard input" if args.file == "-" else args.file
+        try:
+            raw = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
+            text = raw.decode("utf-8")
+        except OSError as error:
+            raise UserError(f"--file {args.file}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    if not text.strip():
+        raise UserError(f"{name} is empty")
+    return " ".join(text.split())
+
+
+def trained_pairs(trained):
+    """The language pairs of a run, from its args.json."""
+    if not trained.get("stage"):
+        return []
+    return language_pairs(argparse.Namespace(**{"pairs": None, "langs": None, "align_pairs": None} | trained))
 
 
 def run(args):
@@ -298,16 +177,17 @@ def run(args):
     ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram
     options = {"beam": args.beam, "max_new_tokens": args.max_new_tokens, "min_new_tokens": args.min_new_tokens,
                "length_penalty": args.length_penalty, "no_repeat_ngram": ngram}
-    if args.text is not None:
-        if not args.source_lang or len(args.source_lang) != 1:
-            raise UserError("--text needs its language: one --source-lang, e.g. --source-lang en_XX")
-        if not args.text.strip():
-            raise UserError("--text is empty")
+    if args.text is not None or args.file is not None:
+        source = args.source_lang or ([args.lang] if stage == "summarize" else [])
+        if not args.lang or len(source) != 1:
+            raise UserError("one's own text needs its language: --lang es_XX and one --source-lang, e.g. --source-lang "
+                            "en_XX")
+        text = own_text(args)
         limit = model.config.max_position_embeddings
-        ids, full = (tokenizer.encode(args.text, args.source_lang[0] if tagged else None, n) for n in (limit, None))
+        ids, full = (tokenizer.encode(text, source[0] if tagged else None, n) for n in (limit, None))
         if len(full) > len(ids):
-            print(f"note: the text has {len(full)} tokens and the model reads {limit}; the rest was left out",
-                  file=sys.stderr)
+            print(f"note: the text has {len(full)} tokens and the model reads {limit}: the first "
+                  f"{len(ids) / len(full):.0%} of it was used, the rest left out", file=sys.stderr)
         options["max_new_tokens"] = min(options["max_new_tokens"], limit - 2)
         print(decode(model, tokenizer, [ids], args.lang, **options)[0])
         return
@@ -321,7 +201,7 @@ def run(args):
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     pipeline = Pipeline(args.pipeline, device, args.pivot) if args.pipeline else None
     rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, pipeline=pipeline,
-                                **options)
+                                trained=trained_pairs(trained), skip=args.skip_bad_lines, **options)
     if not rows:
         raise UserError(f"--data {data_spec}: no test example of " + " ".join("-".join(pair) for pair in pairs[:6]))
     notes = {(r["source"], r["target"]): "zero-shot" for r in rows if seen and not {r["source"], r["target"]} <= seen}

@@ -58,7 +58,7 @@ def renewed(args, model, tokenizer, world):
             raise UserError(f"no training pair has {lang} as its {('source', 'target')[side]}; name one with --pairs")
         print(f"learning a vocabulary of up to {args.new_pieces} pieces for {lang}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = open_data(args.data, args.stage, "train", pairs, tokenizer.languages, args.seed)
+        data = open_data(args.data, args.stage, "train", pairs, tokenizer.languages, args.seed, args.skip_bad_lines)
         train_sentencepiece((data.text(pair, i)[side] for pair, size in data.sizes.items()
                              for i in range(min(size or 20_000, 20_000))), path, args.new_pieces, seed=args.seed)
     if world > 1:

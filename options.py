@@ -36,7 +36,11 @@ def parse_args(doc, argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--stage", choices=STAGES, help="what to train (required unless --resume)")
-    add("--data", default="builtin", metavar="SPEC", help="builtin (default), jsonl:DIR or parallel:DIR")
+    add("--data", default="builtin", metavar="SPEC", help="builtin (default), jsonl:DIR, parallel:DIR, xlsum:DIR or "
+        "wikilingua:DIR (readers.py says what each holds)")
+    add("--skip-bad-lines", action="store_true", help="leave out and count the lines that cannot be read")
+    add("--min-words", nargs=2, type=int, default=[0, 0], metavar=("SOURCE", "TARGET"), help="leave out and count "
+        "examples with fewer words (default 0 0)")
     add("--init", metavar="FOLDER", help="the model to start from, an mBART folder (default: base/)")
     add("--recipe", choices=RECIPES, help="which tensors train (default: summarize qk, translate full)")
     add("--langs", nargs="+", metavar="LANG", help="languages (default: en es ru tr gu; summarize: en_XX alone)")

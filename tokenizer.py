@@ -20,6 +20,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from checkpoint import write_text
 from model import UserError
 
 MBART25 = ("ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM "
@@ -143,9 +144,7 @@ def read_json(path):
 
 def write_json(path, value):
     """Writes to a temporary name first, so that a reader never finds half a file."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):

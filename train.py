@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from adversarial import Adversary
 from align import alignment_loss
-from checkpoint import Log, read_state, write_state
+from checkpoint import Log, only_run_in, read_state, write_state
 from data import Batches, Examples, held_out, open_data
 from initial import initial_model
 from model import MBart, UserError
@@ -94,7 +94,7 @@ def validation_loss(objective, batches, device, autocast):
 def alignment_batches(args, tokenizer, max_length):
     """Batches of translation pairs, for alignment updates between a task's."""
     data = open_data(args.align_data or args.data, "align", "train", alignment_pairs(args), tokenizer.languages,
-                     args.seed)
+                     args.seed, args.skip_bad_lines)
     return Batches(Examples(data, tokenizer, "align", not args.tagless, max_length), args.tokens, args.seed)
 
 
@@ -133,9 +133,10 @@ def train(args):
     if args.residual_drop:
         model.drop_residual(args.residual_drop)
     max_length = min(args.max_length or 10**9, model.config.max_position_embeddings)
-    data = {split: Examples(open_data(args.data, args.stage, split, pairs, tokenizer.languages, args.seed), tokenizer,
-                            args.stage, not args.tagless, max_length, seed=args.seed,
-                            limit=args.train_examples if split == "train" else None) for split in ("train", "valid")}
+    texts = {split: open_data(args.data, args.stage, split, pairs, tokenizer.languages, args.seed, args.skip_bad_lines,
+                              args.min_words) for split in ("train", "valid")}
+    data = {split: Examples(texts[split], tokenizer, args.stage, not args.tagless, max_length, seed=args.seed,
+                            limit=args.train_examples if split == "train" else None) for split in texts}
     batches = Batches(data["train"], args.tokens, args.seed, args.temperature)
     valid = held_out(data["valid"], args.valid_examples, args.tokens * 2)
     if lora:
@@ -171,7 +172,8 @@ def train(args):
         objective = torch.nn.parallel.DistributedDataParallel(objective)
     stateful = {"optimizer": optimizer, "scaler": scaler, "batches": batches}  # what a resume restores
     stateful |= {name: part for name, part in (("adversary", adversary), ("aligned", aligned)) if part is not None}
-    progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "loss": 0.0, "labels": 0}  # since last log
+    progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "loss": 0.0, "labels": 0,  # since last log
+                "overflows": 0}
     if args.resume:
         state = read_state(out / "state.pt", device)
         with torch.no_grad():  # its own copy of what trains: a crash between the two files cannot mix two moments
@@ -207,8 +209,10 @@ def train(args):
         scaler.unscale_(optimizer)
         if args.clip:
             torch.nn.utils.clip_grad_norm_(parameters, args.clip)
+        scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
+        progress["overflows"] += scaler.get_scale() < scale  # fp16: this update was skipped
         optimizer.zero_grad(set_to_none=True)
 
     tokens, clock = 0, time.perf_counter()
@@ -236,9 +240,13 @@ def train(args):
         value = total.item() / labels
         if not math.isfinite(value):
             bar.close()
-            checkpoint()
-            raise UserError(f"the loss is {value} at update {step + 1} (batches {update[0].number} to "
-                            f"{update[-1].number}); lower --lr, or use --precision bf16 instead of fp16")
+            if main_process:
+                write_json(out / "bad_batch.json", [
+                    {"batch": b.number, "source language": lang, "source ids": s, "label ids": y,
+                     "source": tokenizer.source.decode(s), "labels": tokenizer.decode(y)}
+                    for b in update for lang, s, y in zip(b.source_langs, b.source.tolist(), b.labels.tolist())])
+            raise UserError(f"the loss is {value} at update {step + 1}; its batches are in {out / 'bad_batch.json'}, "
+                            f"the last good checkpoint in {out}. Lower --lr, or use --precision bf16 in place of fp16")
         step_optimizer()
         if aligned is not None:  # outside DDP, which expects every parameter to take part
             batch = [next(aligned) for _ in range(world)][rank].to(device)
@@ -269,6 +277,7 @@ def train(args):
                 log.write(step, loss, held, speed, rate)
                 bar.write(f"update {step}: loss {loss:.4f}, validation {held:.4f}, "
                           f"{speed:,.0f} tokens/s, learning rate {rate:.2e}"
+                          + (f", {progress['overflows']} updates skipped by overflow" if progress["overflows"] else "")
                           + (f", classifier {adversary.accuracy():.1%} right" if adversary else ""))
             checkpoint(best=better)
             tokens, clock = 0, time.perf_counter()
@@ -299,7 +308,11 @@ def main():
                 raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
             print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
             train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
-        out = train(args)
+        if int(os.environ.get("RANK", 0)) == 0:
+            with only_run_in(args.out):
+                out = train(args)
+        else:
+            out = train(args)
         if int(os.environ.get("RANK", 0)) == 0 and not args.no_eval:
             import eval as evaluation  # late: its metrics are not needed while training
             evaluation.after_training(out, args, language_pairs(args))

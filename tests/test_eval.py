@@ -4,7 +4,7 @@ import json
 import pytest
 from conftest import ROOT
 
-import eval as evaluation
+import scoring as evaluation
 from model import MBart
 from tokenizer import Tokenizer
 
@@ -65,6 +65,7 @@ def test_a_text_longer_than_the_model_reads_is_cut_with_a_note(run, small):
     done = run("eval.py", "--model", small, "--stage", "translate", "--lang", "es_XX", "--source-lang", "en_XX",
                "--text", "map " * 400, "--max-new-tokens", 3, "--beam", 1)
     assert done.returncode == 0 and "the model reads 256" in done.stderr
+    assert "% of it was used" in done.stderr
 
 
 def test_a_model_that_was_only_pretrained_is_said_to_copy(run, small):
@@ -122,3 +123,15 @@ def test_summaries_come_with_their_floors(small):
     assert 20 < within["random"]["R1"][0] < within["lead"]["R1"][0] < 70  # articles match by themselves
     assert across["lead"]["off-target"][0] == 100 and across["random"]["off-target"][0] == 0
     assert across["random"]["facts"][0] < 10
+
+
+def test_a_file_and_standard_input_are_read_like_a_text(run, small, tmp_path):
+    (tmp_path / "article.txt").write_text("The teacher found a map.\nIt was cold.\n")
+    options = ("eval.py", "--model", small, "--lang", "en_XX", "--stage", "summarize", "--max-new-tokens", 5)
+    outputs = [run(*options, "--file", tmp_path / "article.txt"),
+               run(*options, "--file", "-", input="The teacher found a map.\nIt was cold.\n"),
+               run(*options, "--text", "The teacher found a map. It was cold.")]
+    assert all(done.returncode == 0 for done in outputs), outputs
+    assert len({done.stdout for done in outputs}) == 1
+    done = run(*options, "--file", tmp_path / "none.txt")
+    assert done.returncode == 2 and "none.txt" in done.stderr and "Traceback" not in done.stderr
