@@ -15,15 +15,19 @@ in the target language; on the built-in corpus, facts: the share of who, did, wh
 Beside ROUGE-1 stand its floors, which need no model: another example's headline, and the source's first sentence.
 """
 import argparse
+import contextlib
+import io
+import os
 import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from analysis import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
 from corpus import BASE_LANGUAGES
 from model import MBart, UserError
-from options import language_pairs, split_pairs
+from options import COUNT, device, language_pairs, number, split_pairs
 from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer, read_json, write_json
 
@@ -58,11 +62,11 @@ def after_training(out, args, pairs):
 def samples_by_target(rows, count=3):
     """Three outputs for each target language, each from another source language where there are enough."""
     lines, seen = [], {}
-    for number in range(count):
+    for turn in range(count):
         for row in rows:
-            if seen.get(row["target"], 0) < count and len(row["examples"]) > number:
+            if seen.get(row["target"], 0) < count and len(row["examples"]) > turn:
                 seen[row["target"]] = seen.get(row["target"], 0) + 1
-                lines.append((row["target"], row | {"examples": [row["examples"][number]]}))
+                lines.append((row["target"], row | {"examples": [row["examples"][turn]]}))
     return samples([row for _, row in sorted(lines, key=lambda line: line[0])], 1)
 
 
@@ -100,15 +104,16 @@ def parse_args(argv=None):
     add("--text", help="translate or summarize this text instead of a test set (needs one --source-lang, unless it is "
         "in --lang)")
     add("--file", metavar="FILE", help="the same for a text file; - reads standard input")
-    add("--examples", type=int, default=200, help="test examples per pair (default 200)")
-    add("--samples", type=int, default=2, help="sample outputs to print per row; 0: none (default 2)")
-    add("--beam", type=int, default=5, help="beams; 1: greedy (default 5)")
-    add("--max-new-tokens", type=int, default=100, help="longest output (default 100)")
-    add("--min-new-tokens", type=int, default=0, help="shortest output; 0: no minimum")
+    add("--examples", type=COUNT, default=200, help="test examples per pair (default 200)")
+    add("--samples", type=number(int, 0), default=2, help="sample outputs to print per row; 0: none (default 2)")
+    add("--beam", type=COUNT, default=5, help="beams; 1: greedy (default 5)")
+    add("--max-new-tokens", type=COUNT, default=100, help="longest output (default 100)")
+    add("--min-new-tokens", type=number(int, 0), default=0, help="shortest output; 0: no minimum")
     add("--length-penalty", type=float, default=1.0, help="score / length^penalty; 0: off (default 1.0)")
-    add("--no-repeat-ngram", type=int, help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)")
+    add("--no-repeat-ngram", type=number(int, 0),
+        help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)")
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
-    add("--device", help="cpu, cuda ... (default: a GPU if there is one)")
+    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
     if sum((args.lang is not None, args.pairs is not None, args.probe, args.retrieval, args.dictionary)) != 1:
         raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX, "
@@ -150,8 +155,8 @@ def run(args):
     asked = split_pairs(args.pairs or [])
     for lang in [args.lang or "en_XX", *(args.source_lang or []), *sum(asked, ())]:
         tokenizer.lang_id(lang)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    where = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(where)
     if args.dictionary:
         dictionary(folder, trained, model, tokenizer, args.json)
         return
@@ -199,7 +204,7 @@ def run(args):
         pairs = [p for p in pairs if all((Path(data_spec[9:]) / f"test.{c}").exists() for c in p)] or pairs
     seen = set(trained.get("langs") or [])
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
-    pipeline = Pipeline(args.pipeline, device, args.pivot) if args.pipeline else None
+    pipeline = Pipeline(args.pipeline, where, args.pivot) if args.pipeline else None
     rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, pipeline=pipeline,
                                 trained=trained_pairs(trained), skip=args.skip_bad_lines, **options)
     if not rows:
@@ -235,8 +240,17 @@ def dictionary(folder, trained, model, tokenizer, json_file):
 
 
 def main():
+    rank, several = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) > 1
     try:
-        run(parse_args())
+        args = parse_args()
+        if several:  # each process decodes a share; the first speaks and writes
+            args.device = args.device or (f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu")
+            dist.init_process_group("gloo")  # only texts are exchanged
+            args.json = args.json if rank == 0 else None
+        with contextlib.redirect_stdout(sys.stdout if rank == 0 else io.StringIO()):
+            run(args)
+        if several:
+            dist.destroy_process_group()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,9 @@
 """The options of train.py, their presets and what they mean for languages."""
 import argparse
+import math
 from pathlib import Path
+
+import torch
 
 from adversarial import KINDS
 from corpus import BASE_LANGUAGES
@@ -29,6 +32,36 @@ PRESETS = {
 }
 
 
+def number(kind, low, below=math.inf):
+    """A converter for argparse: whole numbers or fractions from `low` on and under `below`."""
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number") from None
+        if not low <= value < below:
+            limits = f"at least {low}" + (f" and less than {below}" if below < math.inf else "")
+            raise argparse.ArgumentTypeError(f"must be {limits}, not {text}")
+        return value
+    return convert
+
+
+def device(text):
+    """A converter for argparse: a device that this machine has."""
+    try:
+        found = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; say cpu, cuda or cuda:1") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"this machine has {torch.cuda.device_count()} GPUs, so no {text}")
+    if found.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not supported; say cpu, cuda or cuda:1")
+    return text
+
+
+COUNT, SHARE, POSITIVE = number(int, 1), number(float, 0.0, 1.0), number(float, 1e-15)
+
+
 def parse_args(doc, argv=None):
     """argv (default: the command line's) -> all settings, the preset's where none was given. doc: for --help."""
     title, _, rest = doc.partition("\n\n")
@@ -39,7 +72,8 @@ def parse_args(doc, argv=None):
     add("--data", default="builtin", metavar="SPEC", help="builtin (default), jsonl:DIR, parallel:DIR, xlsum:DIR or "
         "wikilingua:DIR (readers.py says what each holds)")
     add("--skip-bad-lines", action="store_true", help="leave out and count the lines that cannot be read")
-    add("--min-words", nargs=2, type=int, default=[0, 0], metavar=("SOURCE", "TARGET"), help="leave out and count "
+    add("--min-words", nargs=2, type=number(int, 0), default=[0, 0], metavar=("SOURCE", "TARGET"),
+        help="leave out and count "
         "examples with fewer words (default 0 0)")
     add("--init", metavar="FOLDER", help="the model to start from, an mBART folder (default: base/)")
     add("--recipe", choices=RECIPES, help="which tensors train (default: summarize qk, translate full)")
@@ -50,47 +84,54 @@ def parse_args(doc, argv=None):
         "encoder's states (default none); leaves the source tag out")
     add("--tagless", action="store_true", help="leave the source tag out of the encoder's input (as the model of "
         "--init was trained, if it was)")
-    add("--residual-drop", type=int, default=0, metavar="LAYER", help="no residual around the self-attention of this "
+    add("--residual-drop", type=number(int, 0), default=0, metavar="LAYER",
+        help="no residual around the self-attention of this "
         "encoder layer, from 1 (the paper's: 7 of 12); 0: none")
     add("--new-source", metavar="LANG", help="give the encoder a vocabulary and embeddings of its own for "
         "this language, learned from the data (recipes src, src+xattn ...)")
     add("--new-target", metavar="LANG", help="the same for the decoder (recipes tgt, tgt+xattn ...)")
-    add("--new-pieces", type=int, default=2000, help="size of a new vocabulary (default 2000)")
-    add("--align-layer", type=int, default=0, metavar="N", help="after each update, one that pulls translations "
+    add("--new-pieces", type=number(int, 100), default=2000, help="size of a new vocabulary (default 2000)")
+    add("--align-layer", type=number(int, 0), default=0, metavar="N",
+        help="after each update, one that pulls translations "
         "together in the states of encoder layer N, from 1; 0: none (default)")
     add("--align-pairs", nargs="+", metavar="SRC-TGT", help="translation pairs for it (default: en_XX with each other "
         "language of the data)")
     add("--align-data", metavar="SPEC", help="where they are (default: --data)")
-    add("--align-weight", type=float, default=1.0, help="of the alignment loss (default 1)")
-    add("--lora-rank", type=int, default=8, help="of --recipe lora (default 8)")
-    add("--lora-alpha", type=float, default=16, help="its scale is alpha / rank (default 16)")
-    add("--lora-dropout", type=float, default=0.1, help="on its input; 0: none (default 0.1)")
+    add("--align-weight", type=POSITIVE, default=1.0, help="of the alignment loss (default 1)")
+    add("--lora-rank", type=COUNT, default=8, help="of --recipe lora (default 8)")
+    add("--lora-alpha", type=POSITIVE, default=16, help="its scale is alpha / rank (default 16)")
+    add("--lora-dropout", type=SHARE, default=0.1, help="on its input; 0: none (default 0.1)")
     add("--lora-projections", nargs="+", default=list(PROJECTIONS), metavar="NAME", help="which layers' projections it "
         f"adapts (default: all, {' '.join(PROJECTIONS)})")
-    add("--train-examples", type=int, metavar="N", help="only the first N training examples of each pair (few-shot)")
+    add("--train-examples", type=COUNT, metavar="N", help="only the first N training examples of each pair (few-shot)")
     add("--preset", choices=PRESETS, help="settings of all that follows (default: tiny for builtin data, else large)")
     add("--out", metavar="FOLDER", help="the run folder (default: runs/STAGE)")
     add("--resume", metavar="FOLDER", help="go on with an interrupted run, with its own options")
     add("--overwrite", action="store_true", help="replace a run folder that has a model already")
-    add("--seed", type=int, default=0)
+    add("--seed", type=number(int, 0), default=0)
     for name, kind, text in (
-            ("steps", int, "updates"), ("lr", float, "peak learning rate"), ("warmup", int, "updates of it; 0: none"),
-            ("final-lr", float, "the learning rate at the last update"), ("tokens", int, "padded tokens in a batch; "
-             "lower it when memory runs out"), ("accumulate", int, "batches in an update; raise it as --tokens falls"),
-            ("clip", float, "gradient norm; 0: no clipping"), ("weight-decay", float, "AdamW's; 0: none"),
-            ("label-smoothing", float, "0: none"), ("dropout", float, "of states and attention; 0: none"),
-            ("eval-every", int, "updates between validations and checkpoints"),
-            ("valid-examples", int, "validation examples per pair"),
-            ("patience", int, "stop after so many validations without improvement; 0: never"),
-            ("classifier-lr", float, "learning rate of the adversary's classifier"),
-            ("classifier-updates", int, "of the classifier for each update of the model")):
+            ("steps", COUNT, "updates"), ("lr", POSITIVE, "peak learning rate"),
+            ("warmup", number(int, 0), "updates of it; 0: none"),
+            ("final-lr", number(float, 0.0), "the learning rate at the last update"),
+            ("tokens", COUNT, "padded tokens in a batch; lower it when memory runs out"),
+            ("accumulate", COUNT, "batches in an update; raise it as --tokens falls"),
+            ("clip", number(float, 0.0), "gradient norm; 0: no clipping"),
+            ("weight-decay", number(float, 0.0), "AdamW's; 0: none"), ("label-smoothing", SHARE, "0: none"),
+            ("dropout", SHARE, "of states and attention; 0: none"),
+            ("eval-every", COUNT, "updates between validations and checkpoints"),
+            ("valid-examples", COUNT, "validation examples per pair"),
+            ("patience", number(int, 0), "stop after so many validations without improvement; 0: never"),
+            ("classifier-lr", POSITIVE, "learning rate of the adversary's classifier"),
+            ("classifier-updates", COUNT, "of the classifier for each update of the model")):
         add(f"--{name}", type=kind, help=f"{text} (default: the preset's)")
-    add("--stop-at", type=int, metavar="UPDATE", help="save and stop there, as if interrupted (for job queues)")
-    add("--temperature", type=float, default=1.5, help="of language sampling; 1: by size (default 1.5)")
-    add("--max-length", type=int, help="longest source or target in tokens; the rest is cut (default: the model's)")
+    add("--stop-at", type=COUNT, metavar="UPDATE", help="save and stop there, as if interrupted (for job queues)")
+    add("--temperature", type=number(float, 0.01), default=1.5,
+        help="of language sampling; 1: by size (default 1.5)")
+    add("--max-length", type=number(int, 4),
+        help="longest source or target in tokens; the rest is cut (default: the model's)")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="default: bf16 on a GPU, fp32 on a CPU")
     add("--compile", action="store_true", help="torch.compile the encoder and the decoder (pays on a GPU)")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    add("--device", type=device, help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     add("--no-eval", action="store_true", help="skip the table at the end")
     args = parser.parse_args(argv)
     if args.resume:
@@ -121,9 +162,6 @@ def parse_args(doc, argv=None):
                             f"{side}+xattn, {side}+randxattn, {side}+body or scratch")
     inherited = read_json(Path(args.init or "") / "args.json") or {}
     args.tagless = args.tagless or args.adversarial != "none" or bool(inherited.get("tagless"))
-    for name in ("steps", "tokens", "accumulate", "eval_every", "valid_examples", "classifier_updates"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     return args
 
 

@@ -1,6 +1,7 @@
 """Decode a data set's test split and score it: the rows of eval.py's tables."""
 from pathlib import Path
 
+import torch.distributed as dist
 from tqdm import tqdm
 
 import metrics
@@ -16,9 +17,11 @@ from tokenizer import Tokenizer, read_json
 def decode(model, tokenizer, sources, lang, tokens=6000, progress=None, **options):
     """Texts -> outputs in `lang` (code), in the order given.
 
-    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of like length."""
+    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of like length. Under
+    torchrun every process decodes its share, and all get all outputs."""
     device = next(model.parameters()).device
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))[rank::world]
     outputs, start = [None] * len(sources), 0
     while start < len(order):
         stop = start + 1
@@ -30,7 +33,11 @@ def decode(model, tokenizer, sources, lang, tokens=6000, progress=None, **option
             outputs[i] = tokenizer.decode(row)
         start = stop
         if progress is not None:
-            progress.update(len(rows))
+            progress.update(len(rows) * world)
+    if world > 1:
+        shares = [None] * world
+        dist.all_gather_object(shares, outputs)
+        outputs = [next(output for output in each if output is not None) for each in zip(*shares)]
     return outputs
 
 
@@ -104,8 +111,9 @@ def evaluate(model, tokenizer, stage, data_spec, pairs, count, tagged=True, seed
         corpus = Corpus({lang for pair in pairs for lang in pair} | {"en_XX"})
     identify = identifier(data_spec, stage, [*pairs, *trained], tokenizer.languages, skip)
     sizes = {pair: count if size is None else min(size, count) for pair, size in data.sizes.items()}
-    progress = tqdm(total=sum(sizes.values()), unit="text", desc="decoding", disable=not show_progress, leave=False,
-                    dynamic_ncols=True)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    progress = tqdm(total=sum(sizes.values()), unit="text", desc="decoding", leave=False, dynamic_ncols=True,
+                    disable=not show_progress or rank > 0)
     limit, rows, signatures = model.config.max_position_embeddings, [], []
     options["max_new_tokens"] = min(options.get("max_new_tokens", 100), limit - 2)
     for pair in pairs:

@@ -155,7 +155,7 @@ def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_lan
     (("--stage", "translate", "--langs", "en_XX", "fi_FI"), "the built-in corpus has no 'fi_FI'"),
     (("--stage", "translate", "--init", "/nowhere"), "/nowhere"),
     (("--stage", "translate", "--data", "jsonl:/nowhere"), "/nowhere"),
-    (("--stage", "translate", "--steps", "0"), "--steps must be at least 1"),
+    (("--stage", "translate", "--steps", "0"), "--steps: must be at least 1"),
     (("--stage", "summarize", "--recipe", "kq"), "invalid choice"), (("--resume", "/nowhere"), "no args.json"),
     (("--stage", "translate", "--out", "base"), "has a model already")])
 def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp_path):
@@ -177,3 +177,28 @@ def test_a_damaged_checkpoint_is_named(run, small, tmp_path):
     (out / "model.safetensors").write_bytes(weights[:len(weights) // 2])
     done = run("train.py", "--resume", out)
     assert done.returncode == 2 and "model.safetensors" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_processes_resume_and_a_rank_that_dies_ends_the_run_with_its_error(small, tmp_path):
+    def torchrun(*args, code=None):
+        port = str(29100 + os.getpid() % 300)
+        script = ["train.py"] if code is None else [str(code)]
+        return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
+                               port, *script, *map(str, args)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                              capture_output=True, text=True, timeout=200)
+
+    options = (*QUICK, "--init", small, "--steps", 8, "--eval-every", 2, "--accumulate", 2, "--recipe", "full")
+    assert torchrun(*options, "--out", tmp_path / "whole").returncode == 0
+    assert torchrun(*options, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
+    done = torchrun("--resume", tmp_path / "cut")
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(losses(tmp_path / "whole"), losses(tmp_path / "cut"), strict=True):
+        assert [float(x) for x in a] == pytest.approx([float(x) for x in b], rel=1e-6)
+    dying = tmp_path / "dying.py"
+    dying.write_text(f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport data, train\n"
+                     "step = data.Batches.__next__\ndef fail(self):\n"
+                     "    if os.environ['RANK'] == '1' and self.state['number'] == 6:\n"
+                     "        raise RuntimeError('this rank dies')\n    return step(self)\n"
+                     "data.Batches.__next__ = fail\ntrain.main()\n")
+    done = torchrun(*options, "--out", tmp_path / "dead", code=dying)
+    assert done.returncode != 0 and "this rank dies" in done.stderr

@@ -1,0 +1,137 @@
+"""Bad input, generated: every case ends in one clear message and exit code 2, without a traceback or half a file."""
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import eval as evaluation
+import train
+
+FEW = settings(max_examples=80, deadline=None, derandomize=True,
+               suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def refused(main, argv, out=None):
+    """Runs a program in this process; returns its message after checking how it ended."""
+    said, before = io.StringIO(), sys.argv
+    sys.argv = [main.__module__ + ".py", *map(str, argv)]
+    try:
+        with redirect_stderr(said), redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    message = said.getvalue().strip()
+    assert ended.value.code == 2, message
+    assert "Traceback" not in message and "error: " in message
+    assert len(message.splitlines()[-1]) > 20 or len(message) > 40, message
+    assert out is None or not out.exists(), "something was written"
+    return message
+
+
+GOOD = {"source": "a map", "target": "una carta", "source_lang": "en_XX", "target_lang": "es_XX"}
+BAD_LINES = st.one_of(
+    st.integers(1, len(json.dumps(GOOD)) - 1).map(lambda n: json.dumps(GOOD)[:n].encode()),
+    st.sampled_from(list(GOOD)).flatmap(lambda field: st.one_of(
+        st.sampled_from([None, 3, 2.5, True, [], {}, ["a"], "", "  ", "\t"]).map(lambda v: {**GOOD, field: v}),
+        st.just({k: v for k, v in GOOD.items() if k != field}))).map(lambda row: json.dumps(row).encode()),
+    st.sampled_from(["source_lang", "target_lang"]).flatmap(lambda field: st.text(
+        st.characters(codec="ascii", categories=["L"]), min_size=1, max_size=6).filter(lambda t: "_" not in t).map(
+            lambda v: json.dumps({**GOOD, field: v}).encode())),
+    st.binary(min_size=1, max_size=20).filter(lambda b: b"\n" not in b).map(lambda b: b"\xff" + b),
+    st.sampled_from([b"[]", b"3", b"null", b'"text"', b"{" * 5000, b"x" * 1_000_000, b"", b"\x00"]))
+
+
+@FEW
+@given(line=BAD_LINES, at=st.integers(0, 5))
+def test_a_bad_line_of_a_data_file_is_named(small, tmp_path, line, at):
+    rows = [json.dumps(GOOD).encode()] * 5
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join([*rows[:at], line, *rows[at:]]) + b"\n")
+    (tmp_path / "valid.jsonl").write_bytes(rows[0])
+    message = refused(train.main, ["--stage", "translate", "--data", f"jsonl:{tmp_path}", "--init", small, "--pairs",
+                                   "en_XX-es_XX", "--device", "cpu", "--out", tmp_path / "run"], tmp_path / "run")
+    assert f"train.jsonl:{at + 1}: " in message and "--skip-bad-lines" in message
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/qkbart_was_hacked",)
+
+
+def truncate(name):
+    return st.floats(0, 0.99).map(lambda share: (name, lambda path: path.write_bytes(
+        path.read_bytes()[:int(path.stat().st_size * share)])))
+
+
+def config(**changes):
+    return "config.json", lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def hostile(path):
+    path.unlink()
+    path.with_name("pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
+
+
+def other_shapes(path):
+    path.unlink()
+    torch.save({"model.shared.weight": torch.zeros(3, 3)}, path.with_name("pytorch_model.bin"))
+
+
+DAMAGE = st.one_of(
+    truncate("model.safetensors"), truncate("config.json"), truncate("sentencepiece.bpe.model"),
+    st.sampled_from(["model.safetensors", "config.json", "sentencepiece.bpe.model"]).map(lambda n: (n, Path.unlink)),
+    st.tuples(st.sampled_from(["model.safetensors", "config.json", "sentencepiece.bpe.model"]), st.binary(max_size=200))
+    .map(lambda p: (p[0], lambda path: path.write_bytes(b"\x01" + p[1]))),
+    st.sampled_from([config(d_model=48), config(encoder_layers=3), config(decoder_ffn_dim=65), config(vocab_size=99),
+                     config(d_model="32"), config(encoder_attention_heads=5), config(model_type="bart"),
+                     config(dropout=[]), config(activation_function="swish"), config(encoder_layers=-1),
+                     config(max_position_embeddings=8), config(decoder_layers=None),
+                     ("model.safetensors", hostile), ("model.safetensors", other_shapes)]))
+
+
+@FEW
+@given(damage=DAMAGE)
+def test_a_damaged_model_folder_is_named(small, tmp_path, damage):
+    name, change = damage
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(small, folder)
+    change(folder / name)
+    message = refused(evaluation.main, ["--lang", "es_XX", "--source-lang", "en_XX", "--model", folder, "--stage",
+                                        "translate", "--text", "a map", "--device", "cpu"])
+    assert str(folder) in message
+    assert not Path("/tmp/qkbart_was_hacked").exists()
+
+
+WORDS = st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1, max_size=8)
+OPTIONS = st.one_of(
+    st.tuples(st.sampled_from(["--steps", "--tokens", "--accumulate", "--eval-every", "--valid-examples"]),
+              st.one_of(st.integers(-10, 0).map(str), WORDS.filter(lambda w: not w.isdigit()))),
+    st.tuples(st.sampled_from(["--langs", "--new-source", "--pairs"]), WORDS),
+    st.tuples(st.sampled_from(["--recipe", "--preset", "--adversarial", "--precision", "--stage"]), WORDS),
+    st.tuples(st.sampled_from(["--lr", "--dropout", "--clip"]), WORDS.filter(lambda w: not w.isnumeric())),
+    st.tuples(st.just("--align-layer"), st.integers(3, 99).map(str)),
+    st.tuples(st.just("--residual-drop"), st.integers(3, 99).map(str)),
+    st.tuples(st.just("--data"), st.one_of(WORDS, WORDS.map(lambda w: f"jsonl:/nowhere/{w}"))),
+    st.tuples(st.just("--init"), WORDS.map(lambda w: f"/nowhere/{w}")),
+    st.tuples(st.just("--device"), WORDS), st.tuples(WORDS.map(lambda w: f"--x{w}"), WORDS),
+    st.sampled_from([("--langs", "en_XX", "--adversarial", "balanced"), ("--lora-rank", "0", "--recipe", "lora"),
+                     ("--recipe", "src+xattn"), ("--new-source", "de_DE", "--recipe", "qk"), ("--dropout", "1.5"),
+                     ("--lora-projections", "query", "--recipe", "lora"), ("--lr", "nan"), ("--lr", "-1"),
+                     ("--temperature", "0"), ("--max-length", "0"), ("--stop-at", "-3"), ("--warmup", "-1")]))
+
+
+@FEW
+@given(options=OPTIONS)
+def test_a_wrong_command_line_is_explained(small, tmp_path, options):
+    message = refused(train.main, ["--stage", "summarize", "--init", small, "--out", tmp_path / "run", "--steps", "1",
+                                   "--device", "cpu", *options], tmp_path / "run")
+    assert any(word in message for option in options for word in (option, option.lstrip("-"))), message
