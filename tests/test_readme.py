@@ -34,3 +34,15 @@ def test_every_option_in_a_readme_command_exists(run):
     for script, rest in commands:
         for option in re.findall(r"--[a-z][a-z-]*", rest):
             assert option in known[f"{script}.py"], f"{script}.py {option}"
+
+
+def test_every_name_that_an_equation_points_to_exists():
+    rows = re.findall(r"`(\w+)\.py`: ((?:`\w+`(?:, )?)+)", README)
+    assert len(rows) >= 10
+    for file, names in rows:
+        tree = ast.parse((ROOT / f"{file}.py").read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in tree.body}
+        defined |= {target.id for node in tree.body if isinstance(node, ast.Assign)
+                    for target in node.targets if isinstance(target, ast.Name)}
+        for name in re.findall(r"`(\w+)`", names):
+            assert name in defined, f"{file}.py has no {name}"
