@@ -60,6 +60,8 @@ def pictures():
                                   color=color, alpha=0.15, lw=0)
     for axis, words in zip(axes, ("ROUGE-1", "off-target, %")):
         axis.set(xscale="log", xlabel="learning rate", ylabel=words)
+        axis.set_xticks([rate for rate, _ in grid["qk"]], [f"{rate:g}" for rate, _ in grid["qk"]])
+        axis.minorticks_off()
     axes[0].legend(frameon=False)
     save(figure, "rates", "Full and qk finetuning on English over the learning rate: ROUGE-1 and off-target share")
 
