@@ -10,6 +10,7 @@ from options import language_pairs
 from qk_finetune import new_language, random_cross_attention
 from readers import open_data
 from tokenizer import Tokenizer, train_sentencepiece
+from trim import texts_of, trim
 
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
               "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512,
@@ -22,6 +23,13 @@ def initial_model(args, world):
     """(model, tokenizer): of --init, with a new language's embeddings if asked, or small and random for pretraining."""
     if args.init:
         model, tokenizer = MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
+        if args.trim_vocab and not args.resume:
+            if world > 1:
+                raise UserError("--trim-vocab works in one process: run `python trim.py` first and give its folder to "
+                                "--init")
+            texts = texts_of(args.data, args.stage, language_pairs(args), tokenizer.languages, args.seed)
+            model, tokenizer, old = trim(model, tokenizer, texts, args.out)
+            print(f"vocabulary trimmed to {len(old):,} tokens", flush=True)
         if (args.new_source or args.new_target) and not args.resume:
             model, tokenizer = renewed(args, model, tokenizer, world)
         elif args.recipe == "emb+randxattn" and not args.resume:

@@ -91,6 +91,8 @@ def parse_args(doc, argv=None):
         "this language, learned from the data (recipes src, src+xattn ...)")
     add("--new-target", metavar="LANG", help="the same for the decoder (recipes tgt, tgt+xattn ...)")
     add("--new-pieces", type=number(int, 100), default=2000, help="size of a new vocabulary (default 2000)")
+    add("--trim-vocab", action="store_true", help="start from --init with only the pieces that the data need "
+        "(trim.py): less memory, the same numbers")
     add("--align-layer", type=number(int, 0), default=0, metavar="N",
         help="after each update, one that pulls translations "
         "together in the states of encoder layer N, from 1; 0: none (default)")

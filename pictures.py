@@ -5,7 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from model import UserError
-from scores import PROBED, RESULTS, WITHIN, ZERO_SHOT, english_only, interval, probe_of, rates, results, values
+from scores import (
+    PROBED,
+    RESULTS,
+    WITHIN,
+    ZERO_SHOT,
+    english_only,
+    interval,
+    probe_of,
+    rates,
+    results,
+    retrieval_of,
+    values,
+)
 
 PICTURES = Path("pictures")
 
@@ -93,4 +105,19 @@ def pictures():
             axis.set(xlabel=f"{side} layer", title=f"source language read from the {side}")
         axes[0].set_yticks(range(len(probed)), [row.label.replace("`", "") for row in probed])
         save(figure, "probing", "Accuracy of a fresh classifier of the source language, by layer")
+    aligned = [(label, name) for label, name in (("untuned base", "base"), ("full", "joint-full"),
+               ("full, aligned in layer 2", "joint-align"), ("LoRA, aligned in layer 2", "lora-joint"))
+               if retrieval_of(name)]
+    if aligned:
+        figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+        for axis, unseen in zip(axes, (False, True)):
+            for label, name in aligned:
+                layers = [[np.mean([v for p, v in row.items() if ("tr_" in p or "gu_" in p) == unseen]) for row in seed]
+                          for seed in retrieval_of(name)]
+                axis.plot(100 * np.mean(layers, 0), "o-", label=label)
+            axis.set(xlabel="encoder layer (0: embedding)", title="pairs with tr or gu (no alignment data)" if unseen
+                     else "pairs of en, es, ru")
+        axes[0].set_ylabel("translations retrieved, %")
+        axes[1].legend(frameon=False)
+        save(figure, "retrieval", "Translation retrieval by encoder layer, before and after alignment")
     return shown

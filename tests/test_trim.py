@@ -59,6 +59,20 @@ def test_all_pieces_kept_is_the_file_as_it_was():
     assert keep_pieces(data, set(range(100_000))) == data
 
 
+def test_training_can_start_trimmed_and_goes_on_trimmed(run, small, tmp_path):
+    out = tmp_path / "run"
+    for line in ("train", "valid", "test"):
+        for lang, text in zip(("en_XX", "ru_RU"), TEXTS):
+            (tmp_path / f"{line}.{lang}").write_text(f"{text}\n" * 4, encoding="utf-8")
+    options = ("--stage", "translate", "--data", f"parallel:{tmp_path}", "--pairs", "en_XX-ru_RU", "--preset", "tiny",
+               "--init", small, "--steps", 4, "--eval-every", 2, "--no-eval", "--device", "cpu")
+    done = run("train.py", *options, "--trim-vocab", "--out", out, "--stop-at", 2)
+    assert done.returncode == 0 and "vocabulary trimmed" in done.stdout, done.stderr
+    assert run("train.py", "--resume", out).returncode == 0
+    size = MBart.from_pretrained(out).config.vocab_size
+    assert size == Tokenizer.from_pretrained(out).vocab_size < MBart.from_pretrained(small).config.vocab_size / 2
+
+
 def test_the_command_trims_the_base_and_refuses_to_overwrite(run, tmp_path):
     out = tmp_path / "out"
     done = run("trim.py", "base", out, "--langs", "en_XX", "tr_TR")
