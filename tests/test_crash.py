@@ -1,5 +1,6 @@
 """Rough weather: a run killed at any moment, a full disk, flipped bits, a loss that is no number, two runs at once."""
 import json
+import os
 import random
 import resource
 import subprocess
@@ -38,7 +39,7 @@ while True:
         train.main()
         os._exit(0)
     if kills < 35:
-        time.sleep(rng.uniform(0.05, 0.6))
+        time.sleep(rng.uniform(0.05, 0.45))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
@@ -50,10 +51,11 @@ while True:
 
 
 def test_a_run_killed_at_over_30_random_moments_ends_as_if_it_never_was(run, small, tmp_path):
-    options = [*OPTIONS, "--init", str(small), "--steps", "500", "--eval-every", "5"]
-    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+    options = [*OPTIONS, "--init", str(small), "--steps", "900", "--eval-every", "10"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # sums over two threads differ from sums over one in the last digit
+    assert run("train.py", *options, "--out", tmp_path / "whole", env=env).returncode == 0
     code = KILLER.format(root=str(ROOT), options=options, out=str(tmp_path / "cut"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
     kills, status = map(int, done.stdout.split())
     assert status == 0 and kills >= 30, done.stdout + done.stderr
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
