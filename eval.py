@@ -36,8 +36,8 @@ SHORT = {"translate": {"no_repeat_ngram": 0}, "summarize": {"no_repeat_ngram": 3
 
 def after_training(out, args, pairs):
     """The table and samples at the end of a training run, and what to run next."""
-    if args.stage == "pretrain":
-        print(f"next: python train.py --stage translate --init {out}")
+    if args.stage not in SHORT:  # pretrain, align: no task to score yet
+        print(f"next: python train.py --stage {'translate' if args.stage == 'pretrain' else 'summarize'} --init {out}")
         return
     model, tokenizer = MBart.from_pretrained(out), Tokenizer.from_pretrained(out)
     model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -74,7 +74,7 @@ def find_model(folder):
     """The model to evaluate and its stage: --model, else the latest run in runs/."""
     if not folder:
         runs = [path for path in Path("runs").glob("*/args.json")
-                if read_json(path).get("stage") != "pretrain" and (path.parent / "config.json").exists()]
+                if read_json(path).get("stage") in SHORT and (path.parent / "config.json").exists()]
         if not runs:
             raise UserError("there is no run in runs/ yet; run `python train.py --stage translate` first (some minutes "
                             "on two CPU cores), or name a model with --model FOLDER")
@@ -148,7 +148,7 @@ def trained_pairs(trained):
 
 def run(args):
     folder, trained = find_model(args.model)
-    stage = args.stage or (trained.get("stage") if trained.get("stage") != "pretrain" else None) or "translate"
+    stage = args.stage or (trained.get("stage") if trained.get("stage") in SHORT else "translate")
     data_spec = args.data or trained.get("data", "builtin")
     tagged = not trained.get("tagless")  # as it was trained
     model, tokenizer = MBart.from_pretrained(folder), Tokenizer.from_pretrained(folder)
@@ -177,7 +177,7 @@ def run(args):
         if args.json:
             write_json(args.json, {"model": str(folder), "languages": langs, "probe": report})
         return
-    if trained.get("stage") in (None, "pretrain") and not args.stage:
+    if trained.get("stage") not in SHORT and not args.stage:
         print(f"note: nothing says that {folder} was finetuned; a model that was only pretrained copies its input")
     ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram
     options = {"beam": args.beam, "max_new_tokens": args.max_new_tokens, "min_new_tokens": args.min_new_tokens,

@@ -91,3 +91,12 @@ def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):
     assert not torch.equal(whole["model.encoder.layers.0.fc1.weight"], plain["model.encoder.layers.0.fc1.weight"])
     done = run("train.py", *options, "--out", tmp_path / "x", "--align-layer", 9)
     assert done.returncode == 2 and "layers 1 to 2" in done.stderr
+
+
+def test_a_run_of_alignment_alone_ends_with_what_to_run_next_and_can_be_evaluated(run, small, tmp_path):
+    done = run("train.py", "--stage", "align", "--align-layer", 1, "--langs", "en_XX", "es_XX", "--init", small,
+               "--steps", 2, "--valid-examples", 2, "--tokens", 300, "--device", "cpu", "--out", tmp_path / "run")
+    assert done.returncode == 0 and "next: python train.py --stage summarize --init" in done.stdout, done.stderr
+    done = run("eval.py", "--model", tmp_path / "run", "--lang", "es_XX", "--source-lang", "en_XX", "--examples", 2,
+               "--max-new-tokens", 3)
+    assert done.returncode == 0 and "en_XX -> es_XX" in done.stdout, done.stderr
