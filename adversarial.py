@@ -57,6 +57,12 @@ def balanced_loss(logits, true=None):
 FOOLING = {"standard": standard_loss, "balanced": balanced_loss}
 
 
+def source_classes(batch, keep, languages):
+    """The source language, as its place in `languages`, of every token that keep (B, T) keeps: (N,)."""
+    langs = torch.tensor([languages.index(lang) for lang in batch.source_langs], device=keep.device)
+    return langs[:, None].expand(keep.shape)[keep]
+
+
 class Adversary:
     """The classifier with its optimizer, for the training loop: update() before each task update, loss() in it."""
 
@@ -71,16 +77,12 @@ class Adversary:
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
         self.right = self.seen = 0
 
-    def tokens(self, states, batch, pad):
-        """The states of all source tokens but padding (N, D), and each one's language as a class (N,)."""
-        real = batch.source != pad  # (B, S)
-        langs = torch.tensor([self.languages.index(lang) for lang in batch.source_langs], device=states.device)
-        return states[real], langs[:, None].expand(real.shape)[real]
-
     def update(self, model, batches, world=1):
         """`updates` steps of the classifier on the states of these batches, by -log p_true a token."""
         with torch.no_grad():
-            pairs = [self.tokens(model.encode(batch.source), batch, model.config.pad_token_id) for batch in batches]
+            pairs = [(model.token_states(batch.source),
+                      source_classes(batch, batch.source != model.config.pad_token_id, self.languages))
+                     for batch in batches]
         total = torch.tensor(sum(len(true) for _, true in pairs), device=pairs[0][1].device)
         if world > 1:
             dist.all_reduce(total)
@@ -98,9 +100,9 @@ class Adversary:
             self.optimizer.zero_grad(set_to_none=True)
         self.classifier.requires_grad_(False)
 
-    def loss(self, states, batch, pad):
-        """The fooling loss, summed over the batch's source tokens; its gradient reaches the states alone."""
-        states, true = self.tokens(states, batch, pad)
+    def loss(self, states, true):
+        """The fooling loss, summed over tokens: states (N, D), their languages as classes (N,). Its gradient reaches
+        the states alone."""
         return FOOLING[self.kind](self.classifier(states.float()), true).sum()
 
     def accuracy(self):
@@ -136,14 +138,12 @@ def token_states(model, tokenizer, batches, languages, side):
     ([(N, D)] * (L + 1), (N,))."""
     layers, classes = None, []
     for batch in batches:
-        device = next(model.parameters()).device
-        moved = batch.to(device)
+        moved = batch.to(next(model.parameters()).device)
         ids, vocabulary = (moved.source, tokenizer.source) if side == "encoder" else (moved.decoder_input, tokenizer)
         keep = words_only(ids, vocabulary)
         states = [x[keep].cpu() for x in layer_states(model, moved, side)]
         layers = [[x] for x in states] if layers is None else [rows + [x] for rows, x in zip(layers, states)]
-        langs = torch.tensor([languages.index(lang) for lang in batch.source_langs], device=device)
-        classes.append(langs[:, None].expand(keep.shape)[keep].cpu())
+        classes.append(source_classes(batch, keep, languages).cpu())
     return [torch.cat(rows) for rows in layers], torch.cat(classes)
 
 

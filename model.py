@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpoint import Config, UserError, read_tensors, write_tensors, write_text
-from loss import ChunkedCrossEntropy
+from loss import ChunkedCrossEntropy, Lookup, Memory
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
@@ -42,14 +42,22 @@ class Attention(nn.Module):
         return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, d)
 
     def attend(self, q, k, v, mask=None, causal=False):
+        """q (B, H, T, d), k and v (B, H, S, d) -> (B, T, D); mask (B, 1, 1, S) is true where to look."""
         dropout = self.config.attention_dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)  # (B, H, T, d)
-        return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, T, D)
+        return out.transpose(1, 2).flatten(2)  # (B, T, D)
 
     def forward(self, x, y, mask=None, causal=False):
-        """Queries from x (B, T, D), keys and values from y (B, S, D); mask (B, 1, 1, S) is true where to look."""
-        return self.attend(self.split(self.q_proj(x)), self.split(self.k_proj(y)), self.split(self.v_proj(y)),
-                           mask, causal)
+        """Queries from x (B, T, D), keys and values from y (B, S, D); mask as above, or the lengths of packed
+        sequences (see pack): two lists, of x and of y. Then every sequence attends to its own keys in a call of its
+        own, which on a CPU is faster than one call with padding."""
+        q, k, v = self.q_proj(x), self.k_proj(y), self.v_proj(y)
+        if isinstance(mask, tuple):
+            parts = zip(q.split(mask[0], 1), k.split(mask[1], 1), v.split(mask[1], 1))
+            out = torch.cat([self.attend(*map(self.split, part), causal=causal) for part in parts], 1)
+        else:
+            out = self.attend(self.split(q), self.split(k), self.split(v), mask, causal)
+        return self.out_proj(out)
 
 
 class Layer(nn.Module):
@@ -76,12 +84,12 @@ class Layer(nn.Module):
         hidden = getattr(F, self.config.activation_function)(self.fc1(self.final_layer_norm(x)))  # (B, T, F)
         return x + self.drop(self.fc2(F.dropout(hidden, self.config.activation_dropout, self.training)))
 
-    def forward(self, x, source_mask, states=None):
+    def forward(self, x, mask, states=None, cross_mask=None):
         normed = self.self_attn_layer_norm(x)
-        attended = self.drop(self.self_attn(normed, normed, None if self.decoder else source_mask, self.decoder))
+        attended = self.drop(self.self_attn(normed, normed, mask, causal=self.decoder))
         x = x + attended if self.residual else attended  # without: position-bound identity cannot flow straight on
         if self.decoder:
-            x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, source_mask))
+            x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
         return self.ffn(x)
 
     def step(self, x, cache, position, source_mask):
@@ -92,12 +100,13 @@ class Layer(nn.Module):
         cache["k"][:, :, position] = self.self_attn.split(self.self_attn.k_proj(normed))[:, :, 0]
         cache["v"][:, :, position] = self.self_attn.split(self.self_attn.v_proj(normed))[:, :, 0]
         k, v = (cache[name][:, :, :position + 1] for name in "kv")  # (B*K, H, t, d)
-        x = x + self.self_attn.attend(self.self_attn.split(self.self_attn.q_proj(normed)), k, v)
+        out = self.self_attn.attend(self.self_attn.split(self.self_attn.q_proj(normed)), k, v)
+        x = x + self.self_attn.out_proj(out)
         sentences = cache["cross_k"].size(0)
         queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x)).view(sentences, -1, x.size(2))  # (B, K, D)
         out = self.encoder_attn.attend(self.encoder_attn.split(queries), cache["cross_k"], cache["cross_v"],
                                        source_mask)
-        return self.ffn(x + out.view(x.shape))
+        return self.ffn(x + self.encoder_attn.out_proj(out).view(x.shape))
 
 
 class Stack(nn.Module):
@@ -115,16 +124,17 @@ class Stack(nn.Module):
             for i in range(config.decoder_layers if decoder else config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
-    def embed(self, ids, table, start=0):
+    def embed(self, ids, table, positions):
+        """ids (B, T), positions (T,) from 0 -> (B, T, D)."""
         scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
-        x = F.embedding(ids, table) * scale + self.embed_positions.weight[start + 2:start + 2 + ids.size(1)]
-        return F.dropout(self.layernorm_embedding(x), self.config.dropout, self.training)  # (B, T, D)
+        x = Lookup.apply(ids, table) * scale + self.embed_positions(positions + 2)
+        return F.dropout(self.layernorm_embedding(x), self.config.dropout, self.training)
 
-    def forward(self, ids, table, source_mask, states=None, upto=None, all_states=False):
-        x = self.embed(ids, table)
+    def forward(self, x, mask, states=None, cross_mask=None, upto=None, all_states=False):
+        """Embedded x (B, T, D) through the layers; masks as Attention has them."""
         kept = [x]
         for layer in self.layers[:upto]:
-            x = layer(x, source_mask, states)
+            x = layer(x, mask, states, cross_mask)
             kept.append(x)
         if all_states:
             return [*kept[:-1], self.layer_norm(x)]
@@ -137,7 +147,7 @@ class MBart(nn.Module):
     def __init__(self, config):
         super().__init__()
         config.check()
-        self.config = config
+        self.config, self.compiled, self.memory = config, False, Memory()
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.model.encoder = Stack(config)
@@ -175,6 +185,18 @@ class MBart(nn.Module):
 
     # --- training
 
+    def zero_grad(self, set_to_none=True):
+        """Drops the gradients, but keeps the memory of the table's for the next update."""
+        if set_to_none and self.model.shared.weight.grad is not None:
+            self.memory["gradient"] = self.model.shared.weight.grad
+        super().zero_grad(set_to_none)
+
+    def compile_layers(self):
+        """torch.compile for both stacks: pays on a GPU."""
+        self.compiled = True
+        self.model.encoder.compile(dynamic=True)
+        self.model.decoder.compile(dynamic=True)
+
     def source_table(self):
         """The encoder's token embeddings: its own if untied, else the shared ones."""
         return getattr(self.model.encoder, "embed_tokens", self.model.shared).weight
@@ -193,13 +215,16 @@ class MBart(nn.Module):
         upto=N stops after layer N and returns its output as it is: no later layer runs.
         all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and the normed last."""
         self.check_length(source, "source")
-        return self.model.encoder(source, self.source_table(), self.mask(source), None, upto, all_states)
+        x = self.model.encoder.embed(source, self.source_table(), torch.arange(source.size(1), device=source.device))
+        return self.model.encoder(x, self.mask(source), upto=upto, all_states=all_states)
 
     def decode(self, decoder_input, states, source, all_states=False):
         """decoder_input (B, T), encoder states (B, S, D), source (B, S; for its padding) -> (B, T, D), or the list of
         every layer's as in encode()."""
         self.check_length(decoder_input, "decoder input")
-        return self.model.decoder(decoder_input, self.model.shared.weight, self.mask(source), states, None, all_states)
+        positions = torch.arange(decoder_input.size(1), device=source.device)
+        x = self.model.decoder.embed(decoder_input, self.model.shared.weight, positions)
+        return self.model.decoder(x, None, states, self.mask(source), all_states=all_states)
 
     def project(self, hidden):
         """(..., D) -> logits (..., V)."""
@@ -211,20 +236,46 @@ class MBart(nn.Module):
             return self.loss(source, decoder_input, labels, **options)
         return self.project(self.decode(decoder_input, self.encode(source), source))
 
-    def loss(self, source, decoder_input, labels, label_smoothing=0.0, reduction="mean", states=None):
-        """Cross-entropy over the labels that are not padding: their "mean" or "sum".
+    def packs(self, ids):
+        """On a CPU training never computes padding: the sequences of a batch stand end to end in ONE row. On a GPU, and
+        compiled, which both want the same shapes again and again, it is computed and dropped."""
+        return ids.device.type == "cpu" and not self.compiled
+
+    def pack(self, stack, ids, real, table):
+        """The real ones of ids (B, T) -> embedded (1, N, D), and the lengths of the B sequences."""
+        return stack.embed(ids[real][None], table, real.nonzero()[:, 1]), real.sum(1).tolist()
+
+    def token_states(self, source):
+        """source (B, S) -> the encoder's states (N, D) of its N tokens that are not padding, row after row."""
+        real = source != self.config.pad_token_id
+        if not self.packs(source):
+            return self.encode(source)[real]
+        self.check_length(source, "source")
+        x, lengths = self.pack(self.model.encoder, source, real, self.source_table())
+        return self.model.encoder(x, (lengths, lengths))[0]
+
+    def loss(self, source, decoder_input, labels, label_smoothing=0.0, reduction="mean", with_states=False):
+        """Cross-entropy over the labels that are not padding: their "mean", "sum", or the sum divided by a number.
 
         Only these positions are projected, a chunk at a time: the logits of all of them are never stored together.
-        states: encoder states, if they are there already. ValueError if padding is not on the right."""
-        pad = self.config.pad_token_id
-        real = labels != pad
-        if not torch.compiler.is_compiling() and bool((real[:, 1:] & ~real[:, :-1]).any()):
+        with_states: returns (loss, token_states(source)). ValueError if padding is not on the right."""
+        real, shared = labels != self.config.pad_token_id, self.model.shared.weight
+        if bool((real[:, 1:] & ~real[:, :-1]).any()):
             raise ValueError("labels must be padded on the right: a label stands behind padding")
-        states = self.encode(source) if states is None else states
-        hidden = self.decode(decoder_input, states, source)[real]  # (N, D)
-        total = ChunkedCrossEntropy.apply(hidden, self.model.shared.weight, self.final_logits_bias[0], labels[real],
-                                          label_smoothing)
-        return total / real.sum() if reduction == "mean" else total
+        if self.packs(source):
+            self.check_length(decoder_input, "decoder input")
+            states = self.token_states(source)  # (M, D)
+            sources = (source != self.config.pad_token_id).sum(1).tolist()
+            x, lengths = self.pack(self.model.decoder, decoder_input, real, shared)
+            hidden = self.model.decoder(x, (lengths, lengths), states[None], (lengths, sources))[0]  # (N, D)
+        else:
+            padded = self.encode(source)
+            states = padded[source != self.config.pad_token_id]
+            hidden = self.decode(decoder_input, padded, source)[real]
+        scale = 1 / {"mean": len(hidden), "sum": 1}.get(reduction, reduction)
+        total = ChunkedCrossEntropy.apply(hidden, shared, self.final_logits_bias[0], labels[real], label_smoothing,
+                                          scale, self.memory)
+        return (total, states) if with_states else total
 
     # --- decoding one position at a time
 
@@ -242,7 +293,7 @@ class MBart(nn.Module):
 
     def step(self, tokens, cache, position):
         """tokens (B*K,) at `position` -> logits (B*K, V) of the next; fills the cache at that position."""
-        x = self.model.decoder.embed(tokens[:, None], self.model.shared.weight, position)
+        x = self.model.decoder.embed(tokens[:, None], self.model.shared.weight, torch.tensor([position]).to(tokens))
         for layer, tensors in zip(self.model.decoder.layers, cache["layers"]):
             x = layer.step(x, tensors, position, cache["mask"])
         return self.project(self.model.decoder.layer_norm(x)[:, 0])

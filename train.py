@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from adversarial import Adversary
+from adversarial import Adversary, source_classes
 from align import alignment_loss
 from checkpoint import Log, only_run_in, read_state, write_state
 from data import Batches, Examples, held_out, open_data
@@ -54,26 +54,27 @@ def learning_rate(step, args):
 
 
 class Objective(torch.nn.Module):
-    """What a batch costs, summed over its tokens; one module, so that DDP sees all of an update."""
+    """What a batch costs; one module, so that DDP sees all of an update."""
 
     def __init__(self, model, adversary, label_smoothing, align=None):
         """align: (layer, tokenizer) where the batches are translation pairs (stage align)."""
         super().__init__()
         self.align = align
-        self.model, self.options = model, {"label_smoothing": label_smoothing, "reduction": "sum"}
+        self.model, self.label_smoothing = model, label_smoothing
         self.adversary = adversary  # no module: its classifier has an update of its own
 
-    def forward(self, batch):
-        """Batch -> (task loss plus fooling loss, task loss)."""
+    def forward(self, batch, count=1):
+        """Batch -> (task loss plus fooling loss, task loss), sums over tokens divided by `count`."""
         if self.align:
             tokens = (batch.labels != self.model.config.pad_token_id).sum()
-            loss = alignment_loss(self.model, batch, *self.align) * tokens
+            loss = alignment_loss(self.model, batch, *self.align) * (tokens / count)
             return loss, loss.detach()
-        states = self.model.encode(batch.source)  # (B, S, D)
-        task = self.model.loss(batch.source, batch.decoder_input, batch.labels, states=states, **self.options)
+        task, states = self.model.loss(batch.source, batch.decoder_input, batch.labels, self.label_smoothing, count,
+                                       with_states=True)
         if self.adversary is None:
             return task, task.detach()
-        return task + self.adversary.loss(states, batch, self.model.config.pad_token_id), task.detach()
+        true = source_classes(batch, batch.source != self.model.config.pad_token_id, self.adversary.languages)
+        return task + self.adversary.loss(states, true) / count, task.detach()
 
 
 @torch.no_grad()
@@ -163,8 +164,7 @@ def train(args):
     if args.align_layer and args.stage != "align":
         aligned = alignment_batches(args, tokenizer, max_length)
     if args.compile:
-        model.model.encoder.compile(dynamic=True)
-        model.model.decoder.compile(dynamic=True)
+        model.compile_layers()
     objective = Objective(model, adversary, args.label_smoothing,
                           (args.align_layer, tokenizer) if args.stage == "align" else None)
     held_objective = Objective(model, None, 0.0, objective.align)
@@ -213,7 +213,7 @@ def train(args):
         scaler.step(optimizer)
         scaler.update()
         progress["overflows"] += scaler.get_scale() < scale  # fp16: this update was skipped
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad()
 
     tokens, clock = 0, time.perf_counter()
     while progress["step"] < args.steps and not (args.patience and progress["bad"] >= args.patience):
@@ -232,12 +232,12 @@ def train(args):
         for i, batch in enumerate(own):
             torch.manual_seed(seed_of(args.seed, batch.number))  # dropout depends on the batch alone
             with autocast(), nullcontext() if i == len(own) - 1 or world == 1 else objective.no_sync():
-                loss, task = objective(batch)
-                scaler.scale(loss * (world / labels)).backward()  # DDP averages over processes: undo it
+                loss, task = objective(batch, labels / world)  # DDP averages over processes: undo it
+                scaler.scale(loss).backward()
             total += task
         if world > 1:
             dist.all_reduce(total)
-        value = total.item() / labels
+        value = total.item() / world
         if not math.isfinite(value):
             bar.close()
             if main_process:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from adversarial import Adversary, Classifier, balanced_loss, standard_loss
+from adversarial import Adversary, Classifier, balanced_loss, source_classes, standard_loss
 from data import Batches, Examples
 from model import MBart, UserError
 from readers import Builtin
@@ -106,7 +106,7 @@ def test_the_classifier_learns_the_language_and_the_fooling_loss_takes_it_away(s
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(30):
         for batch in batches:
-            loss = adversary.loss(model.encode(batch.source), batch, model.config.pad_token_id)
+            loss = adversary.loss(model.token_states(batch.source), source_classes(batch, batch.source != 1, LANGS))
             (loss / 1000).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -116,10 +116,11 @@ def test_the_classifier_learns_the_language_and_the_fooling_loss_takes_it_away(s
 
 def test_padding_is_not_classified(setting):
     model, batches = setting
-    adversary = Adversary("balanced", model.config.d_model, LANGS, 1e-2, 1, "cpu")
     batch = max(batches, key=lambda b: (b.source == 1).sum())
-    states, langs = adversary.tokens(model.encode(batch.source), batch, 1)
+    states, langs = model.token_states(batch.source), source_classes(batch, batch.source != 1, LANGS)
     assert len(states) == len(langs) == (batch.source != 1).sum() < batch.source.numel()
+    assert torch.equal(langs, torch.tensor([LANGS.index(lang) for lang, row in zip(batch.source_langs, batch.source)
+                                            for _ in range(int((row != 1).sum()))]))
 
 
 def test_one_language_cannot_be_told_apart():
