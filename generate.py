@@ -50,13 +50,15 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
 
     for t in range(tokens.size(2), length):  # t tokens stand, one is added
         logits = model.step(tokens[:, :, -1].flatten(), cache, t - 1).float()  # (N*K, V)
-        words = logits.log_softmax(-1).view(len(rows), beam, -1)  # (N, K, V)
+        log_sum = log_sum_exp(logits, cache)
         if no_repeat_ngram:
-            ban_repeats(words, tokens, no_repeat_ngram)
+            ban_repeats(logits.view(len(rows), beam, -1), tokens, no_repeat_ngram)
         if t - 1 < min_new_tokens:
-            words[..., config.eos_token_id] = -torch.inf
-        best, index = (words + scores[..., None]).flatten(1).topk(2 * beam)  # (N, 2K)
-        parents, new = index // words.size(2), index % words.size(2)
+            logits[:, config.eos_token_id] = -torch.inf
+        words, index = top_words(logits, 2 * beam)  # the 2K best of each beam: (N*K, 2K)
+        words = (words - log_sum).view(len(rows), beam, -1) + scores[..., None]
+        best, place = words.flatten(1).topk(2 * beam)  # and of each sentence: (N, 2K)
+        parents, new = place // (2 * beam), index.view(len(rows), -1).gather(1, place)
         grown = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, t)), new[..., None]], 2)  # (N, 2K, t+1)
         ends = (new == config.eos_token_id) if t + 1 < length else torch.ones_like(new, dtype=torch.bool)
 
@@ -81,10 +83,11 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
         if done.all():
             break
         going = (~done).nonzero()[:, 0]
-        parents = parents + torch.arange(len(rows), device=device)[:, None] * beam  # -> rows of the cache
-        reorder(cache, parents[going].flatten(), going if done.any() else None, t)
-        rows, tokens, scores = rows[going], tokens[going], scores[going]
-        finished, finished_scores = finished[going], finished_scores[going]
+        cache["look"][:, :, :t] = cache["look"][:, :, :t].gather(1, parents[..., None, None].expand(-1, -1, t, beam))
+        if len(going) < len(rows):
+            keep(cache, going)
+            rows, tokens, scores = rows[going], tokens[going], scores[going]
+            finished, finished_scores = finished[going], finished_scores[going]
     model.train(was_training)
     return outputs
 
@@ -101,19 +104,36 @@ def ban_repeats(words, tokens, n):
     words.masked_fill_(extra.scatter_(2, banned, True)[..., :-1], -torch.inf)
 
 
-def reorder(cache, parents, going, t):
-    """Makes the cache's rows those of the beams that go on: parents, one row for each; going: the sentences that stay
-    (None: all), whose cross-attention tensors are kept as they are."""
+def log_sum_exp(logits, cache):
+    """log sum_v exp(logits[r, v]), (R, 1), from one pass of softmax: twice as fast as torch.logsumexp."""
+    if "softmax" not in cache or len(cache["softmax"]) < len(logits):
+        cache["softmax"] = torch.empty_like(logits)
+    p = torch.softmax(logits, 1, out=cache["softmax"][:len(logits)])
+    return logits.amax(1, keepdim=True) - p.amax(1, keepdim=True).log()
+
+
+def top_words(logits, k, block=256):
+    """The k largest of each row of logits (R, V) and their places, both (R, k): first the k blocks with the largest
+    maxima, which hold them all, then the k words in these. Sorting all V words for k takes several times as long."""
+    cut = logits.size(1) // block * block
+    blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
+    if blocks.size(1) <= k:
+        return logits.topk(k)
+    chosen = blocks.amax(2).topk(k).indices  # (R, k)
+    places = chosen[..., None] * block + torch.arange(block, device=logits.device)  # (R, k, block)
+    rest = torch.arange(cut, logits.size(1), device=logits.device).expand(len(logits), -1)
+    places = torch.cat([places.flatten(1), rest], 1)
+    values, found = logits.gather(1, places).topk(k)
+    return values, places.gather(1, found)
+
+
+def keep(cache, going):
+    """Leaves only the sentences `going` in the cache: the others are finished."""
+    for name in ("look", "mask"):
+        cache[name] = cache[name][going]
     for tensors in cache["layers"]:
-        for name in ("k", "v"):
-            if going is None:
-                tensors[name][:, :, :t] = tensors[name][parents, :, :t]
-            else:
-                tensors[name] = tensors[name][parents]
-        if going is not None:
-            tensors["cross_k"], tensors["cross_v"] = tensors["cross_k"][going], tensors["cross_v"][going]
-    if going is not None:
-        cache["mask"] = cache["mask"][going]
+        for name in tensors:
+            tensors[name] = tensors[name][going]
 
 
 def strip(ids, start, config):

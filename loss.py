@@ -20,6 +20,9 @@ class Memory(dict):
             kept = like.new_empty(numel)
         return kept.flatten()[:numel].view(shape)
 
+    def __deepcopy__(self, memo):  # a copy of the model starts with none
+        return Memory()
+
 
 class Lookup(torch.autograd.Function):
     """E[ids], whose gradient is added to E.grad in place: only the rows used, no other table of zeros."""

@@ -24,6 +24,7 @@ from torch import nn
 
 from checkpoint import Config, UserError, read_tensors, write_tensors, write_text
 from loss import ChunkedCrossEntropy, Lookup, Memory
+from packed import PackedWeights
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
@@ -92,21 +93,24 @@ class Layer(nn.Module):
             x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
         return self.ffn(x)
 
-    def step(self, x, cache, position, source_mask):
-        """One new target position: x (B*K, 1, D), K beams for each of B sentences; cache: this layer's tensors.
+    def step(self, x, cache, position, look, source_mask, packed):
+        """One new target position: x (N*K, D), K beams for each of N sentences; cache: this layer's tensors.
 
-        The beams of a sentence are K queries over the same keys, so cross-attention's are stored once a sentence."""
+        The beams of a sentence are K queries over the same keys: cross-attention's are stored once a sentence, and
+        self-attention's stay in the slot (position, beam) where they were computed, whichever beam grows out of them:
+        look (N, 1, K, t*K) is 0 at a beam's own ancestors and -inf elsewhere."""
+        n, heads, _, k, d = cache["k"].shape
+        attention, cross = self.self_attn, self.encoder_attn
         normed = self.self_attn_layer_norm(x)
-        cache["k"][:, :, position] = self.self_attn.split(self.self_attn.k_proj(normed))[:, :, 0]
-        cache["v"][:, :, position] = self.self_attn.split(self.self_attn.v_proj(normed))[:, :, 0]
-        k, v = (cache[name][:, :, :position + 1] for name in "kv")  # (B*K, H, t, d)
-        out = self.self_attn.attend(self.self_attn.split(self.self_attn.q_proj(normed)), k, v)
-        x = x + self.self_attn.out_proj(out)
-        sentences = cache["cross_k"].size(0)
-        queries = self.encoder_attn.q_proj(self.encoder_attn_layer_norm(x)).view(sentences, -1, x.size(2))  # (B, K, D)
-        out = self.encoder_attn.attend(self.encoder_attn.split(queries), cache["cross_k"], cache["cross_v"],
-                                       source_mask)
-        return self.ffn(x + self.encoder_attn.out_proj(out).view(x.shape))
+        qkv = packed(normed, attention.q_proj, attention.k_proj, attention.v_proj).view(n, k, 3, heads, d)
+        q, cache["k"][:, :, position], cache["v"][:, :, position] = qkv.permute(2, 0, 3, 1, 4)  # (N, H, K, d) each
+        keys, values = (cache[name][:, :, :position + 1].flatten(2, 3) for name in "kv")  # (N, H, t*K, d)
+        x = x + packed(attention.attend(q, keys, values, look).view(x.shape), attention.out_proj)
+        q = packed(self.encoder_attn_layer_norm(x), cross.q_proj).view(n, k, heads, d).transpose(1, 2)
+        out = cross.attend(q, cache["cross_k"], cache["cross_v"], source_mask)
+        x = x + packed(out.view(x.shape), cross.out_proj)
+        hidden = getattr(F, self.config.activation_function)(packed(self.final_layer_norm(x), self.fc1))
+        return x + packed(hidden, self.fc2)
 
 
 class Stack(nn.Module):
@@ -147,7 +151,8 @@ class MBart(nn.Module):
     def __init__(self, config):
         super().__init__()
         config.check()
-        self.config, self.compiled, self.memory = config, False, Memory()
+        self.config, self.compiled = config, False
+        self.memory, self.packed = Memory(), PackedWeights()
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.model.encoder = Stack(config)
@@ -280,23 +285,32 @@ class MBart(nn.Module):
     # --- decoding one position at a time
 
     def start(self, source, beams, length):
-        """Encodes source (B, S) and returns an empty cache for `length` target positions of `beams` beams each."""
-        states, mask = self.encode(source), self.mask(source)
-        cache = {"mask": mask, "layers": []}
+        """Encodes source (N, S) and returns an empty cache for `length` target positions of `beams` beams each."""
+        states, real = self.token_states(source), source != self.config.pad_token_id
+        mask = torch.zeros_like(real, dtype=states.dtype).masked_fill(~real, -torch.inf)[:, None, None]
+        cache = {"mask": mask, "layers": [],
+                 "look": states.new_full((source.size(0), beams, length, beams), -torch.inf)}  # (N, K, L, K)
         for layer in self.model.decoder.layers:
             cross, heads = layer.encoder_attn, layer.self_attn.heads
-            shape = (source.size(0) * beams, heads, length, self.config.d_model // heads)
+            k, v = (states.new_zeros(*source.shape, states.size(1)) for _ in range(2))  # (N, S, D)
+            k[real], v[real] = cross.k_proj(states), cross.v_proj(states)
+            shape = (source.size(0), heads, length, beams, self.config.d_model // heads)  # (N, H, L, K, d)
             cache["layers"].append({
-                "k": states.new_zeros(shape), "v": states.new_zeros(shape),
-                "cross_k": cross.split(cross.k_proj(states)), "cross_v": cross.split(cross.v_proj(states))})
+                "k": states.new_empty(shape), "v": states.new_empty(shape),
+                "cross_k": cross.split(k), "cross_v": cross.split(v)})
         return cache
 
     def step(self, tokens, cache, position):
-        """tokens (B*K,) at `position` -> logits (B*K, V) of the next; fills the cache at that position."""
-        x = self.model.decoder.embed(tokens[:, None], self.model.shared.weight, torch.tensor([position]).to(tokens))
-        for layer, tensors in zip(self.model.decoder.layers, cache["layers"]):
-            x = layer.step(x, tensors, position, cache["mask"])
-        return self.project(self.model.decoder.layer_norm(x)[:, 0])
+        """tokens (N*K,) at `position` -> logits (N*K, V) of the next; fills the cache at that position."""
+        decoder, look, packed = self.model.decoder, cache["look"], self.packed
+        look[:, :, position] = torch.full_like(look[0, :, 0], -torch.inf).fill_diagonal_(0)  # each beam sees itself
+        look = look[:, :, :position + 1].flatten(2)[:, None]  # (N, 1, K, t*K)
+        x = decoder.embed(tokens[:, None], self.model.shared.weight, torch.tensor([position], device=tokens.device))[:, 0]
+        for layer, tensors in zip(decoder.layers, cache["layers"]):
+            x = layer.step(x, tensors, position, look, cache["mask"], packed)
+        x = decoder.layer_norm(x)
+        return packed.linear(x, [self.model.shared.weight], [self.final_logits_bias[0]]) if packed.suits(x) else (
+            self.project(x))  # (N*K, V)
 
     # --- files
 
