@@ -17,7 +17,8 @@ The updates alternate. Task and fooling loss are sums over tokens, divided by th
 
 PROBING asks afterwards what is left: a fresh classifier learns the source language from the frozen states of each
 layer, the decoder's too; its accuracy on held-out documents is the mean of its confusion matrix's diagonal (section
-5.3).
+5.3). It reads the states as they are, as the adversary's own classifier did. Beside it stands a stricter one, on states
+RESCALED to variance 1 in every dimension: an encoder can fool a classifier by making what tells the language small.
 """
 import math
 
@@ -147,12 +148,13 @@ def token_states(model, tokenizer, batches, languages, side):
     return [torch.cat(rows) for rows in layers], torch.cat(classes)
 
 
-def probe(states, true, held_states, held_true, languages, steps=250, seed=0):
+def probe(states, true, held_states, held_true, languages, rescaled=False, steps=250, seed=0):
     """Trains a fresh classifier on states (N, D) with classes (N,); returns its confusion matrix (L, L) on held-out
     states: row = true language, column = predicted, each row sums to 1."""
     torch.manual_seed(seed)
-    mean, scale = states.mean(0), states.std(0) + 1e-6  # layers differ in size: each dimension is standardized
-    states, held_states = (states - mean) / scale, (held_states - mean) / scale
+    if rescaled:
+        mean, scale = states.mean(0), states.std(0) + 1e-6
+        states, held_states = (states - mean) / scale, (held_states - mean) / scale
     classifier = Classifier(states.size(1), languages)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):

@@ -56,22 +56,24 @@ def probe_layers(model, tokenizer, stage, data_spec, langs, tagged, seed=0):
             pooled = parallel_states(model, tokenizer, stage, data_spec, langs, tagged, 600, side, seed)
         report[side] = []
         for layer in tqdm(range(len(states)), desc=f"probing the {side}", leave=False):
-            confusion = probe(states[layer], true, held[layer], held_true, len(langs), seed=seed)
+            confusion, rescaled = (probe(states[layer], true, held[layer], held_true, len(langs), scale, seed=seed)
+                                   for scale in (False, True))
             alike = {f"{a} {b}": svcca(pooled[a][layer], pooled[b][layer])
                      for i, a in enumerate(langs) for b in langs[i + 1:] if pooled}
             report[side].append({"accuracy": confusion.diagonal().mean().item(), "confusion": confusion.tolist(),
-                                 "svcca": alike})
+                                 "rescaled": rescaled.diagonal().mean().item(), "svcca": alike})
     return report
 
 
 def probe_table(report, langs):
-    lines = ["layer   probe encoder  decoder     SVCCA encoder  decoder"]
+    lines = ["layer   probe encoder  decoder   of rescaled states  decoder     SVCCA encoder  decoder"]
     cell = "{:>8.3f}".format
     for layer in range(max(map(len, report.values()))):
         entries = [report[side][layer] if layer < len(report[side]) else None for side in ("encoder", "decoder")]
         similar = [sum(e["svcca"].values()) / len(e["svcca"]) if e and e["svcca"] else None for e in entries]
-        cells = [cell(e["accuracy"]) if e else " " * 8 for e in entries] + [cell(s) if s else "" for s in similar]
-        lines.append(f"{layer:>5} {cells[0]:>15} {cells[1]:>8} {cells[2]:>17} {cells[3]:>8}")
+        cells = [cell(e[key]) if e else "" for key in ("accuracy", "rescaled") for e in entries]
+        cells += [cell(s) if s else "" for s in similar]
+        lines.append("{:>5} {:>15} {:>8} {:>20} {:>8} {:>17} {:>8}".format(layer, *cells))
     lines.append("\nthe encoder's last layer: row = source language, column = what the classifier says, %")
     lines.append(" " * 8 + "".join(f"{lang:>8}" for lang in langs))
     lines += [f"{lang:>8}" + "".join(f"{100 * share:>8.1f}" for share in row)

@@ -18,7 +18,7 @@ BASE = Path(__file__).resolve().parent / "base"
 PRESETS = {
     "tiny": {"tokens": 1600, "accumulate": 1, "warmup": 100, "final_lr": 0.0, "clip": 1.0, "weight_decay": 0.01,
              "label_smoothing": 0.0, "dropout": 0.0, "valid_examples": 32, "patience": 0,
-             "classifier_lr": 2e-3, "classifier_updates": 2,
+             "classifier_lr": 2e-3, "classifier_updates": 10,
              "pretrain": {"lr": 2e-3, "steps": 8_000, "accumulate": 2, "warmup": 300, "eval_every": 1000,
                       "recipe": "full+embeddings"},
              "translate": {"lr": 2e-3, "steps": 1250, "eval_every": 250, "recipe": "full"},

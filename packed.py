@@ -10,7 +10,6 @@ Reading W is the cost, and row by row it is read badly. Measured on one thread, 
 A copy is made at a weight's first use and again when the weight has changed.
 """
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 BLOCKED = 2**20  # numbers in a weight from which on oneDNN's blocks beat a plain transpose

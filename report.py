@@ -68,15 +68,16 @@ def table(rows, pairs, with_floors=True):
 
 
 def probe_table():
-    lines = ["| model | encoder, last layer | encoder layers, embedding first | decoder layers | published | "
-             "SVCCA, encoder | SVCCA, decoder |", "| --- |" + " --- |" * 6]
+    lines = ["| model | encoder, last layer | rescaled | encoder layers, embedding first | decoder layers | "
+             "published | SVCCA, encoder | SVCCA, decoder |", "| --- |" + " --- |" * 7]
     for row in PROBED:
         accuracy, alike = probe_of(row.name)
         if accuracy is None:
             continue
         decoder, decoder_alike = probe_of(row.name, "decoder")
         spread = f" ({accuracy[:, -1].min():.3f} to {accuracy[:, -1].max():.3f})" if len(accuracy) > 1 else ""
-        lines.append(f"| {row.label} | {accuracy[:, -1].mean():.3f}{spread} | " + " | ".join(
+        rescaled = probe_of(row.name, key="rescaled")[0][:, -1].mean()
+        lines.append(f"| {row.label} | {accuracy[:, -1].mean():.3f}{spread} | {rescaled:.3f} | " + " | ".join(
             " ".join(f"{x:.2f}" for x in sample.mean(0)) if sample is not None else row.published.get("", "–")
             for sample in (accuracy, decoder, None, alike, decoder_alike)) + " |")
     return "\n".join(lines)
@@ -158,8 +159,8 @@ def write(path):
         "",
         probe_table(), "", *shown[3:4], "",
         "## New languages: cross-attention transfer", "",
-        "A parent translates French into English; its children read or write German after 60 updates. Mean over seeds",
-        "[lowest, highest]; 100 test texts. Dictionary: share of German words whose nearest parent embedding is a",
+        "A parent translates French into English; its children read German after 60 updates or write it after 200;",
+        "mBART variants: 200. Mean over seeds [lowest, highest]; 100 test texts. Dictionary: share of German words whose nearest parent embedding is a",
         "translation.", "", children_table(), "",
         "### What a recipe stores (bytes, float32)", "", "```", sizes.rstrip(), "```", "",
         "## Middle-layer alignment", "",

@@ -113,6 +113,7 @@ for seed in $SEEDS; do
     row two-step-qk $seed "$ACROSS" $JOINT --recipe qk --lr $QK --init runs/paper/translate
     row two-step-full $seed "$ACROSS" $JOINT --recipe full --lr $MOVE --init runs/paper/translate
 done
+row joint-tagless-drop 0 "$ACROSS" $JOINT --recipe full --lr $MOVE --tagless --residual-drop 2
 row joint-supervised 0 "$ACROSS" --pairs $ACROSS --recipe full --lr $MOVE
 finish
 for seed in $SEEDS; do
@@ -134,27 +135,29 @@ done
 finish
 
 # 7. New languages (Gheini, Ren and May 2021): a French -> English parent with a French vocabulary of its own; its children
-#    read German (new source) or write German (new target), 60 updates each; the mBART variants keep the base's vocabulary.
+#    read German (new source; 60 updates) or write German (new target; 200: to write takes longer than to read); the mBART
+#    variants keep the base's vocabulary (200).
 translated() { $PYTHON eval.py --model "$2" --stage translate --examples 100 --samples 0 --json "$1" --pairs "${@:3}"; }
 teach() {  # teach NAME SEED "PAIRS" [options of train.py]
     $PYTHON train.py --stage translate --seed "$2" --pairs $3 --no-eval --overwrite --out "runs/paper/$1-s$2" "${@:4}" &&
         translated "results/$1-s$2.json" "runs/paper/$1-s$2" $3
 }
-child() { job "results/$1-s$2.json" teach "$@" --lr 4e-3 --steps 60 --warmup 10 --eval-every 20; }
+child() { job "results/$1-s$2.json" teach "$@" --lr 4e-3 --eval-every 20; }
+SHORT="--steps 60 --warmup 10" LONG="--steps 200 --warmup 30"
 PARENT=runs/paper/parent-s0
 job results/parent-s0.json teach parent 0 fr_XX-en_XX --new-source fr_XX --recipe src+body --steps 400
 finish
 for seed in $SEEDS; do
     for what in "" +xattn +randxattn +body; do
-        child child-src$what $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe src$what
-        child child-tgt$what $seed fr_XX-de_DE --init $PARENT --new-target de_DE --recipe tgt$what
+        child child-src$what $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe src$what $SHORT
+        child child-tgt$what $seed fr_XX-de_DE --init $PARENT --new-target de_DE --recipe tgt$what $LONG
     done
-    child child-src-scratch $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe scratch
-    child child-tgt-scratch $seed fr_XX-de_DE --init $PARENT --new-target de_DE --recipe scratch
+    child child-src-scratch $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe scratch $SHORT
+    child child-tgt-scratch $seed fr_XX-de_DE --init $PARENT --new-target de_DE --recipe scratch $LONG
     for what in emb emb+xattn emb+randxattn full+embeddings; do
-        child mbart-$what $seed de_DE-en_XX --recipe $what
+        child mbart-$what $seed de_DE-en_XX --recipe $what $LONG
     done
-    child child-spanish $seed fr_XX-es_XX --init $PARENT --new-target es_XX --recipe tgt+xattn
+    child child-spanish $seed fr_XX-es_XX --init $PARENT --new-target es_XX --recipe tgt+xattn $LONG
 done
 finish
 grafted() {  # grafted FILE BODY DONOR SIDE PAIR
@@ -192,7 +195,6 @@ merged() {  # merged SEED WEIGHT: task and alignment, trained apart
     $PYTHON delta.py merge base $run runs/paper/task-$1-$2.delta=$2 runs/paper/align-$1-$2.delta=$2 &&
         score results/lora-merged-$2-s$1.json $run --pairs $ACROSS
 }
-retrieval() { $PYTHON eval.py --model "$2" --stage summarize --retrieval --json "$1"; }
 for seed in $SEEDS; do
     for weight in 0.5 1.0; do job results/lora-merged-$weight-s$seed.json merged $seed $weight; done
 done
@@ -200,10 +202,10 @@ finish
 for seed in $SEEDS; do
     for name in joint-full joint-align lora-task lora-align lora-joint lora-merged-0.5; do
         file=results/$name+retrieval-s$seed.json
-        job $file retrieval $file runs/paper/$name-s$seed
+        job $file score $file runs/paper/$name-s$seed --retrieval
     done
 done
-job results/base+retrieval-s0.json retrieval results/base+retrieval-s0.json base
+job results/base+retrieval-s0.json score results/base+retrieval-s0.json base --retrieval
 finish
 
 $PYTHON report.py

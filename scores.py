@@ -60,6 +60,7 @@ JOINT = [
         published(ACROSS, "33.1 / 1.7%", "31.4 / 1.3%", "31.3 / 0.9%", "17.2 / 0.3%", "2.8 / 100%", "3.0 / 100%")),
     Row("`balanced` + residual drop", "joint-balanced-drop",
         published(ACROSS, "33.8 / 0.5%", "32.1 / 0.2%", "29.9 / 0.3%", "17.6 / 0.0%", "2.7 / 100%", "2.3 / 100%")),
+    Row("control: residual drop, tagless, no adversary", "joint-tagless-drop", {}),
     Row("`balanced`, then `adv_tuned`", "joint-adv-tuned", {}),
     Row("two steps: translation, then `qk`", "two-step-qk",
         published(ACROSS, "34.4 / 1.6%", "32.8 / 0.4%", "38.6 / 0.3%", "17.6 / 1.6%", "20.4 / 1.3%", "23.1 / 0.0%")),
@@ -142,12 +143,13 @@ def english_only():
     return list(dict((row.name, row) for row in first).values()) + OTHER_RECIPES
 
 
-def probe_of(name, side="encoder"):
-    """(seeds, layers) of probing accuracy and of mean SVCCA; None where a row was not probed."""
+def probe_of(name, side="encoder", key="accuracy"):
+    """(seeds, layers) of probing accuracy (key "rescaled": on rescaled states) and of mean SVCCA; None where a row was
+    not probed."""
     reports = [result["probe"][side] for result in results(f"{name}+probe")]
     if not reports:
         return None, None
-    return (np.array([[layer["accuracy"] for layer in report] for report in reports]),
+    return (np.array([[layer[key] for layer in report] for report in reports]),
             np.array([[np.mean(list(layer["svcca"].values())) for layer in report] for report in reports]))
 
 

@@ -110,13 +110,17 @@ class Script:
         return self
 
     def start(self, source, beams, length):
-        words = torch.zeros(source.size(0) * beams, 1, length, 1, dtype=torch.long)
-        return {"mask": source, "layers": [{"k": words, "v": words.clone(), "cross_k": source, "cross_v": source}]}
+        return {"mask": source, "layers": [{"words": torch.zeros(source.size(0), length, beams, dtype=torch.long)}],
+                "look": torch.full((source.size(0), beams, length, beams), -torch.inf)}
 
     def step(self, tokens, cache, position):
-        cache["layers"][0]["k"][:, 0, position, 0] = tokens
+        words, look = cache["layers"][0]["words"], cache["look"]
+        words[:, position] = tokens.view(-1, words.size(2))
+        look[:, :, position] = torch.full(look[:, :, 0].shape, -torch.inf).diagonal_scatter(
+            torch.zeros(look.shape[:2]), 0, 1, 2)
+        grown = (words[:, None] * (look == 0)).sum(3).flatten(0, 1)  # (N*K, L): each beam's own words
         logits = torch.full((len(tokens), 10), -50.0)
-        for row, words in enumerate(cache["layers"][0]["k"][:, 0, 1:position + 1, 0].tolist()):
+        for row, words in enumerate(grown[:, 1:position + 1].tolist()):
             for word, p in self.table.get(tuple(words), {2: 1.0}).items():
                 logits[row, word] = torch.tensor(p).log()
         return logits
