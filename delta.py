@@ -108,21 +108,26 @@ def graft(body, donor, side):
     return grafted
 
 
-def sizes(config, rank=8):
-    """{recipe: bytes on disk of its delta in float32} for a model of this shape; the recipes of a new language count
-    embeddings of a vocabulary of the same size, lora the adapters themselves."""
+def parameters_by_recipe(config, rank=8):
+    """{recipe: (all, those that train)} in numbers of parameters, for a model of this shape; the recipes of a new
+    language count a vocabulary of the same size, lora the adapters."""
     found = {}
     for recipe in RECIPES:
         with torch.device("meta"):
             model = MBart(config)
             if recipe == "lora":
                 add_lora(model, rank)
-        if recipe.split("+")[0] in SIDES or recipe == "scratch":
-            with torch.device("meta"):
+            if recipe.split("+")[0] in SIDES or recipe == "scratch":
                 model = new_language(model, recipe[:3] if recipe != "scratch" else "src", config.vocab_size, recipe)
-        names = set(apply_recipe(model, recipe))
-        found[recipe] = sum(4 * p.numel() for name, p in model.named_parameters() if name in names)
+        apply_recipe(model, recipe)
+        counts = [(p.numel(), p.numel() * p.requires_grad) for p in model.parameters()]
+        found[recipe] = tuple(map(sum, zip(*counts)))
     return found
+
+
+def sizes(config):
+    """{recipe: bytes on disk of its delta in float32} for a model of this shape."""
+    return {recipe: 4 * trains for recipe, (_, trains) in parameters_by_recipe(config).items()}
 
 
 def main():

@@ -242,9 +242,9 @@ class MBart(nn.Module):
         return self.project(self.decode(decoder_input, self.encode(source), source))
 
     def packs(self, source):
-        """On a CPU training computes no padding, if that is a tenth of the source or more: the sequences of a batch then
-        stand end to end in ONE row (1.5 times as fast where lengths vary fourfold). With less padding, on a GPU, and
-        compiled, which both want the same shapes again and again, it is computed and dropped."""
+        """On a CPU training computes no padding, if that is a tenth of the source or more: the sequences of a batch
+        then stand end to end in ONE row (1.5 times as fast where lengths vary fourfold). With less padding, on a GPU,
+        and compiled, which both want the same shapes again and again, it is computed and dropped."""
         padding = (source == self.config.pad_token_id).sum().item() if source.device.type == "cpu" else 0
         return padding > 0.1 * source.numel() and not self.compiled
 
@@ -307,7 +307,8 @@ class MBart(nn.Module):
         decoder, look, packed = self.model.decoder, cache["look"], self.packed
         look[:, :, position] = torch.full_like(look[0, :, 0], -torch.inf).fill_diagonal_(0)  # each beam sees itself
         look = look[:, :, :position + 1].flatten(2)[:, None]  # (N, 1, K, t*K)
-        x = decoder.embed(tokens[:, None], self.model.shared.weight, torch.tensor([position], device=tokens.device))[:, 0]
+        positions = torch.tensor([position], device=tokens.device)
+        x = decoder.embed(tokens[:, None], self.model.shared.weight, positions)[:, 0]  # (N*K, D)
         for layer, tensors in zip(decoder.layers, cache["layers"]):
             x = layer.step(x, tensors, position, look, cache["mask"], packed)
         x = decoder.layer_norm(x)

@@ -1,0 +1,126 @@
+"""Packed weights, packed sequences and the shared table's memory: the same numbers as the plain way."""
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import packed as packed_file
+from generate import generate, log_sum_exp, top_words
+from model import Config, MBart
+from packed import PackedWeights
+from qk_finetune import add_lora
+
+SMALL = dict(vocab_size=600, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+             decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+             dropout=0.0, attention_dropout=0.0)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return MBart(Config(**SMALL))
+
+
+def ragged(rows, longest, seed=0):
+    torch.manual_seed(seed)
+    ids = torch.randint(4, 500, (rows, longest))
+    return ids.masked_fill(torch.arange(longest) >= torch.randint(1, longest + 1, (rows, 1)), 1)
+
+
+@pytest.mark.parametrize("blocked_from", [1, 10**9])
+@pytest.mark.parametrize("rows", [1, 5, 41])
+def test_packed_layers_side_by_side_are_the_layers(monkeypatch, blocked_from, rows):
+    monkeypatch.setattr(packed_file, "BLOCKED", blocked_from)
+    layers, packed, x = [nn.Linear(48, 96), nn.Linear(48, 32)], PackedWeights(), torch.randn(rows, 48)
+    with torch.no_grad():
+        expected = torch.cat([layer(x) for layer in layers], 1)
+        assert torch.allclose(packed(x, *layers), expected, atol=1e-5)
+        layers[1].weight.mul_(2)  # a copy never outlives the weights that it was made from
+        assert torch.allclose(packed(x, *layers)[:, 96:], layers[1](x), atol=1e-5)
+        layers[0].weight = nn.Parameter(torch.randn(96, 48))
+        assert torch.allclose(packed(x, *layers)[:, :96], layers[0](x), atol=1e-5)
+        double = copy.deepcopy(layers[0]).double()
+        assert torch.equal(packed(x.double(), double), double(x.double()))
+    assert len(copy.deepcopy(packed)) == 0
+
+
+def test_decoding_sees_what_training_changed(model):
+    source = ragged(3, 12)
+    first = generate(model, source, 590, beam=3, max_new_tokens=8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    second = generate(model, source, 590, beam=3, max_new_tokens=8)
+    fresh = MBart(Config(**SMALL))
+    fresh.load_state_dict(model.state_dict())
+    assert second == generate(fresh, source, 590, beam=3, max_new_tokens=8) != first
+    add_lora(model, dropout=0.0)  # a layer that adds to its weights is not packed
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_b" in name:
+                parameter.normal_(0, 0.5)
+    with torch.no_grad():
+        step = model.eval().step(torch.full((3,), 590), model.start(source, 1, 4), 0)
+        assert torch.allclose(step, model(source, torch.full((3, 1), 590))[:, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("trained", ["all", "attention"])
+def test_training_without_padding_gives_the_loss_and_gradients_of_training_with_it(model, monkeypatch, trained):
+    model, source, labels = model.double(), ragged(7, 20), ragged(7, 9, 1)
+    decoder_input = torch.cat([torch.full((7, 1), 590), labels[:, :-1]], 1).masked_fill(labels == 1, 1)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained == "all" or "q_proj" in name)
+    assert model.packs(source) and not model.packs(source[:1, :1].expand(4, 8))
+    found = {}
+    for way in (True, False):
+        monkeypatch.setattr(model, "packs", lambda _, way=way: way)
+        for reduction in ("mean", "sum", 17):
+            model.zero_grad()
+            loss, states = model.loss(source, decoder_input, labels, 0.1, reduction, with_states=True)
+            loss.backward()
+            assert states.shape == ((source != 1).sum(), 32)
+            found[way, reduction] = [loss, states, *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
+    for reduction in ("mean", "sum", 17):
+        for a, b in zip(found[True, reduction], found[False, reduction], strict=True):
+            assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
+    assert torch.allclose(found[True, "sum"][0], 17 * found[True, 17][0])
+
+
+def test_the_tables_gradient_memory_is_used_again_and_holds_nothing_of_the_step_before(model):
+    batches = [(ragged(4, 15, seed), *[ragged(4, 6, seed + 9)] * 2) for seed in range(3)]
+    table = model.model.shared.weight
+    expected = []
+    for batch in batches:
+        fresh = copy.deepcopy(model)
+        fresh.loss(*batch).backward()
+        expected.append(fresh.model.shared.weight.grad)
+    places = []
+    for batch, wanted in zip(batches, expected):
+        model.loss(*batch).backward()
+        assert torch.allclose(table.grad, wanted, atol=1e-7)
+        places.append(table.grad.data_ptr())
+        model.zero_grad()
+        assert table.grad is None
+    assert len(set(places)) == 1
+    for batch in batches:  # and adds up where an update has several batches
+        model.loss(*batch).backward()
+    assert torch.allclose(table.grad, sum(expected), atol=1e-6)
+    model.zero_grad()
+    two = [model.loss(*batch) for batch in batches[:2]]  # two forward passes before the first backward pass
+    for loss in two:
+        loss.backward()
+    assert torch.allclose(table.grad, sum(expected[:2]), atol=1e-6)
+
+
+@pytest.mark.parametrize("vocab", [50, 2560, 2561, 5000])
+def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
+    torch.manual_seed(vocab)
+    logits = torch.randn(6, vocab) * 30
+    logits[0, ::2] = -torch.inf
+    values, places = top_words(logits, 10)
+    expected = logits.topk(10)
+    assert torch.equal(values, expected.values) and torch.equal(logits.gather(1, places), values)
+    assert torch.allclose(log_sum_exp(logits, {}), logits.logsumexp(1, keepdim=True))
+    assert F.softmax(logits, 1).sum() > 0
