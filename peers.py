@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from generate import generate
 from model import Config, MBart, UserError
+from packed import PackedWeights
 from qk_finetune import RECIPES, add_lora, apply_recipe
 
 WIDTH = {"A": (250_027, 1024, 2, 16, 4096), "B": (8_000, 256, 4, 4, 1024), "large": (250_027, 1024, 12, 16, 4096)}
@@ -210,7 +211,14 @@ def bench_decode(name, rounds, device, scratch):
                                  length_penalty=1.0, early_stopping=False)
         return [row[1:].tolist() for row in rows]
 
-    sides = {"ours": by_us, "transformers": by_transformers}
+    def by_us_int8():
+        ours.packed, kept = int8, ours.packed
+        outputs = by_us()
+        ours.packed = kept
+        return outputs
+
+    sides, int8 = {"ours": by_us, "transformers": by_transformers}, PackedWeights()
+    int8.int8 = True
     if device.type == "cpu":
         import ctranslate2
         convert(scratch / name, scratch / f"{name}-ctranslate2", vocab)
@@ -222,7 +230,8 @@ def bench_decode(name, rounds, device, scratch):
             return lambda: [[int(word[1:]) for word in found.hypotheses[0]] for found in translator.translate_batch(
                 words, target_prefix=[[f"w{lang}"]] * len(words), beam_size=BEAM, max_decoding_length=NEW,
                 min_decoding_length=NEW, max_input_length=0, max_batch_size=SENTENCES)]
-        sides |= {f"CTranslate2 {kind}": by_ctranslate2(kind) for kind in ("float32", "int8")}
+        sides |= {"CTranslate2 float32": by_ctranslate2("float32"), "ours int8": by_us_int8,
+                  "CTranslate2 int8": by_ctranslate2("int8")}
     expected = by_us()
     same = {side: sum(a == b for a, b in zip(expected, call())) for side, call in list(sides.items())[1:]}
     if device.type == "cpu" and same["transformers"] < SENTENCES:
@@ -232,7 +241,12 @@ def bench_decode(name, rounds, device, scratch):
     weights = WIDTH[name][0] * WIDTH[name][1] + sum(p.numel() for p in ours.model.decoder.layers.parameters())
     flops, bandwidth = rates(device)
     limit = NEW * max(2 * weights * SENTENCES * BEAM / flops, 4 * weights / bandwidth)
-    return {"seconds": middle, "ratio": {side: ratio(times, side) for side in list(times)[1:]},
+    ratios = {side: ratio(times, side) for side in ("transformers", "CTranslate2 float32") if side in times}
+    if "ours int8" in times:
+        middle["transformers against our int8"] = middle["transformers"]
+        ratios["CTranslate2 int8"] = f"{ratio(times, 'CTranslate2 int8', 'ours int8')} of our int8"
+        ratios["transformers against our int8"] = ratio(times, "transformers", "ours int8")
+    return {"seconds": middle, "ratio": ratios,
             "limit": {side: limit / seconds for side, seconds in middle.items() if "int8" not in side},
             "same": ", ".join(f"{side} {count} of {SENTENCES} outputs" for side, count in same.items())}
 

@@ -124,3 +124,20 @@ def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
     assert torch.equal(values, expected.values) and torch.equal(logits.gather(1, places), values)
     assert torch.allclose(log_sum_exp(logits, {}), logits.logsumexp(1, keepdim=True))
     assert F.softmax(logits, 1).sum() > 0
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_int8_products_are_off_by_a_percent_and_small_layers_are_left_alone(rows):
+    torch.manual_seed(rows)
+    packed, large, small = PackedWeights(), nn.Linear(512, 700), nn.Linear(64, 64)
+    packed.int8 = True
+    with torch.no_grad():
+        large.weight[3] *= 100  # one scale for each output: a large row costs the others nothing
+        for x in (torch.randn(rows, 512), torch.rand(rows, 512) + 5, torch.zeros(rows, 512)):
+            expected = large(x)
+            error = (packed(x, large) - expected).norm(dim=0) / (expected - large.bias).norm(dim=0).clamp(min=1e-3)
+            assert error.max() < 0.1 and error.mean() < 0.03
+        x = torch.randn(rows, 64)
+        assert torch.allclose(packed(x, small), small(x), atol=1e-6)
+        packed.int8 = False
+        assert torch.allclose(packed(torch.ones(rows, 512), large), large(torch.ones(rows, 512)), atol=1e-2)
