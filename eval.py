@@ -112,8 +112,8 @@ def parse_args(argv=None):
     add("--length-penalty", type=float, default=1.0, help="score / length^penalty; 0: off (default 1.0)")
     add("--no-repeat-ngram", type=number(int, 0),
         help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)")
-    add("--int8", action="store_true", help="round large weights to 8 bits for decoding on a CPU: faster, outputs differ "
-        "a little")
+    add("--int8", action="store_true", help="round large weights to 8 bits to decode on a CPU: faster, and outputs "
+        "differ a little")
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)

@@ -49,10 +49,9 @@ def pair(name, folder, device):
     return MBart.from_pretrained(folder).to(device), peer.to(device)
 
 
-def texts(vocab, rows, shortest, longest, generator):
-    """(rows, longest drawn) random ids, padded right, lengths even between shortest and longest."""
-    lengths = torch.randint(shortest, longest + 1, (rows,), generator=generator)
-    ids = torch.randint(4, vocab - 100, (rows, int(lengths.max())), generator=generator)
+def texts(vocab, lengths, generator):
+    """(rows, longest) random ids of these lengths, padded right."""
+    ids = torch.randint(4, vocab - 100, (len(lengths), int(lengths.max())), generator=generator)
     return ids.masked_fill(torch.arange(ids.size(1)) >= lengths[:, None], 1)
 
 
@@ -60,7 +59,8 @@ def training_batches(name, count, device):
     """(source, decoder input, labels): sources of 60 to 240 tokens, targets of 15 to 60, as they come."""
     generator, vocab, found = torch.Generator().manual_seed(1), WIDTH[name][0], []
     for _ in range(count):
-        source, labels = (texts(vocab, ROWS[name], *lengths, generator) for lengths in ((60, 240), (15, 60)))
+        source, labels = (texts(vocab, torch.randint(low, high + 1, (ROWS[name],), generator=generator), generator)
+                          for low, high in ((60, 240), (15, 60)))
         start = labels.gather(1, (labels != 1).sum(1, keepdim=True) - 1)
         shifted = torch.cat([start, labels[:, :-1]], 1).masked_fill(labels == 1, 1)
         found.append(tuple(x.to(device) for x in (source, shifted, labels)))
@@ -198,7 +198,8 @@ def bench_decode(name, rounds, device, scratch):
     ours.eval()
     peer.eval()
     vocab, lang = WIDTH[name][0], WIDTH[name][0] - 20
-    source = texts(vocab, SENTENCES, 60, 240, torch.Generator().manual_seed(2)).to(device)
+    lengths = torch.linspace(60, 240, SENTENCES).long()
+    source = texts(vocab, lengths, torch.Generator().manual_seed(2)).to(device)
 
     def by_us():
         with autocast(device):
