@@ -127,25 +127,33 @@ def read_tensors(folder):
             raise UserError(f"{part}: not found, but {path.name} names it; copy the missing shard")
         try:
             if part.suffix == ".safetensors":
-                read = safetensors.torch.load_file(part)
-                with safetensors.safe_open(part, "pt") as file:
-                    wanted = (file.metadata() or {}).get("crc32")
-                if wanted is not None and wanted != checksum(read):  # written by us
-                    raise UserError(f"{part}: its bytes have changed since it was written (wrong checksum); copy it "
-                                    "again, or train again with --overwrite")
-                tensors |= read
+                tensors |= read_safetensors(part)[0]
             else:
                 with warnings.catch_warnings():  # about the pickle's version: a file that matters fails by itself
                     warnings.simplefilter("ignore")
                     tensors |= torch.load(part, map_location="cpu", weights_only=True)
         except UserError:
             raise
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{part}: damaged or cut short ({error}); copy it again") from None
         except Exception as error:  # a broken or hostile pickle raises many kinds
             raise UserError(f"{part}: cannot be read safely as tensors ({str(error).splitlines()[0][:100]}); copy it "
                             "again, or convert it to safetensors") from None
     return tensors, path
+
+
+def read_safetensors(path):
+    """{name: tensor} and {key: text} of a safetensors file; UserError if it is missing or damaged."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
+    if metadata.get("crc32") not in (None, checksum(tensors)):  # None: not written by us
+        raise UserError(f"{path}: its bytes have changed since it was written (wrong checksum); copy it again, or "
+                        "train again with --overwrite")
+    return tensors, metadata
 
 
 def checksum(tensors):
@@ -156,11 +164,12 @@ def checksum(tensors):
     return f"{value:08x}"
 
 
-def write_tensors(tensors, path):
-    """Writes {name: tensor} as safetensors with a checksum, under a temporary name first."""
+def write_tensors(tensors, path, **metadata):
+    """Writes {name: tensor} as safetensors with a checksum and more metadata, under a temporary name first."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with saving(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt", "crc32": checksum(tensors)})
+        metadata |= {"format": "pt", "crc32": checksum(tensors)}
+        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
         os.chmod(temporary, 0o644)
 
 

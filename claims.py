@@ -18,8 +18,8 @@ from scores import (
     interval,
     probe_of,
     rates,
-    results,
     retrieval_of,
+    rows_of,
     scores_of,
     values,
 )
@@ -46,8 +46,7 @@ def against_floor(name, pairs):
     out = []
     for pair in pairs:
         facts = values(name, pair, "facts")
-        floor = [row["floors"]["random"]["facts"][0] for result in results(name) for row in result["rows"]
-                 if f"{row['source']}-{row['target']}" == pair]
+        floor = [row["floors"]["random"]["facts"][0] for row in rows_of(name, pair)]
         out.append((f"facts above floor {arrow(pair)}", None if facts is None else interval(facts - floor[0])))
     return out
 
@@ -123,12 +122,12 @@ def probing_claims():
              "supported" if r < -0.5 else "not supported", f"Pearson r = {r:.2f} over {len(points)} runs")]
 
 
-def every_seed(claim, pairs, margin=0.0):
+def every_seed(claim, pairs):
     """A claim that one number is above another in every seed: pairs of (what, numbers, numbers) by seed."""
     if any(not len(x) or not len(y) for _, x, y in pairs):
         return claim, "not measured", ""
-    above = [all(a > b + margin for a, b in zip(x, y)) for _, x, y in pairs]
-    below = [all(a < b + margin for a, b in zip(x, y)) for _, x, y in pairs]
+    above = [all(a > b for a, b in zip(x, y)) for _, x, y in pairs]
+    below = [all(a < b for a, b in zip(x, y)) for _, x, y in pairs]
     word = ("supported" if all(above) else "contradicted" if all(below) else
             f"mixed: {sum(above)} of {len(pairs)} in every seed, {sum(below)} the other way round in every seed")
     evidence = "; ".join(f"{what}: {' '.join(f'{a:.1f}' for a in x)} against {' '.join(f'{b:.1f}' for b in y)}"
@@ -169,10 +168,9 @@ def alignment_claims():
     layer = 2
 
     def at(name, unseen=False):
-        return [100 * np.mean([value for pair, value in layers[layer].items()
-                               if ("tr_TR" in pair or "gu_IN" in pair) == unseen]) for layers in retrieval_of(name)]
+        return [layers[layer] for layers in retrieval_of(name, unseen)]
 
-    base = [100 * np.mean(list(row.values())) for layers in retrieval_of("base") for row in layers]
+    base = (retrieval_of("base") or [[]])[0]
     tuned = at("joint-full")
     said = []
     if base and tuned:

@@ -7,6 +7,7 @@ import json
 import random
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -89,8 +90,12 @@ class Examples:
         self.sizes = {pair: size if limit is None else limit if size is None else min(size, limit)
                       for pair, size in data.sizes.items()}
         self.max_length, self.permuted, self.seed = max_length, permuted, seed
-        pieces = tokenizer.pieces
-        self.starts = [pieces.id_to_piece(i).startswith("▁") for i in range(pieces.get_piece_size())]
+
+    @cached_property
+    def starts(self):
+        """Which pieces begin a word; denoising alone asks."""
+        pieces = self.tokenizer.pieces
+        return [pieces.id_to_piece(i).startswith("▁") for i in range(pieces.get_piece_size())]
 
     def __call__(self, pair, index):
         source, target = self.data.text(pair, index)

@@ -12,19 +12,19 @@ A delta names the base it belongs to by a fingerprint of all its tensors and is 
 """
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 
+from checkpoint import read_safetensors, saving, write_tensors
 from model import Config, MBart, UserError
 from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, new_language
-from tokenizer import Tokenizer
+from tokenizer import SOURCE_FILE, Tokenizer
+
+VOCABULARIES, FILE = ("sentencepiece.bpe.model", SOURCE_FILE), "file: "  # their bytes as a tensor of this name
 
 
 def fingerprint(state):
@@ -42,27 +42,18 @@ def save_delta(state, base, path):
                if name not in base or base[name].shape != tensor.shape or not torch.equal(base[name], tensor)}
     if not changed:
         raise UserError(f"{path}: not written, for the model is the base, tensor for tensor")
-    safetensors.torch.save_file(changed, f"{path}.tmp", metadata={"base": fingerprint(base)})
-    os.chmod(f"{path}.tmp", 0o644)
-    os.replace(f"{path}.tmp", path)
+    write_tensors(changed, path, base=fingerprint(base))
     return changed
 
 
 def load_delta(path, base):
     """{name: tensor} of a delta; UserError if it is damaged or was made from another base."""
-    try:
-        with safe_open(path, "pt") as file:
-            made_from = (file.metadata() or {}).get("base")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged or no delta ({error})") from None
+    tensors, metadata = read_safetensors(path)
+    made_from, own = metadata.get("base"), fingerprint(base)
     if made_from is None:
         raise UserError(f"{path}: is a safetensors file but no delta; `python delta.py save` writes one")
-    if made_from != fingerprint(base):
-        raise UserError(f"{path}: was made from another base (its fingerprint is {made_from}, this one's "
-                        f"{fingerprint(base)})")
+    if made_from != own:
+        raise UserError(f"{path}: was made from another base (its fingerprint is {made_from}, this one's {own})")
     return tensors
 
 
@@ -149,7 +140,12 @@ def main():
 
 
 def run_save(model, base, path):
-    changed = save_delta(MBart.from_pretrained(model).state_dict(), MBart.from_pretrained(base).state_dict(), path)
+    state = MBart.from_pretrained(model).state_dict()
+    for name in VOCABULARIES:  # a new language's vocabulary belongs to what the run changed
+        new, old = Path(model) / name, Path(base) / name
+        if new.exists() and not (old.exists() and new.read_bytes() == old.read_bytes()):
+            state[FILE + name] = torch.frombuffer(bytearray(new.read_bytes()), dtype=torch.uint8)
+    changed = save_delta(state, MBart.from_pretrained(base).state_dict(), path)
     whole = (Path(model) / "model.safetensors").stat().st_size
     size = Path(path).stat().st_size
     print(f"{path}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
@@ -157,7 +153,14 @@ def run_save(model, base, path):
 
 def run_apply(base, path, out):
     state = MBart.from_pretrained(base).state_dict()
-    write_model(base, state | load_delta(path, state), out)
+    delta = load_delta(path, state)
+    files = {name: delta.pop(FILE + name) for name in VOCABULARIES if FILE + name in delta}
+    write_model(base, state | delta, out)
+    for name, content in files.items():
+        with saving(Path(out) / name) as temporary:
+            Path(temporary).write_bytes(content.numpy().tobytes())
+    if files:
+        Tokenizer.from_pretrained(out).save_pretrained(out)
 
 
 def run_merge(base, out, *files):

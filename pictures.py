@@ -112,9 +112,7 @@ def pictures():
         figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
         for axis, unseen in zip(axes, (False, True)):
             for label, name in aligned:
-                layers = [[np.mean([v for p, v in row.items() if ("tr_" in p or "gu_" in p) == unseen]) for row in seed]
-                          for seed in retrieval_of(name)]
-                axis.plot(100 * np.mean(layers, 0), "o-", label=label)
+                axis.plot(np.mean(retrieval_of(name, unseen), 0), "o-", label=label)
             axis.set(xlabel="encoder layer (0: embedding)", title="pairs with tr or gu (no alignment data)" if unseen
                      else "pairs of en, es, ru")
         axes[0].set_ylabel("translations retrieved, %")

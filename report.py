@@ -3,12 +3,12 @@
     python report.py --best-rate runs/paper/rate-qk-*      the learning rate with the lowest validation loss
 """
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from checkpoint import write_text
 from claims import claims
 from model import UserError
 from pictures import pictures
@@ -29,6 +29,7 @@ from scores import (
     rates,
     results,
     retrieval_of,
+    rows_of,
     scores_of,
     values,
 )
@@ -45,9 +46,8 @@ def cell(name, pair, note=""):
 
 
 def floors(pairs):
-    """The rows of outputs that need no model."""
-    found = {f"{row['source']}-{row['target']}": row["floors"] for path in sorted(RESULTS.glob("*.json"))
-             for row in json.loads(path.read_text(encoding="utf-8")).get("rows", ()) if row.get("floors")}
+    """The rows of outputs that need no model, as every score file has them."""
+    found = {pair: rows_of("base", pair)[0]["floors"] for pair in pairs if rows_of("base", pair)}
     lines = []
     for kind, label in (("random", "floor: another text's headline"), ("lead", "floor: the source's first sentence")):
         cells = [f"{found[p][kind]['R1'][0]:.1f}<br>{found[p][kind]['off-target'][0]:.0f}% · "
@@ -115,18 +115,15 @@ def retrieval_table():
     lines = ["| model | en, es, ru (seen by alignment): encoder layers, embedding first | with tr or gu (not seen): "
              "encoder layers | decoder layers, all |", "| --- | --- | --- | --- |"]
 
-    def layers(name, side, keep):
-        seeds = retrieval_of(name, side)
-        return " ".join(f"{100 * np.mean([[v for p, v in s[i].items() if keep(p)] for s in seeds]):.1f}"
-                        for i in range(len(seeds[0])))
+    def layers(name, *which):
+        return " ".join(f"{x:.1f}" for x in np.mean(retrieval_of(name, *which), 0))
 
     for label, name in (("untuned base", "base"), ("`full`", "joint-full"), ("`full`, aligned", "joint-align"),
                         ("LoRA on the task", "lora-task"), ("LoRA on alignment alone", "lora-align"),
                         ("LoRA on both at once", "lora-joint"), ("the two merged, 0.5 each", "lora-merged-0.5")):
         if retrieval_of(name):
-            lines.append(f"| {label} | {layers(name, 'encoder', lambda p: 'tr_' not in p and 'gu_' not in p)} | "
-                         f"{layers(name, 'encoder', lambda p: 'tr_' in p or 'gu_' in p)} | "
-                         f"{layers(name, 'decoder', lambda p: True)} |")
+            cells = layers(name, False), layers(name, True), layers(name, None, "decoder")
+            lines.append("| " + " | ".join((label, *cells)) + " |")
     return "\n".join(lines)
 
 
@@ -140,7 +137,7 @@ def write(path):
                   + f"; best: {best}" for recipe, (losses, best) in rates().items()]
     sizes = (RESULTS / "sizes.txt").read_text() if (RESULTS / "sizes.txt").exists() else "not measured"
     claim_lines = [f"| {letter} | {claim} | **{word}** | {evidence} |" for letter, claim, word, evidence in claims()]
-    path.write_text("\n".join([
+    write_text(path, "\n".join([
         "# Results", "",
         "Written by `./reproduce.sh` (`report.py`), never by hand; the corpus, the base model and every run are this",
         "repository's own. A cell: ROUGE-1 [95% interval], below it the share of outputs in another language · the",
@@ -167,7 +164,7 @@ def write(path):
         "Trained within en, es and ru, asked across; alignment of encoder layer 2 on en-es and en-ru sentences.", "",
         table(JOINT_ALIGNED, ACROSS, with_floors=False), "",
         "Translation retrieval, % right among 200 documents:", "", retrieval_table(), "", *shown[4:],
-        ""]), encoding="utf-8")
+        ""]))
     print(f"{path} is written: {sum('supported' in line and 'not supported' not in line for line in claim_lines)} of "
           f"{len(claim_lines)} claims supported")
 

@@ -21,7 +21,7 @@ Row = namedtuple("Row", "label name published")  # published: {pair: "ROUGE-1 / 
 WITHIN = [f"{lang}-{lang}" for lang in ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN")]
 ZERO_SHOT = WITHIN[1:]
 ACROSS = ["es_XX-en_XX", "ru_RU-en_XX", "tr_TR-en_XX", "es_XX-ru_RU", "en_XX-tr_TR", "tr_TR-tr_TR"]
-SEEN_TARGET, UNSEEN_TARGET = ACROSS[:4], ACROSS[4:]
+SEEN_TARGET = ACROSS[:4]
 
 
 def published(pairs, *figures):
@@ -86,10 +86,15 @@ def results(name):
             for path in sorted(RESULTS.glob("*.json")) if re.fullmatch(re.escape(name) + r"-s\d+", path.stem)]
 
 
+def rows_of(name, pair):
+    """The row of a pair of languages in each seed's score file."""
+    return [row for result in results(name) for row in result.get("rows", ())
+            if f"{row['source']}-{row['target']}" == pair]
+
+
 def values(name, pair, metric):
     """(seeds, examples) of a row's metric; None where there is no such score."""
-    rows = [row["each"][metric] for result in results(name) for row in result.get("rows", ())
-            if f"{row['source']}-{row['target']}" == pair]
+    rows = [row["each"][metric] for row in rows_of(name, pair)]
     return np.array(rows, float) if rows else None
 
 
@@ -168,6 +173,9 @@ def dictionary_of(name):
     return [100 * result["dictionary"]["accuracy"] for result in results(f"{name}+dictionary")]
 
 
-def retrieval_of(name, side="encoder"):
-    """Retrieval accuracies, a list of layers a seed, each {"a b": accuracy}."""
-    return [result["retrieval"][side] for result in results(f"{name}+retrieval")]
+def retrieval_of(name, unseen=None, side="encoder"):
+    """Retrieval accuracy in percent, mean over pairs of languages: a list of layers for each seed. unseen: of the pairs
+    with (True) or without (False) a language that had no alignment data; None: of all."""
+    return [[100 * np.mean([value for pair, value in layer.items()
+                            if unseen is None or ("tr_TR" in pair or "gu_IN" in pair) == unseen]) for layer in layers]
+            for layers in (result["retrieval"][side] for result in results(f"{name}+retrieval"))]

@@ -13,14 +13,13 @@ Run it alone to see a text's ids and pieces:  python tokenizer.py base en_XX "Th
 """
 import difflib
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import sentencepiece
 
-from checkpoint import write_text
+from checkpoint import saving, write_text
 from model import UserError
 
 MBART25 = ("ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM "
@@ -110,8 +109,8 @@ class Tokenizer:
         files = {"sentencepiece.bpe.model": self} | ({} if self.source is self else {SOURCE_FILE: self.source})
         for name, tokenizer in files.items():
             if tokenizer.model_file.resolve() != (folder / name).resolve():
-                shutil.copyfile(tokenizer.model_file, folder / f"{name}.tmp")
-                os.replace(folder / f"{name}.tmp", folder / name)
+                with saving(folder / name) as temporary:
+                    shutil.copyfile(tokenizer.model_file, temporary)
         specials = ["<s>", "<pad>", "</s>", "<unk>"]
         vocab = [[s, 0.0] for s in specials]
         pieces = self.pieces
@@ -153,12 +152,10 @@ def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
     vocab_size counts mBART ids without the 26 tags and <mask>; required_chars are letters that must have a piece
     even if the text lacks them. Writes `path`; the same sentences and seed give the same file."""
     sentencepiece.set_random_generator_seed(seed)
-    temporary = f"{path}.tmp"
-    with open(temporary, "wb") as file:
+    with saving(path) as temporary, open(temporary, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences), model_writer=file, vocab_size=vocab_size, model_type="unigram",
             character_coverage=1.0, required_chars=required_chars, hard_vocab_limit=False, num_threads=1, minloglevel=2)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

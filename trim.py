@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from checkpoint import saving
 from model import MBart, UserError
 from readers import open_data
 from tokenizer import UNK, Tokenizer
@@ -61,7 +62,8 @@ def trim(model, tokenizer, texts, out):
                           if i < 3 or len(pieces.id_to_piece(i).lstrip("▁")) <= 1})
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "sentencepiece.bpe.model").write_bytes(keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
+    with saving(out / "sentencepiece.bpe.model") as temporary:
+        Path(temporary).write_bytes(keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
     smaller = Tokenizer(out / "sentencepiece.bpe.model", tokenizer.layout)
     old = list(range(UNK + 1)) + [i + 1 for i in kept if i >= 3] + list(tokenizer.tag.values()) + [tokenizer.mask_id]
     rows = torch.tensor(old)

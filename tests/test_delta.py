@@ -6,6 +6,7 @@ from conftest import ROOT
 import delta
 from model import MBart, UserError
 from qk_finetune import apply_recipe, new_language
+from tokenizer import Tokenizer
 
 
 def trained(folder, recipe, seed=0):
@@ -83,6 +84,24 @@ def test_a_new_languages_delta_brings_its_vocabulary_with_it(small, tmp_path):
     again = MBart.from_pretrained(tmp_path / "again")
     assert again.config.vocab_size == 77 and again.config.source_vocab_size == parent.config.vocab_size
     assert all(torch.equal(x, y) for x, y in zip(again.state_dict().values(), child.state_dict().values()))
+
+
+def test_a_childs_delta_is_all_that_its_base_needs_to_become_the_child(run, small, tmp_path):
+    child, again, file = tmp_path / "child", tmp_path / "again", tmp_path / "child.delta"
+    done = run("train.py", "--stage", "translate", "--new-source", "de_DE", "--recipe", "src", "--pairs", "de_DE-en_XX",
+               "--init", small, "--steps", 2, "--tokens", 300, "--valid-examples", 2, "--no-eval", "--device", "cpu",
+               "--out", child)
+    assert done.returncode == 0, done.stderr
+    for command in (("save", child, small, file), ("apply", small, file, again)):
+        done = run("delta.py", *command)
+        assert done.returncode == 0, done.stderr
+    wanted, found = MBart.from_pretrained(child).state_dict(), MBart.from_pretrained(again).state_dict()
+    assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
+    text = "Der Lehrer fand eine Karte im Park."
+    ids = [Tokenizer.from_pretrained(folder).source.encode(text, "de_DE") for folder in (child, again, small)]
+    assert ids[0] == ids[1] != ids[2]
+    done = run("delta.py", "merge", small, tmp_path / "m", f"{file}=1")
+    assert done.returncode == 2 and "vocabular" in done.stderr
 
 
 def test_a_graft_is_the_body_with_the_donors_embeddings_on_one_side(small):
