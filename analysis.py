@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from adversarial import probe, token_states
 from align import pooled_states, retrieval, svcca
-from corpus import Language
 from data import Examples, collate, held_out
+from language import Language
 from model import UserError
 from readers import open_data
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-import corpus as corpus_file
-from corpus import BASE_LANGUAGES, LANGUAGES, SPLITS, Corpus, Language, read_lexicon
+from corpus import BASE_LANGUAGES, LANGUAGES, SPLITS, Corpus
+from language import LEXICON, SECTIONS, Language, read_lexicon, spaced
 from model import UserError
 
 
@@ -68,15 +68,15 @@ def test_every_sentence_fills_its_slots_is_normalized_and_begins_and_ends_as_a_s
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_entry_is_used_by_some_document(corpus, lang):
-    text = corpus_file.spaced(" ".join(corpus.text(corpus.document(i), lang) for i in range(3000)))
+    text = spaced(" ".join(corpus.text(corpus.document(i), lang) for i in range(3000)))
     for section in ("people", "things", "places", "asides"):
         for name, forms in corpus.languages[lang].entries[section].items():
             form = forms[1] if section in ("people", "things") else forms[0]
-            assert corpus_file.spaced(form) in text or corpus_file.spaced(forms[-1]) in text, (section, name)
+            assert spaced(form) in text or spaced(forms[-1]) in text, (section, name)
 
 
 def test_the_lexicon_has_several_hundred_entries_and_sentence_patterns(corpus):
-    assert sum(len(corpus.names[s]) for s in corpus_file.SECTIONS[2:]) > 300
+    assert sum(len(corpus.names[s]) for s in SECTIONS[2:]) > 300
     assert len(corpus.names["patterns"]) >= 10
 
 
@@ -121,7 +121,7 @@ def test_code_mixed_text_takes_about_the_asked_share_of_slots_from_other_languag
     (lambda text: text + "\nfirst = twice\nfirst = twice\n", "stands twice"),
 ])
 def test_a_damaged_lexicon_file_is_reported_with_its_name(tmp_path, edit, words):
-    for path in corpus_file.LEXICON.iterdir():
+    for path in LEXICON.iterdir():
         (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     file = tmp_path / "es_XX.txt"
     before = file.read_text(encoding="utf-8")
