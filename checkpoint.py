@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 ACTIVATIONS = ("gelu", "relu")
 
 
@@ -138,6 +139,33 @@ def read_tensors(folder):
             raise UserError(f"{part}: cannot be read safely as tensors ({str(error).splitlines()[0][:100]}); copy it "
                             "again, or convert it to safetensors") from None
     return tensors, path
+
+
+def read_fitting(folder, expected):
+    """{name: tensor} of a model folder with the names and shapes of `expected`. Tied names that the file repeats, and a
+    bias that it lacks, are put right; UserError names the file and the first tensor that does not fit."""
+    tensors, where = read_tensors(folder)
+    shared = tensors.get("model.shared.weight")
+    if shared is None:  # some checkpoints carry only one of the tied names
+        shared = next((tensors[name] for name in TIED if name in tensors), None)
+        tensors |= {} if shared is None else {"model.shared.weight": shared}
+    for name in TIED:
+        if name in tensors and name not in expected:
+            tied = tensors.pop(name)
+            if tied is not shared and not (tied.shape == shared.shape and torch.equal(tied, shared)):
+                raise UserError(f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file is "
+                                "not a plain mBART checkpoint")
+    tensors.setdefault("final_logits_bias", torch.zeros(expected["final_logits_bias"].shape))
+    if missing := [name for name in expected if name not in tensors]:
+        raise UserError(f"{where}: lacks {missing[0]} and {len(missing) - 1} other tensors that config.json asks for")
+    if unknown := [name for name in tensors if name not in expected]:
+        raise UserError(f"{where}: has {unknown[0]} and {len(unknown) - 1} other tensors that an mBART of this "
+                        "config.json does not have")
+    for name, parameter in expected.items():
+        if tensors[name].shape != parameter.shape:
+            raise UserError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, but config.json makes it "
+                            f"{tuple(parameter.shape)}")
+    return tensors
 
 
 def read_safetensors(path):

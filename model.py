@@ -22,11 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from checkpoint import Config, UserError, read_tensors, write_tensors, write_text
+from checkpoint import Config, UserError, read_fitting, write_tensors, write_text
 from loss import ChunkedCrossEntropy, Lookup, Memory
 from packed import PackedWeights
-
-TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
 
 class Attention(nn.Module):
@@ -312,8 +310,8 @@ class MBart(nn.Module):
         for layer, tensors in zip(decoder.layers, cache["layers"]):
             x = layer.step(x, tensors, position, look, cache["mask"], packed)
         x = decoder.layer_norm(x)
-        return packed.linear(x, [self.model.shared.weight], [self.final_logits_bias[0]]) if packed.suits(x) else (
-            self.project(x))  # (N*K, V)
+        shared, bias = self.model.shared.weight, self.final_logits_bias[0]
+        return packed.linear(x, [shared], [bias]) if packed.suits(x) else self.project(x)  # (N*K, V)
 
     # --- files
 
@@ -326,30 +324,7 @@ class MBart(nn.Module):
         config = Config.read(Path(folder) / "config.json")
         with torch.device("meta"):
             model = cls(config)
-        tensors, where = read_tensors(Path(folder))
-        shared = tensors.get("model.shared.weight")
-        if shared is None:  # some checkpoints carry only one of the tied names
-            shared = next((tensors[name] for name in TIED if name in tensors), None)
-            tensors |= {} if shared is None else {"model.shared.weight": shared}
-        expected = model.state_dict()
-        for name in TIED:
-            if name in tensors and name not in expected:
-                tied = tensors.pop(name)
-                if tied is not shared and not (tied.shape == shared.shape and torch.equal(tied, shared)):
-                    raise UserError(f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file "
-                                    "is not a plain mBART checkpoint")
-        if "final_logits_bias" not in tensors:
-            tensors["final_logits_bias"] = torch.zeros(1, config.vocab_size)
-        if missing := [name for name in expected if name not in tensors]:
-            raise UserError(f"{where}: lacks {missing[0]} and {len(missing) - 1} other tensors that config.json asks "
-                            "for")
-        if unknown := [name for name in tensors if name not in expected]:
-            raise UserError(f"{where}: has {unknown[0]} and {len(unknown) - 1} other tensors that an mBART of this "
-                            "config.json does not have")
-        for name, parameter in expected.items():
-            if tensors[name].shape != parameter.shape:
-                raise UserError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, but config.json makes it "
-                                f"{tuple(parameter.shape)}")
+        tensors = read_fitting(Path(folder), model.state_dict())
         for name in list(tensors):  # one at a time: a half-precision file is converted without a second copy
             tensors[name] = tensors[name].to(dtype)
         model.load_state_dict(tensors, assign=True)
