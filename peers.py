@@ -260,7 +260,7 @@ def one_step(where, recipe, who):
     loss, batches = our_loss, training_batches("A", 6, torch.device("cpu"))
     if who.isdecimal():
         model = MBart(Config.read(where) if where else Config())
-        source, target = torch.randint(4, 1000, (int(who), 128)), torch.randint(4, 1000, (int(who), 32))
+        source, target = (torch.randint(4, model.config.vocab_size, (int(who), length)) for length in (128, 32))
         batches = [(source, target, target)]
     elif who == "ours":
         model = MBart.from_pretrained(where)

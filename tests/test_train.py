@@ -84,10 +84,10 @@ def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
     assert (tmp_path / "run" / "state.pt").exists()
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_two_processes_follow_one_process_on_the_same_global_batch(small, tmp_path, dropout):
+@pytest.mark.parametrize("dropout, recipe", [(0.0, "full"), (0.3, "full"), (0.0, "full+embeddings")])
+def test_two_processes_follow_one_process_on_the_same_global_batch(small, tmp_path, dropout, recipe):
     options = [*QUICK, "--init", str(small), "--steps", "12", "--eval-every", "3", "--accumulate", "2",
-               "--dropout", str(dropout), "--recipe", "full", "--lr", "1e-2"]
+               "--dropout", str(dropout), "--recipe", recipe, "--lr", "1e-2"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     one = subprocess.run([sys.executable, "train.py", *options, "--out", str(tmp_path / "one")], cwd=ROOT, env=env,
                          capture_output=True, text=True)
