@@ -37,7 +37,7 @@ peer's time divided by ours, round by round: median [lowest–highest]; above 1 
 layers, vocabulary 250,027; B = d 256, 4+4 layers, vocabulary 8,000; large = mBART-large. Training: batches of 8 (B: 16,
 large: 32) sources of 60 to 240 tokens and targets of 15 to 60, as they come, no dropout; `full` trains everything,
 embeddings too. Decoding: {SENTENCES} sentences of 60 to 240 tokens, beam {BEAM}, {NEW} new tokens. CPU: float32;
-GPU: bf16 autocast. Memory: the peak of a process that takes three steps. What the limit is, `bench.py --help` says.
+GPU: bf16. Memory: the peak of a process that takes three steps. What the limit is, `bench.py --help` says.
 """
 
 

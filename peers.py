@@ -197,16 +197,18 @@ def bench_decode(name, rounds, device, scratch):
     ours, peer = pair(name, scratch / name, device)
     ours.eval()
     peer.eval()
+    if device.type == "cuda":
+        ours.bfloat16()
+        peer.bfloat16()
     vocab, lang = WIDTH[name][0], WIDTH[name][0] - 20
     lengths = torch.linspace(60, 240, SENTENCES).long()
     source = texts(vocab, lengths, torch.Generator().manual_seed(2)).to(device)
 
     def by_us():
-        with autocast(device):
-            return generate(ours, source, lang, beam=BEAM, max_new_tokens=NEW, min_new_tokens=NEW)
+        return generate(ours, source, lang, beam=BEAM, max_new_tokens=NEW, min_new_tokens=NEW)
 
     def by_transformers():
-        with torch.inference_mode(), autocast(device):
+        with torch.inference_mode():
             rows = peer.generate(source, attention_mask=(source != 1).long(), num_beams=BEAM, max_new_tokens=NEW,
                                  min_new_tokens=NEW, decoder_start_token_id=lang, forced_eos_token_id=None,
                                  length_penalty=1.0, early_stopping=False)

@@ -1,4 +1,5 @@
 """generate.py: the ids of transformers' generate on random float64 models, and searches checked by hand."""
+import copy
 import itertools
 
 import pytest
@@ -171,3 +172,9 @@ def test_arguments_that_cannot_be_met_are_refused(models, options, words):
     _, ((_, ours), *_) = models
     with pytest.raises(UserError, match=words):
         generate(ours, **{"source": sources(0), "lang": LANG, "max_new_tokens": 5} | options)
+
+
+def test_a_model_in_half_precision_decodes_as_on_a_gpu(models):
+    half = copy.deepcopy(models[1][0][1]).bfloat16()
+    outputs = generate(half, sources(3), LANG, beam=3, max_new_tokens=10, no_repeat_ngram=2)
+    assert len(outputs) == 5 and all(0 <= i < VOCAB for row in outputs for i in row)
