@@ -146,7 +146,7 @@ def write(path):
         "## Claims", "", "| | claim | verdict | differences, mean [95% interval] |", "| --- | --- | --- | --- |",
         *claim_lines, "",
         "## Trained on English alone, asked within each language", "",
-        "400 updates. Validation loss on English by learning rate, mean over seeds:", "", *rate_lines, "",
+        "400 updates. Validation loss on English by learning rate:", "", *rate_lines, "",
         table(english_only(), WITHIN), "", *shown[:3], "",
         "### A few Spanish examples on top", "", table(FEW_SHOT, WITHIN[1:2], with_floors=False), "",
         "## Trained within English, Spanish and Russian, asked across languages (Turkish is unseen)", "",

@@ -116,18 +116,19 @@ def difference(a, b, pair, metric):
 
 
 def best_rate(folders):
-    """{learning rate as written: lowest validation loss, mean over seeds} of runs …-RATE-sSEED, and the best rate. No
-    test example takes part."""
+    """{learning rate as written: lowest validation loss, mean over the seeds that every rate has} of runs …-RATE-sSEED,
+    and the best rate. No test example takes part."""
     found = {}
     for folder in map(Path, folders):
         if not (folder / "log.csv").is_file():
             continue
         rows = (folder / "log.csv").read_text(encoding="utf-8").splitlines()[1:]
-        rate = re.search(r"-(\d+e-\d+)-s\d+$", folder.name)[1]
-        found.setdefault(rate, []).append(min(float(row.split(",")[2]) for row in rows))
+        rate, seed = re.search(r"-(\d+e-\d+)-s(\d+)$", folder.name).groups()
+        found.setdefault(rate, {})[seed] = min(float(row.split(",")[2]) for row in rows)
     if not found:
         raise UserError("no finished run among " + " ".join(map(str, folders)))
-    found = {rate: float(np.mean(losses)) for rate, losses in found.items()}
+    common = set.intersection(*(set(losses) for losses in found.values()))
+    found = {rate: float(np.mean([losses[seed] for seed in common])) for rate, losses in found.items()}
     return found, min(found, key=found.get)
 
 
