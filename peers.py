@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -257,7 +258,6 @@ def bench_decode(name, rounds, device, scratch):
 def one_step(where, recipe, who):
     """Some training steps of one side in this process; returns its peak memory in bytes. where: a checkpoint's folder,
     or the config.json of a model that is drawn here (then `who` is a number of sequences of 128 + 32 tokens)."""
-    import resource
     torch.set_num_threads(1)
     loss, batches = our_loss, training_batches("A", 6, torch.device("cpu"))
     if who.isdecimal():
@@ -276,7 +276,8 @@ def one_step(where, recipe, who):
     step = stepper(model.train(), loss, batches, torch.device("cpu"), fused=True)
     for _ in range(3):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage's figure: that starts at the size of the process that started this one.
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def bench_memory(name, recipe, scratch):
