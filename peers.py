@@ -31,18 +31,18 @@ def shape(name):
     return {"vocab_size": vocab, "d_model": d, "scale_embedding": True, **both}
 
 
-def pair(name, folder, device):
-    """(ours, transformers' model) from one random checkpoint, without dropout. Its weights are sharpened: a freshly
-    drawn model only repeats its last token."""
+def pair(name, folder, device, sharp=False):
+    """(ours, transformers' model) from one random checkpoint, without dropout. sharp: larger weights, to decode: a
+    freshly drawn model only repeats its last token."""
     from transformers import MBartConfig, MBartForConditionalGeneration
     if not (folder / "config.json").exists():
         torch.manual_seed(0)
         peer = MBartForConditionalGeneration(MBartConfig(
             **shape(name), max_position_embeddings=1024, dropout=0.0, attention_dropout=0.0, normalize_before=True))
         with torch.no_grad():
-            for key, weight in peer.named_parameters():
+            for key, weight in peer.named_parameters() if sharp else ():
                 if "layers" in key and weight.dim() == 2:
-                    weight *= (5 if name == "B" else 2) * (3 if re.search("[qk]_proj", key) else 1)
+                    weight *= (3 if name == "B" else 2) * (3 if re.search("[qk]_proj", key) else 1)
                 if "embed_positions" in key:
                     weight *= 30
         peer.save_pretrained(folder)
@@ -195,7 +195,7 @@ def convert(folder, out, vocab):
 
 
 def bench_decode(name, rounds, device, scratch):
-    ours, peer = pair(name, scratch / name, device)
+    ours, peer = pair(name, scratch / f"{name}-sharp", device, sharp=True)
     ours.eval()
     peer.eval()
     if device.type == "cuda":
@@ -225,7 +225,7 @@ def bench_decode(name, rounds, device, scratch):
     int8.int8 = True
     if device.type == "cpu":
         import ctranslate2
-        convert(scratch / name, scratch / f"{name}-ctranslate2", vocab)
+        convert(scratch / f"{name}-sharp", scratch / f"{name}-ctranslate2", vocab)
         words = [[f"w{i}" for i in row if i != 1] for row in source.tolist()]
 
         def by_ctranslate2(kind):
