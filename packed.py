@@ -41,7 +41,9 @@ class PackedWeights(dict):
         now = [self.int8, *((tensor.data_ptr(), tensor._version, tensor.shape) for tensor in (*weights, *biases))]
         version, kind, weight, bias, scales = self.get(id(weights[0]), (None,) * 5)
         if version != now:
-            weight, bias = torch.cat([w.detach() for w in weights]), torch.cat([b.detach() for b in biases])
+            weight, bias = weights[0].detach(), torch.cat([b.detach() for b in biases])
+            if len(weights) > 1:  # a single one may be a gigabyte
+                weight = torch.cat([w.detach() for w in weights])
             kind, weight, scales = self.copy(weight)
             self[id(weights[0])] = now, kind, weight, bias, scales
         if kind == "int8":
