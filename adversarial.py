@@ -78,11 +78,14 @@ class Adversary:
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
         self.right = self.seen = 0
 
+    def classes(self, batch, pad):
+        """The language of every source token but padding, as token_states() of the model has them: (N,)."""
+        return source_classes(batch, batch.source != pad, self.languages)
+
     def update(self, model, batches, world=1):
         """`updates` steps of the classifier on the states of these batches, by -log p_true a token."""
         with torch.no_grad():
-            pairs = [(model.token_states(batch.source),
-                      source_classes(batch, batch.source != model.config.pad_token_id, self.languages))
+            pairs = [(model.token_states(batch.source), self.classes(batch, model.config.pad_token_id))
                      for batch in batches]
         total = torch.tensor(sum(len(true) for _, true in pairs), device=pairs[0][1].device)
         if world > 1:

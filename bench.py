@@ -141,11 +141,10 @@ def main():
             return memory_table(args.what[1] if len(args.what) > 1 else None, args.measure, args.rows)
         if unknown := [name for name in args.what if name not in rows(device)]:
             raise UserError(f"there is no row {unknown[0]!r} here; there are: memory {' '.join(rows(device))}")
-        place = {"versions": versions(device), "date": date.today().isoformat(), "rows": {}}
+        where, _, speed = machine(device).partition("; ")
         results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        where = f"{machine(device).split(';')[0]}"
-        place["rows"] = results.get(where, place)["rows"]
-        place["versions"] += "; " + "; ".join(machine(device).split("; ")[1:])
+        place = {"versions": f"{versions(device)}; {speed}", "date": date.today().isoformat(),
+                 "rows": results.get(where, {"rows": {}})["rows"]}
         for name, measure in rows(device).items():
             if not args.what or name in args.what:
                 place["rows"][name] = measure(args.rounds or (15 if "-B" in name else 5), args.scratch)

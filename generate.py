@@ -106,7 +106,7 @@ def ban_repeats(words, tokens, n):
 
 def log_sum_exp(logits, cache):
     """log sum_v exp(logits[r, v]), (R, 1), from one pass of softmax: twice as fast as torch.logsumexp."""
-    if "softmax" not in cache or len(cache["softmax"]) < len(logits):
+    if "softmax" not in cache:  # of as many rows as there will ever be
         cache["softmax"] = torch.empty_like(logits)
     p = torch.softmax(logits, 1, out=cache["softmax"][:len(logits)])
     return logits.amax(1, keepdim=True) - p.amax(1, keepdim=True).log()

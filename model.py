@@ -233,10 +233,8 @@ class MBart(nn.Module):
         """(..., D) -> logits (..., V)."""
         return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias[0].to(hidden.dtype)
 
-    def forward(self, source, decoder_input, labels=None, **options):
-        """(B, S), (B, T) int64 -> logits (B, T, V); with labels, the loss (so that DDP sees every step)."""
-        if labels is not None:
-            return self.loss(source, decoder_input, labels, **options)
+    def forward(self, source, decoder_input):
+        """(B, S), (B, T) int64 -> logits (B, T, V)."""
         return self.project(self.decode(decoder_input, self.encode(source), source))
 
     def packs(self, source):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from generate import generate
 from model import Config, MBart, UserError
 from packed import PackedWeights
-from qk_finetune import RECIPES, add_lora, apply_recipe
+from qk_finetune import add_lora, apply_recipe
 
 WIDTH = {"A": (250_027, 1024, 2, 16, 4096), "B": (8_000, 256, 4, 4, 1024), "large": (250_027, 1024, 12, 16, 4096)}
 ROWS = {"A": 8, "B": 16, "large": 32}  # sequences in a training batch
@@ -150,11 +150,8 @@ def rates(device):
 
 def bench_train(name, recipe, rounds, device, scratch):
     ours, peer = pair(name, scratch / name, device)
-    names = set(apply_recipe(ours, "full+embeddings" if recipe == "full" else recipe))
-    for key, parameter in peer.named_parameters():
-        parameter.requires_grad_(key in names)
-    ours.train()
-    peer.train()
+    for model in (ours, peer):  # their parameters have the same names
+        apply_recipe(model.train(), "full+embeddings" if recipe == "full" else recipe)
     batches = training_batches(name, 6, device)
     loss, gradient = same_gradients(ours, peer, batches[0])
     if loss > 1e-5 or gradient > 1e-3:
@@ -259,7 +256,7 @@ def one_step(where, recipe, who):
     """Some training steps of one side in this process; returns its peak memory in bytes. where: a checkpoint's folder,
     or the config.json of a model that is drawn here (then `who` is a number of sequences of 128 + 32 tokens)."""
     torch.set_num_threads(1)
-    loss, batches = our_loss, training_batches("A", 6, torch.device("cpu"))
+    loss = our_loss
     if who.isdecimal():
         model = MBart(Config.read(where) if where else Config())
         source, target = (torch.randint(4, model.config.vocab_size, (int(who), length)) for length in (128, 32))
@@ -269,10 +266,11 @@ def one_step(where, recipe, who):
     else:
         from transformers import MBartForConditionalGeneration
         model, loss = MBartForConditionalGeneration.from_pretrained(where, attn_implementation="sdpa"), peer_loss
+    if not who.isdecimal():
+        batches = training_batches("A", 6, torch.device("cpu"))
     if recipe == "lora":
         add_lora(model)
-    for key, parameter in model.named_parameters():  # transformers' parameters have the same names
-        parameter.requires_grad_(re.match(RECIPES[recipe], key) is not None)
+    apply_recipe(model, recipe)
     step = stepper(model.train(), loss, batches, torch.device("cpu"), fused=True)
     for _ in range(3):
         step()

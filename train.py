@@ -29,7 +29,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from adversarial import Adversary, source_classes
+from adversarial import Adversary
 from align import alignment_loss
 from checkpoint import Log, only_run_in, read_state, write_state
 from data import Batches, Examples, held_out, open_data
@@ -73,7 +73,7 @@ class Objective(torch.nn.Module):
                                        with_states=True)
         if self.adversary is None:
             return task, task.detach()
-        true = source_classes(batch, batch.source != self.model.config.pad_token_id, self.adversary.languages)
+        true = self.adversary.classes(batch, self.model.config.pad_token_id)
         return task + self.adversary.loss(states, true) / count, task.detach()
 
 
