@@ -83,11 +83,13 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
         if done.all():
             break
         going = (~done).nonzero()[:, 0]
-        cache["look"][:, :, :t] = cache["look"][:, :, :t].gather(1, parents[..., None, None].expand(-1, -1, t, beam))
+        look = cache["look"][..., :cache["filled"]]
+        look.copy_(look.gather(1, parents[..., None].expand_as(look)))
         if len(going) < len(rows):
             keep(cache, going)
             rows, tokens, scores = rows[going], tokens[going], scores[going]
             finished, finished_scores = finished[going], finished_scores[going]
+        sweep(cache)
     model.train(was_training)
     return outputs
 
@@ -134,6 +136,25 @@ def keep(cache, going):
     for tensors in cache["layers"]:
         for name in tensors:
             tensors[name] = tensors[name][going]
+
+
+def sweep(cache):
+    """Once no running beam descends from half of the slots of self-attention, the others move together: beams that
+    share their beginning then read it once."""
+    look = cache["look"][..., :cache["filled"]]  # (N, K, slots)
+    live = (look == 0).any(1)
+    most = int(live.sum(1).max())
+    if most > cache["filled"] // 2:
+        return
+    order = live.int().argsort(descending=True, stable=True)[:, :most]  # (N, most)
+    cache["filled"] = most
+    kept = look.gather(2, order[:, None].expand(-1, look.size(1), -1))
+    cache["look"][..., :most], cache["look"][..., most:] = kept, -torch.inf
+    for tensors in cache["layers"]:
+        for name in "kv":
+            slots = tensors[name]  # (N, H, L*K, d)
+            places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
+            slots[:, :, :most] = slots.gather(2, places)
 
 
 def strip(ids, start, config):

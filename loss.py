@@ -4,10 +4,12 @@ In mBART one table E (V, D) is the output head and both sides' token embedding: 
 to a gigabyte of gradient. Its three gradients are therefore written into one piece of memory, which the next update
 uses again: on a CPU fresh memory costs more than the arithmetic done in it (half of a training step at V = 250,027).
 """
+import math
+
 import torch
 import torch.nn.functional as F
 
-LOGITS_BUDGET = 512 * 2**20  # bytes of logits held at a time; each chunk passes over the whole of E three times
+LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; each chunk passes over the whole of E three times
 
 
 class Memory(dict):
@@ -51,7 +53,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, labels, smoothing, scale, memory):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         n, vocab, device = hidden.size(0), weight.size(0), hidden.device.type
-        rows = min(n, max(1, LOGITS_BUDGET // (4 * vocab)))
+        chunks = max(1, math.ceil(n * 4 * vocab / LOGITS_BUDGET))  # of equal size
+        rows = math.ceil(n / chunks)
         head = weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
         total = hidden.new_zeros((), dtype=torch.promote_types(weight.dtype, torch.float32))
         grad_hidden = torch.empty_like(hidden) if need_hidden else None

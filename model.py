@@ -91,19 +91,19 @@ class Layer(nn.Module):
             x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
         return self.ffn(x)
 
-    def step(self, x, cache, position, look, source_mask, packed):
+    def step(self, x, cache, filled, look, source_mask, packed):
         """One new target position: x (N*K, D), K beams for each of N sentences; cache: this layer's tensors.
 
         The beams of a sentence are K queries over the same keys: cross-attention's are stored once a sentence, and
-        self-attention's stay in the slot (position, beam) where they were computed, whichever beam grows out of them:
-        look (N, 1, K, t*K) is 0 at a beam's own ancestors and -inf elsewhere."""
-        n, heads, _, k, d = cache["k"].shape
-        attention, cross = self.self_attn, self.encoder_attn
-        normed = self.self_attn_layer_norm(x)
+        self-attention's stay in the slot where they were computed, the K after the `filled` ones, whichever beam grows
+        out of them: look (N, 1, K, filled + K) is 0 at a beam's own ancestors and -inf elsewhere."""
+        n, heads, _, d = cache["k"].shape
+        attention, cross, k = self.self_attn, self.encoder_attn, len(x) // n
+        normed, stop = self.self_attn_layer_norm(x), filled + k
         qkv = packed(normed, attention.q_proj, attention.k_proj, attention.v_proj).view(n, k, 3, heads, d)
-        q, cache["k"][:, :, position], cache["v"][:, :, position] = qkv.permute(2, 0, 3, 1, 4)  # (N, H, K, d) each
-        keys, values = (cache[name][:, :, :position + 1].flatten(2, 3) for name in "kv")  # (N, H, t*K, d)
-        x = x + packed(attention.attend(q, keys, values, look).view(x.shape), attention.out_proj)
+        q, cache["k"][:, :, filled:stop], cache["v"][:, :, filled:stop] = qkv.permute(2, 0, 3, 1, 4)  # (N, H, K, d)
+        out = attention.attend(q, cache["k"][:, :, :stop], cache["v"][:, :, :stop], look)
+        x = x + packed(out.view(x.shape), attention.out_proj)
         q = packed(self.encoder_attn_layer_norm(x), cross.q_proj).view(n, k, heads, d).transpose(1, 2)
         out = cross.attend(q, cache["cross_k"], cache["cross_v"], source_mask)
         x = x + packed(out.view(x.shape), cross.out_proj)
@@ -286,30 +286,30 @@ class MBart(nn.Module):
         """Encodes source (N, S) and returns an empty cache for `length` target positions of `beams` beams each."""
         states, real = self.token_states(source), source != self.config.pad_token_id
         mask = torch.zeros_like(real, dtype=states.dtype).masked_fill(~real, -torch.inf)[:, None, None]
-        cache = {"mask": mask, "layers": [],
-                 "look": states.new_full((source.size(0), beams, length, beams), -torch.inf)}  # (N, K, L, K)
+        cache = {"mask": mask, "layers": [], "filled": 0,  # slots in use; look: the beam's own among them
+                 "look": states.new_full((source.size(0), beams, length * beams), -torch.inf)}  # (N, K, L*K)
         for layer in self.model.decoder.layers:
             cross, heads = layer.encoder_attn, layer.self_attn.heads
             k, v = (states.new_zeros(*source.shape, states.size(1)) for _ in range(2))  # (N, S, D)
             k[real], v[real] = cross.k_proj(states), cross.v_proj(states)
-            shape = (source.size(0), heads, length, beams, self.config.d_model // heads)  # (N, H, L, K, d)
+            shape = (source.size(0), heads, length * beams, self.config.d_model // heads)  # (N, H, L*K, d)
             cache["layers"].append({
                 "k": states.new_empty(shape), "v": states.new_empty(shape),
                 "cross_k": cross.split(k), "cross_v": cross.split(v)})
         return cache
 
     def step(self, tokens, cache, position):
-        """tokens (N*K,) at `position` -> logits (N*K, V) of the next; fills the cache at that position."""
-        decoder, look, packed = self.model.decoder, cache["look"], self.packed
-        look[:, :, position] = torch.full_like(look[0, :, 0], -torch.inf).fill_diagonal_(0)  # each beam sees itself
-        look = look[:, :, :position + 1].flatten(2)[:, None]  # (N, 1, K, t*K)
+        """tokens (N*K,) at `position` -> logits (N*K, V) of the next; fills K slots of the cache."""
+        decoder, packed, filled = self.model.decoder, self.packed, cache["filled"]
+        look = cache["look"][..., :filled + cache["look"].size(1)]
+        look[..., filled:].diagonal(dim1=1, dim2=2).zero_()  # each beam sees itself
         positions = torch.tensor([position], device=tokens.device)
         x = decoder.embed(tokens[:, None], self.model.shared.weight, positions)[:, 0]  # (N*K, D)
         for layer, tensors in zip(decoder.layers, cache["layers"]):
-            x = layer.step(x, tensors, position, look, cache["mask"], packed)
-        x = decoder.layer_norm(x)
-        shared, bias = self.model.shared.weight, self.final_logits_bias[0]
-        return packed.linear(x, [shared], [bias]) if packed.suits(x) else self.project(x)  # (N*K, V)
+            x = layer.step(x, tensors, filled, look[:, None], cache["mask"], packed)
+        cache["filled"], x = look.size(2), decoder.layer_norm(x)
+        table = [self.model.shared.weight], [self.final_logits_bias[0]]
+        return packed.linear(x, *table) if packed.suits(x) else self.project(x)  # (N*K, V)
 
     # --- files
 

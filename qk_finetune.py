@@ -111,7 +111,7 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x):
         low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a)  # (..., r)
-        return super().forward(x) + self.scale * F.linear(low, self.lora_b)
+        return super().forward(x) + F.linear(self.scale * low, self.lora_b)
 
 
 def add_lora(model, rank=8, alpha=16, dropout=0.1, projections=PROJECTIONS, seed=0):

@@ -31,6 +31,7 @@ job() {
     { if "$@" > "$log" 2>&1; then echo "$(date +%H:%M:%S) $file"; else echo "FAILED $file: see $log" >&2; fi; } &
 }
 finish() { wait || true; }  # for all jobs
+part() { echo "$(date +%H:%M:%S) part $1, after $((SECONDS / 60)) minutes"; }
 
 # score FILE MODEL [options of eval.py]: 100 test documents a pair.
 score() { $PYTHON eval.py --model "$2" --stage summarize --examples 100 --samples 0 --json "$1" "${@:3}"; }
@@ -49,11 +50,19 @@ translate() {
             --samples 0 --json results/translate.json
 }
 
+# teach NAME SEED "PAIR" [options of train.py]: the same with translation.
+translated() { $PYTHON eval.py --model "$2" --stage translate --examples 100 --samples 0 --json "$1" --pairs "${@:3}"; }
+teach() {
+    $PYTHON train.py --stage translate --seed "$2" --pairs $3 --no-eval --overwrite --out "runs/paper/$1-s$2" "${@:4}" &&
+        translated "results/$1-s$2.json" "runs/paper/$1-s$2" $3
+}
+
 WITHIN="en_XX-en_XX es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR gu_IN-gu_IN"
 ACROSS="es_XX-en_XX ru_RU-en_XX tr_TR-en_XX es_XX-ru_RU en_XX-tr_TR tr_TR-tr_TR"
 
 # 1. full and qk, trained on English alone and asked in every language, at every rate of the same grid (the first seed).
 #    The best rate of each is that of the lowest validation loss on English; the test scores of all rates are shown.
+part 1
 job results/translate.json translate  # of part 4: it needs nothing and takes long
 for rate in 5e-4 1e-3 2e-3 4e-3 8e-3; do
     for recipe in full qk; do row rate-$recipe-$rate ${SEEDS%% *} "$WITHIN" --recipe $recipe --lr $rate; done
@@ -69,6 +78,7 @@ for seed in $SEEDS; do
 done
 
 # 2. The other recipes at qk's rate (the paper's XL-Sum table; full and qk at that rate are there already).
+part 2
 for seed in $SEEDS; do
     row full+embeddings $seed "$WITHIN" --recipe full+embeddings --lr $QK
     row frozen_decoder $seed "$WITHIN" --recipe frozen_decoder --lr $QK
@@ -95,6 +105,7 @@ job results/curve-qk@400-s0.json curve qk $QK
 
 # 3. Few-shot: 10, 100 and 1000 Spanish examples on top of the zero-shot models.
 finish
+part 3
 for count in 10 100 1000; do
     for recipe in full qk; do
         row few-$recipe-$count 0 "es_XX-es_XX" --init runs/paper/rate-$recipe-$QK-s0 --langs es_XX --train-examples $count \
@@ -107,6 +118,7 @@ finish
 
 # 5. Trained within en, es and ru, asked across languages and in Turkish (the paper's WikiLingua table).
 #    All rows that train whole layers take the same rate: the adversary needs one at which the encoder really moves.
+part 5
 JOINT="--langs en_XX es_XX ru_RU" MOVE=2e-3
 for seed in $SEEDS; do
     row joint-full $seed "$ACROSS" $JOINT --recipe full --lr $MOVE
@@ -126,6 +138,8 @@ for seed in $SEEDS; do
 done
 
 # 6. What needs no more training: the untuned base, the pipeline, the probes.
+part 6
+job results/parent-s0.json teach parent 0 fr_XX-en_XX --new-source fr_XX --recipe src+body --steps 400  # of part 7
 job results/base-s0.json score results/base-s0.json base --pairs $WITHIN $ACROSS
 pipeline() { score "$1" "$2" --pipeline runs/paper/translate --pairs "${@:3}"; }
 job results/qk-pipeline-s0.json pipeline results/qk-pipeline-s0.json runs/paper/rate-qk-$QK-s0 es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR
@@ -137,21 +151,15 @@ for seed in $SEEDS; do
         job $file score $file runs/paper/$name-s$seed --probe
     done
 done
-finish
 
 # 7. New languages (Gheini, Ren and May 2021): a French -> English parent with a French vocabulary of its own; its children
 #    read German (new source; 60 updates) or write German (new target; 200: to write takes longer than to read); the mBART
 #    variants keep the base's vocabulary (200).
-translated() { $PYTHON eval.py --model "$2" --stage translate --examples 100 --samples 0 --json "$1" --pairs "${@:3}"; }
-teach() {  # teach NAME SEED "PAIRS" [options of train.py]
-    $PYTHON train.py --stage translate --seed "$2" --pairs $3 --no-eval --overwrite --out "runs/paper/$1-s$2" "${@:4}" &&
-        translated "results/$1-s$2.json" "runs/paper/$1-s$2" $3
-}
 child() { job "results/$1-s$2.json" teach "$@" --lr 4e-3 --eval-every 20; }
 SHORT="--steps 60 --warmup 10" LONG="--steps 200 --warmup 30"
 PARENT=runs/paper/parent-s0
-job results/parent-s0.json teach parent 0 fr_XX-en_XX --new-source fr_XX --recipe src+body --steps 400
 finish
+part 7
 for seed in $SEEDS; do
     for what in "" +xattn +randxattn +body; do
         child child-src$what $seed de_DE-en_XX --init $PARENT --new-source de_DE --recipe src$what $SHORT
@@ -183,12 +191,14 @@ done
 $PYTHON delta.py sizes base > results/sizes.txt
 
 # 8. Middle-layer alignment (Liu and Niehues 2025) in encoder layer 2, on English-Spanish and English-Russian sentences:
-#    beside the task's updates, as LoRA, and trained apart and merged.
+#    beside the task's updates, as LoRA (without dropout, as everything here), and trained apart and merged.
+part 8
+LORA="--lr 4e-3 --lora-dropout 0"
 for seed in $SEEDS; do
     row joint-align $seed "$ACROSS" $JOINT --recipe full --lr $MOVE --align-layer 2
-    row lora-task $seed "$ACROSS" $JOINT --recipe lora --lr 4e-3
-    row lora-joint $seed "$ACROSS" $JOINT --recipe lora --lr 4e-3 --align-layer 2
-    job results/lora-align-s$seed.done bash -c "$PYTHON train.py --stage align --align-layer 2 $JOINT --lr 4e-3 --seed $seed \
+    row lora-task $seed "$ACROSS" $JOINT --recipe lora $LORA
+    row lora-joint $seed "$ACROSS" $JOINT --recipe lora $LORA --align-layer 2
+    job results/lora-align-s$seed.done bash -c "$PYTHON train.py --stage align --align-layer 2 $JOINT $LORA --seed $seed \
         --no-eval --overwrite --out runs/paper/lora-align-s$seed && touch results/lora-align-s$seed.done"
 done
 finish
@@ -214,3 +224,4 @@ job results/base+retrieval-s0.json score results/base+retrieval-s0.json base --r
 finish
 
 $PYTHON report.py
+echo "$(date +%H:%M:%S) all of it, after $((SECONDS / 60)) minutes"

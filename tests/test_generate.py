@@ -111,18 +111,21 @@ class Script:
         return self
 
     def start(self, source, beams, length):
-        return {"mask": source, "layers": [{"words": torch.zeros(source.size(0), length, beams, dtype=torch.long)}],
-                "look": torch.full((source.size(0), beams, length, beams), -torch.inf)}
+        slots = length * beams
+        return {"mask": source, "filled": 0, "look": torch.full((source.size(0), beams, slots), -torch.inf),
+                "layers": [{name: torch.zeros(source.size(0), 1, slots, 1, dtype=torch.long) for name in "kv"}]}
 
     def step(self, tokens, cache, position):
-        words, look = cache["layers"][0]["words"], cache["look"]
-        words[:, position] = tokens.view(-1, words.size(2))
-        look[:, :, position] = torch.full(look[:, :, 0].shape, -torch.inf).diagonal_scatter(
-            torch.zeros(look.shape[:2]), 0, 1, 2)
-        grown = (words[:, None] * (look == 0)).sum(3).flatten(0, 1)  # (N*K, L): each beam's own words
+        words, look, filled = cache["layers"][0]["k"][:, 0, :, 0], cache["look"], cache["filled"]  # words: (N, L*K)
+        beams = look.size(1)
+        cache["filled"] = filled + beams
+        words[:, filled:filled + beams] = tokens.view(-1, beams)
+        look[..., filled:filled + beams].diagonal(dim1=1, dim2=2).zero_()
+        grown = [row[seen].tolist() for row, sees in zip(words, look == 0) for seen in sees]  # each beam's own words
+        assert {len(row) for row in grown} == {position + 1}  # sweeping loses none and keeps their order
         logits = torch.full((len(tokens), 10), -50.0)
-        for row, words in enumerate(grown[:, 1:position + 1].tolist()):
-            for word, p in self.table.get(tuple(words), {2: 1.0}).items():
+        for row, words in enumerate(grown):
+            for word, p in self.table.get(tuple(words[1:]), {2: 1.0}).items():
                 logits[row, word] = torch.tensor(p).log()
         return logits
 
