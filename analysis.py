@@ -16,17 +16,21 @@ from model import UserError
 from readers import open_data
 
 
-def parallel_states(model, tokenizer, stage, data_spec, langs, tagged, count, side, seed=0):
-    """{language: every layer's mean-pooled states of the same test documents, L + 1 tensors (N, D)}."""
-    pooled = {}
+def parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, count, seed=0):
+    """{language: batches of the same `count` test documents}."""
+    found = {}
     for lang in langs:
         data = open_data(data_spec, stage, "test", [(lang, lang)], tokenizer.languages, seed)
         examples = Examples(data, tokenizer, stage, tagged, model.config.max_position_embeddings)
         number = min(count, examples.sizes[lang, lang] or count)
-        batches = [collate([(examples((lang, lang), i), lang) for i in range(start, min(number, start + 50))])
-                   for start in range(0, number, 50)]
-        pooled[lang] = pooled_states(model, tokenizer, batches, side)
-    return pooled
+        found[lang] = [collate([(examples((lang, lang), i), lang) for i in range(start, min(number, start + 50))])
+                       for start in range(0, number, 50)]
+    return found
+
+
+def parallel_states(model, tokenizer, batches, side):
+    """{language: every layer's mean-pooled states of parallel_batches(), L + 1 tensors (N, D)}."""
+    return {lang: pooled_states(model, tokenizer, own, side) for lang, own in batches.items()}
 
 
 def is_parallel(data_spec):
@@ -45,15 +49,15 @@ def probe_layers(model, tokenizer, stage, data_spec, langs, tagged, seed=0):
         return held_out(Examples(data, tokenizer, stage, tagged, limit), count, 4000)
 
     model.eval()
-    report = {}
+    report, parallel = {}, {}
+    if is_parallel(data_spec):
+        parallel = parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, 600, seed)
     for side in ("encoder", "decoder"):
         pairs = [(a, b) for a in langs for b in langs if side == "decoder" or a == b]
         count = 160 if side == "encoder" else 60
         states, true = token_states(model, tokenizer, batches("train", pairs, count), langs, side)
         held, held_true = token_states(model, tokenizer, batches("test", pairs, count // 2), langs, side)
-        pooled = {}
-        if is_parallel(data_spec):
-            pooled = parallel_states(model, tokenizer, stage, data_spec, langs, tagged, 600, side, seed)
+        pooled = parallel_states(model, tokenizer, parallel, side)
         report[side] = []
         for layer in tqdm(range(len(states)), desc=f"probing the {side}", leave=False):
             confusion, rescaled = (probe(states[layer], true, held[layer], held_true, len(langs), scale, seed=seed)
@@ -88,9 +92,9 @@ def retrieve_layers(model, tokenizer, stage, data_spec, langs, tagged, count=200
     if not is_parallel(data_spec):
         raise UserError(f"--retrieval needs the same texts in every language; {data_spec} has not: use parallel:DIR")
     model.eval()
-    report = {}
+    report, parallel = {}, parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, count, seed)
     for side in ("encoder", "decoder"):
-        pooled = parallel_states(model, tokenizer, stage, data_spec, langs, tagged, count, side, seed)
+        pooled = parallel_states(model, tokenizer, parallel, side)
         report[side] = [{f"{a} {b}": retrieval(pooled[a][layer], pooled[b][layer])
                          for i, a in enumerate(langs) for b in langs[i + 1:]} for layer in range(len(pooled[langs[0]]))]
     return report

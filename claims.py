@@ -188,7 +188,7 @@ def alignment_claims():
     rows = [("h", *row) for row in said]
     for claim, a, b in (("it lifts cross-lingual transfer: fewer off-target outputs", "joint-full", "joint-align"),
                         ("the same for LoRA", "lora-task", "lora-joint"),
-                        ("adapters trained apart and merged (0.5 each) do at least as well as the task's alone",
+                        ("adapters trained apart and merged (0.5 each): fewer off-target outputs than the task's alone",
                          "lora-task", "lora-merged-0.5")):
         rows.append(("h", claim, *verdict(compare(a, b, SEEN_TARGET, "off-target"))))
     facts = verdict(compare("joint-align", "joint-full", SEEN_TARGET, "facts"))

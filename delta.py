@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from checkpoint import read_safetensors, saving, write_tensors
+from checkpoint import read_safetensors, saving, write_tensors, write_text
 from model import Config, MBart, UserError
 from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, new_language
 from tokenizer import SOURCE_FILE, Tokenizer
@@ -36,13 +36,14 @@ def fingerprint(state):
     return digest.hexdigest()[:16]
 
 
-def save_delta(state, base, path):
-    """Writes the tensors of `state` that `base` ({name: tensor}, both) has with another value or shape, or lacks."""
+def save_delta(state, base, path, **metadata):
+    """Writes the tensors of `state` that `base` ({name: tensor}, both) has with another value or shape, or lacks;
+    metadata: texts to go with them."""
     changed = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()
                if name not in base or base[name].shape != tensor.shape or not torch.equal(base[name], tensor)}
     if not changed:
         raise UserError(f"{path}: not written, for the model is the base, tensor for tensor")
-    write_tensors(changed, path, base=fingerprint(base))
+    write_tensors(changed, path, base=fingerprint(base), **metadata)
     return changed
 
 
@@ -69,12 +70,13 @@ def merge_deltas(base, deltas, weights):
     return merged
 
 
-def write_model(base_folder, tensors, out):
+def write_model(base_folder, tensors, out, residual_drop_layer=None):
     """A model folder: the base's files with these tensors in place of its own."""
     config = Config.read(Path(base_folder) / "config.json")
+    config.vocab_size = tensors["model.shared.weight"].size(0)  # trimmed, or a new language's
     if "model.encoder.embed_tokens.weight" in tensors:  # a new language: one side has a vocabulary of its own
         config.source_vocab_size = tensors["model.encoder.embed_tokens.weight"].size(0)
-        config.vocab_size = tensors["model.shared.weight"].size(0)
+    config.residual_drop_layer = residual_drop_layer or config.residual_drop_layer
     with torch.device("meta"):
         model = MBart(config)
     model.load_state_dict(tensors, assign=True)
@@ -140,14 +142,16 @@ def main():
 
 
 def run_save(model, base, path):
-    state = MBart.from_pretrained(model).state_dict()
+    tuned, trained = MBart.from_pretrained(model), Path(model) / "args.json"
+    state = tuned.state_dict()
     for name in VOCABULARIES:  # a new language's vocabulary belongs to what the run changed
         new, old = Path(model) / name, Path(base) / name
         if new.exists() and not (old.exists() and new.read_bytes() == old.read_bytes()):
             state[FILE + name] = torch.frombuffer(bytearray(new.read_bytes()), dtype=torch.uint8)
-    changed = save_delta(state, MBart.from_pretrained(base).state_dict(), path)
-    whole = (Path(model) / "model.safetensors").stat().st_size
-    size = Path(path).stat().st_size
+    changed = save_delta(state, MBart.from_pretrained(base).state_dict(), path,
+                         residual_drop_layer=str(tuned.config.residual_drop_layer or 0),
+                         args=trained.read_text(encoding="utf-8") if trained.exists() else "")
+    whole, size = sum(tensor.nbytes for tensor in tuned.state_dict().values()), Path(path).stat().st_size
     print(f"{path}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
 
 
@@ -155,7 +159,10 @@ def run_apply(base, path, out):
     state = MBart.from_pretrained(base).state_dict()
     delta = load_delta(path, state)
     files = {name: delta.pop(FILE + name) for name in VOCABULARIES if FILE + name in delta}
-    write_model(base, state | delta, out)
+    told = read_safetensors(path)[1]
+    write_model(base, state | delta, out, int(told.get("residual_drop_layer", 0)))
+    if told.get("args"):  # how it was trained: tagless or not, on which pairs
+        write_text(Path(out) / "args.json", told["args"])
     for name, content in files.items():
         with saving(Path(out) / name) as temporary:
             Path(temporary).write_bytes(content.numpy().tobytes())

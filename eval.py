@@ -205,14 +205,14 @@ def run(args):
         raise UserError("translation needs a source language other than the target")
     if data_spec.startswith("parallel:"):
         pairs = [p for p in pairs if all((Path(data_spec[9:]) / f"test.{c}").exists() for c in p)] or pairs
-    seen = set(trained.get("langs") or [])
+    known = trained_pairs(trained)
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     pipeline = Pipeline(args.pipeline, where, args.pivot) if args.pipeline else None
     rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, pipeline=pipeline,
-                                trained=trained_pairs(trained), skip=args.skip_bad_lines, **options)
+                                trained=known, skip=args.skip_bad_lines, **options)
     if not rows:
         raise UserError(f"--data {data_spec}: no test example of " + " ".join("-".join(pair) for pair in pairs[:6]))
-    notes = {(r["source"], r["target"]): "zero-shot" for r in rows if seen and not {r["source"], r["target"]} <= seen}
+    notes = {pair: "zero-shot" for pair in ((r["source"], r["target"]) for r in rows) if known and pair not in known}
     print(table(rows, notes) + "\n" + "\n".join(signatures))
     if args.samples:
         print("\n" + samples(rows, args.samples))
@@ -228,8 +228,10 @@ def dictionary(folder, trained, model, tokenizer, json_file):
     if not (trained.get("new_source") or trained.get("new_target")):
         raise UserError(f"{folder} has no new language; train it with --new-source or --new-target")
     parent, old = MBart.from_pretrained(trained["init"]), Tokenizer.from_pretrained(trained["init"])
+    parent.to(next(model.parameters()).device)
     before = read_json(Path(trained["init"]) / "args.json") or {}
-    new, known = trained["pairs"][0].split("-")[side], (before.get("pairs") or [""])[0].split("-")
+    new = trained.get("new_source") or trained.get("new_target")
+    known = (before.get("pairs") or [""])[0].split("-")
     if len(known) != 2:
         raise UserError(f"{trained['init']} is no translation run with --pairs: its language is not known")
     tables = [(m.source_table(), t.source.pieces) if side == 0 else (m.model.shared.weight, t.pieces)

@@ -1,4 +1,5 @@
 """What a run starts from: a folder's model, one with a new language, or a small random one for pretraining."""
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from model import Config, MBart, UserError
 from options import language_pairs
 from qk_finetune import new_language, random_cross_attention
 from readers import open_data
-from tokenizer import Tokenizer, train_sentencepiece
+from tokenizer import MBART25, Tokenizer, train_sentencepiece
 from trim import texts_of, trim
 
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
@@ -27,7 +28,8 @@ def initial_model(args, world):
             if world > 1:
                 raise UserError("--trim-vocab works in one process: run `python trim.py` first and give its folder to "
                                 "--init")
-            texts = texts_of(args.data, args.stage, language_pairs(args), tokenizer.languages, args.seed)
+            texts = texts_of(args.data, args.stage, language_pairs(args), tokenizer.languages, args.seed,
+                             skip=args.skip_bad_lines)
             model, tokenizer, old = trim(model, tokenizer, texts, args.out)
             print(f"vocabulary trimmed to {len(old):,} tokens", flush=True)
         if (args.new_source or args.new_target) and not args.resume:
@@ -40,9 +42,12 @@ def initial_model(args, world):
         print(f"learning a vocabulary of up to {TINY_PIECES} pieces", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         corpus = Corpus(BASE_LANGUAGES)
-        train_sentencepiece((sentence for index in range(4000) for lang in BASE_LANGUAGES
-                             for sentence in corpus.sentences(corpus.document(index, "train", args.seed), lang)),
-                            path, TINY_PIECES, ROMANCE_GERMAN_LETTERS, args.seed)
+        sentences = (sentence for index in range(4000) for lang in BASE_LANGUAGES
+                     for sentence in corpus.sentences(corpus.document(index, "train", args.seed), lang))
+        if args.data != "builtin":
+            texts = texts_of(args.data, args.stage, language_pairs(args), MBART25, args.seed, skip=args.skip_bad_lines)
+            sentences = islice(texts, 20_000)
+        train_sentencepiece(sentences, path, TINY_PIECES, ROMANCE_GERMAN_LETTERS, args.seed)
     if world > 1:
         dist.barrier()
     tokenizer = Tokenizer(path, "mbart25")

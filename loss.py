@@ -18,9 +18,10 @@ class Memory(dict):
     def take(self, name, shape, like):
         """A tensor of this shape with any content; no other step has it until it is put back with memory[name] = it."""
         kept, numel = self.pop(name, None), shape[0] * shape[1]
-        if kept is None or kept.numel() < numel or (kept.dtype, kept.device) != (like.dtype, like.device):
+        if kept is None or (kept.dtype, kept.device) != (like.dtype, like.device) or (
+                kept.untyped_storage().nbytes() < numel * kept.itemsize):  # a view may show less than there is
             kept = like.new_empty(numel)
-        return kept.flatten()[:numel].view(shape)
+        return kept.as_strided(shape, (shape[1], 1), 0)
 
     def __deepcopy__(self, memo):  # a copy of the model starts with none
         return Memory()

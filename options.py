@@ -126,6 +126,8 @@ def parse_args(doc, argv=None):
             ("classifier-lr", POSITIVE, "learning rate of the adversary's classifier"),
             ("classifier-updates", COUNT, "of the classifier for each update of the model")):
         add(f"--{name}", type=kind, help=f"{text} (default: the preset's)")
+    add("--keep", choices=("best", "last"), help="the model of the lowest validation loss, or the last one (default: "
+        "best; last for adversarial runs, where the task's loss alone would choose the one least fooled)")
     add("--stop-at", type=COUNT, metavar="UPDATE", help="save and stop there, as if interrupted (for job queues)")
     add("--temperature", type=number(float, 0.01), default=1.5,
         help="of language sampling; 1: by size (default 1.5)")
@@ -159,9 +161,15 @@ def parse_args(doc, argv=None):
         raise UserError("--new-source and --new-target: one side can be new, not both; the other side's embeddings "
                         "anchor it")
     for side, lang in (("src", args.new_source), ("tgt", args.new_target)):
-        if lang and not (args.recipe.startswith(side) or args.recipe in ("scratch", "full", "full+embeddings")):
+        if lang and not (args.recipe.startswith(side) or args.recipe in ("scratch", "full+embeddings")):
             raise UserError(f"--recipe {args.recipe} would leave the fresh {side} embeddings frozen; use {side}, "
                             f"{side}+xattn, {side}+randxattn, {side}+body or scratch")
+    if args.recipe == "scratch" and not (args.new_source or args.new_target):
+        raise UserError("--recipe scratch is a new model for a new language; name it with --new-source or --new-target")
+    if args.trim_vocab and args.recipe == "lora":
+        raise UserError("--trim-vocab with --recipe lora could not be resumed: run trim.py first and give its folder "
+                        "to --init")
+    args.keep = args.keep or ("best" if args.adversarial == "none" else "last")
     inherited = read_json(Path(args.init or "") / "args.json") or {}
     args.tagless = args.tagless or args.adversarial != "none" or bool(inherited.get("tagless"))
     return args

@@ -241,7 +241,8 @@ def bench_decode(name, rounds, device, scratch):
     middle = {side: statistics.median(seconds) for side, seconds in times.items()}
     weights = WIDTH[name][0] * WIDTH[name][1] + sum(p.numel() for p in ours.model.decoder.layers.parameters())
     flops, bandwidth = rates(device)
-    limit = NEW * max(2 * weights * SENTENCES * BEAM / flops, 4 * weights / bandwidth)
+    limit = NEW * max(2 * weights * SENTENCES * BEAM / flops,
+                      next(ours.parameters()).itemsize * weights / bandwidth)
     ratios = {side: ratio(times, side) for side in ("transformers", "CTranslate2 float32") if side in times}
     if "ours int8" in times:
         middle["transformers against our int8"] = middle["transformers"]

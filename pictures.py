@@ -16,6 +16,7 @@ from scores import (
     rates,
     results,
     retrieval_of,
+    rows_of,
     values,
 )
 
@@ -58,7 +59,8 @@ def pictures():
         top.legend(ncol=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.4))
         save(figure, "zero_shot", "Trained on English: ROUGE-1 and off-target share in five languages, by recipe")
 
-    grid = {recipe: [(float(rate), f"rate-{recipe}-{rate}") for rate in sorted(found, key=float)]
+    grid = {recipe: [(float(rate), f"rate-{recipe}-{rate}") for rate in sorted(found, key=float)
+                     if all(rows_of(f"rate-{recipe}-{rate}", pair) for pair in WITHIN)]
             for recipe, (found, _) in rates().items()}
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
     for recipe, color in (("full", "tab:red"), ("qk", "tab:blue")):

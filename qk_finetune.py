@@ -58,8 +58,9 @@ def apply_recipe(model, recipe):
     `lora` needs add_lora() first, the recipes of a new language new_language(). UserError for an unknown recipe."""
     if recipe not in RECIPES:
         raise UserError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
-    if recipe.startswith("src") and model.config.source_vocab_size is None:
-        raise UserError(f"--recipe {recipe} trains the embeddings of a new source language; name it with --new-source")
+    if recipe.split("+")[0] in SIDES and model.config.source_vocab_size is None:
+        raise UserError(f"--recipe {recipe} trains the embeddings of a new language; name it with --new-source or "
+                        "--new-target")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(re.match(RECIPES[recipe], name) is not None)
         parameter.grad = None
@@ -137,12 +138,16 @@ def merged_state(model):
     return state
 
 
+def needed_by(name, layer):
+    """Do the states of encoder layer `layer` (from 1) depend on the parameter of this name?"""
+    number = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
+    return int(number[1]) < layer if number else not re.match(r"model\.(decoder\.|encoder\.layer_norm\.)", name)
+
+
 def freeze_beyond(model, layer):
     """Freezes all that encoder layer `layer` (from 1) does not need, whatever the recipe was; returns what trains."""
-    behind = re.compile(r"model\.(decoder\.|encoder\.layer_norm\.)")
     for name, parameter in model.named_parameters():
-        number = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
-        if behind.match(name) or (number and int(number[1]) >= layer):
+        if not needed_by(name, layer):
             parameter.requires_grad_(False)
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 

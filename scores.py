@@ -79,11 +79,19 @@ PROBED = [Row("untuned base", "base", {}), Row("`full`, tagged", "joint-full", {
           Row("two steps, `qk`", "two-step-qk", {})]
 
 
+def files_of(name):
+    return [path for path in sorted(RESULTS.glob("*.json")) if re.fullmatch(re.escape(name) + r"-s\d+", path.stem)]
+
+
 @cache
 def results(name):
     """The score files of a row, one a seed."""
-    return [json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted(RESULTS.glob("*.json")) if re.fullmatch(re.escape(name) + r"-s\d+", path.stem)]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in files_of(name)]
+
+
+@cache
+def seeds_of(name):
+    return [path.stem.rpartition("-s")[2] for path in files_of(name)]
 
 
 def rows_of(name, pair):
@@ -107,12 +115,12 @@ def interval(sample, resamples=1000):
 
 
 def difference(a, b, pair, metric):
-    """Row a minus row b, the same seed and example on both sides; None if one is missing."""
+    """Row a minus row b, the same seed and example on both sides; None if they have no seed in common."""
     x, y = values(a, pair, metric), values(b, pair, metric)
-    if x is None or y is None:
+    common = [(i, seeds_of(b).index(seed)) for i, seed in enumerate(seeds_of(a)) if seed in seeds_of(b)]
+    if x is None or y is None or not common:
         return None
-    seeds = min(len(x), len(y))
-    return interval(x[:seeds] - y[:seeds])
+    return interval(np.array([x[i] - y[j] for i, j in common]))
 
 
 def best_rate(folders):

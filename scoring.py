@@ -14,18 +14,20 @@ from readers import open_data
 from tokenizer import Tokenizer, read_json
 
 
-def decode(model, tokenizer, sources, lang, tokens=6000, progress=None, **options):
+def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, progress=None, **options):
     """Texts -> outputs in `lang` (code), in the order given.
 
-    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of like length. Under
-    torchrun every process decodes its share, and all get all outputs."""
+    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of like length, at most
+    `tokens` of them and `slots` of the decoder's cache (100 KB each in mBART-large). Under torchrun every process
+    decodes its share, and all get all outputs."""
     device = next(model.parameters()).device
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))[rank::world]
     outputs, start = [None] * len(sources), 0
+    most = max(1, slots // (options.get("beam", 5) * options.get("max_new_tokens", 100)))
     while start < len(order):
         stop = start + 1
-        while stop < len(order) and len(sources[order[stop]]) * (stop + 1 - start) <= tokens:
+        while stop < len(order) and stop - start < most and len(sources[order[stop]]) * (stop + 1 - start) <= tokens:
             stop += 1
         rows = order[start:stop]
         ids = generate(model, pad([sources[i] for i in rows]).to(device), tokenizer.lang_id(lang), **options)

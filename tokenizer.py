@@ -161,7 +161,10 @@ def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit('usage: python tokenizer.py FOLDER LANG "TEXT"')
-    tokenizer = Tokenizer.from_pretrained(sys.argv[1])
-    print("pieces:", " ".join(tokenizer.pieces.encode(sys.argv[3], out_type=str)))
-    print("encoder input:", tokenizer.encode(sys.argv[3], sys.argv[2]))
-    print("decoder input, labels:", *tokenizer.target(sys.argv[3], sys.argv[2]))
+    try:
+        tokenizer = Tokenizer.from_pretrained(sys.argv[1])
+        print("encoder input:", tokenizer.encode(sys.argv[3], sys.argv[2]))
+        print("decoder input, labels:", *tokenizer.target(sys.argv[3], sys.argv[2]))
+        print("pieces:", " ".join(tokenizer.pieces.encode(sys.argv[3], out_type=str)))
+    except UserError as problem:
+        sys.exit(f"error: {problem}")

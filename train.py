@@ -13,9 +13,10 @@ A stage is its data and its loss; the loop is the same for all. One update minim
 global batch,      L = -1/N sum_t log p(y_t | y_<t, x)      (label-smoothed where asked; plus the fooling loss, if any)
 with AdamW, a learning rate that warms up and then falls linearly, and gradients clipped by norm.
 
-A run folder holds the best model by validation loss (Hugging Face layout), args.json, log.csv and state.pt. Ctrl-C or
-SIGTERM saves and exits; `--resume` goes on exactly where it stopped: dropout is seeded by the batch's number and the
-data stream by its position, so nothing depends on how often a run was interrupted or on how many processes it has.
+A run folder holds the best model by validation loss (or the last: --keep; Hugging Face layout), args.json, log.csv and
+state.pt. Ctrl-C or SIGTERM saves and exits; `--resume` goes on exactly where it stopped: dropout is seeded by the
+batch's number and the data stream by its position, so nothing depends on how often a run was interrupted or on how many
+processes it has.
 """
 import math
 import os
@@ -36,13 +37,7 @@ from data import Batches, Examples, held_out, open_data
 from initial import initial_model
 from model import MBart, UserError
 from options import BASE, alignment_pairs, language_pairs, parse_args
-from qk_finetune import (
-    add_lora,
-    apply_recipe,
-    describe,
-    freeze_beyond,
-    merged_state,
-)
+from qk_finetune import add_lora, apply_recipe, describe, freeze_beyond, merged_state, needed_by
 from tokenizer import Tokenizer, write_json
 
 
@@ -145,6 +140,9 @@ def train(args):
     names = apply_recipe(model, args.recipe)
     if args.stage == "align":  # what stands behind the layer gets no gradient: frozen, DDP does not wait for it
         names = freeze_beyond(model, args.align_layer)
+    if args.align_layer and not any(needed_by(name, args.align_layer) for name in names):
+        raise UserError(f"--recipe {args.recipe} trains nothing that the states of encoder layer {args.align_layer} "
+                        "depend on: alignment has nothing to move")
     say(f"{args.stage}: {len(pairs)} language pairs, recipe {args.recipe}, on {device}\n{describe(model)}", flush=True)
     model.to(device).train()
     precision = args.precision or ("bf16" if device.type == "cuda" else "fp32")
@@ -186,6 +184,7 @@ def train(args):
         say(f"resuming at update {progress['step']} of {args.steps}", flush=True)
     elif main_process:
         out.mkdir(parents=True, exist_ok=True)
+        (out / "state.pt").unlink(missing_ok=True)  # of a run that stood here: a crash must not bring it back
         model.save_pretrained(out, merged_state(model))
         tokenizer.save_pretrained(out)
         write_json(out / "args.json", vars(args) | {"torch": torch.__version__, "world_size": world})
@@ -269,8 +268,7 @@ def train(args):
             progress["seconds"] += time.perf_counter() - clock
             speed = tokens / (time.perf_counter() - clock)
             held = validation_loss(held_objective, valid, device, autocast)
-            # An adversarial run keeps its last model: the task's loss alone would choose the one least fooled.
-            better, loss = held < progress["best"] or adversary is not None, progress["loss"] / progress["labels"]
+            better, loss = held < progress["best"], progress["loss"] / progress["labels"]
             progress |= {"best": min(held, progress["best"]), "bad": 0 if better else progress["bad"] + 1,
                          "loss": 0.0, "labels": 0}
             if main_process:
@@ -279,7 +277,7 @@ def train(args):
                           f"{speed:,.0f} tokens/s, learning rate {rate:.2e}"
                           + (f", {progress['overflows']} updates skipped by overflow" if progress["overflows"] else "")
                           + (f", classifier {adversary.accuracy():.1%} right" if adversary else ""))
-            checkpoint(best=better)
+            checkpoint(best=better or args.keep == "last")
             tokens, clock = 0, time.perf_counter()
         if world > 1:  # a signal may reach one process first: all must leave at the same update
             flag = torch.tensor(stopped[0] if stopped else 0, device=device)

@@ -77,10 +77,10 @@ def trim(model, tokenizer, texts, out):
     return trimmed, smaller, old
 
 
-def texts_of(data_spec, stage, pairs, languages, seed=0, stream=20_000):
+def texts_of(data_spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):
     """Every text of a data set's three splits (of an endless one, the first `stream` training examples)."""
     for split in ("train", "valid", "test"):
-        data = open_data(data_spec, stage, split, pairs, languages, seed)
+        data = open_data(data_spec, stage, split, pairs, languages, seed, skip)
         sizes = {pair: stream // 10 if size is None and split != "train" else size or stream
                  for pair, size in data.sizes.items()}
         for pair, size in tqdm(sizes.items(), desc=f"reading {split}", leave=False):
@@ -100,7 +100,8 @@ def main():
         if (Path(args.out) / "config.json").exists():
             raise UserError(f"{args.out} has a model already; name another folder")
         model, tokenizer = MBart.from_pretrained(args.folder), Tokenizer.from_pretrained(args.folder)
-        pairs = [(a, b) for a in args.langs for b in args.langs]
+        within = args.data.startswith("xlsum:")  # has no other pairs
+        pairs = [(a, b) for a in args.langs for b in args.langs if a == b or not within]
         for lang in args.langs:
             tokenizer.lang_id(lang)
         trimmed, smaller, old = trim(model, tokenizer, texts_of(args.data, "summarize", pairs, tokenizer.languages),

@@ -125,6 +125,8 @@ OPTIONS = st.one_of(
     st.tuples(st.just("--device"), WORDS), st.tuples(WORDS.map(lambda w: f"--x{w}"), WORDS),
     st.sampled_from([("--langs", "en_XX", "--adversarial", "balanced"), ("--lora-rank", "0", "--recipe", "lora"),
                      ("--recipe", "src+xattn"), ("--new-source", "de_DE", "--recipe", "qk"), ("--dropout", "1.5"),
+                     ("--new-target", "de_DE", "--recipe", "full"), ("--recipe", "scratch"), ("--recipe", "tgt+xattn"),
+                     ("--recipe", "adv_tuned", "--align-layer", "2"), ("--recipe", "lora", "--trim-vocab"),
                      ("--lora-projections", "query", "--recipe", "lora"), ("--lr", "nan"), ("--lr", "-1"),
                      ("--temperature", "0"), ("--max-length", "0"), ("--stop-at", "-3"), ("--warmup", "-1")]))
 

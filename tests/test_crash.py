@@ -115,6 +115,14 @@ def test_a_loss_that_is_no_number_stops_with_its_batch_saved(run, small, tmp_pat
     assert batch[0]["source"] and batch[0]["labels"] and batch[0]["source language"] in ("en_XX", "es_XX")
 
 
+def test_a_run_that_breaks_before_its_first_checkpoint_does_not_bring_back_the_one_it_overwrites(run, small, tmp_path):
+    done = run("train.py", *OPTIONS, "--init", small, "--steps", 2, "--out", tmp_path / "run")
+    assert done.returncode == 0 and (tmp_path / "run" / "state.pt").exists(), done.stderr
+    broken = damaged(small, tmp_path / "broken", lambda name, x: x * torch.nan if "layers.1.fc1.bias" in name else x)
+    done = run("train.py", *OPTIONS, "--init", broken, "--steps", 4, "--out", tmp_path / "run", "--overwrite")
+    assert done.returncode == 2 and not (tmp_path / "run" / "state.pt").exists()
+
+
 def test_fp16_overflow_is_skipped_and_counted(run, small, tmp_path):
     large = damaged(small, tmp_path / "large", lambda name, x: x * 3000 if "decoder.layer_norm.w" in name else x)
     done = run("train.py", *OPTIONS, "--init", large, "--steps", 6, "--eval-every", 6, "--out", tmp_path / "run",

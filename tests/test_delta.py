@@ -104,6 +104,22 @@ def test_a_childs_delta_is_all_that_its_base_needs_to_become_the_child(run, smal
     assert done.returncode == 2 and "vocabular" in done.stderr
 
 
+def test_a_delta_brings_the_dropped_residual_and_how_it_was_trained(run, small, tmp_path):
+    model = MBart.from_pretrained(small).eval()
+    model.drop_residual(1)
+    with torch.no_grad():
+        model.model.encoder.layers[0].fc1.bias += 1
+    model.save_pretrained(tmp_path / "run")
+    (tmp_path / "run" / "args.json").write_text('{"stage": "summarize", "tagless": true}', encoding="utf-8")
+    file, again = tmp_path / "d", tmp_path / "again"
+    for command in (("save", tmp_path / "run", small, file), ("apply", small, file, again)):
+        done = run("delta.py", *command)
+        assert done.returncode == 0, done.stderr
+    source = torch.randint(4, 300, (2, 7))
+    assert torch.equal(MBart.from_pretrained(again).eval().encode(source), model.encode(source))
+    assert '"tagless": true' in (again / "args.json").read_text(encoding="utf-8")
+
+
 def test_a_graft_is_the_body_with_the_donors_embeddings_on_one_side(small):
     parent = MBart.from_pretrained(small).eval()
     child = new_language(parent, "src", 60, "src+xattn", seed=3).eval()

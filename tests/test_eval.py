@@ -41,6 +41,17 @@ def test_decoding_keeps_the_order_of_its_inputs_whatever_the_batching(small):
                                                   max_new_tokens=6)
 
 
+def test_a_batch_has_no_more_rows_than_its_cache_has_room_for(small, monkeypatch):
+    model, tokenizer, rows = MBart.from_pretrained(small), Tokenizer.from_pretrained(small), []
+
+    def counted(model, source, *args, **options):
+        rows.append(len(source))
+        return [[5]] * len(source)
+    monkeypatch.setattr(evaluation, "generate", counted)
+    evaluation.decode(model, tokenizer, [[5, 6, 7]] * 10, "es_XX", beam=2, max_new_tokens=20, slots=120)
+    assert rows == [3, 3, 3, 1]
+
+
 def test_perfect_outputs_score_100_and_copied_sources_are_off_target(small, monkeypatch):
     model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
     pairs = [("en_XX", "ru_RU"), ("en_XX", "tr_TR")]

@@ -8,6 +8,7 @@ from torch import nn
 
 import packed as packed_file
 from generate import generate, log_sum_exp, top_words
+from loss import Memory
 from model import Config, MBart
 from packed import PackedWeights
 from qk_finetune import add_lora
@@ -124,6 +125,17 @@ def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
     assert torch.equal(values, expected.values) and torch.equal(logits.gather(1, places), values)
     assert torch.allclose(log_sum_exp(logits, {}), logits.logsumexp(1, keepdim=True))
     assert F.softmax(logits, 1).sum() > 0
+
+
+def test_kept_memory_serves_every_size_up_to_its_own():
+    memory, like = Memory(), torch.zeros(1)
+    memory["logits"] = first = memory.take("logits", (6, 10), like)
+    for rows in (2, 6, 3):
+        memory["logits"] = again = memory.take("logits", (rows, 10), like)
+        assert again.shape == (rows, 10) and again.data_ptr() == first.data_ptr()
+    larger = memory.take("logits", (7, 10), like)
+    larger.fill_(1)
+    assert larger.shape == (7, 10) and larger.data_ptr() != first.data_ptr()
 
 
 @pytest.mark.parametrize("rows", [1, 40])

@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT
 
 import train
+from checkpoint import read_state
 from model import MBart, UserError
 from options import language_pairs, parse_args
 
@@ -39,6 +40,18 @@ def test_a_run_learns_logs_and_leaves_a_model_in_the_hugging_face_layout(run, sm
     assert {p.name for p in out.iterdir()} >= {"config.json", "model.safetensors", "sentencepiece.bpe.model",
                                                "tokenizer.json", "args.json", "log.csv", "state.pt"}
     assert not list(out.glob("*.tmp")) and "tensors that train" in done.stdout
+
+
+def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path):
+    for keep in ("best", "last"):
+        done = run("train.py", *QUICK, "--init", small, "--steps", 6, "--eval-every", 1, "--lr", 1, "--warmup", 0,
+                   "--recipe", "full+embeddings", "--keep", keep, "--out", tmp_path / keep)
+        assert done.returncode == 0, done.stderr
+        found = [float(row[2]) for row in losses(tmp_path / keep)]
+        assert min(found) != found[-1], "the run must get worse, or the two are the same"
+        last = read_state(tmp_path / keep / "state.pt", "cpu")["weights"]
+        kept = MBart.from_pretrained(tmp_path / keep).state_dict()
+        assert all(torch.equal(last[name], kept[name]) for name in last) == (keep == "last")
 
 
 def test_a_run_stopped_by_a_signal_resumes_bit_exactly(run, small, tmp_path):
