@@ -148,11 +148,10 @@ pipeline() { score "$1" "$2" --pipeline runs/paper/translate --pairs "${@:3}"; }
 job results/qk-pipeline-s0.json pipeline results/qk-pipeline-s0.json runs/paper/rate-qk-$QK-s$FIRST es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR
 job results/joint-pipeline-s0.json pipeline results/joint-pipeline-s0.json runs/paper/joint-qk-s$FIRST $ACROSS
 job results/base+probe-s0.json score results/base+probe-s0.json base --probe
+probe() { job results/$1+probe-s$2.json score results/$1+probe-s$2.json runs/paper/$1-s$2 --probe; }
+for name in joint-qk joint-tagless two-step-qk; do probe $name $FIRST; done
 for seed in $SEEDS; do
-    for name in joint-full joint-qk joint-tagless joint-standard joint-balanced joint-balanced-drop two-step-qk; do
-        file=results/$name+probe-s$seed.json
-        job $file score $file runs/paper/$name-s$seed --probe
-    done
+    for name in joint-full joint-standard joint-balanced joint-balanced-drop; do probe $name $seed; done
 done
 job results/parent-s0.json teach parent 0 fr_XX-en_XX --new-source fr_XX --recipe src+body --steps 400  # of part 7
 
