@@ -2,7 +2,7 @@
 
     python bench.py                     every comparison for this machine, a line each as it is measured
     python bench.py train-A-qk          one of them; --rounds 10 for a narrower spread
-    python bench.py --write             all, and BENCHMARKS.md from them (about 25 minutes on one CPU thread)
+    python bench.py --write             all, and BENCHMARKS.md from them (about 30 minutes on one CPU thread)
     python bench.py memory [FOLDER] --measure qk full     what a recipe needs: weights, gradients, AdamW; measured peak
 
 Both sides have the same random checkpoint, written by transformers, the same inputs and the same options; first it is
