@@ -49,13 +49,18 @@ def save_delta(state, base, path, **metadata):
 
 def load_delta(path, base):
     """{name: tensor} of a delta; UserError if it is damaged or was made from another base."""
+    return read_delta(path, base)[0]
+
+
+def read_delta(path, base):
+    """load_delta()'s tensors, and the texts that save_delta() put with them."""
     tensors, metadata = read_safetensors(path)
     made_from, own = metadata.get("base"), fingerprint(base)
     if made_from is None:
         raise UserError(f"{path}: is a safetensors file but no delta; `python delta.py save` writes one")
     if made_from != own:
         raise UserError(f"{path}: was made from another base (its fingerprint is {made_from}, this one's {own})")
-    return tensors
+    return tensors, metadata
 
 
 def merge_deltas(base, deltas, weights):
@@ -157,9 +162,8 @@ def run_save(model, base, path):
 
 def run_apply(base, path, out):
     state = MBart.from_pretrained(base).state_dict()
-    delta = load_delta(path, state)
+    delta, told = read_delta(path, state)
     files = {name: delta.pop(FILE + name) for name in VOCABULARIES if FILE + name in delta}
-    told = read_safetensors(path)[1]
     write_model(base, state | delta, out, int(told.get("residual_drop_layer", 0)))
     if told.get("args"):  # how it was trained: tagless or not, on which pairs
         write_text(Path(out) / "args.json", told["args"])
