@@ -27,7 +27,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from model import UserError
+from plumbing.files import UserError
 from tokenizer import UNK
 
 KINDS = ("none", "standard", "balanced")

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from readers import open_data  # noqa: F401  (part of this file's front door, as is the tokenizer)
+from corpora.readers import open_data  # noqa: F401  (part of this file's front door, as is the tokenizer)
 from tokenizer import EOS, PAD, UNK, Tokenizer  # noqa: F401
 
 SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+")

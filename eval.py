@@ -24,12 +24,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from analysis import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
-from corpus import BASE_LANGUAGES
-from model import MBart, UserError
+from corpora.facts import BASE_LANGUAGES
+from model import MBart
 from options import COUNT, device, language_pairs, number, split_pairs
+from plumbing.files import UserError, read_json, run, write_json
 from scoring import Pipeline, decode, evaluate, samples, table
-from tokenizer import Tokenizer, read_json, write_json
+from tokenizer import Tokenizer
+from tools.layers import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
 
 SHORT = {"translate": {"no_repeat_ngram": 0}, "summarize": {"no_repeat_ngram": 3}}  # METHODS: no repeated 3-grams
 
@@ -148,7 +149,7 @@ def trained_pairs(trained):
     return language_pairs(argparse.Namespace(**{"pairs": None, "langs": None, "align_pairs": None} | trained))
 
 
-def run(args):
+def work(args):
     folder, trained = find_model(args.model)
     stage = args.stage or (trained.get("stage") if trained.get("stage") in SHORT else "translate")
     data_spec = args.data or trained.get("data", "builtin")
@@ -244,22 +245,18 @@ def dictionary(folder, trained, model, tokenizer, json_file):
         write_json(json_file, {"model": str(folder), "dictionary": found})
 
 
-def main():
+def main(argv=None):
     rank, several = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) > 1
-    try:
-        args = parse_args()
-        if several:  # each process decodes a share; the first speaks and writes
-            args.device = args.device or (f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu")
-            dist.init_process_group("gloo")  # only texts are exchanged
-            args.json = args.json if rank == 0 else None
-        with contextlib.redirect_stdout(sys.stdout if rank == 0 else io.StringIO()):
-            run(args)
-        if several:
-            dist.destroy_process_group()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    args = parse_args(argv)
+    if several:  # each process decodes a share; the first speaks and writes
+        args.device = args.device or (f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu")
+        dist.init_process_group("gloo")  # only texts are exchanged
+        args.json = args.json if rank == 0 else None
+    with contextlib.redirect_stdout(sys.stdout if rank == 0 else io.StringIO()):
+        work(args)
+    if several:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

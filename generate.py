@@ -16,7 +16,8 @@ import sys
 
 import torch
 
-from model import MBart, UserError
+from model import MBart
+from plumbing.files import UserError, run
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
 
@@ -181,13 +182,15 @@ def check(config, source, langs, beam, max_new_tokens, min_new_tokens):
         raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
 
 
-if __name__ == "__main__":
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
     from tokenizer import Tokenizer
-    if len(sys.argv) != 5:
-        sys.exit('usage: python generate.py FOLDER SOURCE_LANG TARGET_LANG "TEXT"')
-    try:
-        loaded, words = MBart.from_pretrained(sys.argv[1]), Tokenizer.from_pretrained(sys.argv[1])
-        ids = torch.tensor([words.encode(sys.argv[4], sys.argv[2], loaded.config.max_position_embeddings)])
-        print(words.decode(generate(loaded, ids, words.lang_id(sys.argv[3]), max_new_tokens=60)[0]))
-    except UserError as problem:
-        sys.exit(f"error: {problem}")
+    if len(argv) != 4:
+        raise UserError('usage: python generate.py FOLDER SOURCE_LANG TARGET_LANG "TEXT"')
+    loaded, words = MBart.from_pretrained(argv[0]), Tokenizer.from_pretrained(argv[0])
+    ids = torch.tensor([words.encode(argv[3], argv[1], loaded.config.max_position_embeddings)])
+    print(words.decode(generate(loaded, ids, words.lang_id(argv[2]), max_new_tokens=60)[0]))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from corpus import BASE_LANGUAGES, Corpus
-from model import Config, MBart, UserError
+from corpora.facts import BASE_LANGUAGES, Corpus
+from corpora.readers import open_data
+from model import Config, MBart
 from options import language_pairs
+from plumbing.files import UserError
 from qk_finetune import new_language, random_cross_attention
-from readers import open_data
 from tokenizer import MBART25, Tokenizer, train_sentencepiece
-from trim import texts_of, trim
+from tools.trim import texts_of, trim
 
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
               "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512,
@@ -26,7 +27,7 @@ def initial_model(args, world):
         model, tokenizer = MBart.from_pretrained(args.init), Tokenizer.from_pretrained(args.init)
         if args.trim_vocab and not args.resume:
             if world > 1:
-                raise UserError("--trim-vocab works in one process: run `python trim.py` first and give its folder to "
+                raise UserError("--trim-vocab works in one process: run `python -m tools.trim` first and give its folder to "
                                 "--init")
             texts = texts_of(args.data, args.stage, language_pairs(args), tokenizer.languages, args.seed,
                              skip=args.skip_bad_lines)

@@ -12,21 +12,6 @@ import torch.nn.functional as F
 LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; each chunk passes over the whole of E three times
 
 
-class Memory(dict):
-    """Large tensors that one step leaves to the next, by name."""
-
-    def take(self, name, shape, like):
-        """A tensor of this shape with any content; no other step has it until it is put back with memory[name] = it."""
-        kept, numel = self.pop(name, None), shape[0] * shape[1]
-        if kept is None or (kept.dtype, kept.device) != (like.dtype, like.device) or (
-                kept.untyped_storage().nbytes() < numel * kept.itemsize):  # a view may show less than there is
-            kept = like.new_empty(numel)
-        return kept.as_strided(shape, (shape[1], 1), 0)
-
-    def __deepcopy__(self, memo):  # a copy of the model starts with none
-        return Memory()
-
-
 class Lookup(torch.autograd.Function):
     """E[ids], whose gradient is added to E.grad in place: only the rows used, no other table of zeros."""
 

@@ -16,15 +16,106 @@ Run it alone to see a folder's shape and that it loads:  python model.py base
 import json
 import math
 import sys
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from checkpoint import Config, UserError, read_fitting, write_tensors, write_text
-from loss import ChunkedCrossEntropy, Lookup, Memory
-from packed import PackedWeights
+from loss import ChunkedCrossEntropy, Lookup
+from plumbing.files import UserError, read_json, run, write_text
+from plumbing.memory import Memory
+from plumbing.packed import PackedWeights
+from plumbing.weights import check_shapes, check_types, read_tensors, write_tensors
+
+TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+ACTIVATIONS = ("gelu", "relu")
+
+
+@dataclass
+class Config:
+    """The keys of config.json that the model reads. The defaults are mbart-large-cc25's published values."""
+    vocab_size: int = 250027
+    d_model: int = 1024
+    encoder_layers: int = 12
+    decoder_layers: int = 12
+    encoder_attention_heads: int = 16
+    decoder_attention_heads: int = 16
+    encoder_ffn_dim: int = 4096
+    decoder_ffn_dim: int = 4096
+    max_position_embeddings: int = 1024
+    activation_function: str = "gelu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    init_std: float = 0.02
+    scale_embedding: bool = True
+    bos_token_id: int = 0
+    pad_token_id: int = 1
+    eos_token_id: int = 2
+    decoder_start_token_id: int | None = None  # mBART-50: </s>; mBART-25: none (starts with LANG)
+    source_vocab_size: int | None = None  # ours: an untied embedding of this many rows for the encoder's input
+    residual_drop_layer: int = 0  # ours: this encoder layer (from 1) has no self-attention residual; 0: none
+    extra: dict = field(default_factory=dict)  # all other keys of config.json, kept as they are
+
+    # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is not the value above.
+    ABSENT = {"vocab_size": 50265, "scale_embedding": False, "attention_dropout": 0.0}
+    WRITTEN = {"model_type": "mbart", "architectures": ["MBartForConditionalGeneration"], "is_encoder_decoder": True,
+               "tie_word_embeddings": True, "normalize_before": True, "normalize_embedding": True,
+               "add_final_layer_norm": True}
+
+    @classmethod
+    def read(cls, path):
+        """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
+        values = read_json(path)
+        if values is None:
+            raise UserError(f"{path}: not found; a model folder holds config.json and its weights")
+        if not isinstance(values, dict) or values.get("model_type", "mbart") != "mbart":
+            raise UserError(f"{path}: model_type is not mbart; only mBART folders can be read")
+        own = {f.name: f.type for f in fields(cls) if f.name != "extra"}
+        read = cls.ABSENT | {k: v for k, v in values.items() if k in own}
+        read = {name: read.get(name, getattr(cls, name)) for name in own}
+        check_types(read, own, path)
+        config = cls(**read, extra={k: v for k, v in values.items() if k not in own})
+        config.check(path)
+        return config
+
+    def check(self, where="config"):
+        if self.activation_function not in ACTIVATIONS:
+            raise UserError(f"{where}: activation_function {self.activation_function!r} is not one of "
+                            f"{', '.join(ACTIVATIONS)}")
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if not heads or self.d_model % heads:
+                raise UserError(f"{where}: d_model {self.d_model} is not a multiple of {side}_attention_heads {heads}")
+
+    def write(self, path):
+        values = {k: v for k, v in asdict(self).items() if k != "extra"}
+        if self.source_vocab_size is None:
+            del values["source_vocab_size"]
+        if not self.residual_drop_layer:
+            del values["residual_drop_layer"]
+        write_text(path, json.dumps(self.extra | self.WRITTEN | values, indent=2) + "\n")
+
+
+def read_fitting(folder, expected):
+    """{name: tensor} of a model folder with the names and shapes of `expected`. Tied names that the file repeats, and a
+    bias that it lacks, are put right; UserError names the file and the first tensor that does not fit."""
+    tensors, where = read_tensors(folder)
+    shared = tensors.get("model.shared.weight")
+    if shared is None:  # some checkpoints carry only one of the tied names
+        shared = next((tensors[name] for name in TIED if name in tensors), None)
+        tensors |= {} if shared is None else {"model.shared.weight": shared}
+    for name in TIED:
+        if name in tensors and name not in expected:
+            tied = tensors.pop(name)
+            if tied is not shared and not (tied.shape == shared.shape and torch.equal(tied, shared)):
+                raise UserError(f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file is "
+                                "not a plain mBART checkpoint")
+    tensors.setdefault("final_logits_bias", torch.zeros(expected["final_logits_bias"].shape))
+    check_shapes(tensors, expected, where)
+    return tensors
 
 
 class Attention(nn.Module):
@@ -341,10 +432,11 @@ class MBart(nn.Module):
             {name: value for name, value in ids.items() if value is not None}, indent=2) + "\n")
 
 
+def main():
+    model = MBart.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "base")
+    print(model.config)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+
+
 if __name__ == "__main__":
-    try:
-        loaded = MBart.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "base")
-    except UserError as problem:
-        sys.exit(f"error: {problem}")
-    print(loaded.config)
-    print(f"{sum(p.numel() for p in loaded.parameters()):,} parameters")
+    run(main)

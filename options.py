@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 
 from adversarial import KINDS
-from corpus import BASE_LANGUAGES
-from model import UserError
+from corpora.facts import BASE_LANGUAGES
+from plumbing.files import UserError, read_json
 from qk_finetune import PROJECTIONS, RECIPES
-from tokenizer import read_json
 
 STAGES = ("pretrain", "translate", "summarize", "align")
 BASE = Path(__file__).resolve().parent / "base"
@@ -70,7 +69,7 @@ def parse_args(doc, argv=None):
     add = parser.add_argument
     add("--stage", choices=STAGES, help="what to train (required unless --resume)")
     add("--data", default="builtin", metavar="SPEC", help="builtin (default), jsonl:DIR, parallel:DIR, xlsum:DIR or "
-        "wikilingua:DIR (readers.py says what each holds)")
+        "wikilingua:DIR (corpora says what each holds)")
     add("--skip-bad-lines", action="store_true", help="leave out and count the lines that cannot be read")
     add("--min-words", nargs=2, type=number(int, 0), default=[0, 0], metavar=("SOURCE", "TARGET"),
         help="leave out and count "
@@ -92,7 +91,7 @@ def parse_args(doc, argv=None):
     add("--new-target", metavar="LANG", help="the same for the decoder (recipes tgt, tgt+xattn ...)")
     add("--new-pieces", type=number(int, 100), default=2000, help="size of a new vocabulary (default 2000)")
     add("--trim-vocab", action="store_true", help="start from --init with only the pieces that the data need "
-        "(trim.py): less memory, the same numbers")
+        "(tools.trim): less memory, the same numbers")
     add("--align-layer", type=number(int, 0), default=0, metavar="N",
         help="after each update, one that pulls translations "
         "together in the states of encoder layer N, from 1; 0: none (default)")
@@ -167,7 +166,7 @@ def parse_args(doc, argv=None):
     if args.recipe == "scratch" and not (args.new_source or args.new_target):
         raise UserError("--recipe scratch is a new model for a new language; name it with --new-source or --new-target")
     if args.trim_vocab and args.recipe == "lora":
-        raise UserError("--trim-vocab with --recipe lora could not be resumed: run trim.py first and give its folder "
+        raise UserError("--trim-vocab with --recipe lora could not be resumed: run tools.trim first and give its folder "
                         "to --init")
     args.keep = args.keep or ("best" if args.adversarial == "none" else "last")
     inherited = read_json(Path(args.init or "") / "args.json") or {}

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model import MBart, UserError
+from model import MBart
+from plumbing.files import UserError, run
 
 ATTENTION = r"model\.(encoder\.layers\.\d+\.self_attn|decoder\.layers\.\d+\.encoder_attn)\."  # encoder self, cross
 RECIPES = {
@@ -191,13 +192,14 @@ def new_language(model, side, vocab_size, recipe, seed=0):
     return fresh
 
 
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if len(argv) != 2:
+        raise UserError(f"usage: python qk_finetune.py FOLDER RECIPE   (one of {', '.join(RECIPES)})")
+    model = MBart.from_pretrained(argv[0])
+    apply_recipe(model, argv[1])
+    print(describe(model))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(f"usage: python qk_finetune.py FOLDER RECIPE   (one of {', '.join(RECIPES)})")
-    try:
-        model = MBart.from_pretrained(sys.argv[1])
-        apply_recipe(model, sys.argv[2])
-        print(describe(model))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

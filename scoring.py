@@ -5,13 +5,14 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import metrics
-from corpus import LANGUAGES as CORPUS_LANGUAGES
-from corpus import Corpus
+from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
+from corpora.facts import Corpus
+from corpora.readers import open_data
 from data import SENTENCE_END, pad
 from generate import generate
-from model import MBart, UserError
-from readers import open_data
-from tokenizer import Tokenizer, read_json
+from model import MBart
+from plumbing.files import UserError, read_json
+from tokenizer import Tokenizer
 
 
 def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, progress=None, **options):

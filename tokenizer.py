@@ -12,15 +12,13 @@ moved right by one with the last label in front.
 Run it alone to see a text's ids and pieces:  python tokenizer.py base en_XX "The teacher found a map."
 """
 import difflib
-import json
 import shutil
 import sys
 from pathlib import Path
 
 import sentencepiece
 
-from checkpoint import saving, write_text
-from model import UserError
+from plumbing.files import UserError, read_json, run, saving, write_json
 
 MBART25 = ("ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM "
            "ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN").split()
@@ -131,21 +129,6 @@ class Tokenizer:
             "additional_special_tokens": self.languages})
 
 
-def read_json(path):
-    """The parsed file, None if there is none; UserError if it is not JSON."""
-    if not Path(path).is_file():
-        return None
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); mend or remove it") from None
-
-
-def write_json(path, value):
-    """Writes to a temporary name first, so that a reader never finds half a file."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
 def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
     """Learns a unigram vocabulary (the kind that mBART's own is) from an iterator of sentences.
 
@@ -158,13 +141,17 @@ def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
             character_coverage=1.0, required_chars=required_chars, hard_vocab_limit=False, num_threads=1, minloglevel=2)
 
 
-if __name__ == "__main__":
+def main():
     if len(sys.argv) != 4:
-        sys.exit('usage: python tokenizer.py FOLDER LANG "TEXT"')
-    try:
-        tokenizer = Tokenizer.from_pretrained(sys.argv[1])
-        print("encoder input:", tokenizer.encode(sys.argv[3], sys.argv[2]))
-        print("decoder input, labels:", *tokenizer.target(sys.argv[3], sys.argv[2]))
-        print("pieces:", " ".join(tokenizer.pieces.encode(sys.argv[3], out_type=str)))
-    except UserError as problem:
-        sys.exit(f"error: {problem}")
+        raise UserError('usage: python tokenizer.py FOLDER LANG "TEXT"')
+    folder, lang, text = sys.argv[1:]
+    tokenizer = Tokenizer.from_pretrained(folder)
+    decoder_input, labels = tokenizer.target(text, lang)
+    print("encoder input:", tokenizer.encode(text, lang))
+    print("decoder input:", decoder_input)
+    print("labels:", labels)
+    print("pieces:", " ".join(tokenizer.pieces.encode(text, out_type=str)))
+
+
+if __name__ == "__main__":
+    run(main)

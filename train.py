@@ -32,13 +32,14 @@ from tqdm import tqdm
 
 from adversarial import Adversary
 from align import alignment_loss
-from checkpoint import Log, only_run_in, read_state, write_state
 from data import Batches, Examples, held_out, open_data
 from initial import initial_model
-from model import MBart, UserError
+from model import MBart
 from options import BASE, alignment_pairs, language_pairs, parse_args
+from plumbing.files import UserError, run, write_json
+from plumbing.runs import Log, only_run_in, read_state, write_state
 from qk_finetune import add_lora, apply_recipe, describe, freeze_beyond, merged_state, needed_by
-from tokenizer import Tokenizer, write_json
+from tokenizer import Tokenizer
 
 
 def learning_rate(step, args):
@@ -298,28 +299,22 @@ def train(args):
     return out
 
 
-def main():
-    try:
-        args = parse_args(__doc__)
-        if args.init == str(BASE) and not (BASE / "config.json").exists():
-            if "RANK" in os.environ:
-                raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
-            print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
-            train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
-        if int(os.environ.get("RANK", 0)) == 0:
-            with only_run_in(args.out):
-                out = train(args)
-        else:
+def main(argv=None):
+    args = parse_args(__doc__, argv)
+    if args.init == str(BASE) and not (BASE / "config.json").exists():
+        if "RANK" in os.environ:
+            raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
+        print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
+        train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
+    if int(os.environ.get("RANK", 0)) == 0:
+        with only_run_in(args.out):
             out = train(args)
-        if int(os.environ.get("RANK", 0)) == 0 and not args.no_eval:
-            import eval as evaluation  # late: its metrics are not needed while training
-            evaluation.after_training(out, args, language_pairs(args))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
+    else:
+        out = train(args)
+    if int(os.environ.get("RANK", 0)) == 0 and not args.no_eval:
+        import eval as evaluation  # late: its metrics are not needed while training
+        evaluation.after_training(out, args, language_pairs(args))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

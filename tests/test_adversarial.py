@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from adversarial import Adversary, Classifier, balanced_loss, source_classes, standard_loss
+from corpora.readers import Builtin
 from data import Batches, Examples
-from model import MBart, UserError
-from readers import Builtin
+from model import MBart
+from plumbing.files import UserError
 from tokenizer import Tokenizer
 from train import Objective
 

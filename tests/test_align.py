@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from align import alignment_loss, contrastive_loss, mean_pool, retrieval
+from corpora.readers import Builtin
 from data import Batches, Examples
 from model import MBart
-from readers import Builtin
 from tokenizer import Tokenizer
 
 

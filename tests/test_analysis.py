@@ -7,11 +7,11 @@ from conftest import ROOT
 
 from adversarial import probe, token_states, words_only
 from align import pooled_states, svcca
-from analysis import dictionary_induction, lexicon_words
+from corpora.readers import Builtin
 from data import Examples, held_out
 from model import MBart
-from readers import Builtin
 from tokenizer import Tokenizer
+from tools.layers import dictionary_induction, lexicon_words
 
 
 def test_the_probe_finds_what_is_there_and_nothing_where_nothing_is():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import eval as evaluation
 import train
+from plumbing.files import run
 
 FEW = settings(max_examples=80, deadline=None, derandomize=True,
                suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -26,7 +27,7 @@ def refused(main, argv, out=None):
     sys.argv = [main.__module__ + ".py", *map(str, argv)]
     try:
         with redirect_stderr(said), redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as ended:
-            main()
+            run(main)
     finally:
         sys.argv = before
     message = said.getvalue().strip()

@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-import bench
-import peers
+from bench import peers
+from bench import speed as bench
 
 TINY = (300, 32, 2, 4, 64)
 
@@ -53,5 +53,5 @@ def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, tmp_pat
 
 
 def test_a_row_that_does_not_exist_is_named(run):
-    done = run("bench.py", "train-C-qk")
+    done = run("-m", "bench.speed", "train-C-qk")
     assert done.returncode == 2 and "train-C-qk" in done.stderr and "decode-B" in done.stderr

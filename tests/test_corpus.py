@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from corpus import BASE_LANGUAGES, LANGUAGES, SPLITS, Corpus
-from language import LEXICON, SECTIONS, Language, read_lexicon, spaced
-from model import UserError
+from corpora.facts import BASE_LANGUAGES, LANGUAGES, SPLITS, Corpus
+from corpora.language import LEXICON, SECTIONS, Language, read_lexicon, spaced
+from plumbing.files import UserError
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def test_a_lexicon_that_is_not_utf8_or_does_not_exist_is_reported(tmp_path):
 
 
 def test_the_command_prints_a_sample_in_every_language(run):
-    done = run("corpus.py", "--count", "1")
+    done = run("-m", "corpora.facts", "--count", "1")
     assert done.returncode == 0 and all(lang in done.stdout for lang in LANGUAGES)
-    assert run("corpus.py", "--check").returncode == 0
-    done = run("corpus.py", "--langs", "xx_XX")
+    assert run("-m", "corpora.facts", "--check").returncode == 0
+    done = run("-m", "corpora.facts", "--langs", "xx_XX")
     assert done.returncode == 2 and "xx_XX" in done.stderr and "Traceback" not in done.stderr

@@ -13,8 +13,9 @@ from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from test_train import losses, same_weights
 
-from checkpoint import read_state
-from model import MBart, UserError
+from model import MBart
+from plumbing.files import UserError
+from plumbing.runs import read_state
 
 OPTIONS = ("--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", "200", "--valid-examples", "2", "--no-eval",
            "--device", "cpu", "--recipe", "full+embeddings", "--lr", "1e-2", "--dropout", "0.1")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import ROOT
 
+from corpora.readers import Builtin
 from data import PAD, Batches, Examples, held_out, infill, open_data
-from model import UserError
-from readers import Builtin
+from plumbing.files import UserError
 from tokenizer import Tokenizer
 
 PAIRS = [("en_XX", "es_XX"), ("ru_RU", "tr_TR"), ("gu_IN", "gu_IN")]

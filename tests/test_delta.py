@@ -3,10 +3,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-import delta
-from model import MBart, UserError
+from model import MBart
+from plumbing.files import UserError
 from qk_finetune import apply_recipe, new_language
 from tokenizer import Tokenizer
+from tools import delta
 
 
 def trained(folder, recipe, seed=0):
@@ -60,17 +61,17 @@ def test_merging_adds_the_weighted_changes(small, tmp_path):
 def test_the_commands_save_apply_merge_and_weigh(run, small, tmp_path):
     state, _ = trained(small, "qk")
     delta.write_model(small, state, tmp_path / "run")
-    assert run("delta.py", "save", tmp_path / "run", small, tmp_path / "d").returncode == 0
-    assert run("delta.py", "apply", small, tmp_path / "d", tmp_path / "again").returncode == 0
-    assert run("delta.py", "merge", small, tmp_path / "half", f"{tmp_path / 'd'}=0.5").returncode == 0
+    assert run("-m", "tools.delta", "save", tmp_path / "run", small, tmp_path / "d").returncode == 0
+    assert run("-m", "tools.delta", "apply", small, tmp_path / "d", tmp_path / "again").returncode == 0
+    assert run("-m", "tools.delta", "merge", small, tmp_path / "half", f"{tmp_path / 'd'}=0.5").returncode == 0
     again, half = (MBart.from_pretrained(tmp_path / name).state_dict() for name in ("again", "half"))
     base = MBart.from_pretrained(small).state_dict()
     assert all(torch.equal(again[name], state[name]) for name in state)
     assert all(torch.allclose(half[n], (base[n] + state[n]) / 2, atol=1e-6) for n in base)
     assert (tmp_path / "again" / "sentencepiece.bpe.model").exists()
-    done = run("delta.py", "sizes", "base")
+    done = run("-m", "tools.delta", "sizes", "base")
     assert done.returncode == 0 and "201,523,200" in done.stdout  # 12 x 2 x 2 x (1024 x 1024 + 1024) x 4 bytes
-    done = run("delta.py", "apply", "base", tmp_path / "d", tmp_path / "wrong")
+    done = run("-m", "tools.delta", "apply", "base", tmp_path / "d", tmp_path / "wrong")
     assert done.returncode == 2 and "another base" in done.stderr and not (tmp_path / "wrong").exists()
     assert (ROOT / "base").exists()
 
@@ -93,14 +94,14 @@ def test_a_childs_delta_is_all_that_its_base_needs_to_become_the_child(run, smal
                "--out", child)
     assert done.returncode == 0, done.stderr
     for command in (("save", child, small, file), ("apply", small, file, again)):
-        done = run("delta.py", *command)
+        done = run("-m", "tools.delta", *command)
         assert done.returncode == 0, done.stderr
     wanted, found = MBart.from_pretrained(child).state_dict(), MBart.from_pretrained(again).state_dict()
     assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
     text = "Der Lehrer fand eine Karte im Park."
     ids = [Tokenizer.from_pretrained(folder).source.encode(text, "de_DE") for folder in (child, again, small)]
     assert ids[0] == ids[1] != ids[2]
-    done = run("delta.py", "merge", small, tmp_path / "m", f"{file}=1")
+    done = run("-m", "tools.delta", "merge", small, tmp_path / "m", f"{file}=1")
     assert done.returncode == 2 and "vocabular" in done.stderr
 
 
@@ -113,7 +114,7 @@ def test_a_delta_brings_the_dropped_residual_and_how_it_was_trained(run, small, 
     (tmp_path / "run" / "args.json").write_text('{"stage": "summarize", "tagless": true}', encoding="utf-8")
     file, again = tmp_path / "d", tmp_path / "again"
     for command in (("save", tmp_path / "run", small, file), ("apply", small, file, again)):
-        done = run("delta.py", *command)
+        done = run("-m", "tools.delta", *command)
         assert done.returncode == 0, done.stderr
     source = torch.randint(4, 300, (2, 7))
     assert torch.equal(MBart.from_pretrained(again).eval().encode(source), model.encode(source))

@@ -7,7 +7,8 @@ import torch
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 from generate import generate
-from model import Config, MBart, UserError
+from model import Config, MBart
+from plumbing.files import UserError
 
 VOCAB, LANG = 40, 35
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from corpus import LANGUAGES, Corpus
+from corpora.facts import LANGUAGES, Corpus
 from metrics import LanguageIdentifier, Words, bleu_chrf, bootstrap, rouge
 
 

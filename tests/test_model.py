@@ -11,7 +11,8 @@ from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import loss as loss_file
-from model import Config, MBart, UserError
+from model import Config, MBart
+from plumbing.files import UserError
 
 SHAPES = [  # unequal depths, heads and feed-forward sizes, embedding scale on and off, relu
     {"encoder_layers": 2, "decoder_layers": 2},

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import packed as packed_file
+import plumbing.packed as packed_file
 from generate import generate, log_sum_exp, top_words
-from loss import Memory
 from model import Config, MBart
-from packed import PackedWeights
+from plumbing.memory import Memory
+from plumbing.packed import PackedWeights
 from qk_finetune import add_lora
 
 SMALL = dict(vocab_size=600, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,

@@ -4,7 +4,8 @@ import re
 import pytest
 import torch
 
-from model import MBart, UserError
+from model import MBart
+from plumbing.files import UserError
 from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, describe, merged_state, new_language
 
 EMBEDDINGS = ("shared", "embed_positions", "layernorm_embedding")

@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 from conftest import ROOT
 
-from model import UserError
+from plumbing.files import UserError
 from tokenizer import MBART25, MBART50, Tokenizer, train_sentencepiece
 
 TEXTS = ["The teacher found a red map in the park.", "El pintor perdió un reloj.", "Учитель нашёл красную карту.",

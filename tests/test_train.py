@@ -12,9 +12,10 @@ import torch
 from conftest import ROOT
 
 import train
-from checkpoint import read_state
-from model import MBart, UserError
+from model import MBart
 from options import language_pairs, parse_args
+from plumbing.files import UserError
+from plumbing.runs import read_state
 
 QUICK = ("--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", "300", "--valid-examples", "4", "--no-eval",
          "--device", "cpu", "--seed", "3")

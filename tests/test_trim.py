@@ -5,7 +5,7 @@ from conftest import ROOT
 
 from model import MBart
 from tokenizer import Tokenizer
-from trim import keep_pieces, trim
+from tools.trim import keep_pieces, trim
 
 TEXTS = ["The teacher found a red map in the park.", "Учитель нашёл красную карту.", "El pintor perdió un reloj."]
 
@@ -75,8 +75,8 @@ def test_training_can_start_trimmed_and_goes_on_trimmed(run, small, tmp_path):
 
 def test_the_command_trims_the_base_and_refuses_to_overwrite(run, tmp_path):
     out = tmp_path / "out"
-    done = run("trim.py", "base", out, "--langs", "en_XX", "tr_TR")
+    done = run("-m", "tools.trim", "base", out, "--langs", "en_XX", "tr_TR")
     assert done.returncode == 0 and "parameters" in done.stdout, done.stderr
     assert (out / "tokenizer.json").exists()
-    done = run("trim.py", "base", out, "--langs", "en_XX")
+    done = run("-m", "tools.trim", "base", out, "--langs", "en_XX")
     assert done.returncode == 2 and "has a model already" in done.stderr

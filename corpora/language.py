@@ -9,7 +9,7 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-from model import UserError
+from plumbing.files import UserError
 
 LEXICON = Path(__file__).resolve().parent / "lexicon"
 SECTIONS = ("grammar", "patterns", "people", "things", "adjectives", "verbs", "actions", "places", "times",

@@ -1,18 +1,15 @@
-"""RESULTS.md out of the scores that reproduce.sh leaves in results/:  python report.py
+"""RESULTS.md out of the scores that reproduce.sh leaves in results/:  python -m papers.report
 
-    python report.py --best-rate runs/paper/rate-qk-*      the learning rate with the lowest validation loss
+    python -m papers.report --best-rate runs/paper/rate-qk-*      the learning rate with the lowest validation loss
 """
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from checkpoint import write_text
-from claims import claims
-from model import UserError
-from pictures import pictures
-from scores import (
+from papers.claims import claims
+from papers.pictures import pictures
+from papers.scores import (
     ACROSS,
     FEW_SHOT,
     JOINT,
@@ -33,6 +30,7 @@ from scores import (
     scores_of,
     values,
 )
+from plumbing.files import UserError, run, write_text
 
 
 def cell(name, pair, note=""):
@@ -143,7 +141,7 @@ DIFFERENCES = """\
 
 def write(path):
     if not list(RESULTS.glob("*.json")):
-        raise UserError(f"{RESULTS}/ has no scores yet; run ./reproduce.sh first")
+        raise UserError(f"{RESULTS}/ has no scores yet; run papers/reproduce.sh first")
     shown = pictures()
     rate_lines = [f"- `{recipe}`: " + ", ".join(f"{rate}: {losses[rate]:.4f}" for rate in sorted(losses, key=float))
                   + f"; best: {best}" for recipe, (losses, best) in rates().items()]
@@ -151,7 +149,7 @@ def write(path):
     claim_lines = [f"| {letter} | {claim} | **{word}** | {evidence} |" for letter, claim, word, evidence in claims()]
     write_text(path, "\n".join([
         "# Results", "",
-        "Written by `./reproduce.sh` (`report.py`), never by hand; the corpus, the base model and every run are this",
+        "Written by `papers/reproduce.sh` (`papers.report`), never by hand; the corpus, the base model and every run are this",
         "repository's own. A cell: ROUGE-1 [95% interval], below it the share of outputs in another language · the",
         "share of facts (who, did, what, where) recovered; then the published ROUGE-1 / off-target share on real data",
         "with mBART-large, which can be compared in sign and order only. 100 test documents a pair, beam 5.", "",
@@ -181,20 +179,16 @@ def write(path):
           f"{len(claim_lines)} claims supported")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--best-rate", nargs="+", metavar="RUN", help="print the best learning rate of these runs")
-    parser.add_argument("--out", default="RESULTS.md", type=Path)
-    args = parser.parse_args()
-    try:
-        if args.best_rate:
-            print(best_rate(args.best_rate)[1])
-        else:
-            write(args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    parser.add_argument("--out", default="papers/RESULTS.md", type=Path)
+    args = parser.parse_args(argv)
+    if args.best_rate:
+        print(best_rate(args.best_rate)[1])
+    else:
+        write(args.out)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model import UserError
+from plumbing.files import UserError
 
 RESULTS, RUNS = Path("results"), Path("runs/paper")
 Interval = namedtuple("Interval", "mean low high")

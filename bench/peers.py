@@ -1,6 +1,6 @@
 """The two sides of a benchmark: our model and its peers on one random checkpoint, one batch, one option set.
 
-bench.py is the program; this file is what it measures.
+bench/speed.py is the program; this file is what it measures.
 """
 import re
 import statistics
@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from generate import generate
-from model import Config, MBart, UserError
-from packed import PackedWeights
+from model import Config, MBart
+from plumbing.files import UserError
+from plumbing.packed import PackedWeights
 from qk_finetune import add_lora, apply_recipe
 
 WIDTH = {"A": (250_027, 1024, 2, 16, 4096), "B": (8_000, 256, 4, 4, 1024), "large": (250_027, 1024, 12, 16, 4096)}
@@ -289,7 +290,8 @@ def bench_memory(name, recipe, scratch):
 
 def peak_of_a_step(where, recipe, who):
     """one_step() in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, where, recipe, who], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "bench.peers", where, recipe, who], cwd=Path(__file__).resolve().parent.parent,
+                          capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"the step in its own process failed: {done.stderr[-500:]}")
     return int(done.stdout.split()[-1])

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from corpus import BASE_LANGUAGES, Corpus
-from corpus import LANGUAGES as CORPUS_LANGUAGES
-from model import UserError
+from corpora.facts import BASE_LANGUAGES, Corpus
+from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
+from plumbing.files import UserError
 
 MIXED_SHARE, MIXING_RATE = 0.7, 0.5  # of the pretraining documents; of the slots in such a document
 HEADLINE_ALONE, HEADLINE_FIRST = 0.2, 0.3  # of the pretraining documents

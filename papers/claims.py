@@ -6,7 +6,7 @@ claim must hold in every seed.
 """
 import numpy as np
 
-from scores import (
+from papers.scores import (
     ACROSS,
     PROBED,
     SEEN_TARGET,

@@ -13,19 +13,18 @@ What makes the headlines hard to learn is what real summaries have (LOG.md tells
 
 Every combination of facts belongs to one split by its hash, so train, validation and test never share one.
 
-Run it alone to read samples:  python corpus.py            (all seven languages)
-                               python corpus.py --langs en_XX tr_TR --count 5 --split test
-                               python corpus.py --check    (are the lexicon files complete and consistent?)
+Run it alone to read samples:  python -m corpora.facts            (all seven languages)
+                               python -m corpora.facts --langs en_XX tr_TR --count 5 --split test
+                               python -m corpora.facts --check    (are the lexicon files complete and consistent?)
 """
 import argparse
 import random
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from language import LEXICON, SECTIONS, Language, check, read_lexicon, spaced
-from model import UserError
+from corpora.language import LEXICON, SECTIONS, Language, check, read_lexicon, spaced
+from plumbing.files import UserError, run
 
 LANGUAGES = ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE")
 BASE_LANGUAGES = LANGUAGES[:5]  # the base model reads these; fr_XX and de_DE stay new to it
@@ -180,24 +179,20 @@ class Corpus:
         return found
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description="Print samples of the built-in corpus, or check its lexicon files.")
     parser.add_argument("--langs", nargs="+", default=LANGUAGES, metavar="LANG", help="default: all seven")
     parser.add_argument("--count", type=int, default=2, help="documents to print (default 2)")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", nargs="*", metavar="LANG", help="only check these lexicon files (default: all)")
-    args = parser.parse_args()
-    try:
-        if args.check is not None:
-            for code in args.check or LANGUAGES:
-                language = Corpus([code]).languages[code]
-                print(f"{language.path.name}: {sum(map(len, language.entries.values()))} entries, in order")
-            return
-        corpus = Corpus(args.langs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    args = parser.parse_args(argv)
+    if args.check is not None:
+        for code in args.check or LANGUAGES:
+            language = Corpus([code]).languages[code]
+            print(f"{language.path.name}: {sum(map(len, language.entries.values()))} entries, in order")
+        return
+    corpus = Corpus(args.langs)
     for index in range(args.count):
         document = corpus.document(index, args.split, args.seed)
         for code in args.langs:
@@ -206,4 +201,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,7 +17,7 @@ there.
 import torch
 from torch import nn
 
-from checkpoint import UserError
+from plumbing.files import UserError
 
 BLOCKED = 2**20  # numbers in a weight from which on oneDNN's blocks beat a plain transpose
 ROUNDED = 2**18  # and from which on rounding x costs less than 8-bit products save

@@ -1,6 +1,6 @@
 """Vocabulary trimming: a model folder with only the pieces that its data and languages need.
 
-    python trim.py mbart-large-cc25 mbart-trimmed --data jsonl:DIR --langs en_XX es_XX ru_RU
+    python -m tools.trim mbart-large-cc25 mbart-trimmed --data jsonl:DIR --langs en_XX es_XX ru_RU
 
 Of mBART-large's 610 million parameters 256 million are the embeddings of 250,027 tokens; one task in a few languages
 uses a fraction of them. Kept are all pieces that the data's texts use, every piece of one letter (so that no letter
@@ -9,15 +9,14 @@ together. The folder opens here and in transformers, tokenizer included; a text 
 the logits of kept pieces are the same numbers.
 """
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from checkpoint import saving
-from model import MBart, UserError
-from readers import open_data
+from corpora.readers import open_data
+from model import MBart
+from plumbing.files import UserError, run, saving
 from tokenizer import UNK, Tokenizer
 
 
@@ -88,32 +87,28 @@ def texts_of(data_spec, stage, pairs, languages, seed=0, stream=20_000, skip=Fal
                 yield from data.text(pair, index)
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 1)[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("out")
     parser.add_argument("--data", default="builtin", metavar="SPEC", help="as train.py's (default builtin)")
     parser.add_argument("--langs", nargs="+", required=True, metavar="LANG")
-    args = parser.parse_args()
-    try:
-        if (Path(args.out) / "config.json").exists():
-            raise UserError(f"{args.out} has a model already; name another folder")
-        model, tokenizer = MBart.from_pretrained(args.folder), Tokenizer.from_pretrained(args.folder)
-        within = args.data.startswith("xlsum:")  # has no other pairs
-        pairs = [(a, b) for a in args.langs for b in args.langs if a == b or not within]
-        for lang in args.langs:
-            tokenizer.lang_id(lang)
-        trimmed, smaller, old = trim(model, tokenizer, texts_of(args.data, "summarize", pairs, tokenizer.languages),
-                                     args.out)
-        smaller.save_pretrained(args.out)
-        trimmed.save_pretrained(args.out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    args = parser.parse_args(argv)
+    if (Path(args.out) / "config.json").exists():
+        raise UserError(f"{args.out} has a model already; name another folder")
+    model, tokenizer = MBart.from_pretrained(args.folder), Tokenizer.from_pretrained(args.folder)
+    within = args.data.startswith("xlsum:")  # has no other pairs
+    pairs = [(a, b) for a in args.langs for b in args.langs if a == b or not within]
+    for lang in args.langs:
+        tokenizer.lang_id(lang)
+    trimmed, smaller, old = trim(model, tokenizer, texts_of(args.data, "summarize", pairs, tokenizer.languages),
+                                 args.out)
+    smaller.save_pretrained(args.out)
+    trimmed.save_pretrained(args.out)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (model, trimmed))
     print(f"{args.out}: {len(old):,} of {tokenizer.vocab_size:,} tokens, {after:,} of {before:,} parameters")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,12 @@
 """Deltas: a finetuned model stored as only what trained, put back on its base, merged with others, and weighed.
 
-    python delta.py save runs/summarize base qk.delta          what the run changed, as one safetensors file
-    python delta.py apply base qk.delta runs/again             the base with it, a model folder again
-    python delta.py merge base runs/both a.delta=0.5 b.delta=0.5
+    python -m tools.delta save runs/summarize base qk.delta          what the run changed, as one safetensors file
+    python -m tools.delta apply base qk.delta runs/again             the base with it, a model folder again
+    python -m tools.delta merge base runs/both a.delta=0.5 b.delta=0.5
                                 W = W_base + sum_i weight_i (W_i - W_base)    (Liu and Niehues 2025, section 5)
-    python delta.py graft BODY DONOR src OUT                   BODY with DONOR's embeddings and vocabulary on one side
+    python -m tools.delta graft BODY DONOR src OUT                   BODY with DONOR's embeddings and vocabulary on one side
                                 (src or tgt): the parent's own put back in a child, or two children stitched together
-    python delta.py sizes base                                 bytes on disk for every recipe, here and at mBART-large's
+    python -m tools.delta sizes base                                 bytes on disk for every recipe, here and at mBART-large's
 
 A delta names the base it belongs to by a fingerprint of all its tensors and is refused on any other.
 """
@@ -14,13 +14,13 @@ import argparse
 import hashlib
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import torch
 
-from checkpoint import read_safetensors, saving, write_tensors, write_text
-from model import Config, MBart, UserError
+from model import Config, MBart
+from plumbing.files import UserError, run, saving, write_text
+from plumbing.weights import read_safetensors, write_tensors
 from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, new_language
 from tokenizer import SOURCE_FILE, Tokenizer
 
@@ -57,7 +57,7 @@ def read_delta(path, base):
     tensors, metadata = read_safetensors(path)
     made_from, own = metadata.get("base"), fingerprint(base)
     if made_from is None:
-        raise UserError(f"{path}: is a safetensors file but no delta; `python delta.py save` writes one")
+        raise UserError(f"{path}: is a safetensors file but no delta; `python -m tools.delta save` writes one")
     if made_from != own:
         raise UserError(f"{path}: was made from another base (its fingerprint is {made_from}, this one's {own})")
     return tensors, metadata
@@ -128,22 +128,18 @@ def sizes(config):
     return {recipe: 4 * trains for recipe, (_, trains) in parameters_by_recipe(config).items()}
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 1)[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("save", "MODEL BASE FILE"), ("apply", "BASE FILE OUT"), ("merge", "BASE OUT FILE=WEIGHT ..."),
                         ("graft", "BODY DONOR src|tgt OUT"), ("sizes", "BASE")):
         commands.add_parser(name, help=words).add_argument("paths", nargs="+", metavar=words)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     counts = {"save": (3,), "apply": (3,), "merge": range(3, 100), "graft": (4,), "sizes": (1,)}[args.command]
     if len(args.paths) not in counts:
         parser.error(f"{args.command}: wrong number of arguments")
-    try:
-        globals()[f"run_{args.command}"](*args.paths)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    globals()[f"run_{args.command}"](*args.paths)
 
 
 def run_save(model, base, path):
@@ -203,4 +199,4 @@ def run_sizes(base):
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,9 +1,9 @@
 """How fast, and how much memory? Side by side with transformers and CTranslate2, in one process.
 
-    python bench.py                     every comparison for this machine, a line each as it is measured
-    python bench.py train-A-qk          one of them; --rounds 10 for a narrower spread
-    python bench.py --write             all, and BENCHMARKS.md from them (about 30 minutes on one CPU thread)
-    python bench.py memory [FOLDER] --measure qk full     what a recipe needs: weights, gradients, AdamW; measured peak
+    python -m bench.speed                     every comparison for this machine, a line each as it is measured
+    python -m bench.speed train-A-qk          one of them; --rounds 10 for a narrower spread
+    python -m bench.speed --write             all, and BENCHMARKS.md from them (about 30 minutes on one CPU thread)
+    python -m bench.speed memory [FOLDER] --measure qk full     what a recipe needs: weights, gradients, AdamW; measured peak
 
 Both sides have the same random checkpoint, written by transformers, the same inputs and the same options; first it is
 checked that they compute the same: equal loss and gradients, equal output ids. Then they take turns, round by round,
@@ -16,28 +16,28 @@ A share of the machine's limit is the time that the same matrix products would t
 import argparse
 import json
 import platform
-import sys
 import tempfile
 from datetime import date
 from pathlib import Path
 
 import torch
 
-from delta import parameters_by_recipe
-from model import Config, UserError
-from peers import BEAM, NEW, SENTENCES, bench_decode, bench_memory, bench_train, peak_of_a_step, rates
+from bench.peers import BEAM, NEW, SENTENCES, bench_decode, bench_memory, bench_train, peak_of_a_step, rates
+from model import Config
+from plumbing.files import UserError, run
 from qk_finetune import RECIPES, SIDES
+from tools.delta import parameters_by_recipe
 
 GIB, HERE = 2**30, Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "bench.json"
+RESULTS = HERE.parent / "results" / "bench.json"
 PAGE = f"""# Benchmarks
 
-Written by `python bench.py --write`, never by hand; `python bench.py ROW --write` measures one row anew. A ratio is the
+Written by `python -m bench.speed --write`, never by hand; `python -m bench.speed ROW --write` measures one row anew. A ratio is the
 peer's time divided by ours, round by round: median [lowest–highest]; above 1 we are faster. Shapes: A = d 1024, 2+2
 layers, vocabulary 250,027; B = d 256, 4+4 layers, vocabulary 8,000; large = mBART-large. Training: batches of 8 (B: 16,
 large: 32) sources of 60 to 240 tokens and targets of 15 to 60, as they come, no dropout; `full` trains everything,
 embeddings too. Decoding: {SENTENCES} sentences of 60 to 240 tokens, beam {BEAM}, {NEW} new tokens. CPU: float32;
-GPU: bf16. Memory: the peak of a process that takes three steps. What the limit is, `bench.py --help` says.
+GPU: bf16. Memory: the peak of a process that takes three steps. What the limit is, `python -m bench.speed --help` says.
 """
 
 
@@ -101,7 +101,7 @@ def page(results):
                   "| --- | --- | --- | --- | --- |"]
         words += [line(*row) for row in sorted(place["rows"].items())]
     if not any("NVIDIA" in name for name in results):
-        words += ["", "## GPU", "", "Not measured yet: none was at hand. `python bench.py --write` on a machine with "
+        words += ["", "## GPU", "", "Not measured yet: none was at hand. `python -m bench.speed --write` on a machine with "
                   "one adds its table."]
     return "\n".join(words) + "\n"
 
@@ -121,7 +121,7 @@ def rows(device):
     return found
 
 
-def main():
+def main(argv=None):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 1)[1],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,31 +134,26 @@ def main():
     parser.add_argument("--measure", nargs="*", default=[], choices=list(RECIPES), metavar="RECIPE")
     parser.add_argument("--rows", type=int, default=8, help="memory: sequences in the measured batch, each of 128 "
                         "source and 32 target tokens (default 8)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    try:
-        if args.what[:1] == ["memory"]:
-            return memory_table(args.what[1] if len(args.what) > 1 else None, args.measure, args.rows)
-        if unknown := [name for name in args.what if name not in rows(device)]:
-            raise UserError(f"there is no row {unknown[0]!r} here; there are: memory {' '.join(rows(device))}")
-        where, _, speed = machine(device).partition("; ")
-        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        place = {"versions": f"{versions(device)}; {speed}", "date": date.today().isoformat(),
-                 "rows": results.get(where, {"rows": {}})["rows"]}
-        for name, measure in rows(device).items():
-            if not args.what or name in args.what:
-                place["rows"][name] = measure(args.rounds or (15 if "-B" in name else 5), args.scratch)
-                print(line(name, place["rows"][name]), flush=True)
-                results[where] = place
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps(results, indent=1))
-        if args.write:
-            (HERE / "BENCHMARKS.md").write_text(page(results), encoding="utf-8")
-    except (UserError, ImportError) as error:
-        print(f"error: {error}" + ("; the README's test command installs what bench.py compares with"
-                                   if isinstance(error, ImportError) else ""), file=sys.stderr)
-        sys.exit(2)
+    if args.what[:1] == ["memory"]:
+        return memory_table(args.what[1] if len(args.what) > 1 else None, args.measure, args.rows)
+    if unknown := [name for name in args.what if name not in rows(device)]:
+        raise UserError(f"there is no row {unknown[0]!r} here; there are: memory {' '.join(rows(device))}")
+    where, _, speed = machine(device).partition("; ")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    place = {"versions": f"{versions(device)}; {speed}", "date": date.today().isoformat(),
+             "rows": results.get(where, {"rows": {}})["rows"]}
+    for name, measure in rows(device).items():
+        if not args.what or name in args.what:
+            place["rows"][name] = measure(args.rounds or (15 if "-B" in name else 5), args.scratch)
+            print(line(name, place["rows"][name]), flush=True)
+            results[where] = place
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(json.dumps(results, indent=1))
+    if args.write:
+        (HERE / "BENCHMARKS.md").write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

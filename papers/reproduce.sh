@@ -2,14 +2,14 @@
 # The tables of three papers on the built-in corpus, from base/, as plain commands: parts 1 to 6 Solovyev, Liu and Niehues
 # 2024 (arXiv 2404.05720), 7 Gheini, Ren and May 2021 (arXiv 2104.08771), 8 Liu and Niehues 2025 (arXiv 2502.14830).
 #
-#   ./reproduce.sh                    everything, 3 seeds; a finished row is not run again
-#   ./reproduce.sh --seeds "0 1 2 3"  more seeds
-#   ./reproduce.sh --jobs 1           one row at a time (default 2: each row computes on one thread)
+#   papers/reproduce.sh                    everything, 3 seeds; a finished row is not run again
+#   papers/reproduce.sh --seeds "0 1 2 3"  more seeds
+#   papers/reproduce.sh --jobs 1           one row at a time (default 2: each row computes on one thread)
 #
 # It leaves models in runs/paper/, their scores in results/ and writes RESULTS.md. To start a row anew, remove its file in
 # results/. Nothing is chosen by a test score: learning rates by the validation loss of the seen language (part 1).
 set -euo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/.."  # the project: every command below runs there
 SEEDS="0 1 2" JOBS=2
 while [ $# -gt 0 ]; do
     case $1 in
@@ -71,8 +71,8 @@ for rate in 5e-4 1e-3 2e-3 4e-3 8e-3; do
     for recipe in full qk; do row rate-$recipe-$rate $FIRST "$WITHIN" --recipe $recipe --lr $rate; done
 done
 finish
-FULL=$($PYTHON report.py --best-rate runs/paper/rate-full-*)
-QK=$($PYTHON report.py --best-rate runs/paper/rate-qk-*)
+FULL=$($PYTHON -m papers.report --best-rate runs/paper/rate-full-*)
+QK=$($PYTHON -m papers.report --best-rate runs/paper/rate-qk-*)
 echo "learning rates by English validation loss: full $FULL, qk $QK"
 for seed in $SEEDS; do
     row rate-full-$QK $seed "$WITHIN" --recipe full --lr $QK
@@ -178,7 +178,7 @@ done
 finish
 grafted() {  # grafted FILE BODY DONOR SIDE PAIR
     local out=runs/paper/graft-$(basename "$1" .json)
-    $PYTHON delta.py graft "$2" "$3" "$4" "$out" && translated "$1" "$out" "$5"
+    $PYTHON -m tools.delta graft "$2" "$3" "$4" "$out" && translated "$1" "$out" "$5"
 }
 dictionary() { $PYTHON eval.py --model "$2" --dictionary --json "$1"; }
 for seed in $SEEDS; do
@@ -191,7 +191,7 @@ for seed in $SEEDS; do
     file=results/stitched-s$seed.json  # German embeddings of one child in the French -> Spanish child
     job $file grafted $file runs/paper/child-spanish-s$seed runs/paper/child-src+xattn-s$seed src de_DE-es_XX
 done
-$PYTHON delta.py sizes base > results/sizes.txt
+$PYTHON -m tools.delta sizes base > results/sizes.txt
 
 # 8. Middle-layer alignment (Liu and Niehues 2025) in encoder layer 2, on English-Spanish and English-Russian sentences:
 #    beside the task's updates, as LoRA (without dropout, as everything here), and trained apart and merged.
@@ -208,9 +208,9 @@ finish
 merged() {  # merged SEED WEIGHT: task and alignment, trained apart
     local run=runs/paper/lora-merged-$2-s$1
     for part in task align; do
-        $PYTHON delta.py save runs/paper/lora-$part-s$1 base runs/paper/$part-$1-$2.delta || return 1
+        $PYTHON -m tools.delta save runs/paper/lora-$part-s$1 base runs/paper/$part-$1-$2.delta || return 1
     done
-    $PYTHON delta.py merge base $run runs/paper/task-$1-$2.delta=$2 runs/paper/align-$1-$2.delta=$2 &&
+    $PYTHON -m tools.delta merge base $run runs/paper/task-$1-$2.delta=$2 runs/paper/align-$1-$2.delta=$2 &&
         score results/lora-merged-$2-s$1.json $run --pairs $ACROSS
 }
 for seed in $SEEDS; do
@@ -226,5 +226,5 @@ done
 job results/base+retrieval-s0.json score results/base+retrieval-s0.json base --retrieval
 finish
 
-$PYTHON report.py
+$PYTHON -m papers.report
 echo "$(date +%H:%M:%S) all of it, after $((SECONDS / 60)) minutes"

@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from adversarial import probe, token_states
 from align import pooled_states, retrieval, svcca
+from corpora.language import Language
+from corpora.readers import open_data
 from data import Examples, collate, held_out
-from language import Language
-from model import UserError
-from readers import open_data
+from plumbing.files import UserError
 
 
 def parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, count, seed=0):

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model import UserError
-from scores import (
+from papers.scores import (
     PROBED,
     RESULTS,
     WITHIN,
@@ -19,8 +18,9 @@ from scores import (
     rows_of,
     values,
 )
+from plumbing.files import UserError
 
-PICTURES = Path("pictures")
+PICTURES = Path("papers/pictures")
 
 
 def pictures():

@@ -1,0 +1,144 @@
+"""Tensors on disk: read without unpickling anything else, checked against names and shapes, written with a checksum."""
+import json
+import os
+import warnings
+import zlib
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from plumbing.files import UserError, first_line, saving
+
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
+def read_tensors(folder):
+    """{name: tensor} of a model folder, and the path to name in errors. Nothing is unpickled but plain tensors."""
+    path = weights_file(folder)
+    tensors = {}
+    for part in parts_of(path):
+        if not part.is_file():
+            raise UserError(f"{part}: not found, but {path.name} names it; copy the missing shard")
+        if part.suffix == ".safetensors":
+            tensors |= read_safetensors(part)[0]
+        else:
+            tensors |= read_pickle(part)
+    return tensors, path
+
+
+def weights_file(folder):
+    for name in WEIGHT_FILES:
+        if (Path(folder) / name).is_file():
+            return Path(folder) / name
+    raise UserError(
+        f"{folder}: no weights; expected model.safetensors or pytorch_model.bin (or their .index.json)"
+    )
+
+
+def parts_of(path):
+    """The files that hold the tensors: the path itself, or the shards that an index names."""
+    if path.suffix != ".json":
+        return [path]
+    try:
+        shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        return [path.parent / shard for shard in sorted(set(shards))]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a shard index ({error})") from None
+
+
+def read_pickle(path):
+    """{name: tensor} of a file that torch.save wrote; anything but plain tensors is refused."""
+    try:
+        with warnings.catch_warnings():  # about the pickle's version: a file that matters fails by itself
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken or hostile pickle raises many kinds
+        raise UserError(
+            f"{path}: cannot be read safely as tensors ({first_line(error, 100)}); copy it again, "
+            "or convert it to safetensors"
+        ) from None
+
+
+def read_safetensors(path):
+    """{name: tensor} and {key: text} of a safetensors file; UserError if it is missing or damaged."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
+    written = metadata.get("crc32")
+    if written is not None and written != checksum(tensors):  # None: not written by us
+        raise UserError(
+            f"{path}: its bytes have changed since it was written (wrong checksum); copy it again, "
+            "or train again with --overwrite"
+        )
+    return tensors, metadata
+
+
+def write_tensors(tensors, path, **metadata):
+    """Writes {name: tensor} as safetensors with a checksum and more metadata (texts)."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata |= {"format": "pt", "crc32": checksum(tensors)}
+    with saving(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        os.chmod(temporary, 0o644)
+
+
+def checksum(tensors):
+    """CRC-32 over the bytes of {name: tensor}, by name: a safetensors file has none of its own."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(name.encode(), value)
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"
+
+
+def check_shapes(tensors, expected, where):
+    """UserError, which names the file `where` and the first fault, if the names or shapes of {name: tensor} are not
+    those of `expected`."""
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise UserError(
+            f"{where}: lacks {missing[0]} and {len(missing) - 1} other tensors that config.json asks for"
+        )
+    unknown = [name for name in tensors if name not in expected]
+    if unknown:
+        raise UserError(
+            f"{where}: has {unknown[0]} and {len(unknown) - 1} other tensors that an mBART of this "
+            "config.json does not have"
+        )
+    for name, parameter in expected.items():
+        if tensors[name].shape != parameter.shape:
+            raise UserError(
+                f"{where}: {name} has shape {tuple(tensors[name].shape)}, but config.json makes it "
+                f"{tuple(parameter.shape)}"
+            )
+
+
+def check_types(values, kinds, where):
+    """UserError if a value of {name: value} is not of its kind: {name: a type, or a union of types}.
+
+    Whole numbers must not be negative, and are read as fractions where a fraction is meant."""
+    for name, kind in kinds.items():
+        value = values[name]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            values[name] = float(value)
+        elif not isinstance(value, kind) or (kind is int and is_no_count(value)):
+            raise UserError(
+                f"{where}: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}"
+            )
+
+
+def is_no_count(value):
+    return isinstance(value, bool) or value < 0
