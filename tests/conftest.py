@@ -1,21 +1,84 @@
-"""Fixtures that several test files share; the repository root is put on the import path."""
+"""Fixtures that several test files share; the repository root is put on the import path.
+
+Programs run in this process (`run`), for most of a test's time would otherwise go into importing torch; where a process
+of its own is the point (signals, several processes, a limit on memory), a test takes `run_process`.
+Each test computes on one thread, its children too: sums over two threads differ in the last digit.
+"""
+import contextlib
+import importlib
+import io
+import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+PATIENCE = 600  # seconds until a hanging child is ended: far more than any of them needs
+
+
+def pytest_collection_modifyitems(items):
+    """What is not marked slow is quick: `python -m pytest -m quick` answers within a minute."""
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.quick)
+
+
+def run_here(*args, cwd=ROOT, input=None):
+    """A program in this process, as `python train.py ...` or `python -m tools.delta ...` would run it: the finished
+    process's returncode, stdout and stderr."""
+    from plumbing.files import run as handled
+
+    words = [str(arg) for arg in args]
+    if words[0] == "-m":
+        words = words[1:]
+    else:
+        words[0] = Path(words[0]).stem  # train.py, or with its whole path
+    module = importlib.import_module(words[0])
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    before, stdin = os.getcwd(), sys.stdin
+    os.chdir(cwd)
+    if input is not None:
+        sys.stdin = io.TextIOWrapper(io.BytesIO(input.encode("utf-8")), encoding="utf-8")
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            handled(lambda: module.main(words[1:]))
+    except SystemExit as ended:
+        code = ended.code or 0
+        if isinstance(code, str):
+            print(code, file=err)
+            code = 1
+    except Exception:
+        traceback.print_exc(file=err)
+        code = 1
+    finally:
+        os.chdir(before)
+        sys.stdin = stdin
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def run_there(*args, cwd=ROOT, **options):
+    """The same in a process of its own."""
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(
+        command, cwd=cwd, text=True, capture_output=True, timeout=PATIENCE, **options
+    )
 
 
 @pytest.fixture
 def run():
-    """run("train.py", "--stage", ...) -> the finished process, its output as text."""
-    def call(*args, **kwargs):
-        return subprocess.run([sys.executable, *map(str, args)], cwd=kwargs.pop("cwd", ROOT), text=True,
-                              capture_output=True, timeout=300, **kwargs)
-    return call
+    """run("train.py", "--stage", ...) -> the finished program, its output as text."""
+    return run_here
+
+
+@pytest.fixture
+def run_process():
+    return run_there
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +88,21 @@ def small(tmp_path_factory):
 
     from model import Config, MBart
     from tokenizer import Tokenizer
+
     folder = tmp_path_factory.mktemp("small")
     tokenizer = Tokenizer.from_pretrained(ROOT / "base")
     torch.manual_seed(0)
-    MBart(Config(vocab_size=tokenizer.vocab_size, d_model=32, encoder_layers=2, decoder_layers=2,
-                 encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
-                 max_position_embeddings=256)).save_pretrained(folder)
+    config = Config(
+        vocab_size=tokenizer.vocab_size,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=256,
+    )
+    MBart(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

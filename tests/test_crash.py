@@ -51,10 +51,10 @@ while True:
 """
 
 
-def test_a_run_killed_at_over_30_random_moments_ends_as_if_it_never_was(run, small, tmp_path):
+def test_a_run_killed_at_over_30_random_moments_ends_as_if_it_never_was(run_process, small, tmp_path):
     options = [*OPTIONS, "--init", str(small), "--steps", "900", "--eval-every", "10"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}  # sums over two threads differ from sums over one in the last digit
-    assert run("train.py", *options, "--out", tmp_path / "whole", env=env).returncode == 0
+    assert run_process("train.py", *options, "--out", tmp_path / "whole", env=env).returncode == 0
     code = KILLER.format(root=str(ROOT), options=options, out=str(tmp_path / "cut"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
     kills, status = map(int, done.stdout.split())

@@ -149,12 +149,12 @@ def test_a_file_and_standard_input_are_read_like_a_text(run, small, tmp_path):
     assert done.returncode == 2 and "none.txt" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_two_processes_decode_what_one_decodes(run, small, tmp_path):
+def test_two_processes_decode_what_one_decodes(run, run_process, small, tmp_path):
     options = ("eval.py", "--model", small, "--lang", "tr_TR", "--stage", "summarize", "--source-lang", "en_XX",
                "es_XX", "--examples", 9, "--beam", 2, "--max-new-tokens", 8, "--json")
     one = run(*options, tmp_path / "one.json")
     port = str(29900 + os.getpid() % 90)
-    two = run("-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", port, *options,
+    two = run_process("-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", port, *options,
               tmp_path / "two.json")
     assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
     assert one.stdout.replace("one.json", "") == two.stdout.replace("two.json", "")
