@@ -65,7 +65,7 @@ class Sentence:
     when: str = ""
     how: str = ""
     aside: str = ""
-    count: int = 0       # of people who watched
+    count: int = 0       # of people
     remark: str = ""
 
 
@@ -306,13 +306,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description="Print samples of the built-in corpus, or check its lexicon files."
     )
-    parser.add_argument("--langs", nargs="+", default=LANGUAGES, metavar="LANG",
-                        help="default: all seven")
-    parser.add_argument("--count", type=int, default=2, help="documents to print (default 2)")
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check", nargs="*", metavar="LANG",
-                        help="only check these lexicon files (default: all)")
+    add = parser.add_argument
+    add("--langs", nargs="+", default=LANGUAGES, metavar="LANG", help="default: all seven")
+    add("--count", type=int, default=2, help="documents to print (default 2)")
+    add("--split", choices=SPLITS, default="train")
+    add("--seed", type=int, default=0)
+    add("--check", nargs="*", metavar="LANG", help="only check these lexicons (default: all)")
     args = parser.parse_args(argv)
     if args.check is not None:
         check_lexicons(args.check or LANGUAGES)
