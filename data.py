@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data  # noqa: F401  (train.py takes it from here)
 from plumbing.files import UserError
 from tokenizer import EOS, PAD, UNK
 
