@@ -1,0 +1,77 @@
+"""Data sets of (source, target) texts by their names: what `--data SPEC` opens.
+
+    builtin           the built-in corpus
+    jsonl:DIR         DIR/{train,valid,test}.jsonl, a JSON object a line: source, target,
+                      source_lang, target_lang
+    parallel:DIR      DIR/{train,valid,test}.LANG, line i of one file translates line i of another
+    xlsum:DIR         XL-Sum as published (Hasan et al. 2021): english_train.jsonl, ...
+    wikilingua:DIR    WikiLingua (Ladhak et al. 2020) as GEM exports it: train.jsonl, ...
+
+A data set has `sizes` ({(source language, target language): number of examples, or None for a
+stream without end}) and `text(pair, index)`, the (source, target) of one example.
+"""
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from corpora.builtin import Builtin
+from corpora.lines import JsonLines, ParallelText
+from corpora.published import open_wikilingua, open_xlsum
+from plumbing.files import UserError
+
+KINDS = ("jsonl", "parallel", "xlsum", "wikilingua")
+
+
+def open_data(spec, stage, split, pairs, languages, seed=0, skip=False, minimum=(0, 0)):
+    """`--data SPEC` -> a data set of the (source, target) language pairs. UserError for what cannot
+    be read.
+
+    languages: all codes that the tokenizer knows; skip, minimum: see corpora.lines.LineFiles (the
+    built-in corpus has no use for them)."""
+    if spec == "builtin":
+        return Builtin(stage, split, pairs, seed)
+    data = open_files(spec, split, pairs, languages, skip=skip, minimum=minimum)
+    if data.skipped or data.short:
+        print(
+            f"{spec}, {split}: left out {data.skipped:,} bad lines and {data.short:,} examples "
+            "that are too short",
+            file=sys.stderr,
+        )
+    if not data.sizes:
+        wanted = " ".join("-".join(pair) for pair in list(pairs)[:6])
+        raise UserError(
+            f"{data.paths[0]}: no example in the languages asked for ({wanted} ...)"
+        )
+    return data
+
+
+def open_files(spec, split, pairs, languages, **options):
+    """The data set in a folder, KIND:FOLDER."""
+    kind, _, name = spec.partition(":")
+    if kind not in KINDS or not name:
+        raise UserError(
+            f"--data {spec!r}: expected builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or "
+            "wikilingua:DIR"
+        )
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(f"--data {spec}: there is no folder {folder}")
+    if kind == "parallel":
+        return ParallelText(folder, split, pairs, **options)
+    if kind == "jsonl":
+        return JsonLines({folder / f"{split}.jsonl": None}, pairs, languages, **options)
+    if kind == "xlsum":
+        return open_xlsum(folder, split, pairs, languages, **options)
+    return open_wikilingua(folder, split, pairs, languages, **options)
+
+
+def texts_of(spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):
+    """Yields every text of a data set's three splits; of an endless one the first `stream` training
+    examples of each pair, and a tenth as many of validation and test."""
+    for split in ("train", "valid", "test"):
+        data = open_data(spec, stage, split, pairs, languages, seed, skip)
+        endless = stream if split == "train" else stream // 10
+        for pair, size in tqdm(data.sizes.items(), desc=f"reading {split}", leave=False):
+            for index in range(endless if size is None else size):
+                yield from data.text(pair, index)
