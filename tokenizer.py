@@ -99,6 +99,10 @@ class Tokenizer:
         """Ids -> text; special tokens and language tags are left out."""
         return self.pieces.decode([int(i) - 1 for i in ids if UNK < int(i) < self.pieces.get_piece_size() + 1])
 
+    def is_text(self, ids):
+        """True where an id is a piece of text: not <s> <pad> </s> <unk>, no language tag, no <mask>. ids: a tensor."""
+        return (ids > UNK) & (ids < self.tag[self.languages[0]])
+
     def save_pretrained(self, folder):
         """Copies the SentencePiece model and writes tokenizer.json and tokenizer_config.json, without which
         transformers 5 cannot open a folder unless protobuf is installed."""
