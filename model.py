@@ -138,16 +138,9 @@ class Attention(nn.Module):
         return out.transpose(1, 2).flatten(2)  # (B, T, D)
 
     def forward(self, x, y, mask=None, causal=False):
-        """Queries from x (B, T, D), keys and values from y (B, S, D); mask as above, or the lengths of packed
-        sequences (see pack): two lists, of x and of y. Then every sequence attends to its own keys in a call of its
-        own, which on a CPU is faster than one call with padding."""
+        """Queries from x (B, T, D), keys and values from y (B, S, D); mask as above."""
         q, k, v = self.q_proj(x), self.k_proj(y), self.v_proj(y)
-        if isinstance(mask, tuple):
-            parts = zip(q.split(mask[0], 1), k.split(mask[1], 1), v.split(mask[1], 1))
-            out = torch.cat([self.attend(*map(self.split, part), causal=causal) for part in parts], 1)
-        else:
-            out = self.attend(self.split(q), self.split(k), self.split(v), mask, causal)
-        return self.out_proj(out)
+        return self.out_proj(self.attend(self.split(q), self.split(k), self.split(v), mask, causal))
 
 
 class Layer(nn.Module):
@@ -240,7 +233,7 @@ class MBart(nn.Module):
     def __init__(self, config):
         super().__init__()
         config.check()
-        self.config, self.compiled = config, False
+        self.config = config
         self.memory, self.packed = Memory(), PackedWeights()
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
@@ -287,7 +280,6 @@ class MBart(nn.Module):
 
     def compile_layers(self):
         """torch.compile for both stacks: pays on a GPU."""
-        self.compiled = True
         self.model.encoder.compile(dynamic=True)
         self.model.decoder.compile(dynamic=True)
 
@@ -328,25 +320,9 @@ class MBart(nn.Module):
         """(B, S), (B, T) int64 -> logits (B, T, V)."""
         return self.project(self.decode(decoder_input, self.encode(source), source))
 
-    def packs(self, source):
-        """On a CPU training computes no padding, if that is a tenth of the source or more: the sequences of a batch
-        then stand end to end in ONE row (1.5 times as fast where lengths vary fourfold). With less padding, on a GPU,
-        and compiled, which both want the same shapes again and again, it is computed and dropped."""
-        padding = (source == self.config.pad_token_id).sum().item() if source.device.type == "cpu" else 0
-        return padding > 0.1 * source.numel() and not self.compiled
-
-    def pack(self, stack, ids, real, table):
-        """The real ones of ids (B, T) -> embedded (1, N, D), and the lengths of the B sequences."""
-        return stack.embed(ids[real][None], table, real.nonzero()[:, 1]), real.sum(1).tolist()
-
     def token_states(self, source):
         """source (B, S) -> the encoder's states (N, D) of its N tokens that are not padding, row after row."""
-        real = source != self.config.pad_token_id
-        if not self.packs(source):
-            return self.encode(source)[real]
-        self.check_length(source, "source")
-        x, lengths = self.pack(self.model.encoder, source, real, self.source_table())
-        return self.model.encoder(x, (lengths, lengths))[0]
+        return self.encode(source)[source != self.config.pad_token_id]
 
     def loss(self, source, decoder_input, labels, label_smoothing=0.0, reduction="mean", with_states=False):
         """Cross-entropy over the labels that are not padding: their "mean", "sum", or the sum divided by a number.
@@ -356,16 +332,9 @@ class MBart(nn.Module):
         real, shared = labels != self.config.pad_token_id, self.model.shared.weight
         if bool((real[:, 1:] & ~real[:, :-1]).any()):
             raise ValueError("labels must be padded on the right: a label stands behind padding")
-        if self.packs(source):
-            self.check_length(decoder_input, "decoder input")
-            states = self.token_states(source)  # (M, D)
-            sources = (source != self.config.pad_token_id).sum(1).tolist()
-            x, lengths = self.pack(self.model.decoder, decoder_input, real, shared)
-            hidden = self.model.decoder(x, (lengths, lengths), states[None], (lengths, sources))[0]  # (N, D)
-        else:
-            padded = self.encode(source)
-            states = padded[source != self.config.pad_token_id]
-            hidden = self.decode(decoder_input, padded, source)[real]
+        padded = self.encode(source)
+        states = padded[source != self.config.pad_token_id]
+        hidden = self.decode(decoder_input, padded, source)[real]
         scale = 1 / {"mean": len(hidden), "sum": 1}.get(reduction, reduction)
         total = ChunkedCrossEntropy.apply(hidden, shared, self.final_logits_bias[0], labels[real], label_smoothing,
                                           scale, self.memory)
