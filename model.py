@@ -25,7 +25,7 @@ from torch import nn
 
 from plumbing.files import UserError, read_json, run, write_text
 from plumbing.memory import Memory
-from plumbing.packed import PackedWeights
+from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.weights import check_shapes, check_types, read_tensors, write_tensors
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
@@ -175,7 +175,7 @@ class Layer(nn.Module):
             x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
         return self.ffn(x)
 
-    def step(self, x, cache, filled, look, source_mask, packed):
+    def step(self, x, cache, filled, look, source_mask):
         """One new target position: x (N*K, D), K beams for each of N sentences; cache: this layer's tensors.
 
         The beams of a sentence are K queries over the same keys: cross-attention's are stored once a sentence, and
@@ -184,15 +184,16 @@ class Layer(nn.Module):
         n, heads, _, d = cache["k"].shape
         attention, cross, k = self.self_attn, self.encoder_attn, len(x) // n
         normed, stop = self.self_attn_layer_norm(x), filled + k
-        qkv = packed(normed, attention.q_proj, attention.k_proj, attention.v_proj).view(n, k, 3, heads, d)
-        q, cache["k"][:, :, filled:stop], cache["v"][:, :, filled:stop] = qkv.permute(2, 0, 3, 1, 4)  # (N, H, K, d)
+        normed = normed.view(n, k, -1)
+        q, new_k, new_v = (attention.split(projection(normed.flatten(0, 1)).view(normed.shape))
+                           for projection in (attention.q_proj, attention.k_proj, attention.v_proj))
+        cache["k"][:, :, filled:stop], cache["v"][:, :, filled:stop] = new_k, new_v
         out = attention.attend(q, cache["k"][:, :, :stop], cache["v"][:, :, :stop], look)
-        x = x + packed(out.view(x.shape), attention.out_proj)
-        q = packed(self.encoder_attn_layer_norm(x), cross.q_proj).view(n, k, heads, d).transpose(1, 2)
+        x = x + attention.out_proj(out.view(x.shape))
+        q = cross.q_proj(self.encoder_attn_layer_norm(x)).view(n, k, heads, d).transpose(1, 2)
         out = cross.attend(q, cache["cross_k"], cache["cross_v"], source_mask)
-        x = x + packed(out.view(x.shape), cross.out_proj)
-        hidden = getattr(F, self.config.activation_function)(packed(self.final_layer_norm(x), self.fc1))
-        return x + packed(hidden, self.fc2)
+        x = x + cross.out_proj(out.view(x.shape))
+        return self.ffn(x)
 
 
 class Stack(nn.Module):
@@ -234,7 +235,8 @@ class MBart(nn.Module):
         super().__init__()
         config.check()
         self.config = config
-        self.memory, self.packed = Memory(), PackedWeights()
+        self.memory = Memory()
+        self.head = F.linear  # of project(); pack_for_decoding() puts a quicker one here
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.model.encoder = Stack(config)
@@ -314,7 +316,7 @@ class MBart(nn.Module):
 
     def project(self, hidden):
         """(..., D) -> logits (..., V)."""
-        return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias[0].to(hidden.dtype)
+        return self.head(hidden, self.model.shared.weight, self.final_logits_bias[0].to(hidden.dtype))
 
     def forward(self, source, decoder_input):
         """(B, S), (B, T) int64 -> logits (B, T, V)."""
@@ -344,6 +346,8 @@ class MBart(nn.Module):
 
     def start(self, source, beams, length):
         """Encodes source (N, S) and returns an empty cache for `length` target positions of `beams` beams each."""
+        if not is_packed(self):
+            pack_for_decoding(self)
         states, real = self.token_states(source), source != self.config.pad_token_id
         mask = torch.zeros_like(real, dtype=states.dtype).masked_fill(~real, -torch.inf)[:, None, None]
         cache = {"mask": mask, "layers": [], "filled": 0,  # slots in use; look: the beam's own among them
@@ -360,16 +364,15 @@ class MBart(nn.Module):
 
     def step(self, tokens, cache, position):
         """tokens (N*K,) at `position` -> logits (N*K, V) of the next; fills K slots of the cache."""
-        decoder, packed, filled = self.model.decoder, self.packed, cache["filled"]
+        decoder, filled = self.model.decoder, cache["filled"]
         look = cache["look"][..., :filled + cache["look"].size(1)]
         look[..., filled:].diagonal(dim1=1, dim2=2).zero_()  # each beam sees itself
         positions = torch.tensor([position], device=tokens.device)
         x = decoder.embed(tokens[:, None], self.model.shared.weight, positions)[:, 0]  # (N*K, D)
         for layer, tensors in zip(decoder.layers, cache["layers"]):
-            x = layer.step(x, tensors, filled, look[:, None], cache["mask"], packed)
+            x = layer.step(x, tensors, filled, look[:, None], cache["mask"])
         cache["filled"], x = look.size(2), decoder.layer_norm(x)
-        table = [self.model.shared.weight], [self.final_logits_bias[0]]
-        return packed.linear(x, *table) if packed.suits(x) else self.project(x)  # (N*K, V)
+        return self.project(x)  # (N*K, V)
 
     # --- files
 
