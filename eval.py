@@ -31,6 +31,7 @@ from generate import generate
 from model import MBart
 from plumbing.files import UserError, run, write_json
 from plumbing.options import COUNT, device, number
+from plumbing.packed import pack_for_decoding
 from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
 
@@ -92,7 +93,8 @@ class Writer:
     def __init__(self, folder, device="cpu", int8=False, **options):
         """options: generate's. int8: round large weights, which decodes faster on a CPU."""
         self.model = MBart.from_pretrained(folder).to(device)
-        self.model.packed.int8 = int8
+        if int8:
+            pack_for_decoding(self.model, int8=True)
         self.tokenizer = Tokenizer.from_pretrained(folder)
         self.tagged = not read_settings(folder).get("tagless")  # as it was trained
         self.limit = self.model.config.max_position_embeddings
