@@ -76,8 +76,8 @@ def progress_bar(total, title):
 
 
 def batches_by_length(sources, tokens, rows):
-    """The numbers of the sources, shortest first, in lists of at most `rows`; none of them has more
-    than `tokens` tokens when padded, if it has several sources."""
+    """The numbers of the sources, shortest first, in lists of at most `rows` of them and at most
+    `tokens` tokens when padded (a longer source stands alone)."""
     batches = [[]]
     for i in sorted(range(len(sources)), key=lambda i: len(sources[i])):
         padded = len(sources[i]) * (len(batches[-1]) + 1)  # with this one, the longest so far
@@ -116,11 +116,11 @@ class Writer:
 
 @dataclass
 class Marks:
-    """What outputs are worth. A score is None where nothing can be said (see off_target)."""
+    """What the outputs for one pair of languages are worth, column by column."""
 
-    scores: dict  # {column: Interval}
-    each: dict  # {column: a value for every output}
-    signatures: list  # how they were computed
+    scores: dict  # {column: Interval, or None where nothing can be said (see off_target)}
+    each: dict  # {column: a value for every output}; BLEU and chrF, the corpus's, are not here
+    signatures: list  # how the scores were computed
 
 
 @dataclass
@@ -130,9 +130,9 @@ class Row:
     source: str
     target: str
     n: int  # examples
-    scores: dict  # {column: (value, low, high)}
-    each: dict  # {column: a value for every output}, but for BLEU and chrF, which are the corpus's
-    floors: dict  # summaries: {"random", "lead"}: the scores of outputs that need no model
+    scores: dict  # as in Marks
+    each: dict  # as in Marks
+    floors: dict  # of summaries: {"random", "lead"}, the scores of outputs that need no model
     examples: list  # {"source", "reference", "output"}
 
 
@@ -152,17 +152,8 @@ def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=
         if pair not in data.sizes:
             continue
         source, target = pair
-        size = data.sizes[pair]
-        if size is None:  # without end
-            size = count
-        texts = []
-        references = []
-        for i in range(min(count, size)):
-            text, reference = data.text(pair, i)
-            texts.append(text)
-            references.append(reference)
+        texts, references = first_examples(data, pair, count)
         outputs = write(texts, source, target)
-
         facts = None
         if data_spec == "builtin" and stage == "summarize":
             facts = partial(facts_told, data, pair)
@@ -174,6 +165,7 @@ def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=
             identify=identify,
             facts=facts,
         )
+
         marks = mark(outputs)
         floors = {}
         if stage == "summarize":
@@ -189,6 +181,20 @@ def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=
     return rows, signatures
 
 
+def first_examples(data, pair, count):
+    """The first `count` examples of a language pair: a list of texts, a list of references."""
+    size = data.sizes[pair]
+    if size is None:  # without end
+        size = count
+    texts = []
+    references = []
+    for i in range(min(count, size)):
+        text, reference = data.text(pair, i)
+        texts.append(text)
+        references.append(reference)
+    return texts, references
+
+
 def languages_in_question(data_spec, pairs, trained):
     """The languages that an output may be in: all of the built-in corpus; elsewhere those asked for
     and those trained on (LanguageIdentifier adds English)."""
@@ -201,8 +207,10 @@ def languages_in_question(data_spec, pairs, trained):
 
 
 def score(outputs, references, stage, target, identify, facts=None):
-    """Marks of outputs that should be in `target`. BLEU and chrF are those of the whole corpus, all
-    else means over outputs. identify: a LanguageIdentifier. facts(outputs) -> percents."""
+    """Marks of outputs that should be in `target`.
+
+    BLEU and chrF are those of all outputs at once, other scores are means over outputs. identify: a
+    LanguageIdentifier. facts: facts(outputs) -> percents, one an output; None: no such column."""
     if stage == "translate":
         each = {}
         scores, signatures = metrics.bleu_chrf(outputs, references)
@@ -223,8 +231,9 @@ def score(outputs, references, stage, target, identify, facts=None):
 
 
 def off_target(outputs, target, identify):
-    """100 for every output in another language, 0 for the others; None if the identifier does not
-    know the target language: all would seem to be in another."""
+    """100 for every output in another language, 0 for the others.
+
+    None if the identifier does not know the target: every output would seem to be in another."""
     if not identify.knows(target):
         return None
     return [100.0 * (identify(output) != target) for output in outputs]

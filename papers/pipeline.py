@@ -94,7 +94,10 @@ def main(argv=None):
     settings = read_settings(args.summarizer)
     data_spec = args.data or settings.get("data", "builtin")
     trained = trained_pairs(settings)
-    print(f"{args.translator} around {args.summarizer}: to {args.pivot} and back, {data_spec}")
+    print(
+        f"{args.translator} around {args.summarizer}, to {args.pivot} and back, {data_spec}: "
+        "score [95% bootstrap interval]"
+    )
     pipeline = Pipeline(summarizer, translator, args.pivot)
     languages = summarizer.tokenizer.languages
     rows, signatures = evaluate(

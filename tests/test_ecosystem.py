@@ -11,7 +11,11 @@ from tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow  # the other libraries take their time to import
 transformers = pytest.importorskip("transformers")
-TEXTS = ["The teacher found a red map in the park.", "The doctor sent a doll in the mountains.", "Nobody was hurt."]
+TEXTS = [
+    "The teacher found a red map in the park.",
+    "The doctor sent a doll in the mountains.",
+    "Nobody was hurt.",
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""eval.py: tables, samples, one's own text, and the errors a user meets, through the command line."""
+"""eval.py: tables, samples, one's own text, and the errors that a user meets."""
 import json
 
 import pytest
@@ -87,6 +87,12 @@ def test_a_batch_has_no_more_rows_than_its_cache_has_room_for(small, monkeypatch
     sources = [[5, 6, 7]] * 10
     decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=20, slots=120)
     assert rows == [3, 3, 3, 1]
+
+
+def test_int8_is_asked_of_every_decoding(small):
+    write = Writer(small, int8=True, beam=1, max_new_tokens=3)
+    write(["The teacher found a map."], "en_XX", "es_XX")
+    assert write.model.head.int8
 
 
 def test_perfect_outputs_score_100_and_copied_sources_are_off_target():

@@ -38,7 +38,7 @@ def test_english_agrees_with_the_librarys_own_tokenizer():
 
 
 def test_rouge_by_hand():
-    # unigrams: 3 of 4 and 3 of 3; no bigram in common; the longest common subsequence: "a b" or "a c"
+    # unigrams: 3 of 4 and 3 of 3; no bigram in common; the longest subsequence: "a b" or "a c"
     scores = rouge(["a b c d"], ["a c b"])
     assert scores["R1"][0] == pytest.approx(100 * 2 * 0.75 / 1.75)
     assert scores["R2"][0] == 0
