@@ -65,13 +65,9 @@ def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="de
 
 
 def progress_bar(total, title):
+    alone = total < 2  # one text needs no bar
     return tqdm(
-        total=total,
-        desc=title,
-        unit="text",
-        leave=False,
-        dynamic_ncols=True,
-        disable=total < 2,
+        total=total, desc=title, unit="text", leave=False, dynamic_ncols=True, disable=alone
     )
 
 
@@ -327,30 +323,12 @@ def parse_args(argv=None):
     )
     add = parser.add_argument
     add("--lang", help="target language, e.g. tr_TR")
-    add(
-        "--source-lang",
-        nargs="+",
-        metavar="LANG",
-        help="source languages (default: all of the data's)",
-    )
-    add(
-        "--pairs",
-        nargs="+",
-        metavar="SRC-TGT",
-        help="rows of any pairs, instead of --lang, e.g. es_XX-en_XX",
-    )
+    add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
+    add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
-    add(
-        "--stage",
-        choices=STAGES,
-        help="the task (default: what the model was trained for)",
-    )
+    add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
-    add(
-        "--skip-bad-lines",
-        action="store_true",
-        help="leave out and count the lines that cannot be read",
-    )
+    add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
     add(
         "--text",
         help="translate or summarize this text instead of a test set (needs one --source-lang, "
@@ -366,18 +344,8 @@ def parse_args(argv=None):
     )
     add("--beam", type=COUNT, default=5, help="beams; 1: greedy (default 5)")
     add("--max-new-tokens", type=COUNT, default=100, help="longest output (default 100)")
-    add(
-        "--min-new-tokens",
-        type=number(int, 0),
-        default=0,
-        help="shortest output; 0: no minimum (default)",
-    )
-    add(
-        "--length-penalty",
-        type=float,
-        default=1.0,
-        help="score / length^penalty; 0: off (default 1.0)",
-    )
+    add("--min-new-tokens", type=number(int, 0), default=0, help="shortest output; 0: any (default)")
+    add("--length-penalty", type=float, default=1.0, help="score / length^it; 0: off (default 1)")
     add(
         "--no-repeat-ngram",
         type=number(int, 0),
@@ -386,16 +354,14 @@ def parse_args(argv=None):
     add(
         "--int8",
         action="store_true",
-        help="round large weights to 8 bits to decode on a CPU: faster, and outputs differ "
-        "a little",
+        help="round large weights to 8 bits: faster on a CPU, and outputs differ a little",
     )
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
     if (args.lang is None) == (args.pairs is None):
         raise UserError(
-            "say what to evaluate, one of: --lang tr_TR (every source language), "
-            "--pairs es_XX-en_XX"
+            "say what to evaluate: --lang tr_TR (every source language), or --pairs es_XX-en_XX"
         )
     return args
 
@@ -421,9 +387,9 @@ def trained_pairs(settings):
         return []
     return language_pairs(
         settings["stage"],
-        settings.get("langs"),
-        settings.get("pairs"),
-        settings.get("align_pairs"),
+        langs=settings.get("langs"),
+        pairs=settings.get("pairs"),
+        align_pairs=settings.get("align_pairs"),
     )
 
 
@@ -569,14 +535,7 @@ def main(argv=None):
     trained = trained_pairs(settings)
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
-        write,
-        stage,
-        data_spec,
-        pairs,
-        args.examples,
-        languages,
-        trained,
-        args.skip_bad_lines,
+        write, stage, data_spec, pairs, args.examples, languages, trained, args.skip_bad_lines
     )
     if not rows:
         named = " ".join("-".join(pair) for pair in pairs[:6])

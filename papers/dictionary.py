@@ -115,12 +115,7 @@ def main(argv=None):
             f"{parent.size(1)}: only those of a model and its parent compare"
         )
     found = dictionary_induction(
-        child,
-        child_pieces,
-        args.child_lang,
-        parent,
-        parent_pieces,
-        args.parent_lang,
+        child, child_pieces, args.child_lang, parent, parent_pieces, args.parent_lang
     )
     print(
         f"{args.child}: {100 * found.accuracy:.1f}% of {found.words} words of {args.child_lang} "

@@ -11,18 +11,10 @@ where translate() leaves a text alone whose language is right already. The table
 are eval.py's.
 """
 import argparse
+from itertools import islice
 
+import eval as evaluation
 from data import SENTENCE_END, split_pairs
-from eval import (
-    NO_REPEAT,
-    Writer,
-    default_device,
-    evaluate,
-    samples,
-    table,
-    trained_pairs,
-    write_report,
-)
 from plumbing.files import UserError, run
 from plumbing.options import COUNT, device
 from plumbing.runs import read_settings
@@ -48,11 +40,13 @@ class Pipeline:
         if source == target:
             return texts
         sentences = []
+        counts = []  # of sentences, a text
         for text in texts:
-            found = SENTENCE_END.split(text)
-            sentences.append([sentence for sentence in found if sentence.strip()])
-        translated = iter(self.translate(sum(sentences, []), source, target))
-        return [" ".join(next(translated) for _ in row) for row in sentences]
+            found = [part for part in SENTENCE_END.split(text) if part.strip()]
+            sentences.extend(found)
+            counts.append(len(found))
+        translated = iter(self.translate(sentences, source, target))
+        return [" ".join(islice(translated, count)) for count in counts]
 
 
 def parse_args(argv=None):
@@ -76,53 +70,42 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    where = args.device or default_device()
+    where = args.device or evaluation.default_device()
     options = {  # eval.py's defaults
         "beam": 5,
         "max_new_tokens": 100,
         "min_new_tokens": 0,
         "length_penalty": 1.0,
-        "no_repeat_ngram": NO_REPEAT["summarize"],
+        "no_repeat_ngram": evaluation.NO_REPEAT["summarize"],
     }
-    summarizer = Writer(args.summarizer, where, **options)
-    translator = Writer(args.translator, where)
+    summarizer = evaluation.Writer(args.summarizer, where, **options)
+    translator = evaluation.Writer(args.translator, where)
     pairs = split_pairs(args.pairs)
-    for code in [args.pivot, *sum(pairs, ())]:
-        summarizer.tokenizer.lang_id(code)
-        translator.tokenizer.lang_id(code)
+    for pair in [(args.pivot, args.pivot), *pairs]:
+        for lang in pair:
+            summarizer.tokenizer.lang_id(lang)
+            translator.tokenizer.lang_id(lang)
 
     settings = read_settings(args.summarizer)
     data_spec = args.data or settings.get("data", "builtin")
-    trained = trained_pairs(settings)
+    trained = evaluation.trained_pairs(settings)
     print(
         f"{args.translator} around {args.summarizer}, to {args.pivot} and back, {data_spec}: "
         "score [95% bootstrap interval]"
     )
     pipeline = Pipeline(summarizer, translator, args.pivot)
     languages = summarizer.tokenizer.languages
-    rows, signatures = evaluate(
-        pipeline,
-        "summarize",
-        data_spec,
-        pairs,
-        args.examples,
-        languages,
-        trained,
+    rows, signatures = evaluation.evaluate(
+        pipeline, "summarize", data_spec, pairs, args.examples, languages, trained
     )
     if not rows:
         raise UserError(f"--data {data_spec}: no test example of {' '.join(args.pairs[:6])}")
-    print(table(rows, trained))
+    print(evaluation.table(rows, trained))
     print("\n".join(signatures))
-    print("\n" + samples(rows))
+    print("\n" + evaluation.samples(rows))
     if args.json:
-        write_report(
-            args.json,
-            args.summarizer,
-            "summarize",
-            data_spec,
-            options,
-            signatures,
-            rows,
+        evaluation.write_report(
+            args.json, args.summarizer, "summarize", data_spec, options, signatures, rows
         )
 
 
