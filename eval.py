@@ -344,7 +344,7 @@ def parse_args(argv=None):
     )
     add("--beam", type=COUNT, default=5, help="beams; 1: greedy (default 5)")
     add("--max-new-tokens", type=COUNT, default=100, help="longest output (default 100)")
-    add("--min-new-tokens", type=number(int, 0), default=0, help="shortest output; 0: any (default)")
+    add("--min-new-tokens", type=number(int, 0), default=0, help="fewest tokens; 0: any (default)")
     add("--length-penalty", type=float, default=1.0, help="score / length^it; 0: off (default 1)")
     add(
         "--no-repeat-ngram",
