@@ -32,7 +32,8 @@ from tqdm import tqdm
 
 from adversarial import Adversary
 from align import alignment_loss
-from data import Batches, Examples, held_out, open_data
+from corpora.sets import open_data
+from data import Batches, Examples, held_out
 from initial import initial_model
 from model import MBart
 from options import BASE, alignment_pairs, language_pairs, parse_args

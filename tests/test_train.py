@@ -211,7 +211,7 @@ def test_two_processes_resume_and_a_rank_that_dies_ends_the_run_with_its_error(s
     dying = tmp_path / "dying.py"
     dying.write_text(f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport data, train\n"
                      "step = data.Batches.__next__\ndef fail(self):\n"
-                     "    if os.environ['RANK'] == '1' and self.state['number'] == 6:\n"
+                     "    if os.environ['RANK'] == '1' and self.position.number == 6:\n"
                      "        raise RuntimeError('this rank dies')\n    return step(self)\n"
                      "data.Batches.__next__ = fail\ntrain.main()\n")
     done = torchrun(*options, "--out", tmp_path / "dead", code=dying)
