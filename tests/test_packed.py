@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import plumbing.packed as packed_file
-from generate import generate, log_sum_exp, top_words
+from generate import Cache, generate, log_sum_exp, top_words
 from model import Config, MBart
 from plumbing.memory import Memory
 from plumbing.packed import PackedLinear, PackedProduct, pack_for_decoding
@@ -129,7 +129,7 @@ def test_decoding_sees_what_training_changed(model):
             if "lora_b" in name:
                 parameter.normal_(0, 0.5)
     with torch.no_grad():
-        step = model.eval().step(torch.full((3,), 590), model.start(source, 1, 4), 0)
+        step = Cache(model.eval(), source, 1, 4).step(torch.full((3,), 590))
         assert torch.allclose(step, model(source, torch.full((3, 1), 590))[:, 0], atol=1e-4)
 
 
@@ -185,7 +185,7 @@ def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
     values, places = top_words(logits, 10)
     expected = logits.topk(10)
     assert torch.equal(values, expected.values) and torch.equal(logits.gather(1, places), values)
-    assert torch.allclose(log_sum_exp(logits, {}), logits.logsumexp(1, keepdim=True))
+    assert torch.allclose(log_sum_exp(logits, Memory()), logits.logsumexp(1, keepdim=True))
     assert F.softmax(logits, 1).sum() > 0
 
 
