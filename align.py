@@ -30,9 +30,9 @@ def contrastive_loss(a, b, temperature=0.1):
 
 
 def alignment_loss(model, batch, layer, tokenizer):
-    """The contrastive loss of a batch of stage "align" (source: a text, labels: its translation) in one layer."""
+    """The contrastive loss of a ParallelBatch in one layer."""
     a, b = (mean_pool(model.encode(ids, upto=layer).float(), ids, tokenizer.source)
-            for ids in (batch.source, batch.labels))
+            for ids in (batch.source, batch.translation))
     return contrastive_loss(a, b)
 
 

@@ -1,212 +1,422 @@
 """From texts to batches: denoising noise, examples as ids, batches.
 
-BATCHES hold up to a budget of tokens, of sentences of like length, from languages drawn with temperature:
-p_l ~ n_l^(1/T). They are a pure function of (seed, position), so that a resumed run sees the same ones.
+What a stage makes of a data set's texts (a source text, a target text):
+    pretrain     source: the target with noise (infill() below); target: the document itself
+    translate    source: a text; target: its translation
+    summarize    source: a document; target: its headline
+    align        two inputs of the encoder: a text and its translation
+
+BATCHES hold examples of like length, up to a budget of tokens, from languages drawn with temperature:
+    p_l ~ n_l^(1/T)                        n_l: examples of language pair l; T = 1 draws by size
+They are a pure function of (seed, position), so that a resumed run sees the same ones.
 """
-import json
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 import torch
 
-from corpora.readers import open_data  # noqa: F401  (part of this file's front door, as is the tokenizer)
-from tokenizer import EOS, PAD, UNK, Tokenizer  # noqa: F401
+from corpora.facts import BASE_LANGUAGES
+from corpora.sets import open_data  # noqa: F401
+from plumbing.files import UserError
+from tokenizer import EOS, PAD, UNK
 
 SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+")
 
-# ---------------------------------------------------------------------------------------------- noise
+
+# ------------------------------------------------------------------------------ language pairs
+
+def split_pairs(texts):
+    """["en_XX-es_XX", ...] -> [("en_XX", "es_XX"), ...]; UserError for a text of another form."""
+    pairs = []
+    for text in texts:
+        pair = tuple(text.split("-"))
+        if len(pair) != 2:
+            raise UserError(f"--pairs {text}: write pairs as en_XX-es_XX")
+        pairs.append(pair)
+    return pairs
+
+
+def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
+    """The (source, target) language pairs that a run trains on.
+
+    langs, pairs, align_pairs: what was typed, codes and "en_XX-es_XX"; None: the stage's own."""
+    if pairs:
+        return split_pairs(pairs)
+    if stage == "align":
+        return alignment_pairs(langs, align_pairs)
+    if not langs:
+        langs = ["en_XX"] if stage == "summarize" else BASE_LANGUAGES
+    if stage == "translate":
+        return [(source, target) for source in langs for target in langs]
+    return [(lang, lang) for lang in langs]
+
+
+def alignment_pairs(langs=None, align_pairs=None):
+    """The translation pairs whose states are to meet: those typed, or English with each language."""
+    if align_pairs:
+        return split_pairs(align_pairs)
+    pairs = [("en_XX", lang) for lang in langs or BASE_LANGUAGES if lang != "en_XX"]
+    if not pairs:
+        raise UserError(
+            "alignment needs translation pairs; name them with --align-pairs en_XX-es_XX ..."
+        )
+    return pairs
+
+
+# --------------------------------------------------------------------------------------- noise
 
 def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
-    """Text infilling (Lewis 2019, section 2.2; Liu 2020, section 2.1): spans of whole words, lengths ~ Poisson(3.5),
-    are each replaced by ONE <mask>, until `share` of the words is gone.
+    """Text infilling (Lewis 2019, section 2.2; Liu 2020, section 2.1).
 
-    ids: pieces, with </s> between sentences, which stay; is_start[i]: does a word begin at piece i. Returns the noised
-    ids."""
-    words = [i for i, start in enumerate(is_start) if start or i == 0] + [len(ids)]
-    number = len(words) - 1
-    masked, budget = [False] * number, round(share * number)
-    for _ in range(10 * number):
-        if budget <= 0:
-            break
-        span = min(max(1, poisson(mean_span, rng)), budget)
-        start = rng.randrange(number - span + 1)
-        if any(masked[max(0, start - 1):start + span + 1]):  # spans must not touch: two masks in a row tell a length
-            continue
-        if any(ids[words[word]] == EOS for word in range(start, start + span)):
-            continue
-        masked[start:start + span] = [True] * span
-        budget -= span
+    Spans of whole words, lengths ~ Poisson(3.5), are each replaced by ONE <mask>, until `share` of
+    the words is gone.
+
+    ids: pieces, with </s> between sentences, which stays; is_start[i]: does a word begin at piece
+    i. Returns the noised ids."""
+    words = []
+    for piece, start in zip(ids, is_start):
+        if start or not words:
+            words.append([])
+        words[-1].append(piece)
+    masked = mask_words(words, rng, share, mean_span)
     noised = []
-    for word in range(number):
-        if not masked[word]:
-            noised += ids[words[word]:words[word + 1]]
-        elif word == 0 or not masked[word - 1]:
+    for number, word in enumerate(words):
+        if not masked[number]:
+            noised += word
+        elif number == 0 or not masked[number - 1]:
             noised.append(mask_id)
     return noised
 
 
+def mask_words(words, rng, share, mean_span):
+    """Which words are masked: a list of bool. words: lists of pieces."""
+    masked = [False] * len(words)
+    budget = round(share * len(words))
+    for _ in range(10 * len(words)):
+        if budget <= 0:
+            break
+        span = min(max(1, poisson(mean_span, rng)), budget)
+        start = rng.randrange(len(words) - span + 1)
+        end = start + span
+        if any(masked[max(0, start - 1):end + 1]):  # spans must not touch: two masks tell a length
+            continue
+        if any(word[0] == EOS for word in words[start:end]):
+            continue
+        masked[start:end] = [True] * span
+        budget -= span
+    return masked
+
+
 def poisson(mean, rng):
     """Knuth's method: how many uniform factors until the product falls below exp(-mean)."""
-    limit, product, count = np.exp(-mean), rng.random(), 0
+    limit = np.exp(-mean)
+    product = rng.random()
+    count = 0
     while product > limit:
         product *= rng.random()
         count += 1
     return count
 
 
-# ---------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------------------------ examples
+
+@dataclass
+class Example:
+    """One text as ids, and what the decoder reads and is to predict."""
+    source: list
+    decoder_input: list  # the labels moved right by one, the last in front
+    labels: list
+    source_lang: str
+
+    @property
+    def length(self):
+        return max(len(self.source), len(self.labels))
+
+
+@dataclass
+class ParallelExample:
+    """A text and its translation as ids; both are inputs of the encoder."""
+    source: list
+    translation: list
+
+    @property
+    def length(self):
+        return max(len(self.source), len(self.translation))
+
+
+class Examples:
+    """Examples as ids: what a stage makes of a data set's text. `examples(pair, index)` is one.
+
+    tagged=False leaves out the source's tag; max_length: ids of a side, the rest is cut; permuted:
+    share of the documents whose sentences pretraining shuffles; limit keeps the first so many
+    examples of every pair (few-shot)."""
+
+    def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
+                 limit=None):
+        self.data = data
+        self.tokenizer = tokenizer
+        self.stage = stage
+        self.tagged = tagged
+        self.max_length = max_length
+        self.permuted = permuted
+        self.seed = seed
+        self.sizes = dict(data.sizes)  # {pair: examples, or None for a stream without end}
+        if limit is not None:
+            for pair, size in data.sizes.items():
+                self.sizes[pair] = limit if size is None else min(size, limit)
+
+    def __call__(self, pair, index):
+        if self.stage == "pretrain":
+            return self.denoising(pair, index)
+        if self.stage == "align":
+            return self.parallel(pair, index)
+        return self.supervised(pair, index)
+
+    def supervised(self, pair, index):
+        """translate, summarize: a text and what is to be written of it."""
+        text, target = self.data.text(pair, index)
+        source = self.encoder_input(text, pair[0])
+        decoder_input, labels = self.tokenizer.target(target, pair[1], self.max_length)
+        return Example(source, decoder_input, labels, pair[0])
+
+    def parallel(self, pair, index):
+        """align: a text and its translation, as the encoder reads each."""
+        text, translation = self.data.text(pair, index)
+        return ParallelExample(
+            self.encoder_input(text, pair[0]), self.encoder_input(translation, pair[1])
+        )
+
+    def denoising(self, pair, index):
+        """pretrain (Liu 2020, section 2.1): sentences end in </s>, the order of some documents'
+        sentences is shuffled, spans are masked; the target is the document as it was."""
+        text, _ = self.data.text(pair, index)
+        sentences = []
+        for sentence in SENTENCE_END.split(text):
+            if sentence.strip():
+                sentences.append(self.tokenizer.piece_ids(sentence))
+        labels = self.tokenizer.tagged(self.joined(sentences), pair[1])
+
+        rng = random.Random(f"{self.seed} noise {pair} {index}")
+        if rng.random() < self.permuted:
+            rng.shuffle(sentences)
+        ids = self.joined(sentences)
+        is_start = [self.begins_word[i] for i in ids]
+        noised = infill(ids, is_start, self.tokenizer.mask_id, rng)
+        source = self.tokenizer.tagged(noised, self.source_tag(pair[0]))
+        return Example(source, [labels[-1], *labels[:-1]], labels, pair[0])
+
+    def encoder_input(self, text, lang):
+        return self.tokenizer.encode(text, self.source_tag(lang), self.max_length)
+
+    def source_tag(self, lang):
+        return lang if self.tagged else None
+
+    def joined(self, sentences):
+        """Sentences as one list of ids with </s> between them, cut to the model's length."""
+        ids = []
+        for sentence in sentences:
+            ids += [*sentence, EOS]
+        return ids[:-1][:self.max_length - 2]  # the last </s> and the tag come behind
+
+    @cached_property
+    def begins_word(self):
+        """By id: does a word begin with this piece? Denoising alone asks."""
+        pieces = self.tokenizer.pieces
+        begins = [True] * (UNK + 1)
+        for piece in range(UNK, pieces.get_piece_size()):  # SentencePiece's numbers: id - 1
+            begins.append(pieces.id_to_piece(piece).startswith("▁"))
+        return begins
+
+
+# ------------------------------------------------------------------------------------- batches
 
 @dataclass
 class Batch:
-    source: torch.Tensor         # (B, S) int64, padded right
+    """Examples as tensors, padded on the right."""
+    source: torch.Tensor         # (B, S) int64
     decoder_input: torch.Tensor  # (B, T)
     labels: torch.Tensor         # (B, T)
     source_langs: list           # B codes
     number: int                  # position in the stream of batches
 
+    @property
+    def source_tokens(self):
+        return count_tokens(self.source)
+
+    @property
+    def target_tokens(self):
+        return count_tokens(self.labels)
+
     def to(self, device):
-        return Batch(*(getattr(self, name).to(device, non_blocking=True)
-                       for name in ("source", "decoder_input", "labels")), self.source_langs, self.number)
+        return replace(
+            self,
+            source=self.source.to(device, non_blocking=True),
+            decoder_input=self.decoder_input.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
+
+
+@dataclass
+class ParallelBatch:
+    """Texts and their translations, row by row: a batch of stage align."""
+    source: torch.Tensor       # (B, S) int64
+    translation: torch.Tensor  # (B, T)
+    number: int                # position in the stream of batches
+
+    @property
+    def source_tokens(self):
+        return count_tokens(self.source)
+
+    @property
+    def target_tokens(self):
+        return count_tokens(self.translation)
+
+    def to(self, device):
+        return replace(
+            self,
+            source=self.source.to(device, non_blocking=True),
+            translation=self.translation.to(device, non_blocking=True),
+        )
+
+
+def count_tokens(ids):
+    """How many ids are not padding."""
+    return (ids != PAD).sum().item()
 
 
 def pad(rows):
     """Lists of ids -> (B, longest) int64, <pad> on the right."""
-    out = torch.full((len(rows), max(map(len, rows))), PAD, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        out[i, :len(row)] = torch.tensor(row)
-    return out
+    padded = torch.full((len(rows), max(map(len, rows))), PAD, dtype=torch.int64)
+    for number, row in enumerate(rows):
+        padded[number, :len(row)] = torch.tensor(row)
+    return padded
 
 
-class Examples:
-    """Examples as ids: what a stage makes of a data set's text. tagged=False leaves out the source tag; limit keeps
-    the first so many of every pair (few-shot)."""
+def collate(rows, number=0):
+    """Examples -> the number-th Batch, ParallelExamples -> ParallelBatch."""
+    source = pad([row.source for row in rows])
+    if isinstance(rows[0], ParallelExample):
+        return ParallelBatch(source, pad([row.translation for row in rows]), number)
+    return Batch(
+        source=source,
+        decoder_input=pad([row.decoder_input for row in rows]),
+        labels=pad([row.labels for row in rows]),
+        source_langs=[row.source_lang for row in rows],
+        number=number,
+    )
 
-    def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
-                 limit=None):
-        self.data, self.tokenizer, self.stage, self.tagged = data, tokenizer, stage, tagged
-        self.sizes = {pair: size if limit is None else limit if size is None else min(size, limit)
-                      for pair, size in data.sizes.items()}
-        self.max_length, self.permuted, self.seed = max_length, permuted, seed
 
-    @cached_property
-    def starts(self):
-        """Which pieces begin a word; denoising alone asks."""
-        pieces = self.tokenizer.pieces
-        return [pieces.id_to_piece(i).startswith("▁") for i in range(pieces.get_piece_size())]
+def cut(rows, tokens):
+    """Examples -> lists of examples of like length, the shortest first.
 
-    def __call__(self, pair, index):
-        source, target = self.data.text(pair, index)
-        lang = pair[0] if self.tagged else None
-        if self.stage == "align":  # both are inputs of the encoder
-            other = self.tokenizer.encode(target, pair[1] if self.tagged else None, self.max_length)
-            return self.tokenizer.encode(source, lang, self.max_length), other, other
-        if self.stage != "pretrain":
-            return (self.tokenizer.encode(source, lang, self.max_length),
-                    *self.tokenizer.target(target, pair[1], self.max_length))
-        # Denoising (Liu 2020, section 2.1): sentences end in </s>, the order of some documents' sentences is shuffled,
-        # spans are masked; the target is the document as it was.
-        sentences = [self.tokenizer.piece_ids(sentence) for sentence in SENTENCE_END.split(source) if sentence.strip()]
-        labels = self.tokenizer.tagged(self.joined(sentences), pair[1])
-        rng = random.Random(f"{self.seed} noise {pair} {index}")
-        if rng.random() < self.permuted:
-            rng.shuffle(sentences)
-        ids = self.joined(sentences)
-        ids = infill(ids, [i <= UNK or self.starts[i - 1] for i in ids], self.tokenizer.mask_id, rng)
-        return self.tokenizer.tagged(ids, lang), [labels[-1], *labels[:-1]], labels
+    Each list has at most `tokens` padded tokens: rows x the longest source or target, `row.length`.
+    An example that is longer than that stands alone."""
+    batches = []
+    for row in sorted(rows, key=attrgetter("length")):
+        if not batches or row.length * (len(batches[-1]) + 1) > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
-    def joined(self, sentences):
-        """Sentences as one list of ids with </s> between them, cut to the model's length."""
-        return [i for sentence in sentences for i in (*sentence, EOS)][:-1][:self.max_length - 2]
+
+def held_out(examples, count, tokens):
+    """The first `count` examples of every pair as a list of batches, the same at every call."""
+    rows = []
+    for pair, size in sorted(examples.sizes.items()):
+        number = count if size is None else min(count, size)
+        rows += [examples(pair, index) for index in range(number)]
+    return [collate(batch) for batch in cut(rows, tokens)]
+
+
+@dataclass
+class Position:
+    """Where a stream of batches stands."""
+    pool: int = 0
+    batch: int = 0   # in this pool
+    number: int = 0  # in the whole stream
+    cursors: dict = field(default_factory=dict)  # {"en_XX-es_XX": examples drawn before this pool}
 
 
 class Batches:
     """An endless, resumable stream of training batches.
 
-    Examples are drawn into a pool of `pool` batches' worth, sorted by length, cut into batches of at most `tokens`
-    padded tokens (rows x the longest source or target) and shuffled. state_dict() is a position: three small
-    numbers and dictionaries; load_state_dict() goes on from there with the very same batches.
-    """
+    Examples are drawn into a pool of `pool` batches' worth, sorted by length, cut into batches of
+    at most `tokens` padded tokens, and the batches are shuffled. state_dict() is a position, a few
+    numbers; load_state_dict() goes on from there with the very same batches."""
 
     def __init__(self, examples, tokens, seed=0, temperature=1.5, pool=32):
-        self.examples, self.tokens, self.seed, self.pool_size = examples, tokens, seed, pool
-        sizes = examples.sizes
-        self.pairs = sorted(sizes)
-        weights = np.array([1.0 if sizes[pair] is None else sizes[pair] ** (1 / temperature) for pair in self.pairs])
-        self.weights = weights / weights.sum()
-        self.orders = {}
-        self.state = {"pool": 0, "batch": 0, "number": 0, "cursors": {}}
-        self.batches = None
+        self.examples = examples
+        self.tokens = tokens
+        self.seed = seed
+        self.pool_size = pool
+        self.pairs = sorted(examples.sizes)
+        self.weights = self.probabilities(temperature)
+        self.epochs = {}  # {pair: the epoch whose order is in `orders`}
+        self.orders = {}  # {pair: its examples' numbers in that epoch's order}
+        self.position = Position()
+        self.batches = None  # of this pool
+
+    def probabilities(self, temperature):
+        """How often each of self.pairs is drawn: p_l ~ n_l^(1/T), streams without end alike."""
+        weights = []
+        for pair in self.pairs:
+            size = self.examples.sizes[pair]
+            weights.append(1.0 if size is None else size ** (1 / temperature))
+        weights = np.array(weights)
+        return weights / weights.sum()
 
     def index(self, pair, cursor):
-        """The cursor-th example of a pair: every example once in each epoch, in an order of the epoch's own."""
+        """The cursor-th example of a pair: each once an epoch, in an order of the epoch's own."""
         size = self.examples.sizes[pair]
         if size is None:
             return cursor
-        epoch, position = divmod(cursor, size)
-        if self.orders.get(pair, (None,))[0] != epoch:
-            order = np.random.default_rng([self.seed, epoch, self.pairs.index(pair)]).permutation(size)
-            self.orders[pair] = epoch, order
-        return int(self.orders[pair][1][position])
+        epoch, place = divmod(cursor, size)
+        if self.epochs.get(pair) != epoch:
+            rng = np.random.default_rng([self.seed, epoch, self.pairs.index(pair)])
+            self.orders[pair] = rng.permutation(size)
+            self.epochs[pair] = epoch
+        return int(self.orders[pair][place])
 
     def fill(self):
-        rng = np.random.default_rng([self.seed, self.state["pool"]])
-        self.next_cursors, rows, total = dict(self.state["cursors"]), [], 0
-        while total < self.tokens * self.pool_size:
+        """Draws the pool at this position and cuts it into batches."""
+        rng = np.random.default_rng([self.seed, self.position.pool])
+        self.next_cursors = dict(self.position.cursors)
+        rows = []
+        drawn = 0
+        while drawn < self.tokens * self.pool_size:
             pair = self.pairs[rng.choice(len(self.pairs), p=self.weights)]
             name = "-".join(pair)
             cursor = self.next_cursors.get(name, 0)
             self.next_cursors[name] = cursor + 1
             row = self.examples(pair, self.index(pair, cursor))
-            rows.append((row, pair[0]))
-            total += max(len(row[0]), len(row[2]))
-        order = sorted(range(len(rows)), key=lambda i: (max(len(rows[i][0][0]), len(rows[i][0][2])), i))
-        batches, longest = [[]], 0
-        for i in order:
-            longest = max(len(rows[i][0][0]), len(rows[i][0][2]))
-            if batches[-1] and longest * (len(batches[-1]) + 1) > self.tokens:
-                batches.append([])
-            batches[-1].append(rows[i])
+            rows.append(row)
+            drawn += row.length
+        batches = cut(rows, self.tokens)
         self.batches = [batches[i] for i in rng.permutation(len(batches))]
-
-    def __next__(self):
-        if self.batches is None:
-            self.fill()
-        rows = self.batches[self.state["batch"]]
-        batch = collate(rows, self.state["number"])
-        self.state["batch"] += 1
-        self.state["number"] += 1
-        if self.state["batch"] == len(self.batches):
-            self.state |= {"pool": self.state["pool"] + 1, "batch": 0, "cursors": self.next_cursors}
-            self.batches = None
-        return batch
 
     def __iter__(self):
         return self
 
+    def __next__(self):
+        if self.batches is None:
+            self.fill()
+        batch = collate(self.batches[self.position.batch], self.position.number)
+        self.position.batch += 1
+        self.position.number += 1
+        if self.position.batch == len(self.batches):
+            self.position.pool += 1
+            self.position.batch = 0
+            self.position.cursors = self.next_cursors
+            self.batches = None
+        return batch
+
     def state_dict(self):
-        return json.loads(json.dumps(self.state))
+        return asdict(self.position)
 
     def load_state_dict(self, state):
-        self.state, self.batches = json.loads(json.dumps(state)), None
-
-
-def collate(rows, number=0):
-    """[((source, decoder input, labels), source language)] -> Batch."""
-    sources, inputs, labels = zip(*(row for row, _ in rows))
-    return Batch(pad(sources), pad(inputs), pad(labels), [lang for _, lang in rows], number)
-
-
-def held_out(examples, count, tokens):
-    """The first `count` examples of every pair as a list of batches, the same at every call."""
-    rows = [(examples(pair, i), pair[0]) for pair, size in sorted(examples.sizes.items())
-            for i in range(count if size is None else min(count, size))]
-    rows.sort(key=lambda row: max(len(row[0][0]), len(row[0][2])))
-    batches = [[]]
-    for row in rows:
-        if batches[-1] and max(len(row[0][0]), len(row[0][2])) * (len(batches[-1]) + 1) > tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return [collate(rows) for rows in batches]
+        self.position = Position(**state)
+        self.batches = None

@@ -25,8 +25,9 @@ import torch
 import torch.distributed as dist
 
 from corpora.facts import BASE_LANGUAGES
+from data import split_pairs
 from model import MBart
-from options import COUNT, device, language_pairs, number, split_pairs
+from options import COUNT, device, language_pairs, number
 from plumbing.files import UserError, read_json, run, write_json
 from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer

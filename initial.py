@@ -6,13 +6,13 @@ import torch
 import torch.distributed as dist
 
 from corpora.facts import BASE_LANGUAGES, Corpus
-from corpora.readers import open_data
+from corpora.sets import open_data, texts_of
 from model import Config, MBart
 from options import language_pairs
 from plumbing.files import UserError
 from qk_finetune import new_language, random_cross_attention
 from tokenizer import MBART25, Tokenizer, train_sentencepiece
-from tools.trim import texts_of, trim
+from tools.trim import trim
 
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
               "decoder_attention_heads": 4, "encoder_ffn_dim": 512, "decoder_ffn_dim": 512,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+import data
 from adversarial import KINDS
-from corpora.facts import BASE_LANGUAGES
 from plumbing.files import UserError, read_json
 from qk_finetune import PROJECTIONS, RECIPES
 
@@ -174,31 +174,9 @@ def parse_args(doc, argv=None):
     return args
 
 
-def split_pairs(texts):
-    """["en_XX-es_XX", ...] -> [("en_XX", "es_XX"), ...]."""
-    pairs = [tuple(text.split("-")) for text in texts]
-    if bad := [pair for pair in pairs if len(pair) != 2]:
-        raise UserError(f"--pairs {'-'.join(bad[0])}: write pairs as en_XX-es_XX")
-    return pairs
-
-
 def alignment_pairs(args):
-    """The translation pairs whose states are to meet: --align-pairs, or English with each language of the run."""
-    if args.align_pairs:
-        return split_pairs(args.align_pairs)
-    pairs = [("en_XX", lang) for lang in args.langs or BASE_LANGUAGES if lang != "en_XX"]
-    if not pairs:
-        raise UserError("alignment needs translation pairs; name them with --align-pairs en_XX-es_XX ...")
-    return pairs
+    return data.alignment_pairs(args.langs, args.align_pairs)
 
 
 def language_pairs(args):
-    """The (source, target) pairs that a run trains on, from --langs and --pairs."""
-    if args.pairs:
-        return split_pairs(args.pairs)
-    langs = args.langs or (["en_XX"] if args.stage == "summarize" else list(BASE_LANGUAGES))
-    if args.stage == "align":
-        return alignment_pairs(args)
-    if args.stage == "translate":
-        return [(a, b) for a in langs for b in langs]
-    return [(lang, lang) for lang in langs]
+    return data.language_pairs(args.stage, args.langs, args.pairs, args.align_pairs)

@@ -7,7 +7,7 @@ from tqdm import tqdm
 import metrics
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from corpora.facts import Corpus
-from corpora.readers import open_data
+from corpora.sets import open_data
 from data import SENTENCE_END, pad
 from generate import generate
 from model import MBart

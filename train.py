@@ -62,7 +62,7 @@ class Objective(torch.nn.Module):
     def forward(self, batch, count=1):
         """Batch -> (task loss plus fooling loss, task loss), sums over tokens divided by `count`."""
         if self.align:
-            tokens = (batch.labels != self.model.config.pad_token_id).sum()
+            tokens = batch.target_tokens
             loss = alignment_loss(self.model, batch, *self.align) * (tokens / count)
             return loss, loss.detach()
         task, states = self.model.loss(batch.source, batch.decoder_input, batch.labels, self.label_smoothing, count,
@@ -83,7 +83,7 @@ def validation_loss(objective, batches, device, autocast):
         batch = batch.to(device)
         with autocast():
             total += objective(batch)[1].item()
-        count += (batch.labels != model.config.pad_token_id).sum().item()
+        count += batch.target_tokens
     model.train()
     return total / count
 
@@ -220,7 +220,7 @@ def train(args):
         # One update: every process walks the whole stream and computes its own share of these batches.
         step = progress["step"]
         update = [next(batches) for _ in range(args.accumulate)]
-        labels = sum((batch.labels != model.config.pad_token_id).sum().item() for batch in update)
+        labels = sum(batch.target_tokens for batch in update)
         rate = learning_rate(step, args)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -260,7 +260,7 @@ def train(args):
             step_optimizer()
         progress["step"] = step = step + 1
         progress |= {"loss": progress["loss"] + value * labels, "labels": progress["labels"] + labels}
-        tokens += labels + sum((batch.source != model.config.pad_token_id).sum().item() for batch in update)
+        tokens += labels + sum(batch.source_tokens for batch in update)
         bar.update()
         bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
 

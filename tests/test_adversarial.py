@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adversarial import Adversary, Classifier, balanced_loss, source_classes, standard_loss
-from corpora.readers import Builtin
+from corpora.builtin import Builtin
 from data import Batches, Examples
 from model import MBart
 from plumbing.files import UserError

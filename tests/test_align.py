@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from align import alignment_loss, contrastive_loss, mean_pool, retrieval
-from corpora.readers import Builtin
+from corpora.builtin import Builtin
 from data import Batches, Examples
 from model import MBart
 from tokenizer import Tokenizer
@@ -66,7 +66,7 @@ def test_alignment_updates_bring_translations_together(setting):
     def accuracy():
         with torch.no_grad():
             return sum(retrieval(*(mean_pool(model.encode(ids, upto=1), ids, tokenizer)
-                                   for ids in (batch.source, batch.labels))) for batch in held) / len(held)
+                                   for ids in (batch.source, batch.translation))) for batch in held) / len(held)
 
     before = accuracy()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)

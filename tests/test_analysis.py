@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from adversarial import probe, token_states, words_only
 from align import pooled_states, svcca
-from corpora.readers import Builtin
+from corpora.builtin import Builtin
 from data import Examples, held_out
 from model import MBart
 from tokenizer import Tokenizer

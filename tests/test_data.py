@@ -7,10 +7,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-from corpora.readers import Builtin
-from data import PAD, Batches, Examples, held_out, infill, open_data
+from corpora.builtin import Builtin
+from corpora.sets import open_data
+from data import Batches, Examples, held_out, infill
 from plumbing.files import UserError
-from tokenizer import Tokenizer
+from tokenizer import PAD, Tokenizer
 
 PAIRS = [("en_XX", "es_XX"), ("ru_RU", "tr_TR"), ("gu_IN", "gu_IN")]
 
@@ -135,8 +136,9 @@ def test_sentences_end_in_eos_are_shuffled_on_a_share_of_documents_and_keep_thei
     examples = Examples(Builtin("pretrain", "train", [pair]), tokenizer, "pretrain", permuted=1.0)
     shuffled = 0
     for i in range(60):
-        source, decoder_input, labels = examples(pair, i)
-        assert source.count(2) == labels.count(2) and decoder_input == [labels[-1], *labels[:-1]]
+        example = examples(pair, i)
+        source, labels = example.source, example.labels
+        assert source.count(2) == labels.count(2) and example.decoder_input == [labels[-1], *labels[:-1]]
         first = [piece for piece in source[:source.index(2)] if piece != tokenizer.mask_id]
         shuffled += labels.count(2) > 1 and not set(first) <= set(labels[:labels.index(2)])
     assert shuffled > 10
@@ -146,7 +148,8 @@ def test_pretraining_pairs_noised_text_with_the_text_itself(tokenizer):
     examples = Examples(Builtin("pretrain", "train", [("en_XX", "en_XX")]), tokenizer, "pretrain", permuted=0.0)
     masked = 0
     for i in range(50):
-        source, _, labels = examples(("en_XX", "en_XX"), i)
+        example = examples(("en_XX", "en_XX"), i)
+        source, labels = example.source, example.labels
         assert source[-2:] == labels[-2:] == [2, tokenizer.lang_id("en_XX")]
         masked += tokenizer.mask_id in source
         assert tokenizer.mask_id not in labels and set(source) - {tokenizer.mask_id} <= set(labels)

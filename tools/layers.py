@@ -11,7 +11,7 @@ from tqdm import tqdm
 from adversarial import probe, token_states
 from align import pooled_states, retrieval, svcca
 from corpora.language import Language
-from corpora.readers import open_data
+from corpora.sets import open_data
 from data import Examples, collate, held_out
 from plumbing.files import UserError
 
@@ -23,7 +23,7 @@ def parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, count, s
         data = open_data(data_spec, stage, "test", [(lang, lang)], tokenizer.languages, seed)
         examples = Examples(data, tokenizer, stage, tagged, model.config.max_position_embeddings)
         number = min(count, examples.sizes[lang, lang] or count)
-        found[lang] = [collate([(examples((lang, lang), i), lang) for i in range(start, min(number, start + 50))])
+        found[lang] = [collate([examples((lang, lang), i) for i in range(start, min(number, start + 50))])
                        for start in range(0, number, 50)]
     return found
 

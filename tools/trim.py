@@ -12,9 +12,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from corpora.readers import open_data
+from corpora.sets import texts_of
 from model import MBart
 from plumbing.files import UserError, run, saving
 from tokenizer import UNK, Tokenizer
@@ -74,17 +73,6 @@ def trim(model, tokenizer, texts, out):
     state["final_logits_bias"] = state["final_logits_bias"][:, rows]
     trimmed.load_state_dict(state, assign=True)
     return trimmed, smaller, old
-
-
-def texts_of(data_spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):
-    """Every text of a data set's three splits (of an endless one, the first `stream` training examples)."""
-    for split in ("train", "valid", "test"):
-        data = open_data(data_spec, stage, split, pairs, languages, seed, skip)
-        sizes = {pair: stream // 10 if size is None and split != "train" else size or stream
-                 for pair, size in data.sizes.items()}
-        for pair, size in tqdm(sizes.items(), desc=f"reading {split}", leave=False):
-            for index in range(size):
-                yield from data.text(pair, index)
 
 
 def main(argv=None):
