@@ -1,4 +1,4 @@
-"""Packed weights, packed sequences and the shared table's memory: the same numbers as the plain way."""
+"""Packed weights and the shared table's memory: the same numbers as the plain way."""
 import copy
 
 import pytest
@@ -68,25 +68,21 @@ def test_decoding_sees_what_training_changed(model):
 
 
 @pytest.mark.parametrize("trained", ["all", "attention"])
-def test_training_without_padding_gives_the_loss_and_gradients_of_training_with_it(model, monkeypatch, trained):
+def test_a_loss_is_a_sum_or_a_share_of_it_and_its_states_are_those_of_the_tokens(model, trained):
     model, source, labels = model.double(), ragged(7, 20), ragged(7, 9, 1)
     decoder_input = torch.cat([torch.full((7, 1), 590), labels[:, :-1]], 1).masked_fill(labels == 1, 1)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained == "all" or "q_proj" in name)
-    assert model.packs(source) and not model.packs(source[:1, :1].expand(4, 8))
     found = {}
-    for way in (True, False):
-        monkeypatch.setattr(model, "packs", lambda _, way=way: way)
-        for reduction in ("mean", "sum", 17):
-            model.zero_grad()
-            loss, states = model.loss(source, decoder_input, labels, 0.1, reduction, with_states=True)
-            loss.backward()
-            assert states.shape == ((source != 1).sum(), 32)
-            found[way, reduction] = [loss, states, *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
     for reduction in ("mean", "sum", 17):
-        for a, b in zip(found[True, reduction], found[False, reduction], strict=True):
-            assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
-    assert torch.allclose(found[True, "sum"][0], 17 * found[True, 17][0])
+        model.zero_grad()
+        loss, states = model.loss(source, decoder_input, labels, 0.1, reduction, with_states=True)
+        loss.backward()
+        assert states.shape == ((source != 1).sum(), 32)
+        found[reduction] = [loss, *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
+    for reduction, share in ((17, 17), ("mean", (labels != 1).sum())):
+        for whole, part in zip(found["sum"], found[reduction], strict=True):
+            assert torch.allclose(whole, share * part, rtol=1e-9, atol=1e-11)
 
 
 def test_the_tables_gradient_memory_is_used_again_and_holds_nothing_of_the_step_before(model):
