@@ -1,0 +1,92 @@
+"""The command line: converters that refuse what makes no sense, and a dataclass that is a parser.
+
+    @dataclass(kw_only=True)
+    class Settings:
+        steps: int = option("updates", type=COUNT)       its default is a preset's
+        clip: float = option("gradient norm; 0: no clipping", 1.0, type=number(float, 0.0))
+        overwrite: bool = option("replace a run folder", False)
+
+    read_options(Settings, ["--steps", "40"])            {"steps": 40}, which alone was typed
+"""
+import argparse
+import math
+from dataclasses import MISSING, field, fields
+
+import torch
+
+
+def number(kind, low, below=math.inf):
+    """A converter for argparse: whole numbers or fractions from `low` on and under `below`."""
+    limits = f"at least {low}"
+    if below < math.inf:
+        limits += f" and less than {below}"
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {name}") from None
+        if not low <= value < below:
+            raise argparse.ArgumentTypeError(f"must be {limits}, not {text}")
+        return value
+
+    return convert
+
+
+COUNT = number(int, 1)
+SHARE = number(float, 0.0, 1.0)
+POSITIVE = number(float, 1e-15)
+
+
+def device(text):
+    """A converter for argparse: a device that this machine has."""
+    try:
+        found = torch.device(text)
+    except RuntimeError:
+        message = f"{text!r} is no device; say cpu, cuda or cuda:1"
+        raise argparse.ArgumentTypeError(message) from None
+    if found.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not supported; say cpu, cuda or cuda:1")
+    count = torch.cuda.device_count()
+    if found.type == "cuda" and (found.index or 0) >= count:
+        raise argparse.ArgumentTypeError(f"this machine has {count} GPUs, so no {text}")
+    return text
+
+
+def option(meaning, default=MISSING, **words):
+    """A field of a dataclass of options: what it means, its default and more words for argparse.
+
+    Without a default it is one that a preset must give."""
+    return field(default=default, metadata={"meaning": meaning, "words": words})
+
+
+def read_options(options, argv=None, doc=""):
+    """What was typed, {name: value}, on a command line with the options of a dataclass.
+
+    argv: the words, by default the program's; doc: what --help says before and behind them."""
+    title, _, rest = doc.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    for each in fields(options):
+        words = dict(each.metadata["words"])
+        if each.type is bool:
+            words["action"] = "store_true"
+        words["help"] = each.metadata["meaning"] + default_in_words(each)
+        parser.add_argument("--" + each.name.replace("_", "-"), **words)
+    return vars(parser.parse_args(argv))
+
+
+def default_in_words(each):
+    """What --help says behind an option's meaning; the meaning itself explains a None."""
+    if each.default is MISSING:
+        return " (default: the preset's)"
+    if each.default is None or each.type is bool:
+        return ""
+    if isinstance(each.default, tuple):
+        return f" (default: {' '.join(map(str, each.default))})"
+    return f" (default: {each.default})"
