@@ -29,6 +29,7 @@ from data import split_pairs
 from model import MBart
 from options import COUNT, device, language_pairs, number
 from plumbing.files import UserError, read_json, run, write_json
+from plumbing.packed import pack_for_decoding
 from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer
 from tools.layers import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
@@ -181,7 +182,7 @@ def work(args):
         if args.json:
             write_json(args.json, {"model": str(folder), "languages": langs, "probe": report})
         return
-    model.packed.int8 = args.int8
+    pack_for_decoding(model, int8=args.int8)
     if trained.get("stage") not in SHORT and not args.stage:
         print(f"note: nothing says that {folder} was finetuned; a model that was only pretrained copies its input")
     ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram

@@ -25,7 +25,6 @@ from torch import nn
 
 from plumbing.files import UserError, read_json, run, write_text
 from plumbing.memory import Memory
-from plumbing.packed import PackedWeights
 from plumbing.weights import check_shapes, check_types, read_tensors, write_tensors
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
@@ -175,25 +174,6 @@ class Layer(nn.Module):
             x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
         return self.ffn(x)
 
-    def step(self, x, cache, filled, look, source_mask, packed):
-        """One new target position: x (N*K, D), K beams for each of N sentences; cache: this layer's tensors.
-
-        The beams of a sentence are K queries over the same keys: cross-attention's are stored once a sentence, and
-        self-attention's stay in the slot where they were computed, the K after the `filled` ones, whichever beam grows
-        out of them: look (N, 1, K, filled + K) is 0 at a beam's own ancestors and -inf elsewhere."""
-        n, heads, _, d = cache["k"].shape
-        attention, cross, k = self.self_attn, self.encoder_attn, len(x) // n
-        normed, stop = self.self_attn_layer_norm(x), filled + k
-        qkv = packed(normed, attention.q_proj, attention.k_proj, attention.v_proj).view(n, k, 3, heads, d)
-        q, cache["k"][:, :, filled:stop], cache["v"][:, :, filled:stop] = qkv.permute(2, 0, 3, 1, 4)  # (N, H, K, d)
-        out = attention.attend(q, cache["k"][:, :, :stop], cache["v"][:, :, :stop], look)
-        x = x + packed(out.view(x.shape), attention.out_proj)
-        q = packed(self.encoder_attn_layer_norm(x), cross.q_proj).view(n, k, heads, d).transpose(1, 2)
-        out = cross.attend(q, cache["cross_k"], cache["cross_v"], source_mask)
-        x = x + packed(out.view(x.shape), cross.out_proj)
-        hidden = getattr(F, self.config.activation_function)(packed(self.final_layer_norm(x), self.fc1))
-        return x + packed(hidden, self.fc2)
-
 
 class Stack(nn.Module):
     """Encoder or decoder: embedding, layers, last norm. Token embeddings are passed in, for they are shared."""
@@ -210,8 +190,9 @@ class Stack(nn.Module):
             for i in range(config.decoder_layers if decoder else config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
-    def embed(self, ids, table, positions):
-        """ids (B, T), positions (T,) from 0 -> (B, T, D)."""
+    def embed(self, ids, table, start=0):
+        """ids (B, T), the first of them at position `start` -> (B, T, D)."""
+        positions = torch.arange(start, start + ids.size(1), device=ids.device)
         scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
         x = Lookup.apply(ids, table) * scale + self.embed_positions(positions + 2)
         return F.dropout(self.layernorm_embedding(x), self.config.dropout, self.training)
@@ -228,13 +209,14 @@ class Stack(nn.Module):
 
 
 class MBart(nn.Module):
-    """The whole model. model(source, decoder_input) -> logits; .loss for training; .start/.step for decoding."""
+    """The whole model. model(source, decoder_input) -> logits; .loss for training; generate.py decodes."""
 
     def __init__(self, config):
         super().__init__()
         config.check()
         self.config = config
-        self.memory, self.packed = Memory(), PackedWeights()
+        self.memory = Memory()
+        self.head = F.linear  # of project(); pack_for_decoding() puts a quicker one here
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.model.encoder = Stack(config)
@@ -301,20 +283,19 @@ class MBart(nn.Module):
         upto=N stops after layer N and returns its output as it is: no later layer runs.
         all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and the normed last."""
         self.check_length(source, "source")
-        x = self.model.encoder.embed(source, self.source_table(), torch.arange(source.size(1), device=source.device))
+        x = self.model.encoder.embed(source, self.source_table())
         return self.model.encoder(x, self.mask(source), upto=upto, all_states=all_states)
 
     def decode(self, decoder_input, states, source, all_states=False):
         """decoder_input (B, T), encoder states (B, S, D), source (B, S; for its padding) -> (B, T, D), or the list of
         every layer's as in encode()."""
         self.check_length(decoder_input, "decoder input")
-        positions = torch.arange(decoder_input.size(1), device=source.device)
-        x = self.model.decoder.embed(decoder_input, self.model.shared.weight, positions)
+        x = self.model.decoder.embed(decoder_input, self.model.shared.weight)
         return self.model.decoder(x, None, states, self.mask(source), all_states=all_states)
 
     def project(self, hidden):
         """(..., D) -> logits (..., V)."""
-        return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias[0].to(hidden.dtype)
+        return self.head(hidden, self.model.shared.weight, self.final_logits_bias[0].to(hidden.dtype))
 
     def forward(self, source, decoder_input):
         """(B, S), (B, T) int64 -> logits (B, T, V)."""
@@ -339,37 +320,6 @@ class MBart(nn.Module):
         total = ChunkedCrossEntropy.apply(hidden, shared, self.final_logits_bias[0], labels[real], label_smoothing,
                                           scale, self.memory)
         return (total, states) if with_states else total
-
-    # --- decoding one position at a time
-
-    def start(self, source, beams, length):
-        """Encodes source (N, S) and returns an empty cache for `length` target positions of `beams` beams each."""
-        states, real = self.token_states(source), source != self.config.pad_token_id
-        mask = torch.zeros_like(real, dtype=states.dtype).masked_fill(~real, -torch.inf)[:, None, None]
-        cache = {"mask": mask, "layers": [], "filled": 0,  # slots in use; look: the beam's own among them
-                 "look": states.new_full((source.size(0), beams, length * beams), -torch.inf)}  # (N, K, L*K)
-        for layer in self.model.decoder.layers:
-            cross, heads = layer.encoder_attn, layer.self_attn.heads
-            k, v = (states.new_zeros(*source.shape, states.size(1)) for _ in range(2))  # (N, S, D)
-            k[real], v[real] = cross.k_proj(states), cross.v_proj(states)
-            shape = (source.size(0), heads, length * beams, self.config.d_model // heads)  # (N, H, L*K, d)
-            cache["layers"].append({
-                "k": states.new_empty(shape), "v": states.new_empty(shape),
-                "cross_k": cross.split(k), "cross_v": cross.split(v)})
-        return cache
-
-    def step(self, tokens, cache, position):
-        """tokens (N*K,) at `position` -> logits (N*K, V) of the next; fills K slots of the cache."""
-        decoder, packed, filled = self.model.decoder, self.packed, cache["filled"]
-        look = cache["look"][..., :filled + cache["look"].size(1)]
-        look[..., filled:].diagonal(dim1=1, dim2=2).zero_()  # each beam sees itself
-        positions = torch.tensor([position], device=tokens.device)
-        x = decoder.embed(tokens[:, None], self.model.shared.weight, positions)[:, 0]  # (N*K, D)
-        for layer, tensors in zip(decoder.layers, cache["layers"]):
-            x = layer.step(x, tensors, filled, look[:, None], cache["mask"], packed)
-        cache["filled"], x = look.size(2), decoder.layer_norm(x)
-        table = [self.model.shared.weight], [self.final_logits_bias[0]]
-        return packed.linear(x, *table) if packed.suits(x) else self.project(x)  # (N*K, V)
 
     # --- files
 

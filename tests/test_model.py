@@ -11,6 +11,7 @@ from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import model as model_file
+from generate import Cache
 from model import Config, MBart
 from plumbing.files import UserError
 
@@ -178,9 +179,9 @@ def test_decoding_step_by_step_equals_decoding_at_once(pair):
     _, ours = pair
     x, decoder_input, _ = batch(ours.config.vocab_size)
     whole = ours(x, decoder_input.clamp(min=4))
-    cache = ours.start(x, 1, 20)
+    cache = Cache(ours, x, 1, 20)
     for t in range(decoder_input.size(1)):
-        assert torch.allclose(ours.step(decoder_input.clamp(min=4)[:, t], cache, t), whole[:, t], atol=1e-12)
+        assert torch.allclose(cache.step(decoder_input.clamp(min=4)[:, t]), whole[:, t], atol=1e-12)
 
 
 def test_every_layers_states_are_transformers_and_upto_runs_no_later_layer(pair):
