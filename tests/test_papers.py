@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
-    """A score file as eval.py writes it; outputs differ by a few points around the figures given."""
+    """A score file as eval.py writes it; outputs lie a few points around the figures given."""
     rows = []
     for pair in pairs:
         source, target = pair.split("-")
@@ -285,6 +285,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
 
 # ---------------------------------------------------------------------------------- reproduce.sh
 
+# For Python: it writes down what it is asked to run, and leaves the files that stop a second run.
 STAND_IN = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$COMMANDS"
 for word in "$@"; do
@@ -295,11 +296,11 @@ for word in "$@"; do
     before=$word
 done
 exit 0
-"""  # for Python: it writes down what it is asked to run, and leaves the files that stop a second run
+"""
 
 
 def reproduce(folder, *options):
-    """The commands that reproduce.sh runs, lists of words, in a project where nothing is computed."""
+    """The commands that reproduce.sh runs, as lists of words; nothing is computed."""
     (folder / "papers").mkdir(exist_ok=True)
     shutil.copy(ROOT / "papers/reproduce.sh", folder / "papers")
     python = folder / "python"
