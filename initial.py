@@ -10,8 +10,8 @@ from corpora.sets import open_data, texts_of
 from model import Config, MBart
 from options import language_pairs
 from plumbing.files import UserError
-from qk_finetune import new_language, random_cross_attention
 from tokenizer import MBART25, Tokenizer, train_sentencepiece
+from tools.new_language import new_language
 from tools.trim import trim
 
 TINY_MODEL = {"d_model": 128, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 4,
@@ -31,12 +31,11 @@ def initial_model(args, world):
                                 "--init")
             texts = texts_of(args.data, args.stage, language_pairs(args), tokenizer.languages, args.seed,
                              skip=args.skip_bad_lines)
-            model, tokenizer, old = trim(model, tokenizer, texts, args.out)
-            print(f"vocabulary trimmed to {len(old):,} tokens", flush=True)
+            trimmed = trim(model, tokenizer, texts, args.out)
+            model, tokenizer = trimmed.model, trimmed.tokenizer
+            print(f"vocabulary trimmed to {len(trimmed.old_ids):,} tokens", flush=True)
         if (args.new_source or args.new_target) and not args.resume:
             model, tokenizer = renewed(args, model, tokenizer, world)
-        elif args.recipe == "emb+randxattn" and not args.resume:
-            random_cross_attention(model, args.seed)
         return model, tokenizer
     path = Path(args.out) / "sentencepiece.bpe.model"
     if world == 1 or dist.get_rank() == 0:
@@ -82,4 +81,4 @@ def renewed(args, model, tokenizer, world):
     else:
         tokenizer = Tokenizer(path, tokenizer.layout, tokenizer.source)
     new = tokenizer.source if args.new_source else tokenizer
-    return new_language(model, "src" if args.new_source else "tgt", new.vocab_size, args.recipe, args.seed), tokenizer
+    return new_language(model, "src" if args.new_source else "tgt", new.vocab_size, seed=args.seed), tokenizer

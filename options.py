@@ -159,12 +159,10 @@ def parse_args(doc, argv=None):
     if args.new_source and args.new_target:
         raise UserError("--new-source and --new-target: one side can be new, not both; the other side's embeddings "
                         "anchor it")
-    for side, lang in (("src", args.new_source), ("tgt", args.new_target)):
-        if lang and not (args.recipe.startswith(side) or args.recipe in ("scratch", "full+embeddings")):
-            raise UserError(f"--recipe {args.recipe} would leave the fresh {side} embeddings frozen; use {side}, "
-                            f"{side}+xattn, {side}+randxattn, {side}+body or scratch")
-    if args.recipe == "scratch" and not (args.new_source or args.new_target):
-        raise UserError("--recipe scratch is a new model for a new language; name it with --new-source or --new-target")
+    side = "src" if args.new_source else "tgt" if args.new_target else fresh_side(args.init)
+    if side and not (args.recipe.startswith(side) or args.recipe == "full+embeddings"):
+        raise UserError(f"--recipe {args.recipe} would leave the fresh {side} embeddings frozen; use {side}, "
+                        f"{side}+xattn, {side}+body or full+embeddings")
     if args.trim_vocab and args.recipe == "lora":
         raise UserError("--trim-vocab with --recipe lora could not be resumed: run tools.trim first and give its folder "
                         "to --init")
@@ -172,6 +170,11 @@ def parse_args(doc, argv=None):
     inherited = read_json(Path(args.init or "") / "args.json") or {}
     args.tagless = args.tagless or args.adversarial != "none" or bool(inherited.get("tagless"))
     return args
+
+
+def fresh_side(folder):
+    """The side of a model folder whose embeddings tools.new_language has drawn, to be trained; None for others."""
+    return (read_json(Path(folder or "") / "args.json") or {}).get("fresh")
 
 
 def alignment_pairs(args):

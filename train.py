@@ -38,7 +38,7 @@ from model import MBart
 from options import BASE, alignment_pairs, language_pairs, parse_args
 from plumbing.files import UserError, run, write_json
 from plumbing.runs import Log, only_run_in, read_state, write_state
-from qk_finetune import add_lora, apply_recipe, describe, freeze_beyond, merged_state, needed_by
+from qk_finetune import add_lora, apply_recipe, describe, merged_state, needed_by
 from tokenizer import Tokenizer
 
 
@@ -137,10 +137,12 @@ def train(args):
     batches = Batches(data["train"], args.tokens, args.seed, args.temperature)
     valid = held_out(data["valid"], args.valid_examples, args.tokens * 2)
     if lora:
-        add_lora(model, args.lora_rank, args.lora_alpha, args.lora_dropout, args.lora_projections, args.seed)
+        add_lora(model, args.lora_rank, args.lora_dropout, args.lora_projections, args.seed)
     names = apply_recipe(model, args.recipe)
     if args.stage == "align":  # what stands behind the layer gets no gradient: frozen, DDP does not wait for it
-        names = freeze_beyond(model, args.align_layer)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and needed_by(name, args.align_layer))
+        names = [name for name in names if needed_by(name, args.align_layer)]
     if args.align_layer and not any(needed_by(name, args.align_layer) for name in names):
         raise UserError(f"--recipe {args.recipe} trains nothing that the states of encoder layer {args.align_layer} "
                         "depend on: alignment has nothing to move")
