@@ -63,7 +63,9 @@ class Tokenizer:
         UserError if a file is missing, damaged or does not fit the others."""
         path = Path(folder) / MODEL_FILE
         if not path.is_file():
-            raise UserError(f"{path}: not found; an mBART folder holds its tokenizer under this name")
+            raise UserError(
+                f"{path}: not found; an mBART folder holds its tokenizer under this name"
+            )
         layout = read_layout(folder, load_pieces(path).get_piece_size())
         source_path = Path(folder) / SOURCE_FILE
         source = None

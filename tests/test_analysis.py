@@ -1,9 +1,6 @@
 """analysis.py, and the measures it draws on: probing and SVCCA."""
-import json
-
 import pytest
 import torch
-from conftest import ROOT
 
 from adversarial import probe, token_states, words_only
 from align import pooled_states, svcca
@@ -11,7 +8,6 @@ from corpora.builtin import Builtin
 from data import Examples, held_out
 from model import MBart
 from tokenizer import Tokenizer
-from tools.layers import dictionary_induction, lexicon_words
 
 
 def test_the_probe_finds_what_is_there_and_nothing_where_nothing_is():
@@ -45,44 +41,3 @@ def test_probing_reads_text_tokens_alone_and_does_not_move_the_model(small):
     assert words_only(tags, tokenizer).tolist() == [[False] * 4 + [True] + [False] * 2]
     assert [x.shape for x in pooled_states(model, tokenizer, batches, "decoder")] == [(10, 32)] * 3
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def test_eval_probe_prints_a_row_for_every_layer_and_writes_the_confusion_matrices(run, tmp_path):
-    file = tmp_path / "probe.json"
-    done = run("eval.py", "--probe", "--model", "base", "--source-lang", "en_XX", "ru_RU", "--json", file)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(file.read_text())["probe"]
-    layers = json.loads((ROOT / "base" / "config.json").read_text())["encoder_layers"]
-    assert len(report["encoder"]) == layers + 1 and "chance is 0.500" in done.stdout
-    assert report["encoder"][-1]["accuracy"] > 0.9  # English against Russian: the words tell
-    assert 0 < report["encoder"][-1]["svcca"]["en_XX ru_RU"] <= 1
-
-
-def test_retrieval_is_printed_for_every_layer_and_pair(run, tmp_path):
-    done = run("eval.py", "--retrieval", "--model", "base", "--source-lang", "en_XX", "es_XX", "fr_XX", "--json",
-               tmp_path / "r.json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "r.json").read_text())["retrieval"]
-    layers = json.loads((ROOT / "base" / "config.json").read_text())["encoder_layers"]
-    assert len(report["encoder"]) == layers + 1 and set(report["encoder"][0]) == {
-        "en_XX es_XX", "en_XX fr_XX", "es_XX fr_XX"}
-    assert "encoder 1" in done.stdout and "decoder 1" in done.stdout
-    done = run("eval.py", "--retrieval", "--model", "base", "--source-lang", "en_XX")
-    assert done.returncode == 2 and "at least two" in done.stderr
-
-
-def test_dictionary_induction_finds_a_dictionary_that_was_put_there():
-    """Child vectors that are the parent's of their translation give 100%; random ones no more than chance."""
-    base = Tokenizer.from_pretrained(ROOT / "base")
-    words = {lang: lexicon_words(lang) for lang in ("en_XX", "es_XX")}
-    generator = torch.Generator().manual_seed(0)
-    parent = torch.nn.functional.normalize(torch.randn(base.vocab_size, 64, generator=generator), dim=1)
-    child = torch.randn(base.vocab_size, 64, generator=generator)
-    random = dictionary_induction(child, base.pieces, "es_XX", parent, base.pieces, "en_XX")
-    for entry, row in words["es_XX"].items():
-        english = [base.pieces.piece_to_id(f"▁{w}") + 1 for w in sorted(words["en_XX"].get(entry, ()))
-                   if base.pieces.piece_to_id(f"▁{w}") != base.pieces.unk_id()]
-        for word in row if english else ():
-            child[base.pieces.piece_to_id(f"▁{word}") + 1] = parent[english[0]]
-    exact = dictionary_induction(child, base.pieces, "es_XX", parent, base.pieces, "en_XX")
-    assert exact[0] > 0.97 and exact[1] > 100 and random[0] < 0.05 and random[2] < 0.02
