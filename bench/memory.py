@@ -15,13 +15,12 @@ from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
 from plumbing.files import run
 from plumbing.options import COUNT
-from qk_finetune import RECIPES, SIDES
-from tools.delta import parameters_by_recipe
+from qk_finetune import RECIPES, parameters_by_recipe, side_of
 
 GIB = 2**30
 FLOAT = 4  # bytes
 # A new language needs as much as full+embeddings, or less.
-COUNTED = [recipe for recipe in RECIPES if recipe.split("+")[0] not in SIDES]
+COUNTED = [recipe for recipe in RECIPES if side_of(recipe) is None]
 
 
 @dataclass(frozen=True)
