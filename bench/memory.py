@@ -48,8 +48,11 @@ def needs(config):
 
 def memory_table(folder, measure, rows):
     """Prints what every recipe needs; those of `measure` take real steps of this shape."""
-    config_file = str(Path(folder) / "config.json") if folder else ""
-    config = Config.read(config_file) if config_file else Config()
+    config_file = ""
+    config = Config()
+    if folder:
+        config_file = Path(folder) / "config.json"
+        config = Config.read(config_file)
     heads = f"{'recipe, GiB':<18}{'weights':>9}{'gradients':>11}{'AdamW':>8}{'sum':>8}"
     if measure:
         heads += (

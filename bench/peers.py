@@ -46,6 +46,7 @@ SHAPES = {
     "B": Shape(vocabulary=8_000, width=256, layers=4, heads=4, ffn=1024, batch=16),
     "large": Shape(vocabulary=250_027, width=1024, layers=12, heads=16, ffn=4096, batch=32),
 }
+RECIPE_OF = {"full": "full+embeddings", "qk": "qk"}  # a row's word, and what trains
 UPDATES = 6  # in a pass over the training examples
 SOURCE_LENGTHS = (60, 240)
 TARGET_LENGTHS = (15, 60)
@@ -311,7 +312,7 @@ def bench_train(name, recipe, rounds, device, scratch):
     """A training row: seconds of a pass over the examples, ratios, shares of the limit."""
     ours, theirs = pair(name, scratch / name, device)
     for model in (ours, theirs):  # their parameters have the same names
-        apply_recipe(model.train(), "full+embeddings" if recipe == "full" else recipe)
+        apply_recipe(model.train(), RECIPE_OF[recipe])
     size = SHAPES[name].batch
     examples = training_examples(name)
     same = compare_gradients(ours, theirs, collate(examples[:size]).to(device))

@@ -27,6 +27,7 @@ import torch
 from bench.peers import (
     BEAM,
     NEW_TOKENS,
+    RECIPE_OF,
     SENTENCES,
     SHAPES,
     UPDATES,
@@ -43,6 +44,7 @@ from plumbing.options import COUNT
 GIB = 2**30
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "bench.json"
+MEASURED_ON = {"cpu": ("A", "B"), "cuda": ("A", "B", "large")}  # shapes
 
 PAGE = f"""\
 # Benchmarks
@@ -80,15 +82,15 @@ class Measure:
 def measures(device):
     """{row: Measure} for this machine."""
     found = {}
-    for name in ("A", "B") if device.type == "cpu" else ("A", "B", "large"):
+    for name in MEASURED_ON[device.type]:
         small = name == "B"
-        for recipe in ("full", "qk"):
+        for recipe in RECIPE_OF:
             train = partial(bench_train, name, recipe, device=device)
             found[f"train-{name}-{recipe}"] = Measure(train, rounds=5 if small else 3)
         decode = partial(bench_decode, name, device=device)
         found[f"decode-{name}"] = Measure(decode, rounds=15 if small else 5)
     if device.type == "cpu":
-        for recipe in ("full", "qk"):
+        for recipe in RECIPE_OF:
             found[f"memory-A-{recipe}"] = Measure(partial(bench_memory, "A", recipe), rounds=1)
     return found
 
@@ -96,10 +98,9 @@ def measures(device):
 def bench_memory(name, recipe, rounds, scratch):
     """A memory row: the peak of each side in bytes. It does not swing: one round is enough."""
     pair(name, scratch / name, torch.device("cpu"))
-    trained = "full+embeddings" if recipe == "full" else recipe
     peaks = {}
     for side in ("ours", "transformers"):
-        peaks[side] = peak_of_a_step(scratch / name, trained, side)
+        peaks[side] = peak_of_a_step(scratch / name, RECIPE_OF[recipe], side)
     return {"bytes": peaks}
 
 
