@@ -1,4 +1,6 @@
 """papers/: verdicts and tables from made-up scores, and a reproduce.sh whose commands all parse."""
+import argparse
+import importlib
 import json
 import shutil
 import subprocess
@@ -317,6 +319,48 @@ def reproduce(folder, *options):
     )
     assert done.returncode == 0 and "FAILED" not in done.stderr, done.stderr
     return [line.split() for line in commands.read_text().splitlines()]
+
+
+class Parsed(Exception):
+    """A command line was read to its end without a complaint."""
+
+
+def check_command(words, monkeypatch):
+    """Reads a command as the program would, and goes no further."""
+    read = argparse.ArgumentParser.parse_args
+
+    def read_and_stop(parser, args=None, namespace=None):
+        read(parser, args, namespace)
+        raise Parsed
+
+    program = words[1] if words[0] == "-m" else words[0].removesuffix(".py")
+    options = words[2:] if words[0] == "-m" else words[1:]
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
+        with pytest.raises(Parsed):
+            importlib.import_module(program).main(options)
+
+
+@pytest.mark.slow
+def test_every_command_of_reproduce_sh_parses(tmp_path, monkeypatch):
+    commands = reproduce(tmp_path, "--seeds", "0 1", "--jobs", "4")
+    programs = {words[1] if words[0] == "-m" else words[0] for words in commands}
+    assert programs == {
+        "train.py",
+        "eval.py",
+        "tools.delta",
+        "tools.layers",
+        "tools.new_language",
+        "papers.dictionary",
+        "papers.pipeline",
+        "papers.report",
+    }
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        try:
+            check_command(words, monkeypatch)
+        except (SystemExit, UserError) as error:
+            pytest.fail(f"{' '.join(words)}: {error}")
 
 
 def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
