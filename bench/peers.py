@@ -1,189 +1,454 @@
-"""The two sides of a benchmark: our model and its peers on one random checkpoint, one batch, one option set.
+"""The two sides of a benchmark: our model and its peers on one random checkpoint and one data set.
 
 bench/speed.py is the program; this file is what it measures.
+
+TRAINING  Both sides train on the same examples, each through its own pipeline. Ours sorts them by
+          length and cuts batches by a budget of padded tokens (data.cut); transformers' sorts them
+          by length too (group_by_length) and takes a fixed number of sequences, padded to the
+          longest. Both take the same number of updates; compared is the time for all the examples.
+DECODING  Both sides decode the same sentences with the same options.
 """
-import copy
+import importlib
 import re
 import statistics
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from data import Example, collate, cut, pad
 from generate import generate
-from model import Config, MBart
+from model import MBart
 from plumbing.files import UserError
 from plumbing.packed import pack_for_decoding
-from qk_finetune import add_lora, apply_recipe
-
-WIDTH = {"A": (250_027, 1024, 2, 16, 4096), "B": (8_000, 256, 4, 4, 1024), "large": (250_027, 1024, 12, 16, 4096)}
-ROWS = {"A": 8, "B": 16, "large": 32}  # sequences in a training batch
-SENTENCES, BEAM, NEW = 8, 5, 64  # in a decoding batch
+from qk_finetune import apply_recipe
+from tokenizer import PAD
 
 
-def shape(name):
-    vocab, d, layers, heads, ffn = WIDTH[name]
-    both = {f"{side}_{key}": value for side in ("encoder", "decoder")
-            for key, value in (("layers", layers), ("attention_heads", heads), ("ffn_dim", ffn))}
-    return {"vocab_size": vocab, "d_model": d, "scale_embedding": True, **both}
+@dataclass(frozen=True)
+class Shape:
+    """A model's size, and how many sequences the peer trains on at a time."""
+
+    vocabulary: int
+    width: int
+    layers: int  # of the encoder, and of the decoder
+    heads: int
+    ffn: int
+    batch: int
+
+
+SHAPES = {
+    "A": Shape(vocabulary=250_027, width=1024, layers=2, heads=16, ffn=4096, batch=8),
+    "B": Shape(vocabulary=8_000, width=256, layers=4, heads=4, ffn=1024, batch=16),
+    "large": Shape(vocabulary=250_027, width=1024, layers=12, heads=16, ffn=4096, batch=32),
+}
+RECIPE_OF = {"full": "full+embeddings", "qk": "qk"}  # a row's word, and what trains
+UPDATES = 6  # in a pass over the training examples
+SOURCE_LENGTHS = (60, 240)
+TARGET_LENGTHS = (15, 60)
+SENTENCES = 8  # in a decoding batch
+BEAM = 5
+NEW_TOKENS = 64
+FIRST_WORD = 4  # ids below are <s>, <pad>, </s> and <unk>
+TAGS = 100  # ids that stand behind the words
+
+
+def peer(module):
+    """A library to compare with."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        library = module.split(".")[0]
+        raise UserError(
+            f"{library} is not installed, and the benchmark compares with it: run the README's "
+            "test command, which installs it, and start the benchmark with .venv-dev/bin/python"
+        ) from None
+
+
+# ---------------------------------------------------------------------------------- both sides
 
 
 def pair(name, folder, device, sharp=False):
-    """(ours, transformers' model) from one random checkpoint, without dropout. sharp: larger weights, to decode: a
-    freshly drawn model only repeats its last token."""
-    from transformers import MBartConfig, MBartForConditionalGeneration
+    """(ours, transformers' model) from one random checkpoint, without dropout.
+
+    sharp: larger weights, to decode: a freshly drawn model only repeats its last token."""
+    transformers = peer("transformers")
     if not (folder / "config.json").exists():
-        torch.manual_seed(0)
-        peer = MBartForConditionalGeneration(MBartConfig(
-            **shape(name), max_position_embeddings=1024, dropout=0.0, attention_dropout=0.0, normalize_before=True))
-        with torch.no_grad():
-            for key, weight in peer.named_parameters() if sharp else ():
-                if "layers" in key and weight.dim() == 2:
-                    weight *= (3 if name == "B" else 2) * (3 if re.search("[qk]_proj", key) else 1)
-                if "embed_positions" in key:
-                    weight *= 30
-        peer.save_pretrained(folder)
-    peer = MBartForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa")
-    return MBart.from_pretrained(folder).to(device), peer.to(device)
+        write_checkpoint(name, folder, sharp)
+    ours = MBart.from_pretrained(folder)
+    theirs = transformers.MBartForConditionalGeneration.from_pretrained(
+        folder, attn_implementation="sdpa"
+    )
+    return ours.to(device), theirs.to(device)
 
 
-def texts(vocab, lengths, generator):
-    """(rows, longest) random ids of these lengths, padded right."""
-    ids = torch.randint(4, vocab - 100, (len(lengths), int(lengths.max())), generator=generator)
-    return ids.masked_fill(torch.arange(ids.size(1)) >= lengths[:, None], 1)
+def write_checkpoint(name, folder, sharp):
+    transformers = peer("transformers")
+    shape = SHAPES[name]
+    config = transformers.MBartConfig(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        encoder_layers=shape.layers,
+        decoder_layers=shape.layers,
+        encoder_attention_heads=shape.heads,
+        decoder_attention_heads=shape.heads,
+        encoder_ffn_dim=shape.ffn,
+        decoder_ffn_dim=shape.ffn,
+        max_position_embeddings=1024,
+        scale_embedding=True,
+        normalize_before=True,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+    torch.manual_seed(0)
+    model = transformers.MBartForConditionalGeneration(config)
+    if sharp:
+        sharpen(model, 3 if name == "B" else 2)
+    model.save_pretrained(folder)
 
 
-def training_batches(name, count, device):
-    """(source, decoder input, labels): sources of 60 to 240 tokens, targets of 15 to 60, as they come."""
-    generator, vocab, found = torch.Generator().manual_seed(1), WIDTH[name][0], []
-    for _ in range(count):
-        source, labels = (texts(vocab, torch.randint(low, high + 1, (ROWS[name],), generator=generator), generator)
-                          for low, high in ((60, 240), (15, 60)))
-        start = labels.gather(1, (labels != 1).sum(1, keepdim=True) - 1)
-        shifted = torch.cat([start, labels[:, :-1]], 1).masked_fill(labels == 1, 1)
-        found.append(tuple(x.to(device) for x in (source, shifted, labels)))
-    return found
+@torch.no_grad()
+def sharpen(model, factor):
+    for name, weight in model.named_parameters():
+        if "layers" in name and weight.dim() == 2:
+            weight *= factor
+            if re.search("[qk]_proj", name):
+                weight *= 3
+        if "embed_positions" in name:
+            weight *= 30
 
 
-def our_loss(model, batch):
-    return model.loss(*batch)
-
-
-def peer_loss(model, batch):
-    source, decoder_input, labels = batch
-    return model(input_ids=source, attention_mask=(source != 1).long(), decoder_input_ids=decoder_input,
-                 labels=labels.masked_fill(labels == 1, -100)).loss
-
-
-def autocast(device):
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-
-
-def stepper(model, loss, batches, device, **adamw):
-    """One call is one training step on the next batch."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-5, **adamw)
-    state = {"i": 0}
-
-    def step():
-        with autocast(device):
-            value = loss(model, batches[state["i"] % len(batches)])
-        value.backward()
-        optimizer.step()
-        (model if isinstance(model, MBart) else optimizer).zero_grad()
-        state["i"] += 1
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return step
-
-
-def same_gradients(ours, peer, batch):
-    """Relative difference of the losses and the largest of any gradient; the keys' biases have none but noise."""
-    a, b = our_loss(ours, batch), peer_loss(peer, batch)
-    a.backward()
-    b.backward()
-    wanted = dict(peer.named_parameters())
-    worst = max(((p.grad - wanted[key].grad).norm() / wanted[key].grad.norm()).item()
-                for key, p in ours.named_parameters() if p.grad is not None and not key.endswith("k_proj.bias"))
-    ours.zero_grad()
-    peer.zero_grad()
-    return abs(a.item() / b.item() - 1), worst
+def random_ids(vocabulary, length, generator):
+    """A list of random words."""
+    ids = torch.randint(FIRST_WORD, vocabulary - TAGS, (length,), generator=generator)
+    return ids.tolist()
 
 
 def take_turns(sides, rounds, label):
-    """{name: seconds of each round}; every side runs once unmeasured, and the order turns round by round."""
-    times = {name: [] for name in sides}
-    for call in sides.values():
-        call()
+    """{name: seconds of each round}; sides: {name: what to time}. Their order turns each round."""
+    seconds = {name: [] for name in sides}
     names = list(sides)
-    for i in tqdm(range(rounds), desc=label, leave=False):
-        for name in names[i % len(names):] + names[:i % len(names)]:
+    for number in tqdm(range(rounds), desc=label, leave=False):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             start = time.perf_counter()
             sides[name]()
-            times[name].append(time.perf_counter() - start)
-    return times
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
-def ratio(times, slow, fast="ours"):
-    rounds = [a / b for a, b in zip(times[slow], times[fast])]
+def medians(seconds):
+    return {name: statistics.median(rounds) for name, rounds in seconds.items()}
+
+
+def ratio(seconds, slow, fast="ours"):
+    """One side's time divided by another's, round by round: median [lowest–highest]."""
+    rounds = [a / b for a, b in zip(seconds[slow], seconds[fast])]
     return f"{statistics.median(rounds):.2f} [{min(rounds):.2f}–{max(rounds):.2f}]"
 
 
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second: floating-point operations of a product, bytes copied."""
+
+    products: float
+    copies: float
+
+
 def rates(device):
-    """(floating-point operations, bytes) a second: a product of 2048 x 2048 (GPU: 8192, bf16), a copy of 256 MiB."""
-    n = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
-    b, c = torch.empty(2, 2**26, device=device)
-    best = []
-    for call in (lambda: a @ a, lambda: b.copy_(c)):
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            call()
-            torch.cuda.synchronize() if device.type == "cuda" else None
-            times.append(time.perf_counter() - start)
-        best.append(min(times))
-    return 2 * n**3 / best[0], 2 * b.numel() * 4 / best[1]
+    """Rates: of a product of 2048 x 2048 (GPU: 8192, bf16), of a copy of 256 MiB; best of five."""
+    size = 2048
+    dtype = torch.float32
+    if device.type == "cuda":
+        size = 8192
+        dtype = torch.bfloat16
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    source, target = torch.empty(2, 2**26, device=device)
+
+    def product():
+        return matrix @ matrix
+
+    def copy():
+        return target.copy_(source)
+
+    return Rates(
+        products=2 * size**3 / shortest(product, device),
+        copies=2 * source.nbytes / shortest(copy, device),
+    )
+
+
+def shortest(call, device):
+    """Seconds of the fastest of five calls."""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        call()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+def training_examples(name):
+    """Random examples as they come, UPDATES times the peer's batch of them."""
+    shape = SHAPES[name]
+    generator = torch.Generator().manual_seed(1)
+    examples = []
+    for _ in range(UPDATES * shape.batch):
+        source = random_ids(shape.vocabulary, random_length(SOURCE_LENGTHS, generator), generator)
+        labels = random_ids(shape.vocabulary, random_length(TARGET_LENGTHS, generator), generator)
+        examples.append(Example(source, [labels[-1], *labels[:-1]], labels, source_lang=""))
+    return examples
+
+
+def random_length(limits, generator):
+    low, high = limits
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def our_batches(examples, updates):
+    """As train.py cuts them, with the smallest budget of padded tokens that makes no more batches
+    than `updates`: both sides then take as many steps of the optimizer."""
+    budget = sum(example.length for example in examples) // updates
+    while len(cut(examples, budget)) > updates:
+        budget += 1
+    return [collate(rows) for rows in cut(examples, budget)]
+
+
+def peer_batches(examples, size):
+    """As transformers' Trainer groups them by length. It sorts at most 50 batches at a time, here
+    all of them: as much as it can do."""
+    trainer = peer("transformers.trainer_pt_utils")
+    order = trainer.get_length_grouped_indices(
+        [len(example.source) for example in examples],
+        size,
+        mega_batch_mult=-(-len(examples) // size),
+        generator=torch.Generator().manual_seed(0),
+    )
+    batches = []
+    for start in range(0, len(order), size):
+        batches.append(collate([examples[index] for index in order[start:start + size]]))
+    return batches
+
+
+def our_loss(model, batch):
+    return model.loss(batch.source, batch.decoder_input, batch.labels)
+
+
+def peer_loss(model, batch):
+    outputs = model(
+        input_ids=batch.source,
+        attention_mask=(batch.source != PAD).long(),
+        decoder_input_ids=batch.decoder_input,
+        labels=batch.labels.masked_fill(batch.labels == PAD, -100),
+    )
+    return outputs.loss
+
+
+def autocast(device):
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+class Training:
+    """One side of a training row: a model that is trained on its batches, pass after pass."""
+
+    def __init__(self, model, loss, batches, device, **adamw):
+        self.model = model
+        self.loss = loss
+        self.batches = [batch.to(device) for batch in batches]
+        self.device = device
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, 1e-5, **adamw)
+
+    def gradients(self, batch):
+        with autocast(self.device):
+            loss = self.loss(self.model, batch)
+        loss.backward()
+
+    def update(self, batch):
+        self.gradients(batch)
+        self.optimizer.step()
+        self.model.zero_grad()
+
+    def whole_pass(self):
+        for batch in self.batches:
+            self.update(batch)
+        synchronize(self.device)
+
+    def flops(self):
+        """Floating-point operations of the matrix products in a pass. To be counted before the
+        layers are compiled: torch never compiles again what first ran under its counter."""
+        with FlopCounterMode(display=False) as counter:
+            for batch in self.batches:
+                self.gradients(batch)
+                self.model.zero_grad()
+        return counter.get_total_flops()
+
+    def warm_up(self):
+        """What only a first update does: AdamW's moments, and on a GPU kernels for every shape."""
+        self.update(self.batches[0])
+        if self.device.type == "cuda":
+            self.whole_pass()
+
+
+def compiles(device):
+    return device.type == "cuda"  # on a CPU it does not pay
 
 
 def bench_train(name, recipe, rounds, device, scratch):
-    ours, peer = pair(name, scratch / name, device)
-    for model in (ours, peer):  # their parameters have the same names
-        apply_recipe(model.train(), "full+embeddings" if recipe == "full" else recipe)
-    batches = training_batches(name, 6, device)
-    loss, gradient = same_gradients(ours, peer, batches[0])
-    if loss > 1e-5 or gradient > 1e-3:
-        raise UserError(f"the two sides do not compute the same: loss differs by {loss:.1e}, a gradient {gradient:.1e}")
-    if device.type == "cuda":
+    """A training row: seconds of a pass over the examples, ratios, shares of the limit."""
+    ours, theirs = pair(name, scratch / name, device)
+    for model in (ours, theirs):  # their parameters have the same names
+        apply_recipe(model.train(), RECIPE_OF[recipe])
+    size = SHAPES[name].batch
+    examples = training_examples(name)
+    same = compare_gradients(ours, theirs, collate(examples[:size]).to(device))
+
+    grouped = peer_batches(examples, size)
+    cut_by_tokens = our_batches(examples, len(grouped))
+    sides = {
+        "ours": Training(ours, our_loss, cut_by_tokens, device, fused=True),
+        "transformers": Training(theirs, peer_loss, grouped, device, fused=True),
+        "transformers, default AdamW": Training(theirs, peer_loss, grouped, device),
+    }
+    flops = sides["ours"].flops()
+    if compiles(device):
         ours.compile_layers()
-    sides = {"ours": stepper(ours, our_loss, batches, device, fused=True),
-             "transformers": stepper(peer, peer_loss, batches, device, fused=True),
-             "transformers, default AdamW": stepper(peer, peer_loss, batches, device)}
-    with FlopCounterMode(display=False) as counter:
-        sides["ours"]()
-    times = take_turns(sides, rounds, f"training step {name}, {recipe}")
-    limit = counter.get_total_flops() / rates(device)[0]
-    middle = {side: statistics.median(seconds) for side, seconds in times.items()}
-    tokens = statistics.mean((b[0] != 1).sum().item() + (b[2] != 1).sum().item() for b in batches)
-    return {"seconds": middle, "ratio": {side: ratio(times, side) for side in list(times)[1:]},
-            "limit": {side: limit / middle[side] for side in list(middle)[:2]}, "tokens/s": tokens / middle["ours"],
-            "same": f"loss to {loss:.0e}, gradients to {gradient:.0e}"}
+    for side in sides.values():
+        side.warm_up()
+    passes = {name: side.whole_pass for name, side in sides.items()}
+    seconds = take_turns(passes, rounds, f"training {name}, {recipe}")
+
+    middle = medians(seconds)
+    limit = flops / rates(device).products
+    tokens = sum(batch.source_tokens + batch.target_tokens for batch in cut_by_tokens)
+    return {
+        "seconds": middle,
+        "ratio": {side: ratio(seconds, side) for side in sides if side != "ours"},
+        "limit": {side: limit / middle[side] for side in ("ours", "transformers")},
+        "tokens/s": tokens / middle["ours"],
+        "same": same,
+    }
 
 
-def convert(folder, out, vocab):
-    """A CTranslate2 model of our checkpoint, whose pieces are named by their ids."""
-    from ctranslate2.converters import transformers as converters
+def compare_gradients(ours, theirs, batch):
+    """How equal the sides are on one batch, in words; UserError if they do not compute the same."""
+    our_value = our_loss(ours, batch)
+    peer_value = peer_loss(theirs, batch)
+    our_value.backward()
+    peer_value.backward()
+    loss = abs(our_value.item() / peer_value.item() - 1)
+    wanted = dict(theirs.named_parameters())
+    gradient = 0.0
+    for name, parameter in ours.named_parameters():
+        if parameter.grad is None or name.endswith("k_proj.bias"):  # whose gradient is only noise
+            continue
+        expected = wanted[name].grad
+        away = (parameter.grad - expected).norm() / expected.norm()
+        gradient = max(gradient, away.item())
+    ours.zero_grad()
+    theirs.zero_grad()
+    if loss > 1e-5 or gradient > 1e-3:
+        raise UserError(
+            f"the two sides do not compute the same: loss differs by {loss:.1e}, a gradient "
+            f"{gradient:.1e}"
+        )
+    return f"loss to {loss:.0e}, gradients to {gradient:.0e}"
+
+
+# ---------------------------------------------------------------------------------- decoding
+
+
+def by_us(model, source, lang):
+    """Our beam search: source (N, S) -> N lists of ids."""
+    return generate(
+        model,
+        source,
+        lang,
+        beam=BEAM,
+        max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS,
+    )
+
+
+@torch.inference_mode()
+def by_transformers(model, source, lang):
+    rows = model.generate(
+        source,
+        attention_mask=(source != PAD).long(),
+        num_beams=BEAM,
+        max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS,
+        decoder_start_token_id=lang,
+        forced_eos_token_id=None,
+        length_penalty=1.0,
+        early_stopping=False,
+    )
+    return [row[1:].tolist() for row in rows]
+
+
+def by_ctranslate2(translator, source, lang):
+    words = []
+    for row in source.tolist():
+        words.append([piece_name(token) for token in row if token != PAD])
+    found = translator.translate_batch(
+        words,
+        target_prefix=[[piece_name(lang)]] * len(words),
+        beam_size=BEAM,
+        max_decoding_length=NEW_TOKENS,
+        min_decoding_length=NEW_TOKENS,
+        max_input_length=0,
+        max_batch_size=SENTENCES,
+    )
+    return [[int(word[1:]) for word in sentence.hypotheses[0]] for sentence in found]
+
+
+def translator_of(folder, kind):
+    """CTranslate2's model in float32 or int8."""
+    return peer("ctranslate2").Translator(
+        str(folder),
+        compute_type=kind,
+        intra_threads=torch.get_num_threads(),
+        inter_threads=1,
+    )
+
+
+def piece_name(token):
+    """CTranslate2 wants pieces: ours are named by their ids."""
+    return f"w{token}"
+
+
+def convert(folder, out, vocabulary):
+    """Writes a CTranslate2 model of our checkpoint."""
+    converters = peer("ctranslate2.converters.transformers")
 
     class Pieces:
-        bos_token, eos_token, unk_token, pad_token, unk_token_id, additional_special_tokens = (
-            "<s>", "</s>", "<unk>", "<pad>", 3, [])
+        """What the converter asks of a tokenizer."""
+
+        bos_token = "<s>"
+        eos_token = "</s>"
+        unk_token = "<unk>"
+        pad_token = "<pad>"
+        unk_token_id = 3
+        additional_special_tokens = []
 
         def get_vocab(self):
-            return {["<s>", "<pad>", "</s>", "<unk>"][i] if i < 4 else f"w{i}": i for i in range(vocab)}
+            names = ["<s>", "<pad>", "</s>", "<unk>"]
+            names += [piece_name(token) for token in range(len(names), vocabulary)]
+            return {name: token for token, name in enumerate(names)}
 
     class Converter(converters.TransformersConverter):
         def load_tokenizer(self, *_, **__):
@@ -193,109 +458,91 @@ def convert(folder, out, vocab):
         Converter(str(folder)).convert(str(out), force=True)
 
 
+def int8_twin(model):
+    """A model on the same weights that decodes with its large ones rounded to 8 bits."""
+    with torch.device("meta"):
+        twin = MBart(model.config)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    pack_for_decoding(twin, int8=True)
+    return twin.eval()
+
+
+def decoding_source(vocabulary):
+    """(SENTENCES, longest) random sentences from the shortest to the longest."""
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.linspace(*SOURCE_LENGTHS, SENTENCES).long().tolist()
+    return pad([random_ids(vocabulary, length, generator) for length in lengths])
+
+
 def bench_decode(name, rounds, device, scratch):
-    ours, peer = pair(name, scratch / f"{name}-sharp", device, sharp=True)
-    ours.eval()
-    peer.eval()
-    if device.type == "cuda":
-        ours.bfloat16()
-        peer.bfloat16()
-    vocab, lang = WIDTH[name][0], WIDTH[name][0] - 20
-    lengths = torch.linspace(60, 240, SENTENCES).long()
-    source = texts(vocab, lengths, torch.Generator().manual_seed(2)).to(device)
+    """A decoding row: seconds for all sentences, ratios, shares of the limit."""
+    folder = scratch / f"{name}-sharp"
+    ours, theirs = pair(name, folder, device, sharp=True)
+    for model in (ours, theirs):
+        model.eval()
+        if device.type == "cuda":
+            model.bfloat16()
+    vocabulary = SHAPES[name].vocabulary
+    lang = vocabulary - 20
+    source = decoding_source(vocabulary).to(device)
 
-    rounded = copy.deepcopy(ours)
-    pack_for_decoding(rounded, int8=True)
-
-    def by_us(model=ours):
-        return generate(model, source, lang, beam=BEAM, max_new_tokens=NEW, min_new_tokens=NEW)
-
-    def by_transformers():
-        with torch.inference_mode():
-            rows = peer.generate(source, attention_mask=(source != 1).long(), num_beams=BEAM, max_new_tokens=NEW,
-                                 min_new_tokens=NEW, decoder_start_token_id=lang, forced_eos_token_id=None,
-                                 length_penalty=1.0, early_stopping=False)
-        return [row[1:].tolist() for row in rows]
-
-    def by_us_int8():
-        return by_us(rounded)
-
-    sides = {"ours": by_us, "transformers": by_transformers}
+    sides = {
+        "ours": partial(by_us, ours, source, lang),
+        "transformers": partial(by_transformers, theirs, source, lang),
+    }
     if device.type == "cpu":
-        import ctranslate2
-        convert(scratch / f"{name}-sharp", scratch / f"{name}-ctranslate2", vocab)
-        words = [[f"w{i}" for i in row if i != 1] for row in source.tolist()]
+        converted = scratch / f"{name}-ctranslate2"
+        convert(folder, converted, vocabulary)
+        in_float32 = translator_of(converted, "float32")
+        in_int8 = translator_of(converted, "int8")
+        sides["CTranslate2 float32"] = partial(by_ctranslate2, in_float32, source, lang)
+        sides["ours int8"] = partial(by_us, int8_twin(ours), source, lang)
+        sides["CTranslate2 int8"] = partial(by_ctranslate2, in_int8, source, lang)
 
-        def by_ctranslate2(kind):
-            translator = ctranslate2.Translator(str(scratch / f"{name}-ctranslate2"), compute_type=kind,
-                                                intra_threads=torch.get_num_threads(), inter_threads=1)
-            return lambda: [[int(word[1:]) for word in found.hypotheses[0]] for found in translator.translate_batch(
-                words, target_prefix=[[f"w{lang}"]] * len(words), beam_size=BEAM, max_decoding_length=NEW,
-                min_decoding_length=NEW, max_input_length=0, max_batch_size=SENTENCES)]
-        sides |= {"CTranslate2 float32": by_ctranslate2("float32"), "ours int8": by_us_int8,
-                  "CTranslate2 int8": by_ctranslate2("int8")}
-    expected = by_us()
-    same = {side: sum(a == b for a, b in zip(expected, call())) for side, call in list(sides.items())[1:]}
+    same = equal_outputs(sides)  # every side has then run once, unmeasured
     if device.type == "cpu" and same["transformers"] < SENTENCES:
-        raise UserError(f"only {same['transformers']} of {SENTENCES} outputs equal transformers'")
-    times = take_turns(sides, rounds, f"decoding {name}")
-    middle = {side: statistics.median(seconds) for side, seconds in times.items()}
-    weights = WIDTH[name][0] * WIDTH[name][1] + sum(p.numel() for p in ours.model.decoder.layers.parameters())
-    flops, bandwidth = rates(device)
-    limit = NEW * max(2 * weights * SENTENCES * BEAM / flops,
-                      next(ours.parameters()).itemsize * weights / bandwidth)
-    ratios = {side: ratio(times, side) for side in ("transformers", "CTranslate2 float32") if side in times}
-    if "ours int8" in times:
+        raise UserError(
+            f"only {same['transformers']} of {SENTENCES} outputs equal transformers'"
+        )
+    seconds = take_turns(sides, rounds, f"decoding {name}")
+    words = [f"{side} {count} of {SENTENCES} outputs" for side, count in same.items()]
+    return decoding_row(seconds, decoding_limit(ours, rates(device))) | {"same": ", ".join(words)}
+
+
+def equal_outputs(sides):
+    """{side: how many of its outputs equal ours}"""
+    expected = sides["ours"]()
+    same = {}
+    for side, decode in sides.items():
+        if side != "ours":
+            same[side] = sum(a == b for a, b in zip(expected, decode()))
+    return same
+
+
+def decoding_limit(model, machine):
+    """Seconds for NEW_TOKENS positions: of the products at the rate of a large product, or of
+    reading the decoder's weights once a position, whichever is longer."""
+    config = model.config
+    weights = config.vocab_size * config.d_model
+    weights += sum(p.numel() for p in model.model.decoder.layers.parameters())
+    bytes_each = model.model.shared.weight.itemsize
+    products = 2 * weights * SENTENCES * BEAM / machine.products
+    reading = weights * bytes_each / machine.copies
+    return NEW_TOKENS * max(products, reading)
+
+
+def decoding_row(seconds, limit):
+    """Int8 is compared with int8; transformers, which has none, also with our int8."""
+    middle = medians(seconds)
+    ratios = {"transformers": ratio(seconds, "transformers")}
+    shares = {}
+    for side, time_taken in middle.items():
+        if "int8" not in side:
+            shares[side] = limit / time_taken
+    if "ours int8" in seconds:
+        ratios["CTranslate2 float32"] = ratio(seconds, "CTranslate2 float32")
+        against = ratio(seconds, "CTranslate2 int8", "ours int8")
+        ratios["CTranslate2 int8"] = f"{against} of our int8"
         middle["transformers against our int8"] = middle["transformers"]
-        ratios["CTranslate2 int8"] = f"{ratio(times, 'CTranslate2 int8', 'ours int8')} of our int8"
-        ratios["transformers against our int8"] = ratio(times, "transformers", "ours int8")
-    return {"seconds": middle, "ratio": ratios,
-            "limit": {side: limit / seconds for side, seconds in middle.items() if "int8" not in side},
-            "same": ", ".join(f"{side} {count} of {SENTENCES} outputs" for side, count in same.items())}
-
-
-def one_step(where, recipe, who):
-    """Some training steps of one side in this process; returns its peak memory in bytes. where: a checkpoint's folder,
-    or the config.json of a model that is drawn here (then `who` is a number of sequences of 128 + 32 tokens)."""
-    torch.set_num_threads(1)
-    loss = our_loss
-    if who.isdecimal():
-        model = MBart(Config.read(where) if where else Config())
-        source, target = (torch.randint(4, model.config.vocab_size, (int(who), length)) for length in (128, 32))
-        batches = [(source, target, target)]
-    elif who == "ours":
-        model = MBart.from_pretrained(where)
-    else:
-        from transformers import MBartForConditionalGeneration
-        model, loss = MBartForConditionalGeneration.from_pretrained(where, attn_implementation="sdpa"), peer_loss
-    if not who.isdecimal():
-        batches = training_batches("A", 6, torch.device("cpu"))
-    if recipe == "lora":
-        add_lora(model)
-    apply_recipe(model, recipe)
-    step = stepper(model.train(), loss, batches, torch.device("cpu"), fused=True)
-    for _ in range(3):
-        step()
-    # Not getrusage's figure: that starts at the size of the process that started this one.
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-
-
-def bench_memory(name, recipe, scratch):
-    pair(name, scratch / name, torch.device("cpu"))
-    peaks = {}
-    for who in ("ours", "transformers"):
-        peaks[who] = peak_of_a_step(scratch / name, "full+embeddings" if recipe == "full" else recipe, who)
-    return {"bytes": peaks}
-
-
-def peak_of_a_step(where, recipe, who):
-    """one_step() in a process of its own."""
-    done = subprocess.run([sys.executable, "-m", "bench.peers", where, recipe, who], cwd=Path(__file__).resolve().parent.parent,
-                          capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"the step in its own process failed: {done.stderr[-500:]}")
-    return int(done.stdout.split()[-1])
-
-
-if __name__ == "__main__":
-    print(one_step(*sys.argv[1:]))
+        ratios["transformers against our int8"] = ratio(seconds, "transformers", "ours int8")
+    return {"seconds": middle, "ratio": ratios, "limit": shares}

@@ -1,9 +1,11 @@
 """The papers' claims, each with its verdict and the differences that it rests on.
 
-A claim is "supported" if the intervals of all its differences lie on the claimed side of zero, "contradicted" if all
-lie on the other side, else "mixed", with the count. Where a score has no interval of its own (BLEU, retrieval), the
-claim must hold in every seed.
+A claim is "supported" if the intervals of all its differences lie on the claimed side of zero,
+"contradicted" if all lie on the other side, else "mixed", with the count. Where a score has no
+interval of its own (BLEU, retrieval), the claim must hold in every seed.
 """
+from dataclasses import dataclass
+
 import numpy as np
 
 from papers.scores import (
@@ -12,6 +14,7 @@ from papers.scores import (
     SEEN_TARGET,
     WITHIN,
     ZERO_SHOT,
+    Interval,
     arrow,
     dictionary_of,
     difference,
@@ -24,172 +27,459 @@ from papers.scores import (
     values,
 )
 
-
-def verdict(differences):
-    """[(what, Interval or None)] -> "supported", "contradicted", "mixed" or "not measured", with the evidence."""
-    known = [(what, d) for what, d in differences if d is not None]
-    if not known:
-        return "not measured", ""
-    above, below = sum(d.low > 0 for _, d in known), sum(d.high < 0 for _, d in known)
-    word = ("supported" if above == len(known) else "contradicted" if below == len(known) else
-            f"mixed: {above} of {len(known)} differences on the claimed side, {below} on the other, the rest open")
-    return word, "; ".join(f"{what} {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]" for what, d in known)
+ALIGNED_LAYER = 2  # the encoder layer in which part 8 of reproduce.sh aligns translations
 
 
-def compare(a, b, pairs, metric, label=None):
-    """a minus b on every pair, as verdict() wants it."""
-    return [(f"{label or metric} {arrow(pair)}", difference(a, b, pair, metric)) for pair in pairs]
+@dataclass(frozen=True)
+class Claim:
+    """letter: the claim's group in RESULTS.md; word: the verdict; evidence: what it rests on."""
+
+    letter: str
+    text: str
+    word: str
+    evidence: str = ""
 
 
-def against_floor(name, pairs):
-    """Facts of a row minus those of another document's headline."""
-    out = []
-    for pair in pairs:
-        facts = values(name, pair, "facts")
-        floor = [row["floors"]["random"]["facts"][0] for row in rows_of(name, pair)]
-        out.append((f"facts above floor {arrow(pair)}", None if facts is None else interval(facts - floor[0])))
-    return out
+@dataclass(frozen=True)
+class Difference:
+    """What is claimed to lie above zero; interval: None where it was not measured."""
+
+    what: str
+    interval: Interval | None
 
 
-def copies(name, pairs):
-    """How far the share of outputs in another language lies above one half."""
-    return [(f"off-target − 50 {arrow(pair)}", None if values(name, pair, "off-target") is None
-             else interval(values(name, pair, "off-target") - 50)) for pair in pairs]
+@dataclass(frozen=True)
+class Comparison:
+    """Numbers, one a seed, that are claimed to lie above others; an empty list was not measured."""
+
+    what: str
+    above: list
+    below: list
 
 
 def claims():
-    """[(letter, claim, verdict, evidence)]"""
-    cross = SEEN_TARGET
-    qk = f"rate-qk-{rates()['qk'][1]}"
-    full, best_full = f"rate-full-{rates()['qk'][1]}", f"rate-full-{rates()['full'][1]}"
-    said = [
-        ("a", "full finetuning on English loses the other languages, at `qk`'s rate: more off-target outputs than `qk`",
-         compare(full, qk, ZERO_SHOT, "off-target")),
-        ("a", "and the lower zero-shot ROUGE-1", compare(qk, full, ZERO_SHOT, "R1")),
-        ("a", "each at its own best rate: `full` has more off-target outputs than `qk`",
-         compare(best_full, qk, ZERO_SHOT, "off-target")),
-        ("a", "each at its own best rate: `full` has the lower zero-shot ROUGE-1",
-         compare(qk, best_full, ZERO_SHOT, "R1")),
-        ("b", "`qk` pays on the seen language, each at its best rate", compare(best_full, qk, WITHIN[:1], "R1")),
-        ("c", "`frozen_decoder` lies above `full` zero-shot (same rate)",
-         compare("frozen_decoder", full, ZERO_SHOT, "R1")),
-        ("c", "`attn_ln` lies above `full` zero-shot", compare("attn_ln", full, ZERO_SHOT, "R1")),
-        ("c", "`qk` lies above `frozen_decoder` zero-shot", compare(qk, "frozen_decoder", ZERO_SHOT, "R1")),
-        ("c", "`qk` lies above `attn_ln` zero-shot", compare(qk, "attn_ln", ZERO_SHOT, "R1")),
-        ("c", "`qk` lies above `vqk` zero-shot (no published figure)", compare(qk, "vqk", ZERO_SHOT, "R1")),
-        ("c", "`qk` lies above `q` zero-shot (no published figure)", compare(qk, "q", ZERO_SHOT, "R1")),
-        ("d", "joint intralingual finetuning copies the source across languages (`full`)", copies("joint-full", cross)),
-        ("d", "and so does `qk`", copies("joint-qk", cross)),
-        ("d", "two steps mend the language: fewer off-target outputs than `full`",
-         compare("joint-full", "two-step-qk", ACROSS[:5], "off-target")),
-        ("d", "and the content: more facts than another document's headline", against_floor("two-step-qk", ACROSS)),
-        ("d", "two steps with `qk` beat two steps with `full`", compare("two-step-qk", "two-step-full", ACROSS, "R1")),
-        ("d", "the balanced adversary mends the language: fewer off-target outputs than `full`",
-         compare("joint-full", "joint-balanced", cross, "off-target")),
-        ("d", "and the content: more facts than another document's headline", against_floor("joint-balanced", cross)),
-        ("d", "it is the adversary, not the missing tag: fewer off-target outputs than the tagless control",
-         compare("joint-tagless", "joint-balanced", cross, "off-target")),
-        ("e", "balanced beats standard: higher ROUGE-1", compare("joint-balanced", "joint-standard", cross, "R1")),
-        ("e", "balanced beats standard: fewer off-target outputs",
-         compare("joint-standard", "joint-balanced", cross, "off-target")),
-        ("e", "the balanced adversary hurts an unseen target language: more off-target outputs there than `full`",
-         compare("joint-balanced", "joint-full", ["tr_TR-tr_TR"], "off-target")),
+    """All claims, in the order of RESULTS.md."""
+    return [
+        *english_claims(),
+        *recipe_claims(),
+        *joint_claims(),
+        *adversary_claims(),
+        *probing_claims(),
+        *new_language_claims(),
+        *alignment_claims(),
     ]
-    rows = [(letter, claim, *verdict(differences)) for letter, claim, differences in said]
-    return rows + probing_claims() + new_language_claims() + alignment_claims()
+
+
+# ---------------------------------------------------------------------------------- verdicts
+
+
+def by_intervals(letter, text, differences):
+    """A claim that every difference lies above zero, decided by their intervals."""
+    known = [found for found in differences if found.interval is not None]
+    if not known:
+        return Claim(letter, text, "not measured")
+    above = sum(found.interval.low > 0 for found in known)
+    below = sum(found.interval.high < 0 for found in known)
+    if above == len(known):
+        word = "supported"
+    elif below == len(known):
+        word = "contradicted"
+    else:
+        word = (
+            f"mixed: {above} of {len(known)} differences on the claimed side, {below} on the "
+            "other, the rest open"
+        )
+    parts = []
+    for found in known:
+        d = found.interval
+        parts.append(f"{found.what} {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
+    return Claim(letter, text, word, "; ".join(parts))
+
+
+def every_seed(letter, text, comparisons):
+    """A claim that numbers lie above others in every seed."""
+    for pair in comparisons:
+        if len(pair.above) == 0 or len(pair.below) == 0:
+            return Claim(letter, text, "not measured")
+    above = 0
+    below = 0
+    parts = []
+    for pair in comparisons:
+        above += all(a > b for a, b in zip(pair.above, pair.below))
+        below += all(a < b for a, b in zip(pair.above, pair.below))
+        higher = " ".join(f"{number:.1f}" for number in pair.above)
+        lower = " ".join(f"{number:.1f}" for number in pair.below)
+        parts.append(f"{pair.what}: {higher} against {lower}")
+    if above == len(comparisons):
+        word = "supported"
+    elif below == len(comparisons):
+        word = "contradicted"
+    else:
+        word = (
+            f"mixed: {above} of {len(comparisons)} in every seed, {below} the other way round in "
+            "every seed"
+        )
+    return Claim(letter, text, word, "; ".join(parts))
+
+
+def compare(a, b, pairs, metric):
+    """Row a minus row b on every pair."""
+    return [Difference(f"{metric} {arrow(pair)}", difference(a, b, pair, metric)) for pair in pairs]
+
+
+def above_floor(name, pairs):
+    """Facts of a row minus those of another document's headline."""
+    found = []
+    for pair in pairs:
+        facts = values(name, pair, "facts")
+        what = f"facts above floor {arrow(pair)}"
+        if facts is None:
+            found.append(Difference(what, None))
+            continue
+        row = next(iter(rows_of(name, pair).values()))
+        floor, _, _ = row["floors"]["random"]["facts"]
+        found.append(Difference(what, interval(facts - floor)))
+    return found
+
+
+def above_half(name, pairs):
+    """How far the share of outputs in another language lies above one half."""
+    found = []
+    for pair in pairs:
+        share = values(name, pair, "off-target")
+        known = None if share is None else interval(share - 50)
+        found.append(Difference(f"off-target − 50 {arrow(pair)}", known))
+    return found
+
+
+# ---------------------------------------------------------------------------------- the claims
+
+
+def english_claims():
+    """Trained on English alone, asked in other languages (Solovyev et al. 2024, section 4.2)."""
+    qk = f"rate-qk-{rates()['qk'].best}"
+    full = f"rate-full-{rates()['qk'].best}"
+    best_full = f"rate-full-{rates()['full'].best}"
+    return [
+        by_intervals(
+            "a",
+            "full finetuning on English loses the other languages, at `qk`'s rate: more off-target "
+            "outputs than `qk`",
+            compare(full, qk, ZERO_SHOT, "off-target"),
+        ),
+        by_intervals(
+            "a",
+            "and the lower zero-shot ROUGE-1",
+            compare(qk, full, ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "a",
+            "each at its own best rate: `full` has more off-target outputs than `qk`",
+            compare(best_full, qk, ZERO_SHOT, "off-target"),
+        ),
+        by_intervals(
+            "a",
+            "each at its own best rate: `full` has the lower zero-shot ROUGE-1",
+            compare(qk, best_full, ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "b",
+            "`qk` pays on the seen language, each at its best rate",
+            compare(best_full, qk, WITHIN[:1], "R1"),
+        ),
+    ]
+
+
+def recipe_claims():
+    """The order of the recipes (the same table)."""
+    qk = f"rate-qk-{rates()['qk'].best}"
+    full = f"rate-full-{rates()['qk'].best}"
+    return [
+        by_intervals(
+            "c",
+            "`frozen_decoder` lies above `full` zero-shot (same rate)",
+            compare("frozen_decoder", full, ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "c",
+            "`attn_ln` lies above `full` zero-shot",
+            compare("attn_ln", full, ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "c",
+            "`qk` lies above `frozen_decoder` zero-shot",
+            compare(qk, "frozen_decoder", ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "c",
+            "`qk` lies above `attn_ln` zero-shot",
+            compare(qk, "attn_ln", ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "c",
+            "`qk` lies above `vqk` zero-shot (no published figure)",
+            compare(qk, "vqk", ZERO_SHOT, "R1"),
+        ),
+        by_intervals(
+            "c",
+            "`qk` lies above `q` zero-shot (no published figure)",
+            compare(qk, "q", ZERO_SHOT, "R1"),
+        ),
+    ]
+
+
+def joint_claims():
+    """Trained within three languages, asked across them: what fails, and what mends it."""
+    return [
+        by_intervals(
+            "d",
+            "joint intralingual finetuning copies the source across languages (`full`)",
+            above_half("joint-full", SEEN_TARGET),
+        ),
+        by_intervals("d", "and so does `qk`", above_half("joint-qk", SEEN_TARGET)),
+        by_intervals(
+            "d",
+            "two steps mend the language: fewer off-target outputs than `full`",
+            compare("joint-full", "two-step-qk", ACROSS[:5], "off-target"),
+        ),
+        by_intervals(
+            "d",
+            "and the content: more facts than another document's headline",
+            above_floor("two-step-qk", ACROSS),
+        ),
+        by_intervals(
+            "d",
+            "two steps with `qk` beat two steps with `full`",
+            compare("two-step-qk", "two-step-full", ACROSS, "R1"),
+        ),
+        by_intervals(
+            "d",
+            "the balanced adversary mends the language: fewer off-target outputs than `full`",
+            compare("joint-full", "joint-balanced", SEEN_TARGET, "off-target"),
+        ),
+        by_intervals(
+            "d",
+            "and the content: more facts than another document's headline",
+            above_floor("joint-balanced", SEEN_TARGET),
+        ),
+        by_intervals(
+            "d",
+            "it is the adversary, not the missing tag: fewer off-target outputs than the tagless "
+            "control",
+            compare("joint-tagless", "joint-balanced", SEEN_TARGET, "off-target"),
+        ),
+    ]
+
+
+def adversary_claims():
+    """The two ways to fool the classifier, beside each other."""
+    return [
+        by_intervals(
+            "e",
+            "balanced beats standard: higher ROUGE-1",
+            compare("joint-balanced", "joint-standard", SEEN_TARGET, "R1"),
+        ),
+        by_intervals(
+            "e",
+            "balanced beats standard: fewer off-target outputs",
+            compare("joint-standard", "joint-balanced", SEEN_TARGET, "off-target"),
+        ),
+        by_intervals(
+            "e",
+            "the balanced adversary hurts an unseen target language: more off-target outputs there "
+            "than `full`",
+            compare("joint-balanced", "joint-full", ["tr_TR-tr_TR"], "off-target"),
+        ),
+    ]
 
 
 def probing_claims():
+    """What a fresh classifier reads from the encoder's last layer."""
+    text = "probing accuracy falls full > standard > balanced > + residual drop"
     names = ["joint-full", "joint-standard", "joint-balanced", "joint-balanced-drop"]
-    accuracies = [probe_of(name)[0] for name in names]
-    if any(a is None for a in accuracies):
-        return [("f", "probing accuracy falls full > standard > balanced > + residual drop", "not measured", "")]
-    last = [a[:, -1] for a in accuracies]
-    ordered = [x.min() > y.max() for x, y in zip(last, last[1:])]
-    word = "supported" if all(ordered) else ("mixed: in order and apart in every seed for "
-                                             f"{sum(ordered)} of {len(ordered)} neighbours")
-    evidence = "; ".join(f"{name} {x.mean():.3f} ({x.min():.3f} to {x.max():.3f})" for name, x in zip(names, last))
-    points = []
+    last_layer = []
+    for name in names:
+        accuracy = probe_of(name)
+        if accuracy is None:
+            return [Claim("f", text, "not measured")]
+        last_layer.append(accuracy[:, -1])
+
+    in_order = 0
+    for higher, lower in zip(last_layer, last_layer[1:]):
+        in_order += higher.min() > lower.max()
+    if in_order == len(names) - 1:
+        word = "supported"
+    else:
+        neighbours = len(names) - 1
+        word = f"mixed: in order and apart in every seed for {in_order} of {neighbours} neighbours"
+    parts = []
+    for name, found in zip(names, last_layer):
+        parts.append(f"{name} {found.mean():.3f} ({found.min():.3f} to {found.max():.3f})")
+    return [Claim("f", text, word, "; ".join(parts)), probing_correlation()]
+
+
+def probing_correlation():
+    text = "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; one-step runs)"
+    accuracies = []
+    rouges = []
     for row in PROBED[1:]:
-        accuracy, _ = probe_of(row.name)
+        accuracy = probe_of(row.name)
         scores = [values(row.name, pair, "R1") for pair in SEEN_TARGET]
-        if accuracy is not None and all(s is not None for s in scores) and "two-step" not in row.name:
-            points += [(accuracy[i, -1], np.mean([s[i].mean() for s in scores]))
-                       for i in range(min(len(accuracy), len(scores[0])))]
-    r = np.corrcoef(np.array(points).T)[0, 1] if len(points) > 2 else float("nan")
-    return [("f", "probing accuracy falls full > standard > balanced > + residual drop", word, evidence),
-            ("f", "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; one-step runs)",
-             "supported" if r < -0.5 else "not supported", f"Pearson r = {r:.2f} over {len(points)} runs")]
+        measured = accuracy is not None and all(found is not None for found in scores)
+        if "two-step" in row.name or not measured:
+            continue
+        for seed in range(min(len(accuracy), len(scores[0]))):
+            accuracies.append(accuracy[seed, -1])
+            rouges.append(np.mean([found[seed].mean() for found in scores]))
+
+    r = float("nan")
+    if len(accuracies) > 2:
+        r = np.corrcoef(accuracies, rouges)[0, 1]
+    word = "supported" if r < -0.5 else "not supported"
+    return Claim("f", text, word, f"Pearson r = {r:.2f} over {len(accuracies)} runs")
 
 
-def every_seed(claim, pairs):
-    """A claim that one number is above another in every seed: pairs of (what, numbers, numbers) by seed."""
-    if any(not len(x) or not len(y) for _, x, y in pairs):
-        return claim, "not measured", ""
-    above = [all(a > b for a, b in zip(x, y)) for _, x, y in pairs]
-    below = [all(a < b for a, b in zip(x, y)) for _, x, y in pairs]
-    word = ("supported" if all(above) else "contradicted" if all(below) else
-            f"mixed: {sum(above)} of {len(pairs)} in every seed, {sum(below)} the other way round in every seed")
-    evidence = "; ".join(f"{what}: {' '.join(f'{a:.1f}' for a in x)} against {' '.join(f'{b:.1f}' for b in y)}"
-                         for what, x, y in pairs)
-    return claim, word, evidence
+def bleu(name):
+    return scores_of(name, "BLEU")
 
 
 def new_language_claims():
-    def bleu(name):
-        return scores_of(name, "BLEU")
-
-    sides = [("child-src", "de→en"), ("child-tgt", "fr→de")]
+    """A new language for a trained translation model (Gheini, Ren and May 2021)."""
     order = []
-    for name, pair in sides:
-        order += [(f"{pair} embeddings alone > scratch", bleu(name), bleu(f"{name}-scratch")),
-                  (f"{pair} random cross-attention > embeddings alone", bleu(f"{name}+randxattn"), bleu(name)),
-                  (f"{pair} cross-attention > random cross-attention", bleu(f"{name}+xattn"),
-                   bleu(f"{name}+randxattn"))]
-    near = [(f"{pair} cross-attention > body − 2", bleu(f"{name}+xattn"), [x - 2 for x in bleu(f"{name}+body")])
-            for name, pair in sides]
-    stitched, child = bleu("stitched"), bleu("child-spanish")
-    said = [
-        every_seed("BLEU: scratch < embeddings alone < random cross-attention < cross-attention", order),
-        every_seed("training the cross-attention comes within 2 BLEU of training the body", near),
-        every_seed("cross-attention leaves the new embeddings more aligned than body: dictionary induction, %",
-                   [("words right", dictionary_of("child-src+xattn"), dictionary_of("child-src+body"))]),
-        every_seed("and forgets less: BLEU of the parent's pair with its embeddings back",
-                   [("fr→en", bleu("child-src+xattn+parent"), bleu("child-src+body+parent"))]),
-        every_seed("stitching works: de→es without de-es data reaches half the BLEU of the trained fr→es",
-                   [("BLEU", stitched, [x / 2 for x in child])]),
-        every_seed("mBART: cross-attention beats embeddings alone, its random twin falls below it",
-                   [("with cross-attention > embeddings alone", bleu("mbart-emb+xattn"), bleu("mbart-emb")),
-                    ("its pretrained values > random ones", bleu("mbart-emb+xattn"), bleu("mbart-emb+randxattn"))])]
-    return [("g", *row) for row in said]
+    near = []
+    for name, pair in (("child-src", "de→en"), ("child-tgt", "fr→de")):
+        scratch = bleu(f"{name}-scratch")
+        embeddings = bleu(name)
+        random = bleu(f"{name}+randxattn")
+        cross = bleu(f"{name}+xattn")
+        order += [
+            Comparison(f"{pair} embeddings alone > scratch", embeddings, scratch),
+            Comparison(f"{pair} random cross-attention > embeddings alone", random, embeddings),
+            Comparison(f"{pair} cross-attention > random cross-attention", cross, random),
+        ]
+        body_less_two = [score - 2 for score in bleu(f"{name}+body")]
+        near.append(Comparison(f"{pair} cross-attention > body − 2", cross, body_less_two))
+
+    aligned = Comparison(
+        "words right", dictionary_of("child-src+xattn"), dictionary_of("child-src+body")
+    )
+    kept = Comparison("fr→en", bleu("child-src+xattn+parent"), bleu("child-src+body+parent"))
+    half_trained = [score / 2 for score in bleu("child-spanish")]
+    mbart = [
+        Comparison(
+            "with cross-attention > embeddings alone", bleu("mbart-emb+xattn"), bleu("mbart-emb")
+        ),
+        Comparison(
+            "its pretrained values > random ones",
+            bleu("mbart-emb+xattn"),
+            bleu("mbart-emb+randxattn"),
+        ),
+    ]
+    return [
+        every_seed(
+            "g",
+            "BLEU: scratch < embeddings alone < random cross-attention < cross-attention",
+            order,
+        ),
+        every_seed(
+            "g", "training the cross-attention comes within 2 BLEU of training the body", near
+        ),
+        every_seed(
+            "g",
+            "cross-attention leaves the new embeddings more aligned than body: dictionary "
+            "induction, %",
+            [aligned],
+        ),
+        every_seed(
+            "g", "and forgets less: BLEU of the parent's pair with its embeddings back", [kept]
+        ),
+        every_seed(
+            "g",
+            "stitching works: de→es without de-es data reaches half the BLEU of the trained fr→es",
+            [Comparison("BLEU", bleu("stitched"), half_trained)],
+        ),
+        every_seed(
+            "g",
+            "mBART: cross-attention beats embeddings alone, its random twin falls below it",
+            mbart,
+        ),
+    ]
+
+
+def retrieved(name, unseen=False):
+    """Retrieval accuracy in the layer that alignment trains, one number a seed."""
+    found = retrieval_of(name, unseen)
+    if found is None:
+        return []
+    return found[:, ALIGNED_LAYER].tolist()
 
 
 def alignment_claims():
-    layer = 2
+    """Middle-layer alignment (Liu and Niehues 2025)."""
+    tuned = retrieved("joint-full")
+    untuned = retrieved("base") * max(1, len(tuned))  # one model, beside every seed
+    untuned_and_two = [accuracy + 2 for accuracy in untuned]
+    return [
+        *retrieval_peak(tuned),
+        every_seed(
+            "h",
+            "task finetuning alone does not raise it (layer 2, languages of the run; at most 2 "
+            "points)",
+            [Comparison("untuned + 2 > tuned", untuned_and_two, tuned)],
+        ),
+        every_seed(
+            "h",
+            "alignment does",
+            [Comparison("joint with alignment > joint", retrieved("joint-align"), tuned)],
+        ),
+        every_seed(
+            "h",
+            "for languages without alignment data too (tr, gu)",
+            [
+                Comparison(
+                    "with alignment > without",
+                    retrieved("joint-align", unseen=True),
+                    retrieved("joint-full", unseen=True),
+                )
+            ],
+        ),
+        by_intervals(
+            "h",
+            "it lifts cross-lingual transfer: fewer off-target outputs",
+            compare("joint-full", "joint-align", SEEN_TARGET, "off-target"),
+        ),
+        by_intervals(
+            "h",
+            "the same for LoRA",
+            compare("lora-task", "lora-joint", SEEN_TARGET, "off-target"),
+        ),
+        by_intervals(
+            "h",
+            "adapters trained apart and merged (0.5 each): fewer off-target outputs than the "
+            "task's alone",
+            compare("lora-task", "lora-merged-0.5", SEEN_TARGET, "off-target"),
+        ),
+        by_intervals(
+            "h",
+            "aligned: more facts recovered",
+            compare("joint-align", "joint-full", SEEN_TARGET, "facts"),
+        ),
+    ]
 
-    def at(name, unseen=False):
-        return [layers[layer] for layers in retrieval_of(name, unseen)]
 
-    base = (retrieval_of("base") or [[]])[0]
-    tuned = at("joint-full")
-    said = []
-    if base and tuned:
-        peak = int(np.argmax(base))
-        said.append(("translation retrieval peaks in the middle of the encoder",
-                     "supported" if 0 < peak < len(base) - 1 else "contradicted",
-                     "untuned base, embedding to last layer: " + " ".join(f"{x:.1f}" for x in base)))
-    untuned = at("base") * max(1, len(tuned))
-    said += [
-        every_seed("task finetuning alone does not raise it (layer 2, languages of the run; at most 2 points)",
-                   [("untuned + 2 > tuned", [x + 2 for x in untuned], tuned)]),
-        every_seed("alignment does", [("joint with alignment > joint", at("joint-align"), tuned)]),
-        every_seed("for languages without alignment data too (tr, gu)",
-                   [("with alignment > without", at("joint-align", True), at("joint-full", True))])]
-    rows = [("h", *row) for row in said]
-    for claim, a, b in (("it lifts cross-lingual transfer: fewer off-target outputs", "joint-full", "joint-align"),
-                        ("the same for LoRA", "lora-task", "lora-joint"),
-                        ("adapters trained apart and merged (0.5 each): fewer off-target outputs than the task's alone",
-                         "lora-task", "lora-merged-0.5")):
-        rows.append(("h", claim, *verdict(compare(a, b, SEEN_TARGET, "off-target"))))
-    facts = verdict(compare("joint-align", "joint-full", SEEN_TARGET, "facts"))
-    return [*rows, ("h", "aligned: more facts recovered", *facts)]
+def retrieval_peak(tuned):
+    """Where in the untuned encoder translations lie nearest; no claim until it was measured."""
+    found = retrieval_of("base", unseen=None)
+    if found is None or not tuned:
+        return []
+    layers = found[0]
+    peak = int(np.argmax(layers))
+    in_the_middle = 0 < peak < len(layers) - 1
+    return [
+        Claim(
+            "h",
+            "translation retrieval peaks in the middle of the encoder",
+            "supported" if in_the_middle else "contradicted",
+            "untuned base, embedding to last layer: " + " ".join(f"{x:.1f}" for x in layers),
+        )
+    ]

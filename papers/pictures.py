@@ -1,4 +1,4 @@
-"""The pictures of RESULTS.md, as SVG files in pictures/."""
+"""The pictures of RESULTS.md, as SVG files in pictures/. One function draws one picture."""
 import re
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from papers.scores import (
     RESULTS,
     WITHIN,
     ZERO_SHOT,
+    Row,
     english_only,
     interval,
     probe_of,
     rates,
-    results,
     retrieval_of,
     rows_of,
     values,
@@ -21,103 +21,207 @@ from papers.scores import (
 from plumbing.files import UserError
 
 PICTURES = Path("papers/pictures")
+COLORS = {"full": "tab:red", "qk": "tab:blue"}
+METRICS = ("R1", "off-target")
+AXIS_LABELS = ("ROUGE-1", "off-target, %")
+
+ALIGNED = [
+    Row("untuned base", "base"),
+    Row("full", "joint-full"),
+    Row("full, aligned in layer 2", "joint-align"),
+    Row("LoRA, aligned in layer 2", "lora-joint"),
+]
 
 
 def pictures():
-    """SVG files in pictures/; returns the markdown that shows them."""
+    """Draws every picture whose scores are there; returns {name: the markdown that shows it}."""
+    plt = plotter()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    shown = {}
+    for name, draw in DRAWN.items():
+        figure = draw(plt)
+        if figure is None:
+            continue
+        figure.tight_layout()
+        figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
+        plt.close(figure)
+        shown[name] = f"![{CAPTIONS[name]}](pictures/{name}.svg)"
+    return shown
+
+
+def plotter():
+    """matplotlib.pyplot, set so that the same scores give the same file byte for byte."""
     try:
         import matplotlib
     except ImportError:
         raise UserError("the pictures need matplotlib: install requirements-dev.txt") from None
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
-    plt.rcParams |= {"svg.hashsalt": "qkbart", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
-    PICTURES.mkdir(exist_ok=True)
-    shown = []
 
-    def save(figure, name, words):
-        figure.tight_layout()
-        figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
-        plt.close(figure)
-        shown.append(f"![{words}](pictures/{name}.svg)")
+    plt.rcParams["svg.hashsalt"] = "qkbart"
+    plt.rcParams["font.size"] = 9
+    plt.rcParams["axes.spines.top"] = False
+    plt.rcParams["axes.spines.right"] = False
+    return plt
 
-    recipes = [row for row in english_only() if row.name not in ("base", "supervised", "qk-pipeline")
-               and results(row.name)]
-    if recipes:
-        figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
-        for i, row in enumerate(recipes):
-            at = np.arange(len(WITHIN)) + (i - len(recipes) / 2) * 0.11
-            for axis, metric in ((top, "R1"), (bottom, "off-target")):
-                bars = [interval(values(row.name, pair, metric)) for pair in WITHIN]
-                means = [b.mean for b in bars]
-                errors = [[b.mean - b.low for b in bars], [b.high - b.mean for b in bars]]
-                axis.bar(at, means, 0.1, yerr=errors, label=row.label.replace("`", ""), error_kw={"lw": 0.7})
-        top.set_ylabel("ROUGE-1")
-        bottom.set_ylabel("off-target, %")
-        bottom.set_xticks(range(len(WITHIN)), [f"{pair[:2]}{' (seen)' if i == 0 else ''}"
-                                               for i, pair in enumerate(WITHIN)])
-        top.legend(ncol=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.4))
-        save(figure, "zero_shot", "Trained on English: ROUGE-1 and off-target share in five languages, by recipe")
 
-    grid = {recipe: [(float(rate), f"rate-{recipe}-{rate}") for rate in sorted(found, key=float)
-                     if all(rows_of(f"rate-{recipe}-{rate}", pair) for pair in WITHIN)]
-            for recipe, (found, _) in rates().items()}
+def has_all_pairs(name):
+    return all(rows_of(name, pair) for pair in WITHIN)
+
+
+def zero_shot(plt):
+    """Bars: every recipe in every language, ROUGE-1 above, off-target share below."""
+    left_out = ("base", "supervised", "qk-pipeline")
+    rows = [row for row in english_only() if row.name not in left_out and has_all_pairs(row.name)]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
+    for number, row in enumerate(rows):
+        position = np.arange(len(WITHIN)) + (number - len(rows) / 2) * 0.11
+        for axis, metric in zip(axes, METRICS):
+            bars = [interval(values(row.name, pair, metric)) for pair in WITHIN]
+            below = [bar.mean - bar.low for bar in bars]
+            above = [bar.high - bar.mean for bar in bars]
+            axis.bar(
+                position,
+                [bar.mean for bar in bars],
+                0.1,
+                yerr=[below, above],
+                label=row.label.replace("`", ""),
+                error_kw={"lw": 0.7},
+            )
+    top, bottom = axes
+    top.set_ylabel("ROUGE-1")
+    bottom.set_ylabel("off-target, %")
+    names = [pair[:2] for pair in WITHIN]
+    names[0] += " (seen)"
+    bottom.set_xticks(range(len(names)), names)
+    top.legend(ncol=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.4))
+    return figure
+
+
+def learning_rates(plt):
+    """Lines over the learning rate: full and qk, English and the mean of the other languages."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    for recipe, color in (("full", "tab:red"), ("qk", "tab:blue")):
-        for pairs, style, words in ((ZERO_SHOT, "o-", "zero-shot"), (WITHIN[:1], "o:", "English")):
-            for axis, metric in zip(axes, ("R1", "off-target")):
-                points = [interval(np.mean([values(name, pair, metric) for pair in pairs], 0))
-                          for _, name in grid[recipe]]
-                axis.plot([rate for rate, _ in grid[recipe]], [p.mean for p in points], style, color=color,
-                          label=f"{recipe}, {words}")
-                axis.fill_between([rate for rate, _ in grid[recipe]], [p.low for p in points], [p.high for p in points],
-                                  color=color, alpha=0.15, lw=0)
-    for axis, words in zip(axes, ("ROUGE-1", "off-target, %")):
-        axis.set(xscale="log", xlabel="learning rate", ylabel=words)
-        axis.set_xticks([rate for rate, _ in grid["qk"]], [f"{rate:g}" for rate, _ in grid["qk"]])
+    for recipe, color in COLORS.items():
+        grid = finished_rates(recipe)
+        for pairs, style, words in (
+            (ZERO_SHOT, "o-", "zero-shot"),
+            (WITHIN[:1], "o:", "English"),
+        ):
+            for axis, metric in zip(axes, METRICS):
+                points = []
+                for rate in grid:
+                    name = f"rate-{recipe}-{rate}"
+                    means = np.mean([values(name, pair, metric) for pair in pairs], 0)
+                    points.append(interval(means))
+                at = [float(rate) for rate in grid]
+                axis.plot(
+                    at,
+                    [point.mean for point in points],
+                    style,
+                    color=color,
+                    label=f"{recipe}, {words}",
+                )
+                axis.fill_between(
+                    at,
+                    [point.low for point in points],
+                    [point.high for point in points],
+                    color=color,
+                    alpha=0.15,
+                    lw=0,
+                )
+    ticks = [float(rate) for rate in finished_rates("qk")]
+    for axis, label in zip(axes, AXIS_LABELS):
+        axis.set(xscale="log", xlabel="learning rate", ylabel=label)
+        axis.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
         axis.minorticks_off()
     axes[0].legend(frameon=False)
-    save(figure, "rates", "Full and qk finetuning on English over the learning rate: ROUGE-1 and off-target share")
+    return figure
 
-    curves = {recipe: sorted((int(re.search(r"@(\d+)", p.stem)[1]), p.stem.rsplit("-s", 1)[0])
-                             for p in RESULTS.glob(f"curve-{recipe}@*.json")) for recipe in ("full", "qk")}
-    if all(curves.values()):
-        figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-        for recipe, color in (("full", "tab:red"), ("qk", "tab:blue")):
-            steps = [step for step, _ in curves[recipe]]
-            for axis, metric in zip(axes, ("R1", "off-target")):
-                axis.plot(steps, [np.mean([values(name, pair, metric).mean() for pair in ZERO_SHOT])
-                                  for _, name in curves[recipe]], "o-", color=color, label=f"{recipe}, zero-shot")
-            axes[0].plot(steps, [values(name, WITHIN[0], "R1").mean() for _, name in curves[recipe]], "o:",
-                         color=color, label=f"{recipe}, English")
-        for axis, words in zip(axes, ("ROUGE-1", "off-target, %")):
-            axis.set(xlabel="updates", ylabel=words)
-        axes[0].legend(frameon=False)
-        save(figure, "steps", "Zero-shot ROUGE-1 and off-target share over updates, full and qk")
 
-    probed = [row for row in PROBED if probe_of(row.name)[0] is not None]
-    if probed:
-        figure, axes = plt.subplots(1, 2, figsize=(8, 0.5 * len(probed) + 1.2), sharey=True)
-        for axis, side in zip(axes, ("encoder", "decoder")):
-            heat = np.array([probe_of(row.name, side)[0].mean(0) for row in probed])
-            axis.imshow(heat, vmin=0.25, vmax=1, cmap="viridis", aspect="auto")
-            for (i, j), value in np.ndenumerate(heat):
-                axis.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.75 else "black")
-            axis.set_xticks(range(heat.shape[1]))
-            axis.set(xlabel=f"{side} layer", title=f"source language read from the {side}")
-        axes[0].set_yticks(range(len(probed)), [row.label.replace("`", "") for row in probed])
-        save(figure, "probing", "Accuracy of a fresh classifier of the source language, by layer")
-    aligned = [(label, name) for label, name in (("untuned base", "base"), ("full", "joint-full"),
-               ("full, aligned in layer 2", "joint-align"), ("LoRA, aligned in layer 2", "lora-joint"))
-               if retrieval_of(name)]
-    if aligned:
-        figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
-        for axis, unseen in zip(axes, (False, True)):
-            for label, name in aligned:
-                axis.plot(np.mean(retrieval_of(name, unseen), 0), "o-", label=label)
-            axis.set(xlabel="encoder layer (0: embedding)", title="pairs with tr or gu (no alignment data)" if unseen
-                     else "pairs of en, es, ru")
-        axes[0].set_ylabel("translations retrieved, %")
-        axes[1].legend(frameon=False)
-        save(figure, "retrieval", "Translation retrieval by encoder layer, before and after alignment")
-    return shown
+def finished_rates(recipe):
+    """The learning rates of the grid, as typed, that were scored in every language; ascending."""
+    tried = sorted(rates()[recipe].losses, key=float)
+    return [rate for rate in tried if has_all_pairs(f"rate-{recipe}-{rate}")]
+
+
+def over_updates(plt):
+    """Lines over the updates of one run: zero-shot scores while English is learned."""
+    curves = {recipe: moments(recipe) for recipe in COLORS}
+    if not all(curves.values()):
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    for recipe, color in COLORS.items():
+        steps = curves[recipe]
+        names = [f"curve-{recipe}@{step}" for step in steps]
+        for axis, metric in zip(axes, METRICS):
+            means = []
+            for name in names:
+                means.append(np.mean([values(name, pair, metric).mean() for pair in ZERO_SHOT]))
+            axis.plot(steps, means, "o-", color=color, label=f"{recipe}, zero-shot")
+        english = [values(name, WITHIN[0], "R1").mean() for name in names]
+        axes[0].plot(steps, english, "o:", color=color, label=f"{recipe}, English")
+    for axis, label in zip(axes, AXIS_LABELS):
+        axis.set(xlabel="updates", ylabel=label)
+    axes[0].legend(frameon=False)
+    return figure
+
+
+def moments(recipe):
+    """The updates at which a curve was scored."""
+    found = set()
+    for path in RESULTS.glob(f"curve-{recipe}@*.json"):
+        found.add(int(re.search(r"@(\d+)", path.stem)[1]))
+    return sorted(found)
+
+
+def probing(plt):
+    """A map of numbers: how well a fresh classifier reads the source language from each layer."""
+    rows = [row for row in PROBED if probe_of(row.name) is not None]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(8, 0.5 * len(rows) + 1.2), sharey=True)
+    for axis, side in zip(axes, ("encoder", "decoder")):
+        heat = np.array([probe_of(row.name, side).mean(0) for row in rows])
+        axis.imshow(heat, vmin=0.25, vmax=1, cmap="viridis", aspect="auto")
+        for (row, layer), value in np.ndenumerate(heat):
+            color = "white" if value < 0.75 else "black"
+            axis.text(layer, row, f"{value:.2f}", ha="center", va="center", color=color)
+        axis.set_xticks(range(heat.shape[1]))
+        axis.set(xlabel=f"{side} layer", title=f"source language read from the {side}")
+    axes[0].set_yticks(range(len(rows)), [row.label.replace("`", "") for row in rows])
+    return figure
+
+
+def retrieval(plt):
+    """Lines over the encoder's layers: how often a text's nearest neighbour is its translation."""
+    rows = [row for row in ALIGNED if retrieval_of(row.name) is not None]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+    titles = ("pairs of en, es, ru", "pairs with tr or gu (no alignment data)")
+    for axis, unseen, title in zip(axes, (False, True), titles):
+        for row in rows:
+            axis.plot(retrieval_of(row.name, unseen).mean(0), "o-", label=row.label)
+        axis.set(xlabel="encoder layer (0: embedding)", title=title)
+    axes[0].set_ylabel("translations retrieved, %")
+    axes[1].legend(frameon=False)
+    return figure
+
+
+DRAWN = {
+    "zero_shot": zero_shot,
+    "rates": learning_rates,
+    "steps": over_updates,
+    "probing": probing,
+    "retrieval": retrieval,
+}
+CAPTIONS = {
+    "zero_shot": "Trained on English: ROUGE-1 and off-target share in five languages, by recipe",
+    "rates": "Full and qk finetuning on English over the learning rate: ROUGE-1 and off-target "
+    "share",
+    "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",
+    "probing": "Accuracy of a fresh classifier of the source language, by layer",
+    "retrieval": "Translation retrieval by encoder layer, before and after alignment",
+}

@@ -1,0 +1,93 @@
+"""How much memory does a recipe need? Weights, gradients and AdamW's moments, in GiB of float32.
+
+    python -m bench.memory                           mBART-large
+    python -m bench.memory base                      the model of a folder (config.json is enough)
+    python -m bench.memory base --measure qk full    and the peak of real steps with these recipes
+
+What activations take on top depends on the batch: --measure takes three steps, in a process of its
+own, on --rows sequences of 128 source and 32 target tokens.
+"""
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
+from model import Config
+from plumbing.files import run
+from plumbing.options import COUNT
+from qk_finetune import RECIPES, parameters_by_recipe, side_of
+
+GIB = 2**30
+FLOAT = 4  # bytes
+# A new language needs as much as full+embeddings, or less.
+COUNTED = [recipe for recipe in RECIPES if side_of(recipe) is None]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a recipe keeps from one step to the next."""
+
+    weights: int
+    gradients: int
+    adamw: int
+
+    @property
+    def total(self):
+        return self.weights + self.gradients + self.adamw
+
+
+def needs(config):
+    """{recipe: Need} of a model of this shape."""
+    parameters = parameters_by_recipe(config)
+    found = {}
+    for recipe in COUNTED:
+        total, trains = parameters[recipe]
+        found[recipe] = Need(FLOAT * total, FLOAT * trains, 2 * FLOAT * trains)
+    return found
+
+
+def memory_table(folder, measure, rows):
+    """Prints what every recipe needs; those of `measure` take real steps of this shape."""
+    config_file = ""
+    config = Config()
+    if folder:
+        config_file = Path(folder) / "config.json"
+        config = Config.read(config_file)
+    heads = f"{'recipe, GiB':<18}{'weights':>9}{'gradients':>11}{'AdamW':>8}{'sum':>8}"
+    if measure:
+        heads += (
+            f"   measured peak of a step with {rows} x ({SOURCE_LENGTH} + {TARGET_LENGTH}) tokens"
+        )
+    print(heads)
+    for recipe, need in needs(config).items():
+        line = f"{recipe:<18}{need.weights / GIB:>9.2f}{need.gradients / GIB:>11.2f}"
+        line += f"{need.adamw / GIB:>8.2f}{need.total / GIB:>8.2f}"
+        if recipe in measure:
+            line += f"{peak_of_a_step(config_file, recipe, rows) / GIB:>8.1f}"
+        print(line, flush=True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog=__doc__.split("\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: mBART-large's shape")
+    parser.add_argument(
+        "--measure",
+        nargs="+",
+        default=[],
+        choices=COUNTED,
+        metavar="RECIPE",
+        help="take real steps with these recipes",
+    )
+    parser.add_argument(
+        "--rows", type=COUNT, default=8, help="sequences in the measured batch (default 8)"
+    )
+    args = parser.parse_args(argv)
+    memory_table(args.folder, args.measure, args.rows)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,108 @@
+"""Three training steps of one side in this process; prints the process's peak memory in bytes.
+
+bench.memory and bench.speed start it, for a peak is known of a whole process alone:
+
+    python -m bench.step CHECKPOINT qk ours            or transformers, on the benchmark's batches
+    python -m bench.step CHECKPOINT/config.json qk 8   a model drawn here, on 8 sequences
+    python -m bench.step "" qk 8                       the same in mBART-large's shape
+"""
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from bench.peers import SHAPES, Training, our_loss, peer, peer_loss, training_examples
+from data import Batch, collate
+from model import Config, MBart
+from plumbing.files import UserError, run
+from qk_finetune import add_lora, apply_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 3
+SOURCE_LENGTH = 128  # of the sequences for a model that is drawn here
+TARGET_LENGTH = 32
+
+
+def peak_of_a_step(where, recipe, who):
+    """This program in a process of its own: the peak in bytes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.step", str(where), recipe, str(who)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise UserError(f"the step in its own process failed: {done.stderr[-500:]}")
+    return int(done.stdout.split()[-1])
+
+
+def drawn_model(config_file):
+    if config_file:
+        return MBart(Config.read(config_file))
+    return MBart(Config())
+
+
+def long_batches(vocabulary, rows):
+    """One batch of full length, for a model that is drawn here."""
+    source = torch.randint(4, vocabulary, (rows, SOURCE_LENGTH))
+    target = torch.randint(4, vocabulary, (rows, TARGET_LENGTH))
+    return [Batch(source, target, target, source_langs=[], number=0)]
+
+
+def common_batches():
+    """The benchmark's examples of shape A as they come: the same batches for both sides."""
+    size = SHAPES["A"].batch
+    examples = training_examples("A")
+    return [collate(examples[step * size:(step + 1) * size]) for step in range(STEPS)]
+
+
+def steps_of(where, recipe, who):
+    """Takes the steps; where, recipe and who as on the command line."""
+    loss = our_loss
+    if who.isdecimal():
+        model = drawn_model(where)
+        batches = long_batches(model.config.vocab_size, int(who)) * STEPS
+    elif who == "ours":
+        model = MBart.from_pretrained(where)
+        batches = common_batches()
+    else:
+        transformers = peer("transformers")
+        model = transformers.MBartForConditionalGeneration.from_pretrained(
+            where, attn_implementation="sdpa"
+        )
+        loss = peer_loss
+        batches = common_batches()
+    if recipe == "lora":
+        add_lora(model)
+    apply_recipe(model, recipe)
+    training = Training(model.train(), loss, batches, torch.device("cpu"), fused=True)
+    training.whole_pass()
+
+
+def peak_memory():
+    """Of this process, in bytes. Not getrusage's figure: that one starts at the size of the process
+    that started this one."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog=__doc__.split("\n", 1)[1],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("where", help='a checkpoint, a config.json, or "" for mBART-large')
+    parser.add_argument("recipe")
+    parser.add_argument("who", help="ours, transformers, or a number of sequences")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    steps_of(args.where, args.recipe, args.who)
+    print(peak_memory())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,400 @@
+"""papers/: verdicts and tables from made-up scores, and a reproduce.sh whose commands all parse."""
+import argparse
+import importlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from papers import claims, pictures, report, scores
+from papers.claims import Comparison, Difference, by_intervals, every_seed
+from papers.scores import ACROSS, WITHIN, Interval, Row
+from plumbing.files import UserError
+from plumbing.runs import Log
+
+EXAMPLES = 6  # in every made-up row
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty project to write results into, and nothing remembered of another test's."""
+    monkeypatch.chdir(tmp_path)
+    for remembered in (scores.results, scores.rates):
+        remembered.cache_clear()
+    yield tmp_path
+    for remembered in (scores.results, scores.rates):
+        remembered.cache_clear()
+
+
+def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
+    """A score file as eval.py writes it; outputs lie a few points around the figures given."""
+    rows = []
+    for pair in pairs:
+        source, target = pair.split("-")
+        around = np.random.default_rng([seed, len(rows)]).normal(0, 1, EXAMPLES)
+        each = {
+            "R1": (rouge + around).tolist(),
+            "off-target": [off_target] * EXAMPLES,
+            "facts": (rouge - 10 + around).tolist(),
+        }
+        means = {metric: [float(np.mean(values)), 0, 100] for metric, values in each.items()}
+        means |= {"BLEU": [bleu, 0, 100], "chrF": [bleu + 10, 0, 100]}
+        floor = {"R1": [5.0, 0, 10], "off-target": [100.0, 0, 100], "facts": [2.0, 0, 4]}
+        rows.append(
+            {
+                "source": source,
+                "target": target,
+                "scores": means,
+                "each": each,
+                "floors": {"random": floor, "lead": floor},
+            }
+        )
+    write_result(name, seed, {"rows": rows})
+
+
+def write_layers(name, seed, accuracies, retrieved=0.5):
+    """The two files of tools.layers for a model whose layers have these probing accuracies."""
+    probed = []
+    found = []
+    for accuracy in accuracies:
+        measured = {"accuracy": accuracy, "rescaled": accuracy, "confusion": [[1.0]]}
+        probed.append({"probe": measured, "svcca": {"en_XX es_XX": 0.5, "en_XX ru_RU": 0.7}})
+        pairs = {"en_XX es_XX": retrieved, "en_XX tr_TR": retrieved / 2}
+        found.append({"retrieval": pairs})
+    write_result(f"{name}+probe", seed, {"layers": {"encoder": probed, "decoder": probed}})
+    write_result(f"{name}+retrieval", seed, {"layers": {"encoder": found, "decoder": found}})
+
+
+def write_result(name, seed, content):
+    Path("results").mkdir(exist_ok=True)
+    Path(f"results/{name}-s{seed}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_run(name, losses):
+    """A run folder whose log.csv has these validation losses."""
+    run = Path("runs/paper") / name
+    run.mkdir(parents=True)
+    log = Log(run / "log.csv", 0)
+    for number, loss in enumerate(losses, 1):
+        log.write(100 * number, 1.0, loss, 1000.0, 1e-3)
+    return run
+
+
+# ---------------------------------------------------------------------------------- statistics
+
+
+def test_an_interval_holds_the_mean_and_is_narrow_where_seeds_agree():
+    around = np.random.default_rng(0).normal(0, 1, 100)
+    agreeing = scores.interval(np.array([around, around]))
+    assert agreeing.low < agreeing.mean < agreeing.high
+    assert agreeing.mean == pytest.approx(around.mean())
+    differing = scores.interval(np.array([around - 5, around + 5]))
+    assert differing.high - differing.low > 5 * (agreeing.high - agreeing.low)
+
+
+def test_a_difference_is_taken_between_the_same_seeds_and_examples(folder):
+    for seed, rouge in ((0, 10.0), (1, 60.0)):
+        write_scores("first", seed, ACROSS, rouge)
+    for seed, rouge in ((1, 50.0), (2, 90.0)):
+        write_scores("second", seed, ACROSS, rouge)
+    found = scores.difference("first", "second", ACROSS[0], "R1")
+    assert found.low == pytest.approx(10) and found.high == pytest.approx(10)  # of seed 1 alone
+    write_scores("third", 7, ACROSS)
+    assert scores.difference("first", "third", ACROSS[0], "R1") is None
+    assert scores.difference("first", "nowhere", ACROSS[0], "R1") is None
+
+
+def test_the_best_rate_has_the_lowest_validation_loss_on_the_seeds_that_all_rates_have(folder):
+    runs = [
+        write_run("rate-qk-1e-3-s0", [3.0, 2.0, 2.5]),
+        write_run("rate-qk-2e-3-s0", [1.9]),
+        write_run("rate-qk-4e-3-s0", [2.1]),
+        write_run("rate-qk-4e-3-s1", [0.5]),  # the others have no such seed: it must not count
+    ]
+    unfinished = folder / "rate-qk-8e-3-s0"
+    unfinished.mkdir()
+    found = scores.best_rate([*runs, unfinished])
+    assert found.best == "2e-3"
+    assert found.losses == {"1e-3": 2.0, "2e-3": 1.9, "4e-3": 2.1}
+
+
+def test_rates_without_a_run_or_a_common_seed_are_refused(folder):
+    with pytest.raises(UserError, match="no finished run"):
+        scores.best_rate([folder / "rate-qk-1e-3-s0"])
+    apart = [write_run("rate-qk-1e-3-s0", [1.0]), write_run("rate-qk-2e-3-s1", [1.0])]
+    with pytest.raises(UserError, match="no seed was run at every learning rate"):
+        scores.best_rate(apart)
+
+
+# ---------------------------------------------------------------------------------- verdicts
+
+ABOVE = Difference("R1 a", Interval(2.0, 1.0, 3.0))
+BELOW = Difference("R1 b", Interval(-2.0, -3.0, -1.0))
+OPEN = Difference("R1 c", Interval(0.5, -1.0, 2.0))
+UNKNOWN = Difference("R1 d", None)
+
+
+@pytest.mark.parametrize(
+    "differences, word",
+    [
+        ([ABOVE, ABOVE], "supported"),
+        ([ABOVE, UNKNOWN], "supported"),
+        ([BELOW, BELOW], "contradicted"),
+        ([ABOVE, BELOW, OPEN], "mixed: 1 of 3 differences on the claimed side, 1 on the other"),
+        ([UNKNOWN], "not measured"),
+        ([], "not measured"),
+    ],
+)
+def test_a_verdict_follows_from_the_intervals(differences, word):
+    claim = by_intervals("a", "a claim", differences)
+    assert claim.word.startswith(word)
+    assert claim.evidence.count("R1") == sum(found is not UNKNOWN for found in differences)
+
+
+def test_the_evidence_shows_mean_and_interval():
+    assert by_intervals("a", "a claim", [ABOVE]).evidence == "R1 a +2.0 [+1.0, +3.0]"
+
+
+@pytest.mark.parametrize(
+    "pairs, word",
+    [
+        ([([2, 3], [1, 1])], "supported"),
+        ([([1, 1], [2, 3])], "contradicted"),
+        ([([2, 3], [1, 1]), ([1, 1], [2, 3])], "mixed: 1 of 2 in every seed, 1 the other way"),
+        ([([2, 1], [1, 2])], "mixed: 0 of 1 in every seed, 0 the other way"),
+        ([([2, 3], [1, 1]), ([], [2, 3])], "not measured"),
+    ],
+)
+def test_a_claim_on_numbers_by_seed_must_hold_in_every_seed(pairs, word):
+    comparisons = [Comparison("BLEU", above, below) for above, below in pairs]
+    assert every_seed("g", "a claim", comparisons).word.startswith(word)
+
+
+def test_probing_accuracies_must_be_in_order_and_apart_in_every_seed(folder):
+    names = ("joint-full", "joint-standard", "joint-balanced", "joint-balanced-drop")
+    for name, last in zip(names, (0.9, 0.8, 0.7, 0.6)):
+        for seed in (0, 1):
+            write_layers(name, seed, [0.5, last + 0.01 * seed])
+            write_scores(name, seed, ACROSS, rouge=100 - 100 * last)
+    order, correlation = claims.probing_claims()
+    assert order.word == "supported" and "joint-full 0.905 (0.900 to 0.910)" in order.evidence
+    assert correlation.word == "supported" and "over 8 runs" in correlation.evidence
+
+    scores.results.cache_clear()
+    write_layers("joint-standard", 1, [0.5, 0.95])  # above full's
+    order, _ = claims.probing_claims()
+    assert order.word == "mixed: in order and apart in every seed for 2 of 3 neighbours"
+
+
+def test_what_was_not_measured_is_no_verdict(folder):
+    write_run("rate-full-1e-3-s0", [1.0])
+    write_run("rate-qk-1e-3-s0", [1.0])
+    found = claims.claims()
+    assert {claim.letter for claim in found} == set("abcdefgh")
+    assert {claim.word for claim in found} == {"not measured"}
+
+
+# ---------------------------------------------------------------------------------- tables
+
+
+def test_layers_are_read_by_side_and_retrieval_by_what_alignment_saw(folder):
+    write_layers("base", 0, [0.25, 0.75], retrieved=0.5)
+    assert scores.probe_of("base").tolist() == [[0.25, 0.75]]
+    assert scores.probe_of("base", "decoder", "rescaled").tolist() == [[0.25, 0.75]]
+    assert scores.svcca_of("base").tolist() == [[0.6, 0.6]]
+    assert scores.retrieval_of("base").tolist() == [[37.5, 37.5]]
+    assert scores.retrieval_of("base", unseen=False).tolist() == [[50, 50]]
+    assert scores.retrieval_of("base", unseen=True).tolist() == [[25, 25]]
+    assert scores.probe_of("nowhere") is None and scores.retrieval_of("nowhere") is None
+
+
+def test_layers_in_another_form_are_refused_by_name(folder):
+    write_result("base+probe", 0, {"probe": {"encoder": []}})
+    with pytest.raises(UserError, match=r"base\+probe.*remove it"):
+        scores.probe_of("base")
+
+
+def test_a_row_takes_its_own_files_alone(folder):
+    write_scores("child-src", 0, ["de_DE-en_XX"], bleu=10.0)
+    write_scores("child-src+body", 0, ["de_DE-en_XX"], bleu=20.0)
+    write_scores("child-src-scratch", 0, ["de_DE-en_XX"], bleu=30.0)
+    assert scores.scores_of("child-src", "BLEU") == [10.0]
+    assert scores.scores_of("child-src-scratch", "BLEU") == [30.0]
+
+
+def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
+    write_scores("there", 0, WITHIN[:1], rouge=50.0, off_target=100.0)
+    rows = [
+        Row("there", "there", {WITHIN[1]: "30.0 / 0.1%"}),
+        Row("only published", "nowhere", {WITHIN[0]: "40.1"}),
+        Row("neither", "nowhere"),
+    ]
+    table = report.score_table(rows, WITHIN[:2]).splitlines()
+    assert table[0] == "| trained | seeds | en→en | es→es |"
+    assert table[2].startswith("| floor: another text's headline | – | – |")
+    assert table[4].startswith("| there | 1 | ") and "<br>100% · " in table[4]
+    assert table[4].endswith("| –<br><sub>published 30.0 / 0.1%</sub> |")
+    assert table[5] == "| only published | 0 | –<br><sub>published 40.1</sub> | – |"
+    assert len(table) == 6
+
+
+def test_a_report_without_scores_names_the_script(folder):
+    with pytest.raises(UserError, match="reproduce.sh"):
+        report.write(folder / "RESULTS.md")
+
+
+def test_the_best_rate_is_printed_for_the_script(folder, run):
+    write_run("rate-qk-1e-3-s0", [2.0])
+    write_run("rate-qk-4e-3-s0", [1.0])
+    runs = sorted(Path("runs/paper").iterdir())
+    done = run("-m", "papers.report", "--best-rate", *runs, cwd=folder)
+    assert (done.returncode, done.stdout) == (0, "4e-3\n")
+
+
+@pytest.mark.slow
+def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkeypatch):
+    pytest.importorskip("matplotlib")
+    for recipe, rouge in (("full", 10.0), ("qk", 50.0)):
+        for rate in ("1e-3", "4e-3"):
+            write_run(f"rate-{recipe}-{rate}-s0", [1.0 + (rate == "1e-3")])
+            write_scores(f"rate-{recipe}-{rate}", 0, WITHIN, rouge, off_target=60 - rouge)
+        write_scores(f"curve-{recipe}@50", 0, WITHIN, rouge)
+        write_scores(f"curve-{recipe}@100", 0, WITHIN, rouge)
+    for name in ("base", "joint-full", "joint-align"):
+        write_scores(name, 0, [*WITHIN, *ACROSS[:-1]])
+        write_layers(name, 0, [0.5, 0.9, 0.7])
+    for name, bleu in (("child-src", 20.0), ("child-src-scratch", 1.0)):
+        write_scores(name, 0, ["de_DE-en_XX"], bleu=bleu)
+    write_result("child-src+dictionary", 0, {"dictionary": {"accuracy": 0.5}})
+    Path("results/sizes.txt").write_text("recipe  base\nqk  792,576\n", encoding="utf-8")
+
+    report.main(["--out", "RESULTS.md"])
+    page = Path("RESULTS.md").read_text(encoding="utf-8")
+    assert "| a | full finetuning on English loses the other languages" in page
+    assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
+    assert "| untuned base | 0.700 | 0.700 | 0.50 0.90 0.70 | 0.50 0.90 0.70 | – |" in page
+    assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | – |" in page
+    assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 37.5 37.5 37.5 |" in page
+    assert "qk  792,576" in page
+    for name in pictures.DRAWN:
+        assert f"pictures/{name}.svg" in page
+        assert "<svg" in Path(f"papers/pictures/{name}.svg").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------- reproduce.sh
+
+# For Python: it writes down what it is asked to run, and leaves the files that stop a second run.
+STAND_IN = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >> "$COMMANDS"
+for word in "$@"; do
+    [ "${before:-}" = --json ] && touch "$word"
+    if [ "${before:-}" = --best-rate ]; then
+        case $word in *rate-full-*) echo 2e-3 ;; *) echo 4e-3 ;; esac
+    fi
+    before=$word
+done
+exit 0
+"""
+
+
+def reproduce(folder, *options):
+    """The commands that reproduce.sh runs, as lists of words; nothing is computed."""
+    (folder / "papers").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "papers/reproduce.sh", folder / "papers")
+    python = folder / "python"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    commands = folder / "commands"
+    commands.write_text("")
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": python, "COMMANDS": commands}
+    done = subprocess.run(
+        ["bash", folder / "papers/reproduce.sh", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "FAILED" not in done.stderr, done.stderr
+    return [line.split() for line in commands.read_text().splitlines()]
+
+
+class Parsed(Exception):
+    """A command line was read to its end without a complaint."""
+
+
+def check_command(words, monkeypatch):
+    """Reads a command as the program would, and goes no further."""
+    read = argparse.ArgumentParser.parse_args
+
+    def read_and_stop(parser, args=None, namespace=None):
+        read(parser, args, namespace)
+        raise Parsed
+
+    program = words[1] if words[0] == "-m" else words[0].removesuffix(".py")
+    options = words[2:] if words[0] == "-m" else words[1:]
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
+        with pytest.raises(Parsed):
+            importlib.import_module(program).main(options)
+
+
+@pytest.mark.slow
+def test_every_command_of_reproduce_sh_parses(tmp_path, monkeypatch):
+    commands = reproduce(tmp_path, "--seeds", "0 1", "--jobs", "4")
+    programs = {words[1] if words[0] == "-m" else words[0] for words in commands}
+    assert programs == {
+        "train.py",
+        "eval.py",
+        "tools.delta",
+        "tools.layers",
+        "tools.new_language",
+        "papers.dictionary",
+        "papers.pipeline",
+        "papers.report",
+    }
+    monkeypatch.chdir(tmp_path)
+    for words in commands:
+        try:
+            check_command(words, monkeypatch)
+        except (SystemExit, UserError) as error:
+            pytest.fail(f"{' '.join(words)}: {error}")
+
+
+def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
+    """A row that a table shows and no command makes would stay empty for ever."""
+    reproduce(tmp_path, "--seeds", "0", "--jobs", "4")
+    made = {path.stem.removesuffix("-s0") for path in (tmp_path / "results").glob("*-s0.*")}
+    for table in (
+        scores.OTHER_RECIPES,
+        scores.FEW_SHOT,
+        scores.JOINT,
+        scores.JOINT_ALIGNED,
+        scores.CHILDREN,
+    ):
+        assert {row.name for row in table} <= made
+    assert {f"{row.name}+probe" for row in scores.PROBED} <= made
+    assert {f"{row.name}+retrieval" for row in scores.RETRIEVED} <= made
+
+
+def test_finished_rows_are_not_run_again(tmp_path):
+    first = reproduce(tmp_path, "--seeds", "0")
+    again = reproduce(tmp_path, "--seeds", "0")
+    assert len(first) > 150
+    assert {" ".join(words[:3]) for words in again} == {
+        "-m papers.report --best-rate",
+        "-m tools.delta sizes",
+        "-m papers.report",
+    }
+
+
+def test_reproduce_sh_explains_itself_and_refuses_what_it_does_not_know(tmp_path):
+    script = ROOT / "papers/reproduce.sh"
+    helped = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0 and helped.stdout.startswith("The tables of three papers")
+    assert "--jobs" in helped.stdout and "set -" not in helped.stdout
+    for options in (["--sedes", "0"], ["--jobs", "0"]):
+        done = subprocess.run(["bash", script, *options], capture_output=True, text=True)
+        assert done.returncode == 2 and options[0] in done.stderr
