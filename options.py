@@ -8,7 +8,7 @@ import torch
 import data
 from adversarial import KINDS
 from plumbing.files import UserError, read_json
-from qk_finetune import PROJECTIONS, RECIPES
+from qk_finetune import PROJECTIONS, RECIPES, check_fresh
 
 STAGES = ("pretrain", "translate", "summarize", "align")
 BASE = Path(__file__).resolve().parent / "base"
@@ -160,9 +160,8 @@ def parse_args(doc, argv=None):
         raise UserError("--new-source and --new-target: one side can be new, not both; the other side's embeddings "
                         "anchor it")
     side = "src" if args.new_source else "tgt" if args.new_target else fresh_side(args.init)
-    if side and not (args.recipe.startswith(side) or args.recipe == "full+embeddings"):
-        raise UserError(f"--recipe {args.recipe} would leave the fresh {side} embeddings frozen; use {side}, "
-                        f"{side}+xattn, {side}+body or full+embeddings")
+    if side:
+        check_fresh(args.recipe, side)
     if args.trim_vocab and args.recipe == "lora":
         raise UserError("--trim-vocab with --recipe lora could not be resumed: run tools.trim first and give its folder "
                         "to --init")

@@ -102,6 +102,17 @@ def check_recipe(recipe, config):
         )
 
 
+def check_fresh(recipe, side):
+    """UserError if a recipe would leave embeddings of `side` (src, tgt) as they were drawn.
+
+    A folder of tools.new_language says in its args.json, as "fresh", which side that is."""
+    if side_of(recipe) != side and recipe != "full+embeddings":
+        raise UserError(
+            f"--recipe {recipe} would leave the fresh {side} embeddings frozen; use {side}, "
+            f"{side}+xattn, {side}+body or full+embeddings"
+        )
+
+
 def side_of(recipe):
     """The side, src or tgt, whose own vocabulary a recipe trains; None if it trains none."""
     side = recipe.partition("+")[0]

@@ -99,34 +99,26 @@ def token_states(model, tokenizer, batches, languages, side):
 
     Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is no text
     token: it would give the language away."""
-    layers = None
+    states = []  # a list of L + 1 tensors for every batch
     language_ids = []
     for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
         is_text = vocabulary.is_text(ids)
-        states = [x[is_text].cpu() for x in layer_states(model, batch, side)]
-        layers = append(layers, states)
+        states.append([x[is_text].cpu() for x in layer_states(model, batch, side)])
         language_ids.append(source_classes(batch, is_text, languages).cpu())
-    return [torch.cat(parts) for parts in layers], torch.cat(language_ids)
+    return [torch.cat(layer) for layer in zip(*states)], torch.cat(language_ids)
 
 
 def pooled_states(model, tokenizer, batches, side):
     """Every layer's mean over each text's tokens: L + 1 tensors (N, D), in the batches' order."""
-    layers = None
+    states = []  # a list of L + 1 tensors for every batch
     for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
-        states = [mean_pool(x, ids, vocabulary).cpu() for x in layer_states(model, batch, side)]
-        layers = append(layers, states)
-    return [torch.cat(parts) for parts in layers]
-
-
-def append(layers, states):
-    """Lists of a layer's tensors, each with one more at its end; None: there are none yet."""
-    if layers is None:
-        return [[x] for x in states]
-    return [[*parts, x] for parts, x in zip(layers, states)]
+        layers = layer_states(model, batch, side)
+        states.append([mean_pool(x, ids, vocabulary).cpu() for x in layers])
+    return [torch.cat(layer) for layer in zip(*states)]
 
 
 # --------------------------------------------------------------------------------------- probe

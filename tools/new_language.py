@@ -34,7 +34,9 @@ from qk_finetune import CROSS, SIDES
 from tokenizer import SOURCE_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, refuse_to_overwrite_run, write_like
 
-TARGET_FILE = "sentencepiece.bpe.model"
+VOCABULARIES = {"src": SOURCE_FILE, "tgt": "sentencepiece.bpe.model"}
+NAMES = {"src": "source", "tgt": "target"}
+PLACES = {"src": 0, "tgt": 1}  # in a pair
 EXAMPLES = 20_000  # of each pair, from which a vocabulary is learned
 
 
@@ -49,10 +51,11 @@ def new_language(parent, side, vocab_size, cross_attention="kept", scratch=False
     child = MBart(config_of(parent, side, vocab_size))
     if scratch:
         return child
-    tensors = other_side(parent, side)
-    if cross_attention == "random":
-        tensors = {name: tensor for name, tensor in tensors.items() if not re.match(CROSS, name)}
-    child.load_state_dict(child.state_dict() | tensors)
+    tensors = child.state_dict()
+    for name, tensor in other_side(parent, side).items():
+        if cross_attention == "kept" or not re.match(CROSS, name):
+            tensors[name] = tensor
+    child.load_state_dict(tensors)
     return child
 
 
@@ -71,14 +74,16 @@ def graft(body, donor, side):
 
     Gheini et al. 2021, sections 5.2 and 5.4: forgetting, and zero-shot by stitching."""
     check_graft(body.config, donor.config)
-    own = other_side(body, side)
-    given = donor.state_dict()
-    given[SOURCE_TABLE] = donor.source_table().detach()
-    vocabulary = given[SOURCE_TABLE if side == "src" else "model.shared.weight"]
+    tensors = donor.state_dict()
+    tensors[SOURCE_TABLE] = donor.source_table().detach()
+    vocab_size = len(tensors["model.shared.weight"])
+    if side == "src":
+        vocab_size = len(tensors[SOURCE_TABLE])
+    tensors |= other_side(body, side)
     with torch.device("meta"):
-        grafted = MBart(config_of(body, side, len(vocabulary)))
-    tensors = {name: own[name] if name in own else given[name] for name in grafted.state_dict()}
-    grafted.load_state_dict(tensors, assign=True)
+        grafted = MBart(config_of(body, side, vocab_size))
+    names = grafted.state_dict()  # without those of a donor's other layers
+    grafted.load_state_dict({name: tensors[name] for name in names}, assign=True)
     return grafted
 
 
@@ -127,7 +132,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     examples = open_data(data, "translate", "train", own, old.languages, seed, skip_bad_lines)
 
     print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
-    path = Path(out) / (SOURCE_FILE if side == "src" else TARGET_FILE)
+    path = Path(out) / VOCABULARIES[side]
     path.parent.mkdir(parents=True, exist_ok=True)
     train_sentencepiece(texts_of_side(examples, side), path, pieces, seed=seed)
     if side == "src":
@@ -141,27 +146,30 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     write_like(parent, out, child.state_dict(), tokenizer)
     # train.py refuses a recipe that would leave these embeddings as they were drawn.
     write_json(Path(out) / "args.json", read_settings(parent) | {"fresh": side})
-    recipe = "full+embeddings" if scratch else f"{side}+xattn"
+    recipe = f"{side}+xattn"
+    if scratch:
+        recipe = "full+embeddings"
     print(f"next: python train.py --stage translate --init {out} --recipe {recipe} --pairs ...")
 
 
 def pairs_of(lang, side, pairs):
     """Those of the pairs that have this language on this side."""
-    place = 0 if side == "src" else 1
-    own = [pair for pair in pairs if pair[place] == lang]
+    own = [pair for pair in pairs if pair[PLACES[side]] == lang]
     if not own:
-        name = "source" if side == "src" else "target"
-        raise UserError(f"no training pair has {lang} as its {name}; name one with --pairs")
+        raise UserError(
+            f"no training pair has {lang} as its {NAMES[side]}; name one with --pairs"
+        )
     return own
 
 
 def texts_of_side(examples, side):
     """Yields the texts of one side of a data set, at most EXAMPLES of each pair."""
     for pair, size in examples.sizes.items():
-        number = EXAMPLES if size is None else min(size, EXAMPLES)
+        number = EXAMPLES
+        if size is not None:
+            number = min(size, EXAMPLES)
         for index in range(number):
-            source, target = examples.text(pair, index)
-            yield source if side == "src" else target
+            yield examples.text(pair, index)[PLACES[side]]
 
 
 def make_random_cross_attention(folder, out, seed=0):
@@ -199,10 +207,13 @@ def main(argv=None):
     add_graft(commands)
     args = parser.parse_args(argv)
     if args.command == "fresh":
+        side = "tgt"
+        if args.source:
+            side = "src"
         make_fresh(
             args.parent,
             args.out,
-            "src" if args.source else "tgt",
+            side,
             args.source or args.target,
             split_pairs(args.pairs),
             data=args.data,
