@@ -25,10 +25,10 @@ import torch
 import torch.distributed as dist
 
 from corpora.facts import BASE_LANGUAGES
-from data import split_pairs
+from data import language_pairs, split_pairs
 from model import MBart
-from options import COUNT, device, language_pairs, number
 from plumbing.files import UserError, read_json, run, write_json
+from plumbing.options import COUNT, device, number
 from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer
 from tools.layers import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
@@ -147,7 +147,7 @@ def trained_pairs(trained):
     """The language pairs of a run, from its args.json."""
     if not trained.get("stage"):
         return []
-    return language_pairs(argparse.Namespace(**{"pairs": None, "langs": None, "align_pairs": None} | trained))
+    return language_pairs(*(trained.get(name) for name in ("stage", "langs", "pairs", "align_pairs")))
 
 
 def work(args):
