@@ -25,10 +25,10 @@ import torch
 import torch.distributed as dist
 
 from corpora.facts import BASE_LANGUAGES
-from data import language_pairs, split_pairs
 from model import MBart
-from plumbing.files import UserError, read_json, run, write_json
 from plumbing.options import COUNT, device, number
+from plumbing.files import UserError, read_json, run, write_json
+from plumbing.packed import pack_for_decoding
 from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer
 from tools.layers import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
@@ -147,7 +147,7 @@ def trained_pairs(trained):
     """The language pairs of a run, from its args.json."""
     if not trained.get("stage"):
         return []
-    return language_pairs(*(trained.get(name) for name in ("stage", "langs", "pairs", "align_pairs")))
+    return language_pairs(argparse.Namespace(**{"pairs": None, "langs": None, "align_pairs": None} | trained))
 
 
 def work(args):
@@ -181,7 +181,7 @@ def work(args):
         if args.json:
             write_json(args.json, {"model": str(folder), "languages": langs, "probe": report})
         return
-    model.packed.int8 = args.int8
+    pack_for_decoding(model, int8=args.int8)
     if trained.get("stage") not in SHORT and not args.stage:
         print(f"note: nothing says that {folder} was finetuned; a model that was only pretrained copies its input")
     ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram

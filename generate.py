@@ -12,12 +12,16 @@ tag, which there counts as a new token.
 
 Run it alone to see a text pass through a model:  python generate.py base en_XX es_XX "The teacher found a map."
 """
-import sys
+import argparse
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from model import MBart
 from plumbing.files import UserError, run
+from plumbing.memory import Memory
+from plumbing.packed import is_packed, pack_for_decoding
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
 
@@ -29,96 +33,126 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
     lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n forbids any n-gram
     to appear twice (0: off). Returns B lists of ids, without the language tag, </s> and padding. UserError if an
     argument cannot be met."""
-    config, device = model.config, source.device
-    langs = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
-    check(config, source, langs, beam, max_new_tokens, min_new_tokens)
-    layout50 = config.decoder_start_token_id == config.eos_token_id
-    prompt = torch.stack([torch.full_like(langs, config.eos_token_id), langs], 1) if layout50 else langs[:, None]
-    length = 1 + max_new_tokens  # the decoder's start token is not a new one
-    outputs = [None] * source.size(0)
+    config = model.config
+    device = source.device
+    language_ids = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
+    check(config, source, language_ids, beam, max_new_tokens, min_new_tokens)
     was_training = model.training
     model.eval()
 
-    rows = torch.arange(source.size(0), device=device)  # (N,) the sentences still being decoded
+    prompt = first_tokens(config, language_ids)  # (B, 1) or (B, 2)
+    length = 1 + max_new_tokens  # the decoder's start token is not a new one
+    outputs = [None] * source.size(0)
+
+    # The N sentences that are still being decoded: all of them at first.
+    rows = torch.arange(source.size(0), device=device)  # (N,) of source
     tokens = prompt[:, None].repeat(1, beam, 1)  # (N, K, t)
     scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
     scores[:, 0] = 0.0  # all beams start alike: only one may count, or they would stay alike
     finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)  # (N, K, length)
     finished_scores = torch.full((len(rows), beam), NEVER, device=device)
-    cache = model.start(source, beam, length)
-    for position in range(tokens.size(2) - 1):
-        model.step(tokens[:, :, position].flatten(), cache, position)
 
-    for t in range(tokens.size(2), length):  # t tokens stand, one is added
-        logits = model.step(tokens[:, :, -1].flatten(), cache, t - 1).float()  # (N*K, V)
-        log_sum = log_sum_exp(logits, cache)
+    memory = Memory()
+    cache = Cache(model, source, beam, length)
+    for position in range(prompt.size(1) - 1):
+        cache.step(tokens[:, :, position].flatten())
+
+    for position in range(prompt.size(1), length):  # whose token is now chosen
+        is_last = position + 1 == length
+        logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V)
+        log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some words are forbidden
         if no_repeat_ngram:
-            ban_repeats(logits.view(len(rows), beam, -1), tokens, no_repeat_ngram)
-        if t - 1 < min_new_tokens:
+            forbid_repeats(logits.view(len(rows), beam, -1), tokens, no_repeat_ngram)
+        if position <= min_new_tokens:
             logits[:, config.eos_token_id] = -torch.inf
-        words, index = top_words(logits, 2 * beam)  # the 2K best of each beam: (N*K, 2K)
-        words = (words - log_sum).view(len(rows), beam, -1) + scores[..., None]
-        best, place = words.flatten(1).topk(2 * beam)  # and of each sentence: (N, 2K)
-        parents, new = place // (2 * beam), index.view(len(rows), -1).gather(1, place)
-        grown = torch.cat([tokens.gather(1, parents[..., None].expand(-1, -1, t)), new[..., None]], 2)  # (N, 2K, t+1)
-        ends = (new == config.eos_token_id) if t + 1 < length else torch.ones_like(new, dtype=torch.bool)
+
+        # The best 2K continuations of each beam, and then of each sentence.
+        best_logits, words = top_words(logits, 2 * beam)  # (N*K, 2K)
+        log_probs = (best_logits - log_sum).view(len(rows), beam, -1)  # (N, K, 2K)
+        sums = log_probs + scores[..., None]
+        best, places = sums.flatten(1).topk(2 * beam)  # (N, 2K)
+        parents = places // (2 * beam)  # (N, 2K), the beams that they continue
+        next_tokens = words.view(len(rows), -1).gather(1, places)  # (N, 2K)
+        grown = torch.cat([select(tokens, parents), next_tokens[..., None]], 2)  # (N, 2K, t + 1)
+        ends = next_tokens == config.eos_token_id
+        if is_last:
+            ends = torch.ones_like(ends)
 
         # Finished: the ends among the best K continuations compete with the hypotheses finished before.
-        ended_scores = torch.where(ends[:, :beam], best[:, :beam] / t**length_penalty, NEVER)
-        ended = torch.nn.functional.pad(grown[:, :beam], (0, length - t - 1), value=config.pad_token_id)
-        finished_scores, kept = torch.cat([finished_scores, ended_scores], 1).topk(beam)
-        finished = torch.cat([finished, ended], 1).gather(1, kept[..., None].expand(-1, -1, length))
+        ended_scores = torch.where(ends[:, :beam], best[:, :beam] / position**length_penalty, NEVER)
+        ended = F.pad(grown[:, :beam], (0, length - position - 1), value=config.pad_token_id)  # (N, K, length)
+        finished_scores, chosen = torch.cat([finished_scores, ended_scores], 1).topk(beam)
+        finished = select(torch.cat([finished, ended], 1), chosen)
 
         # Running: the best K that do not end.
-        scores, kept = torch.where(ends, best + NEVER, best).topk(beam)
-        tokens = grown.gather(1, kept[..., None].expand(-1, -1, t + 1))
-        parents = parents.gather(1, kept)
+        scores, chosen = torch.where(ends, best + NEVER, best).topk(beam)
+        tokens = select(grown, chosen)
+        parents = parents.gather(1, chosen)  # (N, K)
 
-        done = scores[:, 0] / t**length_penalty <= finished_scores[:, -1]  # fewer than K finished: the last is NEVER
+        # Done: those whose best running beam cannot beat the worst finished one (NEVER, if fewer than K are finished).
+        done = scores[:, 0] / position**length_penalty <= finished_scores[:, -1]  # (N,)
         if beam == 1:
             done = finished_scores[:, 0] > NEVER / 2  # greedy search stops at the first </s>
-        if t + 1 == length:
+        if is_last:
             done = torch.ones_like(done)
         for i in done.nonzero()[:, 0].tolist():
             outputs[rows[i]] = strip(finished[i, 0].tolist(), prompt.size(1), config)
         if done.all():
             break
-        going = (~done).nonzero()[:, 0]
-        look = cache["look"][..., :cache["filled"]]
-        look.copy_(look.gather(1, parents[..., None].expand_as(look)))
-        if len(going) < len(rows):
-            keep(cache, going)
-            rows, tokens, scores = rows[going], tokens[going], scores[going]
-            finished, finished_scores = finished[going], finished_scores[going]
-        sweep(cache)
+
+        cache.reorder(parents)
+        if done.any():
+            going = (~done).nonzero()[:, 0]
+            cache.keep(going)
+            rows = rows[going]
+            tokens = tokens[going]
+            scores = scores[going]
+            finished = finished[going]
+            finished_scores = finished_scores[going]
+        cache.sweep()
     model.train(was_training)
     return outputs
 
 
-def ban_repeats(words, tokens, n):
-    """Sets to -inf every word of words (N, K, V) that would complete an n-gram which tokens (N, K, t) already has."""
-    t = tokens.size(2)
-    if t < n:
-        return
-    grams = tokens.unfold(2, n, 1)  # (N, K, t-n+1, n)
-    same = (grams[..., :-1] == tokens[:, :, None, t - n + 1:]).all(-1)  # its first n-1 words are the last n-1
-    banned = torch.where(same, grams[..., -1], grams.new_full((), words.size(2)))  # the rest goes to an extra column
-    extra = torch.zeros(*words.shape[:2], words.size(2) + 1, dtype=torch.bool, device=words.device)
-    words.masked_fill_(extra.scatter_(2, banned, True)[..., :-1], -torch.inf)
+def first_tokens(config, language_ids):
+    """language_ids (B,) -> what the decoder is made to start with: (B, 1), with mBART-50's </s> (B, 2)."""
+    if config.decoder_start_token_id != config.eos_token_id:
+        return language_ids[:, None]
+    ends = torch.full_like(language_ids, config.eos_token_id)
+    return torch.stack([ends, language_ids], 1)
 
 
-def log_sum_exp(logits, cache):
+def select(beams, chosen):
+    """beams (N, K, L), chosen (N, M) of the K -> (N, M, L)."""
+    return beams.gather(1, chosen[..., None].expand(-1, -1, beams.size(2)))
+
+
+def strip(ids, start, config):
+    """The words of a decoded row: what stands between the prompt and </s> or padding."""
+    ids = ids[start:]
+    while ids and ids[-1] == config.pad_token_id:
+        ids.pop()
+    if ids and ids[-1] == config.eos_token_id:
+        ids.pop()
+    return ids
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+def log_sum_exp(logits, memory):
     """log sum_v exp(logits[r, v]), (R, 1), from one pass of softmax: twice as fast as torch.logsumexp."""
-    if "softmax" not in cache:  # of as many rows as there will ever be
-        cache["softmax"] = torch.empty_like(logits)
-    p = torch.softmax(logits, 1, out=cache["softmax"][:len(logits)])
-    return logits.amax(1, keepdim=True) - p.amax(1, keepdim=True).log()
+    probabilities = memory.take("softmax", logits.shape, logits)
+    torch.softmax(logits, 1, out=probabilities)
+    memory["softmax"] = probabilities
+    return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
 
 
 def top_words(logits, k, block=256):
-    """The k largest of each row of logits (R, V) and their places, both (R, k): first the k blocks with the largest
-    maxima, which hold them all, then the k words in these. Sorting all V words for k takes several times as long."""
-    cut = logits.size(1) // block * block
+    """The k largest of each row of logits (R, V) and their places, both (R, k).
+
+    First the k blocks with the largest maxima, which hold them all, then the k words in these: sorting all V words
+    for k takes several times as long."""
+    cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
     blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
     if blocks.size(1) <= k:
         return logits.topk(k)
@@ -130,66 +164,172 @@ def top_words(logits, k, block=256):
     return values, places.gather(1, found)
 
 
-def keep(cache, going):
-    """Leaves only the sentences `going` in the cache: the others are finished."""
-    for name in ("look", "mask"):
-        cache[name] = cache[name][going]
-    for tensors in cache["layers"]:
-        for name in tensors:
-            tensors[name] = tensors[name][going]
-
-
-def sweep(cache):
-    """Once no running beam descends from half of the slots of self-attention, the others move together: beams that
-    share their beginning then read it once."""
-    look = cache["look"][..., :cache["filled"]]  # (N, K, slots)
-    live = (look == 0).any(1)
-    most = int(live.sum(1).max())
-    if most > cache["filled"] // 2:
+def forbid_repeats(logits, tokens, n):
+    """Sets to -inf all words of logits (N, K, V) that would repeat an n-gram which tokens (N, K, t) already have."""
+    t = tokens.size(2)
+    if t < n:
         return
-    order = live.int().argsort(descending=True, stable=True)[:, :most]  # (N, most)
-    cache["filled"] = most
-    kept = look.gather(2, order[:, None].expand(-1, look.size(1), -1))
-    cache["look"][..., :most], cache["look"][..., most:] = kept, -torch.inf
-    for tensors in cache["layers"]:
-        for name in "kv":
-            slots = tensors[name]  # (N, H, L*K, d)
-            places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
-            slots[:, :, :most] = slots.gather(2, places)
+    vocab = logits.size(2)
+    grams = tokens.unfold(2, n, 1)  # (N, K, t - n + 1, n)
+    last = tokens[:, :, None, t - n + 1:]  # (N, K, 1, n - 1)
+    begins_alike = (grams[..., :-1] == last).all(-1)  # (N, K, t - n + 1)
+    forbidden = torch.where(begins_alike, grams[..., -1], vocab)  # the others fall into a column more
+    is_forbidden = torch.zeros(*logits.shape[:2], vocab + 1, dtype=torch.bool, device=logits.device)
+    is_forbidden.scatter_(2, forbidden, True)
+    logits.masked_fill_(is_forbidden[..., :vocab], -torch.inf)
 
 
-def strip(ids, start, config):
-    """The words of a decoded row: what stands between the prompt and </s> or padding."""
-    ids = ids[start:]
-    while ids and ids[-1] == config.pad_token_id:
-        ids.pop()
-    return ids[:-1] if ids and ids[-1] == config.eos_token_id else ids
+# ---------------------------------------------------------------------------------------------- the cache
+
+@dataclass
+class LayerCache:
+    """One decoder layer's keys and values."""
+    k: torch.Tensor  # (N, H, slots, d) of self-attention
+    v: torch.Tensor
+    source_k: torch.Tensor  # (N, H, S, d) of cross-attention
+    source_v: torch.Tensor
 
 
-def check(config, source, langs, beam, max_new_tokens, min_new_tokens):
+class Cache:
+    """The keys and values of what N sentences with K beams each have decoded so far; step() adds a position.
+
+    The beams of a sentence are K queries over the same keys. Cross-attention's are stored once a sentence.
+    Self-attention's stay in the slot where they were computed: every step fills K more, one for each beam, and
+    whichever beams grow out of that one read it there. ancestors (N, K, slots) is 0 at the slots that a beam descends
+    from and -inf elsewhere: it is attention's mask, and when beams are reordered, nothing else has to move."""
+
+    def __init__(self, model, source, beams, length):
+        """Encodes source (N, S) with a model in eval mode, and makes room for `length` positions."""
+        if not is_packed(model):
+            pack_for_decoding(model)
+        self.model = model
+        self.position = 0  # of the next step's tokens
+        self.filled = 0  # slots in use
+        states = model.encode(source)  # (N, S, D)
+        self.ancestors = states.new_full((source.size(0), beams, beams * length), -torch.inf)
+        is_padding = source == model.config.pad_token_id
+        self.source_mask = torch.zeros_like(is_padding, dtype=states.dtype)
+        self.source_mask = self.source_mask.masked_fill(is_padding, -torch.inf)[:, None, None]  # (N, 1, 1, S)
+        self.layers = [self.layer_cache(layer, states) for layer in model.model.decoder.layers]
+
+    def layer_cache(self, layer, states):
+        attention = layer.encoder_attn
+        source_k = attention.split(attention.k_proj(states))  # (N, H, S, d)
+        source_v = attention.split(attention.v_proj(states))
+        n, heads, _, d = source_k.shape
+        shape = (n, heads, self.ancestors.size(2), d)
+        return LayerCache(states.new_empty(shape), states.new_empty(shape), source_k, source_v)
+
+    def step(self, tokens):
+        """tokens (N*K,) of one position -> logits (N*K, V) for the next."""
+        decoder = self.model.model.decoder
+        self.add_slots()
+        x = decoder.embed(tokens[:, None], self.model.model.shared.weight, self.position)[:, 0]  # (N*K, D)
+        for layer, kept in zip(decoder.layers, self.layers):
+            x = x + self.attend_to_ancestors(layer.self_attn, layer.self_attn_layer_norm(x), kept)
+            x = x + self.attend_to_source(layer.encoder_attn, layer.encoder_attn_layer_norm(x), kept)
+            x = layer.ffn(x)
+        self.position += 1
+        return self.model.project(decoder.layer_norm(x))  # (N*K, V)
+
+    def add_slots(self):
+        """K more slots are in use, one for each beam, which sees itself there."""
+        beams = self.ancestors.size(1)
+        new = self.ancestors[..., self.filled:self.filled + beams]  # (N, K, K)
+        new.diagonal(dim1=1, dim2=2).zero_()
+        self.filled += beams
+
+    def attend_to_ancestors(self, attention, x, kept):
+        q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
+        new = slice(self.filled - q.size(2), self.filled)
+        kept.k[:, :, new] = self.split(attention, attention.k_proj(x))
+        kept.v[:, :, new] = self.split(attention, attention.v_proj(x))
+        k = kept.k[:, :, :self.filled]  # (N, H, slots, d)
+        v = kept.v[:, :, :self.filled]
+        mask = self.ancestors[:, None, :, :self.filled]  # (N, 1, K, slots)
+        return attention.out_proj(attention.attend(q, k, v, mask).view(x.shape))  # (N*K, D)
+
+    def attend_to_source(self, attention, x, kept):
+        q = self.split(attention, attention.q_proj(x))
+        return attention.out_proj(attention.attend(q, kept.source_k, kept.source_v, self.source_mask).view(x.shape))
+
+    def split(self, attention, x):
+        return attention.split(x.view(*self.ancestors.shape[:2], -1))  # (N*K, D) -> (N, H, K, d)
+
+    def reorder(self, parents):
+        """Beam j of every sentence now goes on from its beam parents[:, j]: (N, K)."""
+        ancestors = self.ancestors[..., :self.filled]
+        ancestors.copy_(select(ancestors, parents))
+
+    def keep(self, going):
+        """Leaves only the sentences `going` in the cache: the others are finished."""
+        self.ancestors = self.ancestors[going]
+        self.source_mask = self.source_mask[going]
+        for kept in self.layers:
+            kept.k = kept.k[going]
+            kept.v = kept.v[going]
+            kept.source_k = kept.source_k[going]
+            kept.source_v = kept.source_v[going]
+
+    def sweep(self):
+        """Once no running beam descends from half of the slots, the others move together.
+
+        Beams that share their beginning then read it once."""
+        ancestors = self.ancestors[..., :self.filled]  # (N, K, slots)
+        is_live = (ancestors == 0).any(1)  # (N, slots)
+        most = int(is_live.sum(1).max())
+        if most > self.filled // 2:
+            return
+        order = is_live.int().argsort(descending=True, stable=True)[:, :most]  # (N, most): live ones first
+        swept = ancestors.gather(2, order[:, None].expand(-1, ancestors.size(1), -1))
+        self.ancestors[..., :most] = swept
+        self.ancestors[..., most:] = -torch.inf
+        self.filled = most
+        for kept in self.layers:
+            for slots in (kept.k, kept.v):  # (N, H, slots, d)
+                places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
+                slots[:, :, :most] = slots.gather(2, places)
+
+
+# ---------------------------------------------------------------------------------------------- the door
+
+def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
+    """UserError for arguments of generate() that cannot be met."""
     if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
-        raise UserError(f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, min_new_tokens "
-                        f"{min_new_tokens} at least 0")
+        raise UserError(
+            f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, min_new_tokens {min_new_tokens} "
+            "at least 0"
+        )
     if max_new_tokens + 1 > config.max_position_embeddings:
-        raise UserError(f"max_new_tokens {max_new_tokens} is more than the {config.max_position_embeddings - 1} that "
-                        "the model has positions for")
-    real = source != config.pad_token_id
-    if bool((real[:, 1:] & ~real[:, :-1]).any()):
+        raise UserError(
+            f"max_new_tokens {max_new_tokens} is more than the {config.max_position_embeddings - 1} that the model "
+            "has positions for"
+        )
+    is_token = source != config.pad_token_id
+    if bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
         raise UserError("source must be padded on the right")
-    if langs.numel() and not 0 <= int(langs.min()) <= int(langs.max()) < config.vocab_size:
-        raise UserError(f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() gives them")
+    if ((language_ids < 0) | (language_ids >= config.vocab_size)).any():
+        raise UserError(
+            f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() gives them"
+        )
     if 2 * beam > config.vocab_size:
         raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
     from tokenizer import Tokenizer
-    if len(argv) != 4:
-        raise UserError('usage: python generate.py FOLDER SOURCE_LANG TARGET_LANG "TEXT"')
-    loaded, words = MBart.from_pretrained(argv[0]), Tokenizer.from_pretrained(argv[0])
-    ids = torch.tensor([words.encode(argv[3], argv[1], loaded.config.max_position_embeddings)])
-    print(words.decode(generate(loaded, ids, words.lang_id(argv[2]), max_new_tokens=60)[0]))
+
+    parser = argparse.ArgumentParser(description="Decodes one text with beam search.")
+    parser.add_argument("folder", help="of a model and its vocabulary, e.g. base")
+    parser.add_argument("source_lang", metavar="SOURCE_LANG", help="the text's language, e.g. en_XX")
+    parser.add_argument("target_lang", metavar="TARGET_LANG", help="the output's language")
+    parser.add_argument("text", metavar="TEXT")
+    args = parser.parse_args(argv)
+    model = MBart.from_pretrained(args.folder)
+    tokenizer = Tokenizer.from_pretrained(args.folder)
+    ids = tokenizer.encode(args.text, args.source_lang, model.config.max_position_embeddings)
+    outputs = generate(model, torch.tensor([ids]), tokenizer.lang_id(args.target_lang), max_new_tokens=60)
+    print(tokenizer.decode(outputs[0]))
 
 
 if __name__ == "__main__":

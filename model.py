@@ -23,14 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from loss import ChunkedCrossEntropy, Lookup
 from plumbing.files import UserError, read_json, run, write_text
 from plumbing.memory import Memory
-from plumbing.packed import PackedWeights
 from plumbing.weights import check_shapes, check_types, read_tensors, write_tensors
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 ACTIVATIONS = ("gelu", "relu")
+LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; each chunk passes over the whole of E three times
 
 
 @dataclass
@@ -138,16 +137,9 @@ class Attention(nn.Module):
         return out.transpose(1, 2).flatten(2)  # (B, T, D)
 
     def forward(self, x, y, mask=None, causal=False):
-        """Queries from x (B, T, D), keys and values from y (B, S, D); mask as above, or the lengths of packed
-        sequences (see pack): two lists, of x and of y. Then every sequence attends to its own keys in a call of its
-        own, which on a CPU is faster than one call with padding."""
+        """Queries from x (B, T, D), keys and values from y (B, S, D); mask as above."""
         q, k, v = self.q_proj(x), self.k_proj(y), self.v_proj(y)
-        if isinstance(mask, tuple):
-            parts = zip(q.split(mask[0], 1), k.split(mask[1], 1), v.split(mask[1], 1))
-            out = torch.cat([self.attend(*map(self.split, part), causal=causal) for part in parts], 1)
-        else:
-            out = self.attend(self.split(q), self.split(k), self.split(v), mask, causal)
-        return self.out_proj(out)
+        return self.out_proj(self.attend(self.split(q), self.split(k), self.split(v), mask, causal))
 
 
 class Layer(nn.Module):
@@ -182,25 +174,6 @@ class Layer(nn.Module):
             x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
         return self.ffn(x)
 
-    def step(self, x, cache, filled, look, source_mask, packed):
-        """One new target position: x (N*K, D), K beams for each of N sentences; cache: this layer's tensors.
-
-        The beams of a sentence are K queries over the same keys: cross-attention's are stored once a sentence, and
-        self-attention's stay in the slot where they were computed, the K after the `filled` ones, whichever beam grows
-        out of them: look (N, 1, K, filled + K) is 0 at a beam's own ancestors and -inf elsewhere."""
-        n, heads, _, d = cache["k"].shape
-        attention, cross, k = self.self_attn, self.encoder_attn, len(x) // n
-        normed, stop = self.self_attn_layer_norm(x), filled + k
-        qkv = packed(normed, attention.q_proj, attention.k_proj, attention.v_proj).view(n, k, 3, heads, d)
-        q, cache["k"][:, :, filled:stop], cache["v"][:, :, filled:stop] = qkv.permute(2, 0, 3, 1, 4)  # (N, H, K, d)
-        out = attention.attend(q, cache["k"][:, :, :stop], cache["v"][:, :, :stop], look)
-        x = x + packed(out.view(x.shape), attention.out_proj)
-        q = packed(self.encoder_attn_layer_norm(x), cross.q_proj).view(n, k, heads, d).transpose(1, 2)
-        out = cross.attend(q, cache["cross_k"], cache["cross_v"], source_mask)
-        x = x + packed(out.view(x.shape), cross.out_proj)
-        hidden = getattr(F, self.config.activation_function)(packed(self.final_layer_norm(x), self.fc1))
-        return x + packed(hidden, self.fc2)
-
 
 class Stack(nn.Module):
     """Encoder or decoder: embedding, layers, last norm. Token embeddings are passed in, for they are shared."""
@@ -217,8 +190,9 @@ class Stack(nn.Module):
             for i in range(config.decoder_layers if decoder else config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
-    def embed(self, ids, table, positions):
-        """ids (B, T), positions (T,) from 0 -> (B, T, D)."""
+    def embed(self, ids, table, start=0):
+        """ids (B, T), the first of them at position `start` -> (B, T, D)."""
+        positions = torch.arange(start, start + ids.size(1), device=ids.device)
         scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
         x = Lookup.apply(ids, table) * scale + self.embed_positions(positions + 2)
         return F.dropout(self.layernorm_embedding(x), self.config.dropout, self.training)
@@ -235,13 +209,14 @@ class Stack(nn.Module):
 
 
 class MBart(nn.Module):
-    """The whole model. model(source, decoder_input) -> logits; .loss for training; .start/.step for decoding."""
+    """The whole model. model(source, decoder_input) -> logits; .loss for training; generate.py decodes."""
 
     def __init__(self, config):
         super().__init__()
         config.check()
-        self.config, self.compiled = config, False
-        self.memory, self.packed = Memory(), PackedWeights()
+        self.config = config
+        self.memory = Memory()
+        self.head = F.linear  # of project(); pack_for_decoding() puts a quicker one here
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.model.encoder = Stack(config)
@@ -287,7 +262,6 @@ class MBart(nn.Module):
 
     def compile_layers(self):
         """torch.compile for both stacks: pays on a GPU."""
-        self.compiled = True
         self.model.encoder.compile(dynamic=True)
         self.model.decoder.compile(dynamic=True)
 
@@ -309,44 +283,27 @@ class MBart(nn.Module):
         upto=N stops after layer N and returns its output as it is: no later layer runs.
         all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and the normed last."""
         self.check_length(source, "source")
-        x = self.model.encoder.embed(source, self.source_table(), torch.arange(source.size(1), device=source.device))
+        x = self.model.encoder.embed(source, self.source_table())
         return self.model.encoder(x, self.mask(source), upto=upto, all_states=all_states)
 
     def decode(self, decoder_input, states, source, all_states=False):
         """decoder_input (B, T), encoder states (B, S, D), source (B, S; for its padding) -> (B, T, D), or the list of
         every layer's as in encode()."""
         self.check_length(decoder_input, "decoder input")
-        positions = torch.arange(decoder_input.size(1), device=source.device)
-        x = self.model.decoder.embed(decoder_input, self.model.shared.weight, positions)
+        x = self.model.decoder.embed(decoder_input, self.model.shared.weight)
         return self.model.decoder(x, None, states, self.mask(source), all_states=all_states)
 
     def project(self, hidden):
         """(..., D) -> logits (..., V)."""
-        return F.linear(hidden, self.model.shared.weight) + self.final_logits_bias[0].to(hidden.dtype)
+        return self.head(hidden, self.model.shared.weight, self.final_logits_bias[0].to(hidden.dtype))
 
     def forward(self, source, decoder_input):
         """(B, S), (B, T) int64 -> logits (B, T, V)."""
         return self.project(self.decode(decoder_input, self.encode(source), source))
 
-    def packs(self, source):
-        """On a CPU training computes no padding, if that is a tenth of the source or more: the sequences of a batch
-        then stand end to end in ONE row (1.5 times as fast where lengths vary fourfold). With less padding, on a GPU,
-        and compiled, which both want the same shapes again and again, it is computed and dropped."""
-        padding = (source == self.config.pad_token_id).sum().item() if source.device.type == "cpu" else 0
-        return padding > 0.1 * source.numel() and not self.compiled
-
-    def pack(self, stack, ids, real, table):
-        """The real ones of ids (B, T) -> embedded (1, N, D), and the lengths of the B sequences."""
-        return stack.embed(ids[real][None], table, real.nonzero()[:, 1]), real.sum(1).tolist()
-
     def token_states(self, source):
         """source (B, S) -> the encoder's states (N, D) of its N tokens that are not padding, row after row."""
-        real = source != self.config.pad_token_id
-        if not self.packs(source):
-            return self.encode(source)[real]
-        self.check_length(source, "source")
-        x, lengths = self.pack(self.model.encoder, source, real, self.source_table())
-        return self.model.encoder(x, (lengths, lengths))[0]
+        return self.encode(source)[source != self.config.pad_token_id]
 
     def loss(self, source, decoder_input, labels, label_smoothing=0.0, reduction="mean", with_states=False):
         """Cross-entropy over the labels that are not padding: their "mean", "sum", or the sum divided by a number.
@@ -356,51 +313,13 @@ class MBart(nn.Module):
         real, shared = labels != self.config.pad_token_id, self.model.shared.weight
         if bool((real[:, 1:] & ~real[:, :-1]).any()):
             raise ValueError("labels must be padded on the right: a label stands behind padding")
-        if self.packs(source):
-            self.check_length(decoder_input, "decoder input")
-            states = self.token_states(source)  # (M, D)
-            sources = (source != self.config.pad_token_id).sum(1).tolist()
-            x, lengths = self.pack(self.model.decoder, decoder_input, real, shared)
-            hidden = self.model.decoder(x, (lengths, lengths), states[None], (lengths, sources))[0]  # (N, D)
-        else:
-            padded = self.encode(source)
-            states = padded[source != self.config.pad_token_id]
-            hidden = self.decode(decoder_input, padded, source)[real]
+        padded = self.encode(source)
+        states = padded[source != self.config.pad_token_id]
+        hidden = self.decode(decoder_input, padded, source)[real]
         scale = 1 / {"mean": len(hidden), "sum": 1}.get(reduction, reduction)
         total = ChunkedCrossEntropy.apply(hidden, shared, self.final_logits_bias[0], labels[real], label_smoothing,
                                           scale, self.memory)
         return (total, states) if with_states else total
-
-    # --- decoding one position at a time
-
-    def start(self, source, beams, length):
-        """Encodes source (N, S) and returns an empty cache for `length` target positions of `beams` beams each."""
-        states, real = self.token_states(source), source != self.config.pad_token_id
-        mask = torch.zeros_like(real, dtype=states.dtype).masked_fill(~real, -torch.inf)[:, None, None]
-        cache = {"mask": mask, "layers": [], "filled": 0,  # slots in use; look: the beam's own among them
-                 "look": states.new_full((source.size(0), beams, length * beams), -torch.inf)}  # (N, K, L*K)
-        for layer in self.model.decoder.layers:
-            cross, heads = layer.encoder_attn, layer.self_attn.heads
-            k, v = (states.new_zeros(*source.shape, states.size(1)) for _ in range(2))  # (N, S, D)
-            k[real], v[real] = cross.k_proj(states), cross.v_proj(states)
-            shape = (source.size(0), heads, length * beams, self.config.d_model // heads)  # (N, H, L*K, d)
-            cache["layers"].append({
-                "k": states.new_empty(shape), "v": states.new_empty(shape),
-                "cross_k": cross.split(k), "cross_v": cross.split(v)})
-        return cache
-
-    def step(self, tokens, cache, position):
-        """tokens (N*K,) at `position` -> logits (N*K, V) of the next; fills K slots of the cache."""
-        decoder, packed, filled = self.model.decoder, self.packed, cache["filled"]
-        look = cache["look"][..., :filled + cache["look"].size(1)]
-        look[..., filled:].diagonal(dim1=1, dim2=2).zero_()  # each beam sees itself
-        positions = torch.tensor([position], device=tokens.device)
-        x = decoder.embed(tokens[:, None], self.model.shared.weight, positions)[:, 0]  # (N*K, D)
-        for layer, tensors in zip(decoder.layers, cache["layers"]):
-            x = layer.step(x, tensors, filled, look[:, None], cache["mask"], packed)
-        cache["filled"], x = look.size(2), decoder.layer_norm(x)
-        table = [self.model.shared.weight], [self.final_logits_bias[0]]
-        return packed.linear(x, *table) if packed.suits(x) else self.project(x)  # (N*K, V)
 
     # --- files
 
@@ -430,6 +349,81 @@ class MBart(nn.Module):
                                                              "decoder_start_token_id")}
         write_text(folder / "generation_config.json", json.dumps(
             {name: value for name, value in ids.items() if value is not None}, indent=2) + "\n")
+
+
+# ---------------------------------------------------------------------------------------------- the loss
+
+# The training loss over a large vocabulary, without ever holding the logits of a whole batch. E is most of a small
+# model's weights, and up to a gigabyte of gradient. Its three gradients (the output head's and two of lookups) are
+# therefore written into one piece of memory, which the next update uses again: on a CPU fresh memory costs more than
+# the arithmetic done in it (half of a training step at V = 250,027).
+
+class Lookup(torch.autograd.Function):
+    """E[ids], whose gradient is added to E.grad in place: only the rows used, no other table of zeros."""
+
+    @staticmethod
+    def forward(ctx, ids, table):
+        ctx.ids, ctx.table = ids, table
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def backward(ctx, grad):
+        if ctx.table.grad is None:
+            ctx.table.grad = torch.zeros_like(ctx.table)
+        ctx.table.grad.index_add_(0, ctx.ids.flatten(), grad.flatten(0, -2).to(ctx.table.dtype))
+        return None, None
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """scale * sum_n -log softmax(h_n E^T + b)[y_n], label-smoothed: (1 - a) of it plus a / V of the sum over all words.
+
+    With p the softmax, the gradient by the logits is  p - (1 - a) onehot(y) - a / V, so it is computed right away, in
+    the logits' own memory, and taken to h and (only if it trains) E before the next chunk's logits overwrite it. E's is
+    put into E.grad directly."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, labels, smoothing, scale, memory):
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        n, vocab, device = hidden.size(0), weight.size(0), hidden.device.type
+        chunks = max(1, math.ceil(n * 4 * vocab / LOGITS_BUDGET))  # of equal size
+        rows = math.ceil(n / chunks)
+        head = weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
+        total = hidden.new_zeros((), dtype=torch.promote_types(weight.dtype, torch.float32))
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = memory.take("gradient", weight.shape, head) if need_weight else None
+        whole = memory.take("logits", (rows, vocab), head)
+        with torch.autocast(device, enabled=False):
+            for start in range(0, n, rows):
+                h, y = hidden[start:start + rows].to(head.dtype), labels[start:start + rows, None]
+                logits = torch.mm(h, head.T, out=whole[:len(h)]).to(total.dtype).add_(bias)  # half precision ends here
+                true, mean, top = logits.gather(1, y), logits.mean(1) if smoothing else 0, logits.amax(1)
+                p = torch.softmax(logits, 1, out=logits)
+                log_sum = top - p.amax(1).log()  # p's largest never underflows, unlike the label's
+                total += (log_sum - (1 - smoothing) * true[:, 0] - smoothing * mean).sum()
+                if need_hidden or need_weight:
+                    grad = p.scatter_add_(1, y, torch.full_like(true, smoothing - 1))
+                    grad = (grad.sub_(smoothing / vocab) if smoothing else grad).to(head.dtype)
+                    if need_hidden:
+                        grad_hidden[start:start + rows] = (grad @ head).mul_(scale)
+                    if need_weight:  # beta 0: what the memory held before is not read
+                        grad_weight.addmm_(grad.T, h * scale, beta=float(start > 0))
+        memory["logits"] = whole
+        ctx.gradients, ctx.weight = (grad_hidden, grad_weight), weight
+        return total * scale
+
+    @staticmethod
+    def backward(ctx, grad):
+        (grad_hidden, grad_weight), ctx.gradients = ctx.gradients, (None, None)
+        for tensor in (grad_hidden, grad_weight):
+            if tensor is not None and (grad.is_cuda or grad != 1):
+                tensor.mul_(grad.to(tensor.dtype))
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(ctx.weight.dtype)
+            if ctx.weight.grad is None:
+                ctx.weight.grad = grad_weight
+            else:
+                ctx.weight.grad += grad_weight
+        return grad_hidden, *[None] * 6
 
 
 def main():

@@ -2,6 +2,7 @@
 
 bench/speed.py is the program; this file is what it measures.
 """
+import copy
 import re
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from generate import generate
 from model import Config, MBart
 from plumbing.files import UserError
-from plumbing.packed import PackedWeights
+from plumbing.packed import pack_for_decoding
 from qk_finetune import add_lora, apply_recipe
 
 WIDTH = {"A": (250_027, 1024, 2, 16, 4096), "B": (8_000, 256, 4, 4, 1024), "large": (250_027, 1024, 12, 16, 4096)}
@@ -203,8 +204,11 @@ def bench_decode(name, rounds, device, scratch):
     lengths = torch.linspace(60, 240, SENTENCES).long()
     source = texts(vocab, lengths, torch.Generator().manual_seed(2)).to(device)
 
-    def by_us():
-        return generate(ours, source, lang, beam=BEAM, max_new_tokens=NEW, min_new_tokens=NEW)
+    rounded = copy.deepcopy(ours)
+    pack_for_decoding(rounded, int8=True)
+
+    def by_us(model=ours):
+        return generate(model, source, lang, beam=BEAM, max_new_tokens=NEW, min_new_tokens=NEW)
 
     def by_transformers():
         with torch.inference_mode():
@@ -214,13 +218,9 @@ def bench_decode(name, rounds, device, scratch):
         return [row[1:].tolist() for row in rows]
 
     def by_us_int8():
-        ours.packed, kept = int8, ours.packed
-        outputs = by_us()
-        ours.packed = kept
-        return outputs
+        return by_us(rounded)
 
-    sides, int8 = {"ours": by_us, "transformers": by_transformers}, PackedWeights()
-    int8.int8 = True
+    sides = {"ours": by_us, "transformers": by_transformers}
     if device.type == "cpu":
         import ctranslate2
         convert(scratch / f"{name}-sharp", scratch / f"{name}-ctranslate2", vocab)

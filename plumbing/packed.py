@@ -1,5 +1,5 @@
-"""Linear layers for a few rows at a time, as decoding has them: the same product from a copy of the weights in an order
-that a CPU likes.
+"""Linear layers for a few rows at a time, as decoding has them: the same product from a copy of the weights in an
+order that a CPU likes.
 
     y = x W^T + b      x (R, in) of 1 to some 50 rows, W (out, in) as training has it
 
@@ -7,15 +7,16 @@ Reading W is the cost, and row by row it is read badly. Measured on one thread, 
     W 256 x 256          W^T stored as such, 1.4 (1.8) times as fast
     W 4096 x 1024        blocked by oneDNN, 1.4 (1.9) times
     W 250027 x 1024      blocked by oneDNN, 1.2 (2.0) times
-A copy is made at a weight's first use and again when the weight has changed.
 
-INT8, if asked for, rounds W to 8 bits, one scale s_o for each output, and x to 8 bits with one scale and zero point for
-all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, summed in 32 bits. A quarter of the bytes are read, and the head is
-three to four times as fast again; a product is off by about 1% of its size, so outputs differ from float32's here and
-there.
+INT8, if asked for, rounds W to 8 bits, one scale s_o for each output, and x to 8 bits with one scale and zero point
+for all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, summed in 32 bits. A quarter of the bytes are read, and the
+head is three to four times as fast again; a product is off by about 1% of its size, so outputs differ from float32's
+here and there.
 """
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from plumbing.files import UserError
 
@@ -23,52 +24,154 @@ BLOCKED = 2**20  # numbers in a weight from which on oneDNN's blocks beat a plai
 ROUNDED = 2**18  # and from which on rounding x costs less than 8-bit products save
 
 
-class PackedWeights(dict):
-    """packed(x, module, ...): the outputs of linear layers side by side for x (R, in). One for each model; it holds the
-    copies. Several layers that read the same x (as q, k and v do) are multiplied as one. int8 = True rounds them."""
-    int8 = False
+def pack_for_decoding(model, int8=False):
+    """Puts packed products in place of the decoder's linear layers and of the output head.
 
-    def __call__(self, x, *modules):
-        if not self.suits(x, *modules):
-            return torch.cat([module(x) for module in modules], 1)
-        return self.linear(x, *([getattr(module, name) for module in modules] for name in ("weight", "bias")))
+    The parameters stay the same objects under the same names, and training goes on as before. Called again, it
+    switches between float32 and int8. LoRA's layers, which add to their product, are left alone. UserError if this
+    torch cannot do int8."""
+    if int8 and not torch.backends.mkldnn.is_available():
+        raise UserError("int8 decoding needs a torch with oneDNN, which this one lacks")
+    decoder = model.model.decoder
+    for parent in list(decoder.layers.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, PackedLinear(child))
+    if not is_packed(model):
+        model.head = PackedProduct()
+    model.head.use(int8)
+    for module in decoder.modules():
+        if isinstance(module, PackedLinear):
+            module.product.use(int8)
 
-    def suits(self, x, *modules):
-        return x.device.type == "cpu" and x.dtype == torch.float32 and all(type(m) is nn.Linear for m in modules)
 
-    def linear(self, x, weights, biases):
-        """x [W_1; W_2; ...]^T + [b_1; b_2; ...]"""
-        now = [self.int8, *((tensor.data_ptr(), tensor._version, tensor.shape) for tensor in (*weights, *biases))]
-        version, kind, weight, bias, scales = self.get(id(weights[0]), (None,) * 5)
-        if version != now:
-            weight, bias = weights[0].detach(), torch.cat([b.detach() for b in biases])
-            if len(weights) > 1:  # a single one may be a gigabyte
-                weight = torch.cat([w.detach() for w in weights])
-            kind, weight, scales = self.copy(weight)
-            self[id(weights[0])] = now, kind, weight, bias, scales
-        if kind == "int8":
-            low, high = x.aminmax()
-            scale = ((high - low) / 255).clamp_(min=1e-12)
-            zero = int((-low / scale).round())
-            rounded = (x / scale).round_().add_(zero).clamp_(0, 255).to(torch.uint8)
-            return torch.ops.onednn.qlinear_pointwise(
-                rounded, float(scale), zero, weight, scales, torch.zeros(len(scales), dtype=torch.int64), bias, 1.0, 0,
-                torch.float32, "none", [], "")
-        if kind == "blocked":
-            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return torch.addmm(bias, x, weight)
+def is_packed(model):
+    return isinstance(model.head, PackedProduct)
 
-    def copy(self, weight):
-        """(kind, copy, scales) of a weight (out, in)."""
-        if self.int8 and weight.numel() >= ROUNDED:
-            if not torch.backends.mkldnn.is_available():
-                raise UserError("int8 decoding needs a torch with oneDNN, which this one lacks")
-            scales = weight.abs().amax(1).clamp_(min=1e-12) / 127
-            rounded = (weight / scales[:, None]).round_().to(torch.int8)
-            return "int8", torch.ops.onednn.qlinear_prepack(rounded, None), scales
-        if weight.numel() >= BLOCKED and torch.backends.mkldnn.is_available():
-            return "blocked", torch.ops.mkldnn._reorder_linear_weight(weight, 40), None
-        return "transposed", weight.T.contiguous(), None
 
-    def __deepcopy__(self, memo):  # a copy of the model makes its own
-        return PackedWeights()
+class PackedLinear(nn.Linear):
+    """The same linear layer; one decoding step's rows (R, in) are multiplied with a packed copy of its weight."""
+
+    def __init__(self, linear):
+        nn.Module.__init__(self)  # nn.Linear's own would draw weights that nobody needs
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self.product = PackedProduct()
+        self.train(linear.training)
+
+    def forward(self, x):
+        return self.product(x, self.weight, self.bias)
+
+
+class PackedProduct:
+    """product(x, weight, bias) = x W^T + b, as torch's F.linear.
+
+    For rows x (R, in) in float32 on a CPU without autograd, it is made from a copy of the weight: at first use, and
+    anew when the weight has changed. Whole sequences (B, T, in), training and GPUs get F.linear itself."""
+
+    def __init__(self, int8=False):
+        self.int8 = int8
+        self.forget()
+
+    def use(self, int8):
+        if int8 != self.int8:
+            self.int8 = int8
+            self.forget()
+
+    def forget(self):
+        self.copy = None
+        self.weight = None  # what the copy was made from; held, so that no other tensor can come to lie there
+        self.version = None
+
+    def __call__(self, x, weight, bias):
+        if not suits(x, weight):
+            return F.linear(x, weight, bias)
+        if not self.is_current(weight):
+            self.forget()  # first: a copy may be a gigabyte
+            self.copy = copy_of(weight.detach(), self.int8)
+            self.weight = weight.detach()
+            self.version = version_of(weight)
+        return self.copy(x, bias)
+
+    def is_current(self, weight):
+        if self.copy is None or self.weight.data_ptr() != weight.data_ptr():
+            return False
+        return self.version == version_of(weight)
+
+    def __reduce__(self):  # what deepcopy and pickle take along: the copy's owner makes its own
+        return PackedProduct, (self.int8,)
+
+
+def suits(x, weight):
+    if torch.is_grad_enabled() or x.dim() != 2:
+        return False
+    return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+
+
+# ---------------------------------------------------------------------------------------------- has a weight changed?
+
+optimizer_steps = 0
+
+
+def count_step(*_):
+    global optimizer_steps
+    optimizer_steps += 1
+
+
+register_optimizer_step_post_hook(count_step)  # fused optimizers change a weight, but not its version
+
+
+def version_of(weight):
+    """Another one if the numbers in this memory have changed (unless through .data, which hides it)."""
+    return weight._version, optimizer_steps
+
+
+# ---------------------------------------------------------------------------------------------- the copies
+
+def copy_of(weight, int8):
+    """The quickest copy of a weight (out, in): a function of x (R, in) and the bias (out,)."""
+    if int8 and weight.numel() >= ROUNDED:
+        return Rounded(weight)
+    if weight.numel() >= BLOCKED and torch.backends.mkldnn.is_available():
+        return Blocked(weight)
+    return Transposed(weight)
+
+
+class Transposed:
+    def __init__(self, weight):
+        self.weight = weight.T.contiguous()
+
+    def __call__(self, x, bias):
+        return torch.addmm(bias, x, self.weight)
+
+
+class Blocked:
+    def __init__(self, weight):
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 40)  # for about 40 rows
+
+    def __call__(self, x, bias):
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, bias, "none", [], "")
+
+
+class Rounded:
+    """8-bit integers, one scale for each output."""
+
+    def __init__(self, weight):
+        self.scales = weight.abs().amax(1).clamp_(min=1e-12) / 127  # (out,)
+        rounded = (weight / self.scales[:, None]).round_().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.zeros = torch.zeros(len(self.scales), dtype=torch.int64)  # the weights' zero points
+
+    def __call__(self, x, bias):
+        low, high = x.aminmax()
+        scale = ((high - low) / 255).clamp_(min=1e-12)
+        zero = int((-low / scale).round())
+        rounded = (x / scale).round_().add_(zero).clamp_(0, 255).to(torch.uint8)
+        return torch.ops.onednn.qlinear_pointwise(
+            rounded, float(scale), zero,
+            self.weight, self.scales, self.zeros, bias,
+            1.0, 0, torch.float32,  # the outputs' scale, zero point and type
+            "none", [], "",  # nothing comes after the product
+        )

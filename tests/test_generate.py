@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import MBartConfig, MBartForConditionalGeneration
 
-from generate import generate
+import generate as generate_file
+from generate import Cache, generate
 from model import Config, MBart
 from plumbing.files import UserError
 
@@ -97,66 +98,64 @@ def test_a_batch_equals_its_sentences_one_by_one_although_the_finished_leave_it(
         assert whole == alone
 
 
-class Script:
-    """A model whose next-word probabilities are written down: {words so far: {word: probability}}."""
+class Script(Cache):
+    """A cache whose next-word probabilities are written down: {words so far: {word: probability}}. A slot's key is
+    the word that stands there."""
+    table = {}
 
-    def __init__(self, table):
-        self.table, self.training = table, False
-        self.config = Config(vocab_size=10, d_model=4, max_position_embeddings=200, encoder_attention_heads=1,
-                             decoder_attention_heads=1)
-
-    def eval(self):
-        return self
-
-    def train(self, mode):
-        return self
-
-    def start(self, source, beams, length):
-        slots = length * beams
-        return {"mask": source, "filled": 0, "look": torch.full((source.size(0), beams, slots), -torch.inf),
-                "layers": [{name: torch.zeros(source.size(0), 1, slots, 1, dtype=torch.long) for name in "kv"}]}
-
-    def step(self, tokens, cache, position):
-        words, look, filled = cache["layers"][0]["k"][:, 0, :, 0], cache["look"], cache["filled"]  # words: (N, L*K)
-        beams = look.size(1)
-        cache["filled"] = filled + beams
-        words[:, filled:filled + beams] = tokens.view(-1, beams)
-        look[..., filled:filled + beams].diagonal(dim1=1, dim2=2).zero_()
-        grown = [row[seen].tolist() for row, sees in zip(words, look == 0) for seen in sees]  # each beam's own words
-        assert {len(row) for row in grown} == {position + 1}  # sweeping loses none and keeps their order
+    def step(self, tokens):
+        n, beams, _ = self.ancestors.shape
+        self.add_slots()
+        words = self.layers[0].k[:, 0, :, 0]  # (N, slots)
+        words[:, self.filled - beams:self.filled] = tokens.view(n, beams)
+        seen = self.ancestors == 0  # (N, K, slots)
+        grown = [row[sees].int().tolist() for row, beams_see in zip(words, seen) for sees in beams_see]
+        self.position += 1
+        assert {len(row) for row in grown} == {self.position}  # sweeping loses none and keeps their order
         logits = torch.full((len(tokens), 10), -50.0)
-        for row, words in enumerate(grown):
-            for word, p in self.table.get(tuple(words[1:]), {2: 1.0}).items():
+        for row, written in enumerate(grown):
+            for word, p in self.table.get(tuple(written[1:]), {END: 1.0}).items():
                 logits[row, word] = torch.tensor(p).log()
         return logits
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """search(table, options of generate()) -> the words found; the model itself has no say."""
+    model = MBart(Config(vocab_size=10, d_model=4, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+                         decoder_attention_heads=1, encoder_ffn_dim=4, decoder_ffn_dim=4, max_position_embeddings=200))
+
+    def run(table, **options):
+        monkeypatch.setattr(Script, "table", table)
+        monkeypatch.setattr(generate_file, "Cache", Script)
+        return generate(model, torch.tensor([[4]]), 9, **options)
+
+    return run
 
 
 A, B, C, END = 5, 6, 7, 2
 GARDEN_PATH = {(): {A: 0.6, B: 0.4}, (A,): {A: 0.4, B: 0.3, C: 0.3}, (B,): {C: 0.9, A: 0.1}}
 
 
-def test_by_hand_two_beams_find_what_greedy_search_misses():
-    source = torch.tensor([[4]])
+def test_by_hand_two_beams_find_what_greedy_search_misses(search):
     # greedy: A A = 0.6 x 0.4 = 0.24; two beams: B C = 0.4 x 0.9 = 0.36; then </s> is certain
-    assert generate(Script(GARDEN_PATH), source, 9, beam=1) == [[A, A]]
-    assert generate(Script(GARDEN_PATH), source, 9, beam=2) == [[B, C]]
+    assert search(GARDEN_PATH, beam=1) == [[A, A]]
+    assert search(GARDEN_PATH, beam=2) == [[B, C]]
 
 
-def test_by_hand_the_length_penalty_decides_between_a_short_and_a_long_hypothesis():
+def test_by_hand_the_length_penalty_decides_between_a_short_and_a_long_hypothesis(search):
     table = {(): {END: 0.5, A: 0.5}, (A,): {A: 0.8, END: 0.2}, (A, A): {A: 0.8, END: 0.2}, (A, A, A): {END: 1.0}}
-    source = torch.tensor([[4]])
     # </s>: log 0.5 = -0.69 over 1 token; A A A </s>: log(0.5 x 0.8 x 0.8) = -1.14 over 4 tokens
-    assert generate(Script(table), source, 9, beam=2, length_penalty=0.0) == [[]]
-    assert generate(Script(table), source, 9, beam=2, length_penalty=1.0) == [[A, A, A]]
+    assert search(table, beam=2, length_penalty=0.0) == [[]]
+    assert search(table, beam=2, length_penalty=1.0) == [[A, A, A]]
 
 
-def test_by_hand_minimum_and_maximum_length_and_repeated_bigrams():
+def test_by_hand_minimum_and_maximum_length_and_repeated_bigrams(search):
     loop = {(): {A: 0.9, B: 0.1}} | {(A,) * n: {A: 0.6, B: 0.3, END: 0.1} for n in range(1, 9)}
-    source = torch.tensor([[4]])
-    assert generate(Script(loop), source, 9, beam=1, max_new_tokens=4) == [[A, A, A, A]]
-    assert generate(Script(loop), source, 9, beam=1, no_repeat_ngram=2)[0][:3] == [A, A, B]
-    assert generate(Script({}), source, 9, beam=1) == [[]]
-    assert len(generate(Script({}), source, 9, beam=1, min_new_tokens=3)[0]) == 3
+    assert search(loop, beam=1, max_new_tokens=4) == [[A, A, A, A]]
+    assert search(loop, beam=1, no_repeat_ngram=2)[0][:3] == [A, A, B]
+    assert search({}, beam=1) == [[]]
+    assert len(search({}, beam=1, min_new_tokens=3)[0]) == 3
 
 
 def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():

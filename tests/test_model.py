@@ -1,4 +1,4 @@
-"""model.py, loss.py, checkpoint.py: parity with transformers, the converter, and errors that name what does not fit."""
+"""model.py: parity with transformers, the converter, and errors that name what does not fit."""
 import json
 import pickle
 import subprocess
@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
-import loss as loss_file
+import model as model_file
+from generate import Cache
 from model import Config, MBart
 from plumbing.files import UserError
 
@@ -96,7 +97,7 @@ def test_the_chunked_loss_is_cross_entropy_whatever_the_chunk(pair, monkeypatch,
     expected.backward()
     wanted = {name: p.grad.clone() for name, p in ours.named_parameters()}
     for rows in (1, 3, 1000):
-        monkeypatch.setattr(loss_file, "LOGITS_BUDGET", 4 * ours.config.vocab_size * rows)
+        monkeypatch.setattr(model_file, "LOGITS_BUDGET", 4 * ours.config.vocab_size * rows)
         ours.zero_grad()
         value = ours.loss(x, decoder_input, labels, label_smoothing=smoothing, reduction=reduction)
         value.backward()
@@ -112,7 +113,7 @@ def test_the_loss_never_stores_the_whole_logits(monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
     model = MBart(Config(vocab_size=5000, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
                          decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16))
-    monkeypatch.setattr(loss_file, "LOGITS_BUDGET", 4 * 5000 * 7)
+    monkeypatch.setattr(model_file, "LOGITS_BUDGET", 4 * 5000 * 7)
     largest = []
 
     class Watch(TorchDispatchMode):
@@ -178,9 +179,9 @@ def test_decoding_step_by_step_equals_decoding_at_once(pair):
     _, ours = pair
     x, decoder_input, _ = batch(ours.config.vocab_size)
     whole = ours(x, decoder_input.clamp(min=4))
-    cache = ours.start(x, 1, 20)
+    cache = Cache(ours, x, 1, 20)
     for t in range(decoder_input.size(1)):
-        assert torch.allclose(ours.step(decoder_input.clamp(min=4)[:, t], cache, t), whole[:, t], atol=1e-12)
+        assert torch.allclose(cache.step(decoder_input.clamp(min=4)[:, t]), whole[:, t], atol=1e-12)
 
 
 def test_every_layers_states_are_transformers_and_upto_runs_no_later_layer(pair):

@@ -1,5 +1,6 @@
-"""Packed weights, packed sequences and the shared table's memory: the same numbers as the plain way."""
+"""Packed weights and the shared table's memory: the same numbers as the plain way."""
 import copy
+import pickle
 
 import pytest
 import torch
@@ -7,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import plumbing.packed as packed_file
-from generate import generate, log_sum_exp, top_words
+from generate import Cache, generate, log_sum_exp, top_words
 from model import Config, MBart
 from plumbing.memory import Memory
-from plumbing.packed import PackedWeights
+from plumbing.packed import PackedLinear, PackedProduct, pack_for_decoding
 from qk_finetune import add_lora
 
 SMALL = dict(vocab_size=600, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
@@ -32,19 +33,84 @@ def ragged(rows, longest, seed=0):
 
 @pytest.mark.parametrize("blocked_from", [1, 10**9])
 @pytest.mark.parametrize("rows", [1, 5, 41])
-def test_packed_layers_side_by_side_are_the_layers(monkeypatch, blocked_from, rows):
+def test_packed_layers_are_the_layers(monkeypatch, blocked_from, rows):
     monkeypatch.setattr(packed_file, "BLOCKED", blocked_from)
-    layers, packed, x = [nn.Linear(48, 96), nn.Linear(48, 32)], PackedWeights(), torch.randn(rows, 48)
-    with torch.no_grad():
-        expected = torch.cat([layer(x) for layer in layers], 1)
-        assert torch.allclose(packed(x, *layers), expected, atol=1e-5)
-        layers[1].weight.mul_(2)  # a copy never outlives the weights that it was made from
-        assert torch.allclose(packed(x, *layers)[:, 96:], layers[1](x), atol=1e-5)
-        layers[0].weight = nn.Parameter(torch.randn(96, 48))
-        assert torch.allclose(packed(x, *layers)[:, :96], layers[0](x), atol=1e-5)
-        double = copy.deepcopy(layers[0]).double()
-        assert torch.equal(packed(x.double(), double), double(x.double()))
-    assert len(copy.deepcopy(packed)) == 0
+    x = torch.randn(rows, 48)
+    for layer in (nn.Linear(48, 96), nn.Linear(48, 32)):
+        packed = PackedLinear(layer)
+        with torch.no_grad():
+            assert torch.allclose(packed(x), layer(x), atol=1e-5)
+            assert packed.product.copy is not None
+            packed.weight.mul_(2)  # a copy never outlives the weights that it was made from
+            layer.bias.add_(1)
+            assert torch.allclose(packed(x), layer(x), atol=1e-5)
+            packed.weight = layer.weight = nn.Parameter(torch.randn(layer.weight.shape))
+            assert torch.allclose(packed(x), layer(x), atol=1e-5)
+            again = copy.deepcopy(packed)  # makes a copy of its own
+            assert again.product.copy is None
+            again.weight.mul_(3)
+            assert torch.allclose(again(x), F.linear(x, again.weight, again.bias), atol=1e-5)
+            assert torch.allclose(packed(x), layer(x), atol=1e-5)
+            double = copy.deepcopy(layer).double()
+            assert torch.equal(packed.double()(x.double()), double(x.double()))
+
+
+def test_a_fused_optimizers_step_and_a_way_through_half_precision_are_seen():
+    torch.manual_seed(0)
+    layer, x = PackedLinear(nn.Linear(300, 300)), torch.randn(4, 300)
+    optimizer = torch.optim.AdamW(layer.parameters(), 0.1, fused=True)
+
+    def check():
+        with torch.no_grad():
+            assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5)
+        assert layer.product.copy is not None
+
+    check()
+    layer(x).sum().backward()  # under autograd it is an ordinary layer
+    wanted = torch.autograd.grad(F.linear(x, layer.weight, layer.bias).sum(), layer.weight)[0]
+    assert torch.equal(layer.weight.grad, wanted)
+    optimizer.step()
+    check()
+    layer.bfloat16().float()  # other numbers, perhaps in the place of the old ones
+    check()
+
+
+def test_packing_changes_no_name_no_tensor_and_no_output_of_the_whole_model(model, tmp_path):
+    source, names = ragged(3, 12), list(dict(model.named_parameters()))
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = model.eval()(source, source)
+    parameters = list(model.parameters())
+    pack_for_decoding(model)
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert type(model.model.decoder.layers[0].fc1) is PackedLinear
+    assert type(model.model.encoder.layers[0].fc1) is nn.Linear
+    generate(model, source, 590, beam=3, max_new_tokens=8)
+    assert torch.equal(model(source, source), before)
+    for copied in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert list(dict(copied.named_parameters())) == names
+        assert list(copied.state_dict()) == list(state)
+        assert all(torch.equal(state[name], tensor) for name, tensor in copied.state_dict().items())
+        assert torch.equal(copied(source, source), before)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(MBart.from_pretrained(tmp_path).eval()(source, source), before)
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    assert all(parameter.dtype == torch.bfloat16 for parameter in half.parameters())
+    assert len(generate(half, source, 590, beam=3, max_new_tokens=8)) == 3
+
+
+def test_generate_keeps_to_int8_where_it_was_chosen_and_a_second_call_switches_back(model, monkeypatch):
+    monkeypatch.setattr(packed_file, "ROUNDED", 1)
+    source, head = ragged(3, 12), torch.randn(5, 32)
+    plain = generate(model, source, 590, beam=3, max_new_tokens=8)
+    for int8, kind in ((True, packed_file.Rounded), (False, packed_file.Transposed), (True, packed_file.Rounded)):
+        pack_for_decoding(model, int8=int8)
+        outputs = generate(model, source, 590, beam=3, max_new_tokens=8)
+        products = [model.head, model.model.decoder.layers[1].self_attn.q_proj.product]
+        assert all(type(product.copy) is kind for product in products)
+        with torch.no_grad():
+            product = copy.deepcopy(model).project(head)
+            assert torch.equal(product, model.project(head))
+        assert int8 or outputs == plain
 
 
 def test_decoding_sees_what_training_changed(model):
@@ -63,30 +129,26 @@ def test_decoding_sees_what_training_changed(model):
             if "lora_b" in name:
                 parameter.normal_(0, 0.5)
     with torch.no_grad():
-        step = model.eval().step(torch.full((3,), 590), model.start(source, 1, 4), 0)
+        step = Cache(model.eval(), source, 1, 4).step(torch.full((3,), 590))
         assert torch.allclose(step, model(source, torch.full((3, 1), 590))[:, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("trained", ["all", "attention"])
-def test_training_without_padding_gives_the_loss_and_gradients_of_training_with_it(model, monkeypatch, trained):
+def test_a_loss_is_a_sum_or_a_share_of_it_and_its_states_are_those_of_the_tokens(model, trained):
     model, source, labels = model.double(), ragged(7, 20), ragged(7, 9, 1)
     decoder_input = torch.cat([torch.full((7, 1), 590), labels[:, :-1]], 1).masked_fill(labels == 1, 1)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained == "all" or "q_proj" in name)
-    assert model.packs(source) and not model.packs(source[:1, :1].expand(4, 8))
     found = {}
-    for way in (True, False):
-        monkeypatch.setattr(model, "packs", lambda _, way=way: way)
-        for reduction in ("mean", "sum", 17):
-            model.zero_grad()
-            loss, states = model.loss(source, decoder_input, labels, 0.1, reduction, with_states=True)
-            loss.backward()
-            assert states.shape == ((source != 1).sum(), 32)
-            found[way, reduction] = [loss, states, *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
     for reduction in ("mean", "sum", 17):
-        for a, b in zip(found[True, reduction], found[False, reduction], strict=True):
-            assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
-    assert torch.allclose(found[True, "sum"][0], 17 * found[True, 17][0])
+        model.zero_grad()
+        loss, states = model.loss(source, decoder_input, labels, 0.1, reduction, with_states=True)
+        loss.backward()
+        assert states.shape == ((source != 1).sum(), 32)
+        found[reduction] = [loss, *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
+    for reduction, share in ((17, 17), ("mean", (labels != 1).sum())):
+        for whole, part in zip(found["sum"], found[reduction], strict=True):
+            assert torch.allclose(whole, share * part, rtol=1e-9, atol=1e-11)
 
 
 def test_the_tables_gradient_memory_is_used_again_and_holds_nothing_of_the_step_before(model):
@@ -123,7 +185,7 @@ def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
     values, places = top_words(logits, 10)
     expected = logits.topk(10)
     assert torch.equal(values, expected.values) and torch.equal(logits.gather(1, places), values)
-    assert torch.allclose(log_sum_exp(logits, {}), logits.logsumexp(1, keepdim=True))
+    assert torch.allclose(log_sum_exp(logits, Memory()), logits.logsumexp(1, keepdim=True))
     assert F.softmax(logits, 1).sum() > 0
 
 
@@ -141,15 +203,16 @@ def test_kept_memory_serves_every_size_up_to_its_own():
 @pytest.mark.parametrize("rows", [1, 40])
 def test_int8_products_are_off_by_a_percent_and_small_layers_are_left_alone(rows):
     torch.manual_seed(rows)
-    packed, large, small = PackedWeights(), nn.Linear(512, 700), nn.Linear(64, 64)
-    packed.int8 = True
+    packed, small = PackedProduct(int8=True), PackedProduct(int8=True)
+    layer, narrow = nn.Linear(512, 700), nn.Linear(64, 64)
     with torch.no_grad():
-        large.weight[3] *= 100  # one scale for each output: a large row costs the others nothing
+        layer.weight[3] *= 100  # one scale for each output: a large row costs the others nothing
         for x in (torch.randn(rows, 512), torch.rand(rows, 512) + 5, torch.zeros(rows, 512)):
-            size = x.norm(dim=1)[:, None] * large.weight.norm(dim=1) + 1e-6  # of the vectors multiplied
-            error = (packed(x, large) - large(x)).abs() / size
+            size = x.norm(dim=1)[:, None] * layer.weight.norm(dim=1) + 1e-6  # of the vectors multiplied
+            error = (packed(x, layer.weight, layer.bias) - layer(x)).abs() / size
             assert error.max() < 0.02 and error.square().mean().sqrt() < 0.003
         x = torch.randn(rows, 64)
-        assert torch.allclose(packed(x, small), small(x), atol=1e-6)
-        packed.int8 = False
-        assert torch.allclose(packed(torch.ones(rows, 512), large), large(torch.ones(rows, 512)), atol=1e-2)
+        assert torch.allclose(small(x, narrow.weight, narrow.bias), narrow(x), atol=1e-6)
+        packed.use(int8=False)
+        x = torch.ones(rows, 512)
+        assert torch.allclose(packed(x, layer.weight, layer.bias), layer(x), atol=1e-2)
