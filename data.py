@@ -6,21 +6,22 @@ What a stage makes of a data set's texts (a source text, a target text):
     summarize    source: a document; target: its headline
     align        two inputs of the encoder: a text and its translation
 
-BATCHES hold examples of like length, up to a budget of tokens, from languages drawn with temperature:
-    p_l ~ n_l^(1/T)                        n_l: examples of language pair l; T = 1 draws by size
-They are a pure function of (seed, position), so that a resumed run sees the same ones.
+Batches hold examples of like length, up to a budget of tokens. Language pairs are drawn with
+temperature T (Liu 2020, section 2.1, with T = 1/alpha):
+    p_l ~ n_l^(1/T)      n_l: examples of pair l; T = 1 draws by size, a large T all pairs alike
+The stream of batches is a pure function of (seed, position): a resumed run sees the same ones.
 """
 import random
 import re
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from operator import attrgetter
 
 import numpy as np
 import torch
 
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data  # noqa: F401
 from plumbing.files import UserError
 from tokenizer import EOS, PAD, UNK
 
@@ -51,15 +52,16 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
     if not langs:
         langs = ["en_XX"] if stage == "summarize" else BASE_LANGUAGES
     if stage == "translate":
-        return [(source, target) for source in langs for target in langs]
+        return list(product(langs, repeat=2))
     return [(lang, lang) for lang in langs]
 
 
 def alignment_pairs(langs=None, align_pairs=None):
-    """The translation pairs whose states are to meet: those typed, or English with each language."""
+    """The translation pairs whose states are to meet: as typed, or English with each language."""
     if align_pairs:
         return split_pairs(align_pairs)
-    pairs = [("en_XX", lang) for lang in langs or BASE_LANGUAGES if lang != "en_XX"]
+    langs = langs or BASE_LANGUAGES
+    pairs = [("en_XX", lang) for lang in langs if lang != "en_XX"]
     if not pairs:
         raise UserError(
             "alignment needs translation pairs; name them with --align-pairs en_XX-es_XX ..."
@@ -102,10 +104,10 @@ def mask_words(words, rng, share, mean_span):
         span = min(max(1, poisson(mean_span, rng)), budget)
         start = rng.randrange(len(words) - span + 1)
         end = start + span
-        if any(masked[max(0, start - 1):end + 1]):  # spans must not touch: two masks tell a length
-            continue
+        if any(masked[max(0, start - 1):end + 1]):
+            continue  # spans must not touch: two masks in a row would tell a length
         if any(word[0] == EOS for word in words[start:end]):
-            continue
+            continue  # the ends of sentences stay
         masked[start:end] = [True] * span
         budget -= span
     return masked
@@ -167,7 +169,7 @@ class Examples:
         self.sizes = dict(data.sizes)  # {pair: examples, or None for a stream without end}
         if limit is not None:
             for pair, size in data.sizes.items():
-                self.sizes[pair] = limit if size is None else min(size, limit)
+                self.sizes[pair] = at_most(limit, size)
 
     def __call__(self, pair, index):
         if self.stage == "pretrain":
@@ -213,7 +215,9 @@ class Examples:
         return self.tokenizer.encode(text, self.source_tag(lang), self.max_length)
 
     def source_tag(self, lang):
-        return lang if self.tagged else None
+        if self.tagged:
+            return lang
+        return None
 
     def joined(self, sentences):
         """Sentences as one list of ids with </s> between them, cut to the model's length."""
@@ -230,6 +234,13 @@ class Examples:
         for piece in range(UNK, pieces.get_piece_size()):  # SentencePiece's numbers: id - 1
             begins.append(pieces.id_to_piece(piece).startswith("▁"))
         return begins
+
+
+def at_most(count, size):
+    """The first `count` of `size` examples, or of a stream without end (None)."""
+    if size is None:
+        return count
+    return min(count, size)
 
 
 # ------------------------------------------------------------------------------------- batches
@@ -327,8 +338,7 @@ def held_out(examples, count, tokens):
     """The first `count` examples of every pair as a list of batches, the same at every call."""
     rows = []
     for pair, size in sorted(examples.sizes.items()):
-        number = count if size is None else min(count, size)
-        rows += [examples(pair, index) for index in range(number)]
+        rows += [examples(pair, index) for index in range(at_most(count, size))]
     return [collate(batch) for batch in cut(rows, tokens)]
 
 

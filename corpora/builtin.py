@@ -1,4 +1,4 @@
-"""The built-in corpus as a data set."""
+"""The built-in corpus as the data set of a stage: which of its texts are source and target."""
 import random
 from functools import cached_property
 
@@ -6,25 +6,38 @@ from corpora.facts import BASE_LANGUAGES, Corpus
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from plumbing.files import UserError
 
-MIXED_SHARE, MIXING_RATE = 0.7, 0.5  # of the pretraining documents; of the slots in such a document
-HEADLINE_ALONE, HEADLINE_FIRST = 0.2, 0.3  # of the pretraining documents
+MIXED_SHARE = 0.7      # of the pretraining documents are code-mixed,
+MIXING_RATE = 0.5      # in so many of their slots
+HEADLINE_ALONE = 0.2   # of the pretraining documents are a headline without its text,
+HEADLINE_FIRST = 0.3   # so many begin with it: as in news text, all others have none
+LENGTHS = (0, 1, 1, 2, 3)  # of a text to translate, in sentences, drawn alike; 0: the headline
 
 
 class Builtin:
-    """The built-in corpus as the data set of a stage; documents of different pairs are different in training and
-    the same in validation and test, where languages are compared."""
+    """Texts of the built-in corpus, without end: `sizes` and `text(pair, index)`.
+
+    Documents of different pairs are different in training and the same in validation and test,
+    where languages are compared."""
 
     def __init__(self, stage, split, pairs, seed=0):
-        self.stage, self.split, self.seed, self.pairs = stage, split, seed, list(pairs)
-        for code in {code for pair in pairs for code in pair}:
+        self.stage = stage
+        self.split = split
+        self.pairs = list(pairs)
+        self.seed = seed
+        self.codes = set().union(*pairs)
+        for code in sorted(self.codes):
             if code not in CORPUS_LANGUAGES:
-                raise UserError(f"the built-in corpus has no {code!r}; it has {' '.join(CORPUS_LANGUAGES)}")
-        self.sizes = {pair: None for pair in pairs}
+                have = " ".join(CORPUS_LANGUAGES)
+                raise UserError(f"the built-in corpus has no {code!r}; it has {have}")
+        self.sizes = dict.fromkeys(pairs)  # {pair: None}: without end
 
     @cached_property
     def corpus(self):
-        langs = {code for pair in self.pairs for code in pair}
-        return Corpus([c for c in CORPUS_LANGUAGES if c in langs or (self.stage == "pretrain" and c in BASE_LANGUAGES)])
+        """The corpus in the languages asked for; pretraining mixes in all of the base's."""
+        needed = set(self.codes)
+        if self.stage == "pretrain":
+            needed |= set(BASE_LANGUAGES)
+        return Corpus([code for code in CORPUS_LANGUAGES if code in needed])
 
     def document(self, pair, index):
         if self.split == "train":
@@ -32,26 +45,41 @@ class Builtin:
         return self.corpus.document(index, self.split, self.seed)
 
     def text(self, pair, index):
-        """pretrain: the document twice (every second one code-mixed); translate: a headline or one to three
-        sentences, in both languages; summarize: the document and its headline."""
+        """(source, target) of the index-th example of a pair."""
         source, target = pair
         document = self.document(pair, index)
         if self.stage == "summarize":
             return self.corpus.text(document, source), self.corpus.headline(document, target)
         rng = random.Random(f"{self.seed} {self.split} {index} {source} {target}")
         if self.stage == "pretrain":
-            rate = MIXING_RATE if rng.random() < MIXED_SHARE else 0.0
-            headline, *sentences = self.corpus.mixed(document, source, rng, rate)
-            kind = rng.random()  # as in news text: a headline alone, a headline and its text, or the text alone
-            if kind < HEADLINE_ALONE:
-                sentences = [headline]
-            elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
-                sentences = [headline, *sentences]
-            return "\n".join(sentences), "\n".join(sentences)
-        length = rng.choice((0, 1, 1, 2, 3))  # of sentences; 0 is the headline
-        if not length:
-            return self.corpus.headline(document, source), self.corpus.headline(document, target)
-        start = rng.randrange(max(1, len(document.sentences) - length + 1))
-        span = slice(start, start + length)
-        return (" ".join(self.corpus.languages[source].say(s) for s in document.sentences[span]),
-                " ".join(self.corpus.languages[target].say(s) for s in document.sentences[span]))
+            text = self.news(document, source, rng)
+            return text, text
+        return self.translation(document, source, target, rng)
+
+    def news(self, document, lang, rng):
+        """pretrain: a headline, or a text with or without one, a sentence a line, often
+        code-mixed."""
+        rate = 0.0
+        if rng.random() < MIXED_SHARE:
+            rate = MIXING_RATE
+        headline, *sentences = self.corpus.mixed(document, lang, rng, rate)
+        kind = rng.random()
+        if kind < HEADLINE_ALONE:
+            sentences = [headline]
+        elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
+            sentences = [headline, *sentences]
+        return "\n".join(sentences)
+
+    def translation(self, document, source, target, rng):
+        """translate, align: a headline or one to three sentences, in both languages."""
+        length = rng.choice(LENGTHS)
+        if length == 0:
+            told = [document.headline]
+        else:
+            start = rng.randrange(max(1, len(document.sentences) - length + 1))
+            told = document.sentences[start:start + length]
+        return self.said(told, source), self.said(told, target)
+
+    def said(self, sentences, lang):
+        language = self.corpus.languages[lang]
+        return " ".join(language.say(sentence) for sentence in sentences)

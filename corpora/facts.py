@@ -1,21 +1,27 @@
-"""The built-in corpus: short news documents and their headlines, exactly parallel in seven languages.
+"""The built-in corpus: short news documents with headlines, exactly parallel in seven languages.
 
-A document is first drawn as FACTS, in no language: one to three events (who did what where, and how it is told)
-and one or two remarks. Each language's file in `lexicon/` then says how its words and sentence patterns put these
-facts, so that the same document comes out in every language, grammatical in each.
+A document is first drawn as FACTS, in no language: one to three events (who did what where, and how
+it is told) and one or two remarks. Each language's file in `lexicon/` then says how its words and
+sentence patterns put these facts, so that the same document comes out in every language,
+grammatical in each.
 
-What makes the headlines hard to learn is what real summaries have (LOG.md tells what happens without it):
-  lead first   the main event is the document's first sentence, in every language: a cue that needs no word;
-  compression  asides, time, manner and adjectives are dropped, the place is kept in one half of the headlines;
+What makes the headlines hard to learn is what real summaries have (papers/LOG.md tells what happens
+without it):
+  lead first   the main event is the document's first sentence, in every language: a cue that needs
+               no word;
+  compression  asides, time, manner and adjectives are dropped, the place is kept in one half of the
+               headlines;
   entropy      the headline tells the lead with probability 0.6, else another event of the document;
-  abstraction  70% of the headlines replace the verb by its partner (`lexicon/partners.txt`), so that the headline's
-               words must be produced, not copied.
+  abstraction  70% of the headlines replace the verb by its partner (`lexicon/partners.txt`), so
+               that the headline's words must be produced, not copied.
 
-Every combination of facts belongs to one split by its hash, so train, validation and test never share one.
+Every combination of facts belongs to one split by its hash, so train, validation and test never
+share one.
 
-Run it alone to read samples:  python -m corpora.facts            (all seven languages)
-                               python -m corpora.facts --langs en_XX tr_TR --count 5 --split test
-                               python -m corpora.facts --check    (are the lexicon files complete and consistent?)
+Run it alone to read samples, or to check the lexicon files (are they complete and consistent?):
+    python -m corpora.facts            all seven languages
+    python -m corpora.facts --langs en_XX tr_TR --count 5 --split test
+    python -m corpora.facts --check
 """
 import argparse
 import random
@@ -32,24 +38,34 @@ BASE_LANGUAGES = LANGUAGES[:5]  # the base model reads these; fr_XX and de_DE st
 LEAD_PATTERNS = ("plain", "dated", "attributed", "manner", "placed", "watched")
 OTHER_PATTERNS = LEAD_PATTERNS + ("later",)
 ACTION_PATTERNS = ("acted", "acted dated", "acted aside")
-EVENTS = ((1, 0.25), (2, 0.45), (3, 0.30))  # how many events a document tells, with probabilities
-LEAD_TOLD, PARTNER_VERB, PLACE_KEPT, DESCRIBED = 0.6, 0.7, 0.5, 0.5  # probabilities of the choices named above
-SPLITS = {"test": range(0, 5), "valid": range(5, 10), "train": range(10, 100)}  # percent of all fact combinations
+
+EVENTS = {1: 0.25, 2: 0.45, 3: 0.30}  # how many events a document tells, with probabilities
+LEAD_TOLD = 0.6     # probability that the headline tells the lead
+PARTNER_VERB = 0.7  # that the headline takes the verb's partner
+PLACE_KEPT = 0.5    # that the headline keeps the place
+DESCRIBED = 0.5     # that an event's thing has an adjective
+REMARK = 0.6        # that a further sentence is a remark, not an action
+
+SPLITS = {  # percent of all combinations of facts
+    "test": range(0, 5),
+    "valid": range(5, 10),
+    "train": range(10, 100),
+}
 
 
 @dataclass(frozen=True)
 class Sentence:
     """One sentence as facts: names of lexicon entries, the same in every language."""
-    pattern: str  # a name of [patterns], or "remark"
+    pattern: str         # a name of [patterns], or "remark"
     who: str = ""
-    did: str = ""  # of [verbs], or of [actions] where the pattern is one of ACTION_PATTERNS
+    did: str = ""        # of [verbs], or of [actions] where the pattern is one of ACTION_PATTERNS
     what: str = ""
-    adjective: str = ""
+    adjective: str = ""  # "": none
     where: str = ""
     when: str = ""
     how: str = ""
     aside: str = ""
-    count: int = 0
+    count: int = 0       # of people
     remark: str = ""
 
 
@@ -59,23 +75,22 @@ class Document:
     headline: Sentence
 
     def facts(self):
-        """What the headline tells, as names of entries; "where" only if the headline keeps the place."""
+        """What the headline tells, as names of entries; "where" only if it keeps the place."""
         told = {"who": self.headline.who, "did": self.headline.did, "what": self.headline.what}
-        return told | ({"where": self.headline.where} if self.headline.pattern == "headline placed" else {})
+        if self.headline.pattern == "headline placed":
+            told["where"] = self.headline.where
+        return told
 
 
 class Corpus:
-    """Documents without end: `corpus.document(i, split, seed)` is a pure function of its arguments."""
+    """Documents without end: `corpus.document(i, split, seed)` is a pure function of its
+    arguments."""
 
     def __init__(self, langs=LANGUAGES, folder=LEXICON):
         self.languages = {code: Language(code, folder) for code in langs}
-        pairs = read_lexicon(Path(folder) / "partners.txt").get("partners", {})
-        self.partner = {a: forms[0] for a, (_, forms) in pairs.items()} | {f[0]: a for a, (_, f) in pairs.items()}
         reference = self.languages.get("en_XX") or Language("en_XX", folder)
         self.names = {section: list(reference.entries[section]) for section in SECTIONS}
-        for verb in self.names["verbs"]:
-            if verb not in self.partner:
-                raise UserError(f"{Path(folder) / 'partners.txt'}: the verb {verb!r} has no partner; add its line")
+        self.partner = read_partners(Path(folder) / "partners.txt", self.names["verbs"])
         for language in self.languages.values():
             check(language, reference)
 
@@ -83,64 +98,42 @@ class Corpus:
         """One name for a verb and its partner: the fact that both tell."""
         return min(verb, self.partner[verb])
 
-    def split_of(self, s):
-        """The split that owns this combination of facts (a verb and its partner are one fact)."""
-        did = self.pair_of(s.did) if s.what else s.did
-        percent = crc32(f"{s.who}|{did}|{s.what}|{s.where}".encode()) % 100
-        return next(split for split, owned in SPLITS.items() if percent in owned)
+    def split_of(self, sentence):
+        """The split that owns this combination of facts."""
+        did = sentence.did
+        if sentence.what:  # a verb, not an action
+            did = self.pair_of(did)
+        facts = f"{sentence.who}|{did}|{sentence.what}|{sentence.where}"
+        percent = crc32(facts.encode()) % 100
+        for split, owned in SPLITS.items():
+            if percent in owned:
+                return split
 
     def document(self, index, split="train", seed=0):
         """The index-th Document of a split: 2 to 5 sentences and a headline."""
         rng = random.Random(f"{seed} {split} {index}")
-        pick = {section: (lambda names=names: names[int(rng.random() * len(names))])
-                for section, names in self.names.items()}
-        used = set()
-
-        def fresh(section):  # no two sentences of a document share a person, a thing or a place
-            while (name := pick[section]()) in used:
-                pass
-            used.add(name)
-            return name
-
-        def combination(draw):
-            """Draws until the facts belong to this split; the names of rejected draws become free again."""
-            while True:
-                before = set(used)
-                s = draw()
-                if self.split_of(s) == split:
-                    return s
-                used.clear()
-                used.update(before)
-
-        def event(patterns):
-            return Sentence(
-                pattern=rng.choice(patterns), who=fresh("people"), did=pick["verbs"](), what=fresh("things"),
-                adjective=pick["adjectives"]() if rng.random() < DESCRIBED else "", where=fresh("places"),
-                when=pick["times"](), how=pick["manners"](), aside=pick["asides"](), count=rng.randrange(10, 100, 5))
-
-        def action():
-            return Sentence(pattern=rng.choice(ACTION_PATTERNS), who=fresh("people"), did=pick["actions"](),
-                            where=fresh("places"), when=pick["times"](), aside=pick["asides"]())
-
-        def remark():
-            return Sentence(pattern="remark", remark=fresh("remarks"), where=fresh("places"), when=pick["times"](),
-                            count=rng.randrange(10, 100, 5))
-
-        number = rng.choices([n for n, _ in EVENTS], [p for _, p in EVENTS])[0]
-        events = [combination(lambda: event(LEAD_PATTERNS))]
-        events += [combination(lambda: event(OTHER_PATTERNS)) for _ in range(number - 1)]
-        rest = events[1:]
+        draw = Draw(self, split, rng)
+        number = rng.choices(list(EVENTS), list(EVENTS.values()))[0]
+        lead = draw.owned(draw.event, LEAD_PATTERNS)
+        others = [draw.owned(draw.event, OTHER_PATTERNS) for _ in range(number - 1)]
+        rest = list(others)
         for _ in range(rng.choice((1, 2))):
-            rest.append(remark() if rng.random() < 0.6 else combination(action))
+            if rng.random() < REMARK:
+                rest.append(draw.remark())
+            else:
+                rest.append(draw.owned(draw.action))
         rng.shuffle(rest)
-        told = events[0] if number == 1 or rng.random() < LEAD_TOLD else rng.choice(events[1:])
-        headline = Sentence(
-            pattern="headline placed" if rng.random() < PLACE_KEPT else "headline", who=told.who, what=told.what,
-            did=self.partner[told.did] if rng.random() < PARTNER_VERB else told.did, where=told.where)
-        return Document((events[0], *rest), headline)
+
+        told = lead
+        if others and rng.random() >= LEAD_TOLD:
+            told = rng.choice(others)
+        return Document((lead, *rest), draw.headline(told))
+
+    # a document's text
 
     def sentences(self, document, lang):
-        return [self.languages[lang].say(s) for s in document.sentences]
+        language = self.languages[lang]
+        return [language.say(sentence) for sentence in document.sentences]
 
     def text(self, document, lang):
         return " ".join(self.sentences(document, lang))
@@ -149,55 +142,181 @@ class Corpus:
         return self.languages[lang].say(document.headline)
 
     def mixed(self, document, lang, rng, rate=0.3):
-        """The headline and the document's sentences; each slot is said in another of the base's languages with
-        probability `rate`.
+        """The headline and the document's sentences, code-mixed: each slot is said in another of
+        the base's languages with probability `rate`.
 
-        Such code-mixed text is where a denoising model, which is never taught to translate, gets a meaning space
-        that its languages share; real corpora have it in names, numbers, cognates and quotations.
-        """
+        Such text is where a denoising model, which is never taught to translate, gets a meaning
+        space that its languages share; real corpora have it in names, numbers, cognates and
+        quotations."""
         own = self.languages[lang]
-        others = [self.languages[code] for code in BASE_LANGUAGES if code != lang and code in self.languages] or [own]
-        return [own.say(s, lambda name: rng.choice(others) if rng.random() < rate else own)
-                for s in (document.headline, *document.sentences)]
+        others = []
+        for code in BASE_LANGUAGES:
+            if code != lang and code in self.languages:
+                others.append(self.languages[code])
+
+        def speaker(name):
+            if rng.random() < rate:
+                return rng.choice(others or [own])
+            return own
+
+        return [own.say(sentence, speaker) for sentence in (document.headline, *document.sentences)]
+
+    # what a text tells
 
     def facts_recovered(self, document, text, lang):
-        """{fact: bool} for the facts that the reference headline tells: is each said in `text`, in `lang`?
-
-        A verb counts if it or its partner is there, in any form; the thing counts without article and adjective.
-        """
-        language, found, said = self.languages[lang], {}, spaced(text)
+        """{fact: bool} for the facts that the reference headline tells: is each said in `text`, in
+        `lang`?"""
+        said = spaced(text)
+        found = {}
         for fact, name in document.facts().items():
-            if fact == "who":
-                forms = language.entries["people"][name][1:]
-            elif fact == "did":
-                forms = language.entries["verbs"][name] + language.entries["verbs"][self.partner[name]]
-            elif fact == "what":
-                forms = language.entries["things"][name][1:]
-            else:
-                forms = language.entries["places"][name]
-            found[fact] = any(spaced(form) in said for form in forms)
+            found[fact] = any(spaced(form) in said for form in self.forms(fact, name, lang))
         return found
+
+    def forms(self, fact, name, lang):
+        """The forms that tell a fact: a verb's or its partner's, a thing without article and
+        adjective."""
+        entries = self.languages[lang].entries
+        if fact == "who":
+            return entries["people"][name][1:]
+        if fact == "did":
+            return entries["verbs"][name] + entries["verbs"][self.partner[name]]
+        if fact == "what":
+            return entries["things"][name][1:]
+        return entries["places"][name]
+
+
+def read_partners(path, verbs):
+    """{verb: its partner}, in both directions; UserError for a verb that has none."""
+    partner = {}
+    for verb, entry in read_lexicon(path).get("partners", {}).items():
+        other = entry.forms[0]
+        partner[verb] = other
+        partner[other] = verb
+    for verb in verbs:
+        if verb not in partner:
+            raise UserError(f"{path}: the verb {verb!r} has no partner; add its line")
+    return partner
+
+
+class Draw:
+    """The random draws of one document. No two of its sentences share a person, a thing or a place.
+
+    The order of the draws is part of the corpus: another order would give other documents."""
+
+    def __init__(self, corpus, split, rng):
+        self.corpus = corpus
+        self.split = split
+        self.rng = rng
+        self.used = set()
+
+    def any(self, section):
+        names = self.corpus.names[section]
+        return names[int(self.rng.random() * len(names))]
+
+    def fresh(self, section):
+        """A name that no sentence of the document has yet."""
+        name = self.any(section)
+        while name in self.used:
+            name = self.any(section)
+        self.used.add(name)
+        return name
+
+    def owned(self, draw, *arguments):
+        """Draws until the facts belong to this split; the names of rejected draws become free
+        again."""
+        while True:
+            before = set(self.used)
+            sentence = draw(*arguments)
+            if self.corpus.split_of(sentence) == self.split:
+                return sentence
+            self.used = before
+
+    def event(self, patterns):
+        return Sentence(
+            pattern=self.rng.choice(patterns),
+            who=self.fresh("people"),
+            did=self.any("verbs"),
+            what=self.fresh("things"),
+            adjective=self.adjective(),
+            where=self.fresh("places"),
+            when=self.any("times"),
+            how=self.any("manners"),
+            aside=self.any("asides"),
+            count=self.count(),
+        )
+
+    def adjective(self):
+        if self.rng.random() < DESCRIBED:
+            return self.any("adjectives")
+        return ""
+
+    def count(self):
+        return self.rng.randrange(10, 100, 5)
+
+    def action(self):
+        return Sentence(
+            pattern=self.rng.choice(ACTION_PATTERNS),
+            who=self.fresh("people"),
+            did=self.any("actions"),
+            where=self.fresh("places"),
+            when=self.any("times"),
+            aside=self.any("asides"),
+        )
+
+    def remark(self):
+        return Sentence(
+            pattern="remark",
+            remark=self.fresh("remarks"),
+            where=self.fresh("places"),
+            when=self.any("times"),
+            count=self.count(),
+        )
+
+    def headline(self, told):
+        """The headline that tells an event."""
+        pattern = "headline"
+        if self.rng.random() < PLACE_KEPT:
+            pattern = "headline placed"
+        did = told.did
+        if self.rng.random() < PARTNER_VERB:
+            did = self.corpus.partner[told.did]
+        return Sentence(pattern=pattern, who=told.who, did=did, what=told.what, where=told.where)
+
+
+# --------------------------------------------------------------------------------- the command
+
+def check_lexicons(langs):
+    for code in langs:
+        language = Corpus([code]).languages[code]
+        entries = sum(len(section) for section in language.entries.values())
+        print(f"{language.path.name}: {entries} entries, in order")
+
+
+def print_samples(langs, count, split, seed):
+    corpus = Corpus(langs)
+    for index in range(count):
+        document = corpus.document(index, split, seed)
+        for code in langs:
+            print(f"{code}  {corpus.text(document, code)}")
+            print(f"       => {corpus.headline(document, code)}")
+        print()
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Print samples of the built-in corpus, or check its lexicon files.")
-    parser.add_argument("--langs", nargs="+", default=LANGUAGES, metavar="LANG", help="default: all seven")
-    parser.add_argument("--count", type=int, default=2, help="documents to print (default 2)")
-    parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--check", nargs="*", metavar="LANG", help="only check these lexicon files (default: all)")
+    parser = argparse.ArgumentParser(
+        description="Print samples of the built-in corpus, or check its lexicon files."
+    )
+    add = parser.add_argument
+    add("--langs", nargs="+", default=LANGUAGES, metavar="LANG", help="default: all seven")
+    add("--count", type=int, default=2, help="documents to print (default 2)")
+    add("--split", choices=SPLITS, default="train")
+    add("--seed", type=int, default=0)
+    add("--check", nargs="*", metavar="LANG", help="only check these lexicons (default: all)")
     args = parser.parse_args(argv)
     if args.check is not None:
-        for code in args.check or LANGUAGES:
-            language = Corpus([code]).languages[code]
-            print(f"{language.path.name}: {sum(map(len, language.entries.values()))} entries, in order")
-        return
-    corpus = Corpus(args.langs)
-    for index in range(args.count):
-        document = corpus.document(index, args.split, args.seed)
-        for code in args.langs:
-            print(f"{code}  {corpus.text(document, code)}\n       => {corpus.headline(document, code)}")
-        print()
+        check_lexicons(args.check or LANGUAGES)
+    else:
+        print_samples(args.langs, args.count, args.split, args.seed)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,53 @@
 """One language of the built-in corpus: its file in `lexicon/`, which puts facts into words.
 
-A line `name = form | form` gives an entry its forms; what the forms of each section mean stands at the head of
-`lexicon/en_XX.txt`. A malformed file is an error that names the line.
+A line `name = form | form` gives an entry its forms; what the forms of each section mean stands at
+the head of `lexicon/en_XX.txt`. A malformed file is an error that names the line.
 """
 import re
 import string
 import unicodedata
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from plumbing.files import UserError
 
 LEXICON = Path(__file__).resolve().parent / "lexicon"
-SECTIONS = ("grammar", "patterns", "people", "things", "adjectives", "verbs", "actions", "places", "times",
-            "manners", "asides", "remarks")
+SECTIONS = (
+    "grammar",
+    "patterns",
+    "people",
+    "things",
+    "adjectives",
+    "verbs",
+    "actions",
+    "places",
+    "times",
+    "manners",
+    "asides",
+    "remarks",
+)
+GRAMMAR = ("classes", "verb agrees with", "article", "what", "what described")
+SECTION_OF_SLOT = {"where": "places", "when": "times", "how": "manners", "aside": "asides"}
 GENDERS = ("m", "f")
+AGREEMENTS = ("nothing", "who", "what")  # what a verb's ending can depend on
 PUNCTUATION = re.compile("[" + re.escape(string.punctuation + "«»“”„‘’…–—¿¡") + "]")
 
 
+# ---------------------------------------------------------------------------------- the files
+
+@dataclass
+class Entry:
+    """A line of a lexicon file."""
+    line: int    # its number, from 1
+    forms: list  # of str
+
+
 def read_lexicon(path):
-    """Returns {section: {name: (line number, [forms])}}; a malformed line is a UserError that names it."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        have = ", ".join(sorted(p.stem for p in LEXICON.glob("*_*.txt")))
-        raise UserError(f"{path}: no such lexicon; languages that have one: {have}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    sections, entries = {}, None
-    for number, line in enumerate(lines, 1):
+    """Returns {section: {name: Entry}}; a malformed line is a UserError that names it."""
+    sections = {}
+    entries = None
+    for number, line in enumerate(lexicon_text(path).splitlines(), 1):
         line = unicodedata.normalize("NFC", line).strip()
         if not line or line.startswith("#"):
             continue
@@ -38,136 +57,229 @@ def read_lexicon(path):
         name, equals, forms = line.partition("=")
         name = name.strip()
         if not equals or entries is None:
-            raise UserError(f"{path}:{number}: expected `name = form | form` below a [section], found {line!r}")
+            raise UserError(
+                f"{path}:{number}: expected `name = form | form` below a [section], found {line!r}"
+            )
         if name in entries:
-            raise UserError(f"{path}:{number}: {name!r} stands twice; remove one (the first is at line "
-                            f"{entries[name][0]})")
-        entries[name] = (number, [form.strip() for form in forms.split("|")])
+            raise UserError(
+                f"{path}:{number}: {name!r} stands twice; remove one (the first is at line "
+                f"{entries[name].line})"
+            )
+        entries[name] = Entry(number, [form.strip() for form in forms.split("|")])
     return sections
 
+
+def lexicon_text(path):
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        have = ", ".join(sorted(file.stem for file in LEXICON.glob("*_*.txt")))
+        raise UserError(f"{path}: no such lexicon; languages that have one: {have}") from None
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path}: not UTF-8 text ({where}); save it as UTF-8") from None
+
+
+# -------------------------------------------------------------------------------- the language
 
 class Language:
     """One language's words and patterns: turns facts into text."""
 
     def __init__(self, code, folder=LEXICON):
-        self.code, self.path = code, Path(folder) / f"{code}.txt"
+        self.code = code
+        self.path = Path(folder) / f"{code}.txt"
+        self.lines = {}    # {section: {name: number of its line}}
+        self.entries = {}  # {section: {name: its forms}}
         sections = read_lexicon(self.path)
-        missing = [name for name in SECTIONS if name not in sections]
-        if missing:
-            raise UserError(f"{self.path}: section [{missing[0]}] is missing")
-        self.lines = {name: {key: line for key, (line, _) in sections[name].items()} for name in SECTIONS}
-        self.entries = {name: {key: forms for key, (_, forms) in sections[name].items()} for name in SECTIONS}
-        grammar = {key: forms for key, forms in self.entries["grammar"].items()}
-        try:
-            self.classes = grammar["classes"][0].split()
-            self.agreement = grammar["verb agrees with"][0]
-            self.articles = dict(zip(self.classes, self.spread("grammar", "article", len(self.classes))))
-            self.plain, self.described = grammar["what"][0], grammar["what described"][0]
-        except KeyError as error:
-            raise UserError(f"{self.path}: [grammar] lacks {error}; see en_XX.txt") from None
+        for section in SECTIONS:
+            if section not in sections:
+                raise UserError(f"{self.path}: section [{section}] is missing")
+            entries = sections[section]
+            self.lines[section] = {name: entry.line for name, entry in entries.items()}
+            self.entries[section] = {name: entry.forms for name, entry in entries.items()}
+
+        grammar = self.entries["grammar"]
+        for name in GRAMMAR:
+            if name not in grammar:
+                raise UserError(f"{self.path}: [grammar] lacks {name!r}; see en_XX.txt")
+        self.classes = grammar["classes"][0].split()  # of things: genders, for example
+        self.agreement = grammar["verb agrees with"][0]
+        self.articles = self.spread("grammar", "article", len(self.classes))
+        self.plain = grammar["what"][0]
+        self.described = grammar["what described"][0]
 
     def error(self, section, name, message):
-        return UserError(f"{self.path}:{self.lines[section].get(name, 1)}: [{section}] {name}: {message}")
+        """A UserError that names an entry's line."""
+        line = self.lines[section].get(name, 1)
+        return UserError(f"{self.path}:{line}: [{section}] {name}: {message}")
 
     def spread(self, section, name, count):
         """The forms of an entry, one form standing for all where only one is written."""
         forms = self.entries[section][name]
-        if len(forms) not in (1, count):
-            raise self.error(section, name, f"{len(forms)} forms where 1 or {count} are expected")
-        return forms * count if len(forms) == 1 else forms
+        if len(forms) == count:
+            return forms
+        if len(forms) == 1:
+            return forms * count
+        raise self.error(section, name, f"{len(forms)} forms where 1 or {count} are expected")
+
+    def inflections(self, section):
+        """How many forms an adjective, a verb or an action has: one for each class of thing that it
+        can agree with, or one for each gender of who does it."""
+        by_class = section == "adjectives" or (section == "verbs" and self.agreement == "what")
+        return len(self.classes) if by_class else len(GENDERS)
+
+    def inflected(self, section, name, which):
+        return self.spread(section, name, self.inflections(section))[which]
+
+    # the words of a slot
 
     def person(self, name, doer=True):
-        forms = self.entries["people"][name]
-        return forms[2] if doer and len(forms) > 2 else forms[1]
+        """A person as the doer of an action with an object, or else as a mere subject."""
+        forms = self.entries["people"][name]  # gender, subject, the doer's form where it differs
+        if doer and len(forms) > 2:
+            return forms[2]
+        return forms[1]
 
     def gender(self, name):
+        """The place of a person's gender in GENDERS."""
         return GENDERS.index(self.entries["people"][name][0])
 
     def noun_class(self, name):
+        """The place of a thing's class in this language's classes."""
         return self.classes.index(self.entries["things"][name][0])
 
     def thing(self, name, adjective=""):
         index = self.noun_class(name)
-        parts = {"article": self.articles[self.classes[index]], "thing": self.entries["things"][name][1]}
+        article = self.articles[index]
+        noun = self.entries["things"][name][1]
         if not adjective:
-            return self.plain.format(**parts).strip()
-        return self.described.format(adjective=self.spread("adjectives", adjective, len(self.classes))[index],
-                                     **parts).strip()
+            return self.plain.format(article=article, thing=noun).strip()
+        adjective = self.inflected("adjectives", adjective, index)
+        return self.described.format(article=article, thing=noun, adjective=adjective).strip()
 
     def verb(self, name, who, what):
         if self.agreement == "what":
-            return self.spread("verbs", name, len(self.classes))[self.noun_class(what)]
-        return self.spread("verbs", name, 2)[self.gender(who)]
+            return self.inflected("verbs", name, self.noun_class(what))
+        return self.inflected("verbs", name, self.gender(who))
 
-    def slot(self, name, s):
+    def slot(self, name, sentence):
         """The words of this language for one slot of a sentence's pattern."""
         if name == "who":
-            return self.person(s.who)
+            return self.person(sentence.who)
         if name == "subject":
-            return self.person(s.who, doer=False)
+            return self.person(sentence.who, doer=False)
         if name == "did":
-            return self.verb(s.did, s.who, s.what)
+            return self.verb(sentence.did, sentence.who, sentence.what)
         if name == "acted":
-            return self.spread("actions", s.did, 2)[self.gender(s.who)]
+            return self.inflected("actions", sentence.did, self.gender(sentence.who))
         if name == "what":
-            return self.thing(s.what, s.adjective)
+            return self.thing(sentence.what, sentence.adjective)
         if name == "count":
-            return str(s.count)
-        section = {"where": "places", "when": "times", "how": "manners", "aside": "asides"}[name]
-        return self.entries[section][getattr(s, name)][0]
+            return str(sentence.count)
+        section = SECTION_OF_SLOT[name]
+        return self.entries[section][getattr(sentence, name)][0]
 
-    def say(self, s, other=None):
-        """The sentence as text. `other(name)` may give another Language for a slot: code-mixed text."""
+    def say(self, sentence, other=None):
+        """The sentence as text. `other(name)` may give another Language for a slot (or for a whole
+        remark, by the name "remark"): code-mixed text."""
         speaker = self
-        if s.pattern == "remark":
-            speaker = other("remark") if other else self
-            pattern = speaker.entries["remarks"][s.remark][0]
+        if sentence.pattern == "remark":
+            if other:
+                speaker = other("remark")
+            pattern = speaker.entries["remarks"][sentence.remark][0]
         else:
-            pattern = self.entries["patterns"][s.pattern][0]
-        words = {name: (other(name) if other else speaker).slot(name, s) for name in slots(pattern)}
-        text = pattern.format(**words)
-        first = "İ" if speaker.code == "tr_TR" and text[0] == "i" else text[0].upper()
-        return first + text[1:]
+            pattern = self.entries["patterns"][sentence.pattern][0]
+
+        words = {}
+        for name in slots(pattern):
+            language = other(name) if other else self
+            words[name] = language.slot(name, sentence)
+        return speaker.capitalized(pattern.format(**words))
+
+    def capitalized(self, text):
+        if self.code == "tr_TR" and text[0] == "i":
+            return "İ" + text[1:]
+        return text[0].upper() + text[1:]
 
 
 @cache
 def slots(pattern):
+    """The names of the slots in a pattern, in order."""
     return tuple(name for _, name, _, _ in string.Formatter().parse(pattern) if name)
 
 
 def spaced(text):
-    """Lower-case words with one space around each and no punctuation: whole words are then found by `in`."""
-    folded = text.casefold().replace("\u0307", "")  # the dot that casefold() splits off the Turkish capital İ
-    return f" {' '.join(PUNCTUATION.sub(' ', folded).split())} "
+    """Lower-case words with one space around each and no punctuation: whole words are then found
+    by `in`."""
+    folded = text.casefold().replace("\u0307", "")  # the dot that casefold() splits off İ
+    words = PUNCTUATION.sub(" ", folded).split()
+    return f" {' '.join(words)} "
 
+
+# ----------------------------------------------------------------------------------- the check
 
 def check(language, reference):
-    """Raises a UserError for the first entry that is missing, unknown, wrongly formed or said twice."""
-    if language.agreement not in ("nothing", "who", "what"):
+    """Raises a UserError for the first entry that is missing, unknown, wrongly formed or said
+    twice. reference: the Language whose names all others have."""
+    if language.agreement not in AGREEMENTS:
         raise language.error("grammar", "verb agrees with", "must be nothing, who or what")
     for section in SECTIONS:
-        for name in reference.entries[section]:
-            if name not in language.entries[section]:
-                raise UserError(f"{language.path}: [{section}] lacks {name!r}, which {reference.path.name} has")
-        said = {}
-        for name, forms in language.entries[section].items():
-            if name not in reference.entries[section]:
-                raise language.error(section, name, f"unknown name; {reference.path.name} does not have it")
-            if section != "grammar" and not all(forms):
-                raise language.error(section, name, "an empty form")
-            if section in ("patterns", "remarks") and sorted(slots(forms[0])) != sorted(
-                    slots(reference.entries[section][name][0])):
-                raise language.error(section, name, f"slots {slots(forms[0])} differ from {reference.path.name}'s")
-            if section == "people" and (forms[0] not in GENDERS or len(forms) not in (2, 3)):
-                raise language.error(section, name, "expected `m or f | form` (or a third field, the doer's form)")
-            if section == "things" and (forms[0] not in language.classes or len(forms) != 2):
-                raise language.error(section, name, f"expected `class | noun`, class one of {language.classes}")
-            if section in ("adjectives", "verbs", "actions"):
-                language.spread(section, name, len(language.classes) if section == "adjectives" or (
-                    section == "verbs" and language.agreement == "what") else 2)
-            if section not in ("grammar", "patterns"):
-                text = forms[1] if section in ("people", "things") else forms[0]
-                if text in said:
-                    raise language.error(section, name, f"says {text!r}, as {said[text]!r} does: readers could not "
-                                                        "tell the two facts apart")
-                said[text] = name
+        check_complete(language, reference, section)
+        for name in language.entries[section]:
+            check_entry(language, reference, section, name)
+        if section not in ("grammar", "patterns"):
+            check_distinct(language, section)
+
+
+def check_complete(language, reference, section):
+    for name in reference.entries[section]:
+        if name not in language.entries[section]:
+            raise UserError(
+                f"{language.path}: [{section}] lacks {name!r}, which {reference.path.name} has"
+            )
+
+
+def check_entry(language, reference, section, name):
+    """Is the entry known, and has it the forms that its section asks for?"""
+    if name not in reference.entries[section]:
+        message = f"unknown name; {reference.path.name} does not have it"
+        raise language.error(section, name, message)
+    if section == "grammar":
+        return
+    forms = language.entries[section][name]
+    if not all(forms):
+        raise language.error(section, name, "an empty form")
+    if section in ("patterns", "remarks"):
+        check_slots(language, reference, section, name)
+    elif section == "people":
+        if forms[0] not in GENDERS or len(forms) not in (2, 3):
+            message = "expected `m or f | form` (or a third field, the doer's form)"
+            raise language.error(section, name, message)
+    elif section == "things":
+        if forms[0] not in language.classes or len(forms) != 2:
+            message = f"expected `class | noun`, class one of {language.classes}"
+            raise language.error(section, name, message)
+    elif section in ("adjectives", "verbs", "actions"):
+        language.spread(section, name, language.inflections(section))
+
+
+def check_slots(language, reference, section, name):
+    """A pattern has the reference's slots, in any order."""
+    found = slots(language.entries[section][name][0])
+    expected = slots(reference.entries[section][name][0])
+    if sorted(found) != sorted(expected):
+        message = f"slots {found} differ from {reference.path.name}'s"
+        raise language.error(section, name, message)
+
+
+def check_distinct(language, section):
+    """No two entries of a section say the same words."""
+    said = {}
+    for name, forms in language.entries[section].items():
+        text = forms[1] if section in ("people", "things") else forms[0]
+        if text in said:
+            message = (
+                f"says {text!r}, as {said[text]!r} does: readers could not tell the two facts apart"
+            )
+            raise language.error(section, name, message)
+        said[text] = name

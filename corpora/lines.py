@@ -1,158 +1,322 @@
-"""Files with one example a line."""
+"""Data sets in files with one example a line: JSON objects, or line-aligned plain text.
+
+A file is read once to check every line; after that only the place of each line is in memory. A data
+set has `sizes`, {(source language, target language): number of examples}, and `text(pair, index)`,
+the (source, target) of one.
+"""
 import difflib
 import json
 from array import array
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from plumbing.files import UserError
 
+LARGE = 50_000_000  # bytes from which on reading a file shows its progress
 
-class Lines:
-    """Examples in files, one a line; only the place of each line is kept in memory.
 
-    skip: bad lines are left out and counted in `skipped`, where they otherwise end the run with their file and line.
-    minimum: (words of the source, words of the target) that an example must have; fewer are counted in `short`."""
+@dataclass
+class Line:
+    """A line of a file as it was read."""
+    number: int     # from 1
+    offset: int     # of its first byte in the file
+    content: bytes
+
+
+def read_lines(path):
+    """Yields the Lines of a file; UserError if it is missing or empty."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: not found")
+    size = path.stat().st_size
+    if not size:
+        raise UserError(f"{path}: the file is empty; it needs at least one example")
+    bar = tqdm(
+        total=size,
+        unit="B",
+        unit_scale=True,
+        desc=f"reading {path.name}",
+        leave=False,
+        disable=size < LARGE,
+    )
+    offset = 0
+    with open(path, "rb") as file, bar:
+        for number, content in enumerate(file, 1):
+            yield Line(number, offset, content)
+            offset += len(content)
+            bar.update(len(content))
+
+
+def read_line_at(path, offset):
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.readline().decode("utf-8")
+
+
+def decoded(content):
+    """The text of a line's bytes; UserError if they are not UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason}, byte {error.start} of the line"
+        raise UserError(f"not UTF-8 ({where}); save the file as UTF-8") from None
+
+
+class LineFiles:
+    """What both kinds of data set have: how bad and short examples are treated, and their counts.
+
+    skip: bad lines are left out and counted in `skipped`, where they otherwise end the run with
+    their file and line. minimum: (words of the source, words of the target) that an example must
+    have; fewer are counted in `short`."""
 
     def __init__(self, skip=False, minimum=(0, 0)):
-        self.places, self.paths = {}, []  # {pair: (array of file numbers, array of byte offsets)}
-        self.skip, self.minimum, self.skipped, self.short = skip, minimum, 0, 0
+        self.skip = skip
+        self.least_source, self.least_target = minimum
+        self.skipped = 0
+        self.short = 0
+        self.paths = []
+
+    def is_short(self, source_words, target_words):
+        return source_words < self.least_source or target_words < self.least_target
+
+
+# ------------------------------------------------------------------------ JSON objects, one a line
+
+@dataclass(frozen=True)
+class Fields:
+    """The names of an object's fields. A language is None where it is the file that says it."""
+    source: str
+    target: str
+    source_lang: str | None
+    target_lang: str | None
+
+    def names(self):
+        names = [self.source, self.target, self.source_lang, self.target_lang]
+        return [name for name in names if name is not None]
+
+
+OUR_FIELDS = Fields("source", "target", "source_lang", "target_lang")
+
+
+@dataclass
+class Row:
+    """An example as its line holds it."""
+    source: str
+    target: str
+    pair: tuple  # of language codes
+
+
+@dataclass
+class Places:
+    """Where the examples of a language pair stand: the i-th in paths[files[i]] at offsets[i]."""
+    files: array
+    offsets: array
+
+
+class JsonLines(LineFiles):
+    """JSON objects, one a line."""
+
+    def __init__(self, paths, pairs, languages, fields=OUR_FIELDS, names=None, **options):
+        """paths: {path: its language, or None where every line says it}; languages: all codes that
+        may stand in a line; names: {published name of a language: code}, where they are not codes;
+        options: LineFiles' own."""
+        super().__init__(**options)
+        self.languages = languages
+        self.fields = fields
+        self.names = names or {}
+        self.places = {}  # {pair: Places}
+        for path, lang in paths.items():
+            self.add(path, lang, set(pairs))
 
     @property
     def sizes(self):
-        return {pair: len(offsets) for pair, (_, offsets) in self.places.items()}
+        return {pair: len(places.offsets) for pair, places in self.places.items()}
 
-    def add(self, path, parse, pairs):
-        """Checks every line with parse(text) -> (source, target, pair), and keeps where those of `pairs` are."""
+    def text(self, pair, index):
+        places = self.places[pair]
+        path = self.paths[places.files[index]]
+        row = json.loads(read_line_at(path, places.offsets[index]))
+        return row[self.fields.source], row[self.fields.target]
+
+    def add(self, path, lang, pairs):
+        """Checks every line of a file, and keeps where those of `pairs` are."""
         self.paths.append(path)
-        for number, offset, line in lines(path):
+        file = len(self.paths) - 1
+        for line in read_lines(path):
             try:
-                source, target, pair = parse(decoded(line))
+                row = self.parse(decoded(line.content), lang)
             except UserError as error:
                 if self.skip:
                     self.skipped += 1
                     continue
-                raise UserError(f"{path}:{number}: {error}; mend or remove the line, or use --skip-bad-lines") from None
-            if pair not in pairs:
+                raise UserError(
+                    f"{path}:{line.number}: {error}; mend or remove the line, or use "
+                    "--skip-bad-lines"
+                ) from None
+            if row.pair not in pairs:
                 continue
-            if len(source.split()) < self.minimum[0] or len(target.split()) < self.minimum[1]:
+            if self.is_short(len(row.source.split()), len(row.target.split())):
                 self.short += 1
                 continue
-            files, offsets = self.places.setdefault(pair, (array("h"), array("q")))
-            files.append(len(self.paths) - 1)
-            offsets.append(offset)
-
-    def line(self, pair, index):
-        files, offsets = self.places[pair]
-        with open(self.paths[files[index]], "rb") as file:
-            file.seek(offsets[index])
-            return file.readline().decode("utf-8")
-
-
-class Rows(Lines):
-    """JSON objects, one a line; `fields` names (source, target, source language, target language). A published data
-    set that says its language in the file's name has None there."""
-
-    def __init__(self, paths, pairs, fields, languages, names=None, **options):
-        """paths: {path: language or None}; names: {published name of a language: code}, where they are not codes."""
-        super().__init__(**options)
-        self.fields, self.languages, self.names = fields, languages, names
-        for path, lang in paths.items():
-            self.add(path, lambda text, lang=lang: self.parse(text, lang), set(pairs))
+            if row.pair not in self.places:
+                self.places[row.pair] = Places(array("h"), array("q"))
+            places = self.places[row.pair]
+            places.files.append(file)
+            places.offsets.append(line.offset)
 
     def parse(self, text, lang=None):
+        """A line -> Row; lang: of the whole file. UserError for a bad line."""
         try:
-            row = json.loads(text)
+            found = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise UserError(f"not JSON ({error}); each line must be one JSON object") from None
-        if not isinstance(row, dict):
-            raise UserError(f"expected a JSON object, found {type(row).__name__}")
-        for name in filter(None, self.fields):
-            if not isinstance(row.get(name), str):
-                raise UserError(f"field {name!r} must be text, found "
-                                + (type(row[name]).__name__ if name in row else "nothing"))
-            if not row[name].strip():
-                raise UserError(f"field {name!r} is empty")
-        source, target, *langs = (row[name] if name else lang for name in self.fields)
-        return source, target, tuple(lang if lang in self.languages else self.code(lang) for lang in langs)
+        if not isinstance(found, dict):
+            raise UserError(f"expected a JSON object, found {type(found).__name__}")
+        for name in self.fields.names():
+            check_field(found, name)
+        return Row(
+            source=found[self.fields.source],
+            target=found[self.fields.target],
+            pair=(
+                self.language(found, self.fields.source_lang, lang),
+                self.language(found, self.fields.target_lang, lang),
+            ),
+        )
 
-    def code(self, name):
-        if self.names and name in self.names:
-            return self.names[name]
-        close = difflib.get_close_matches(name, self.names or self.languages, 1, 0.4)
-        raise UserError(f"unknown language {name[:40]!r}" + (f"; did you mean {close[0]}?" if close else ""))
+    def language(self, found, name, lang):
+        """The code of the language that field `name` says, or else the file."""
+        if name is None:
+            return self.code(lang)
+        return self.code(found[name])
 
-    def text(self, pair, index):
-        row = json.loads(self.line(pair, index))
-        return row[self.fields[0]], row[self.fields[1]]
+    def code(self, said):
+        """A language's code, from the code or the data set's own name."""
+        if said in self.languages:
+            return said
+        if said in self.names:
+            return self.names[said]
+        hint = ""
+        close = difflib.get_close_matches(said, self.names or self.languages, 1, 0.4)
+        if close:
+            hint = f"; did you mean {close[0]}?"
+        raise UserError(f"unknown language {said[:40]!r}{hint}")
 
 
-class Parallel(Lines):
-    """DIR/{train,valid,test}.LANG, plain text, line i of one file translates line i of every other."""
+def check_field(found, name):
+    """Is there text in this field of a JSON object?"""
+    if name not in found:
+        raise UserError(f"field {name!r} must be text, found nothing")
+    value = found[name]
+    if not isinstance(value, str):
+        raise UserError(f"field {name!r} must be text, found {type(value).__name__}")
+    if not value.strip():
+        raise UserError(f"field {name!r} is empty")
+
+
+# ------------------------------------------------------------------------- line-aligned plain text
+
+@dataclass
+class TextFile:
+    """One language's file, checked."""
+    path: Path
+    offsets: array  # of each line, in bytes
+    words: array    # of each line; 0 where it is bad
+    bad: set        # numbers of bad lines, from 0
+
+
+@dataclass
+class Column:
+    """One language's side of the examples of a pair."""
+    path: Path
+    offsets: array
+
+    def text(self, index):
+        return read_line_at(self.path, self.offsets[index]).strip()
+
+
+@dataclass
+class Columns:
+    """The examples of a language pair."""
+    source: Column
+    target: Column
+
+
+class ParallelText(LineFiles):
+    """FOLDER/SPLIT.LANG, plain text: line i of one file translates line i of every other."""
 
     def __init__(self, folder, split, pairs, **options):
+        """options: LineFiles' own."""
         super().__init__(**options)
-        files, bad = {}, set()
-        for code in sorted({code for pair in pairs for code in pair}):
-            path = Path(folder) / f"{split}.{code}"
-            starts, words = array("q"), array("i")
-            for number, offset, line in lines(path):
-                starts.append(offset)
-                try:
-                    text = decoded(line)
-                    if not text.strip():
-                        raise UserError("an empty line; remove it from all the files")
-                    words.append(len(text.split()))
-                except UserError as error:
-                    if not self.skip:
-                        raise UserError(f"{path}:{number}: {error}, or use --skip-bad-lines") from None
-                    words.append(0)
-                    bad.add(number - 1)
-            self.paths.append(path)
-            files[code] = (len(self.paths) - 1, starts, words)
+        files = {}
+        bad = set()  # a line that is bad in one language is bad in all
+        for code in sorted(set().union(*pairs)):
+            files[code] = self.read(Path(folder) / f"{split}.{code}")
+            bad |= files[code].bad
         self.skipped = len(bad)
+        self.columns = {}  # {pair: Columns}
         for pair in pairs:
-            (_, a, words), (_, b, others) = files[pair[0]], files[pair[1]]
-            if len(a) != len(b):
-                raise UserError(f"{folder}/{split}.{pair[0]} has {len(a)} lines and {split}.{pair[1]} has {len(b)}; "
-                                "parallel files must have the same number")
-            good = [i for i in range(len(a)) if i not in bad]
-            kept = [i for i in good if words[i] >= self.minimum[0] and others[i] >= self.minimum[1]]
-            self.short += len(good) - len(kept)
-            self.places[pair] = [(files[code][0], array("q", (files[code][1][i] for i in kept))) for code in pair]
+            source = files[pair[0]]
+            target = files[pair[1]]
+            check_aligned(folder, source, target)
+            self.columns[pair] = self.side_by_side(source, target, bad)
 
     @property
     def sizes(self):
-        return {pair: len(sides[0][1]) for pair, sides in self.places.items() if len(sides[0][1])}
+        sizes = {}
+        for pair, columns in self.columns.items():
+            if columns.source.offsets:
+                sizes[pair] = len(columns.source.offsets)
+        return sizes
 
     def text(self, pair, index):
-        texts = []
-        for number, offsets in self.places[pair]:
-            with open(self.paths[number], "rb") as file:
-                file.seek(offsets[index])
-                texts.append(file.readline().decode("utf-8").strip())
-        return tuple(texts)
+        columns = self.columns[pair]
+        return columns.source.text(index), columns.target.text(index)
+
+    def read(self, path):
+        """A file -> TextFile; a bad line is a UserError that names it, or is remembered (skip)."""
+        self.paths.append(path)
+        file = TextFile(path, array("q"), array("i"), set())
+        for line in read_lines(path):
+            file.offsets.append(line.offset)
+            try:
+                file.words.append(count_words(decoded(line.content)))
+            except UserError as error:
+                if not self.skip:
+                    raise UserError(
+                        f"{path}:{line.number}: {error}, or use --skip-bad-lines"
+                    ) from None
+                file.words.append(0)
+                file.bad.add(line.number - 1)
+        return file
+
+    def side_by_side(self, source, target, bad):
+        """The Columns of the lines that are good and long enough in both languages; counts those
+        that are too short."""
+        columns = Columns(Column(source.path, array("q")), Column(target.path, array("q")))
+        for number in range(len(source.offsets)):
+            if number in bad:
+                continue
+            if self.is_short(source.words[number], target.words[number]):
+                self.short += 1
+                continue
+            columns.source.offsets.append(source.offsets[number])
+            columns.target.offsets.append(target.offsets[number])
+        return columns
 
 
-def decoded(line):
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 ({error.reason}, byte {error.start} of the line); save the file as UTF-8") from None
+def count_words(text):
+    """Of a line; UserError if it has none."""
+    if not text.strip():
+        raise UserError("an empty line; remove it from all the files")
+    return len(text.split())
 
 
-def lines(path):
-    """Yields (line number, byte offset, bytes) of a file; UserError if it is missing or empty."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: not found")
-    offset = number = 0
-    size = Path(path).stat().st_size
-    with open(path, "rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc=f"reading {Path(path).name}",
-                                        leave=False, disable=size < 50_000_000) as bar:
-        for number, line in enumerate(file, 1):
-            yield number, offset, line
-            offset += len(line)
-            bar.update(len(line))
-    if not number:
-        raise UserError(f"{path}: the file is empty; it needs at least one example")
+def check_aligned(folder, source, target):
+    """Have the two files the same number of lines?"""
+    if len(source.offsets) != len(target.offsets):
+        raise UserError(
+            f"{folder}/{source.path.name} has {len(source.offsets)} lines and {target.path.name} "
+            f"has {len(target.offsets)}; parallel files must have the same number"
+        )

@@ -1,17 +1,100 @@
-"""XL-Sum and WikiLingua."""
+"""Two published data sets of summaries, as their authors distribute them: how their files and
+languages are called.
 
-OUR_FIELDS = ("source", "target", "source_lang", "target_lang")
-GEM_FIELDS = ("source", "target", "source_language", "target_language")
-SPLITS = {"xlsum": {"train": ("train",), "valid": ("val",), "test": ("test",)},  # as published
-          "wikilingua": {"train": ("train",), "valid": ("validation", "sampled_validation"),
-                         "test": ("test", "sampled_test")}}
-# How XL-Sum (file names) and WikiLingua (fields) call mBART's languages.
-XLSUM = {"english": "en_XX", "spanish": "es_XX", "russian": "ru_RU", "turkish": "tr_TR", "gujarati": "gu_IN",
-         "french": "fr_XX", "arabic": "ar_AR", "azerbaijani": "az_AZ", "bengali": "bn_IN", "burmese": "my_MM",
-         "chinese_simplified": "zh_CN", "hindi": "hi_IN", "indonesian": "id_ID", "japanese": "ja_XX", "korean": "ko_KR",
-         "marathi": "mr_IN", "nepali": "ne_NP", "pashto": "ps_AF", "persian": "fa_IR", "portuguese": "pt_XX",
-         "sinhala": "si_LK", "swahili": "sw_KE", "tamil": "ta_IN", "telugu": "te_IN", "thai": "th_TH",
-         "ukrainian": "uk_UA", "urdu": "ur_PK", "vietnamese": "vi_VN"}
-WIKILINGUA = {"en": "en_XX", "es": "es_XX", "ru": "ru_RU", "tr": "tr_TR", "fr": "fr_XX", "de": "de_DE", "ar": "ar_AR",
-              "cs": "cs_CZ", "hi": "hi_IN", "id": "id_ID", "it": "it_IT", "ja": "ja_XX", "ko": "ko_KR", "nl": "nl_XX",
-              "pt": "pt_XX", "th": "th_TH", "vi": "vi_VN", "zh": "zh_CN"}
+    XL-Sum (Hasan et al. 2021): english_train.jsonl, english_val.jsonl, english_test.jsonl, ...; an
+    article and its summary in the same language
+    WikiLingua (Ladhak et al. 2020), as GEM exports it: train.jsonl, validation.jsonl, test.jsonl; a
+    how-to article in one language and its summary in another
+"""
+from corpora.lines import Fields, JsonLines
+from plumbing.files import UserError
+
+XLSUM_FIELDS = Fields("text", "summary", None, None)
+XLSUM_SPLITS = {"train": "train", "valid": "val", "test": "test"}
+XLSUM_NAMES = {
+    "ar_AR": "arabic",
+    "az_AZ": "azerbaijani",
+    "bn_IN": "bengali",
+    "en_XX": "english",
+    "es_XX": "spanish",
+    "fa_IR": "persian",
+    "fr_XX": "french",
+    "gu_IN": "gujarati",
+    "hi_IN": "hindi",
+    "id_ID": "indonesian",
+    "ja_XX": "japanese",
+    "ko_KR": "korean",
+    "mr_IN": "marathi",
+    "my_MM": "burmese",
+    "ne_NP": "nepali",
+    "ps_AF": "pashto",
+    "pt_XX": "portuguese",
+    "ru_RU": "russian",
+    "si_LK": "sinhala",
+    "sw_KE": "swahili",
+    "ta_IN": "tamil",
+    "te_IN": "telugu",
+    "th_TH": "thai",
+    "tr_TR": "turkish",
+    "uk_UA": "ukrainian",
+    "ur_PK": "urdu",
+    "vi_VN": "vietnamese",
+    "zh_CN": "chinese_simplified",
+}
+
+WIKILINGUA_FIELDS = Fields("source", "target", "source_language", "target_language")
+WIKILINGUA_SPLITS = {  # the first of these files that is there
+    "train": ("train.jsonl",),
+    "valid": ("validation.jsonl", "sampled_validation.jsonl"),
+    "test": ("test.jsonl", "sampled_test.jsonl"),
+}
+WIKILINGUA_CODES = {
+    "ar": "ar_AR",
+    "cs": "cs_CZ",
+    "de": "de_DE",
+    "en": "en_XX",
+    "es": "es_XX",
+    "fr": "fr_XX",
+    "hi": "hi_IN",
+    "id": "id_ID",
+    "it": "it_IT",
+    "ja": "ja_XX",
+    "ko": "ko_KR",
+    "nl": "nl_XX",
+    "pt": "pt_XX",
+    "ru": "ru_RU",
+    "th": "th_TH",
+    "tr": "tr_TR",
+    "vi": "vi_VN",
+    "zh": "zh_CN",
+}
+
+
+def open_xlsum(folder, split, pairs, languages, **options):
+    """XL-Sum, a file a language; pairs of two languages are a UserError. options: JsonLines'."""
+    spec = f"xlsum:{folder}"
+    paths = {}
+    for source, target in pairs:
+        if source != target:
+            raise UserError(
+                f"--data {spec}: XL-Sum has summaries in the document's own language only, not "
+                f"{source}-{target}"
+            )
+        if source not in XLSUM_NAMES:
+            known = " ".join(XLSUM_NAMES)
+            raise UserError(f"--data {spec}: XL-Sum has no {source}; it has {known}")
+        name = f"{XLSUM_NAMES[source]}_{XLSUM_SPLITS[split]}.jsonl"
+        paths[folder / name] = source
+    return JsonLines(paths, pairs, languages, XLSUM_FIELDS, **options)
+
+
+def open_wikilingua(folder, split, pairs, languages, **options):
+    """WikiLingua, one file of all languages. options: JsonLines'."""
+    names = WIKILINGUA_SPLITS[split]
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            return JsonLines(
+                {path: None}, pairs, languages, WIKILINGUA_FIELDS, WIKILINGUA_CODES, **options
+            )
+    raise UserError(f"--data wikilingua:{folder}: none of {', '.join(names)} is there")

@@ -4,34 +4,48 @@ import shutil
 
 import pytest
 import sentencepiece
+import torch
 from conftest import ROOT
 
 from plumbing.files import UserError
-from tokenizer import MBART25, MBART50, Tokenizer, train_sentencepiece
+from tokenizer import MBART25, MBART50, SOURCE_FILE, Tokenizer, train_sentencepiece
 
-TEXTS = ["The teacher found a red map in the park.", "El pintor perdió un reloj.", "Учитель нашёл красную карту.",
-         "Öğretmen parkta kırmızı bir harita buldu.", "શિક્ષકે બગીચામાં એક નકશો શોધ્યો.", "Le boulanger a vendu un vélo.",
-         "Der Bäcker verkaufte am Montag ein Fahrrad.", "x", "42 people, 3.5 %", "  two   spaces ", "猫と犬 🙂 мир", ""]
+TEXTS = [
+    "The teacher found a red map in the park.",
+    "El pintor perdió un reloj.",
+    "Учитель нашёл красную карту.",
+    "Öğretmen parkta kırmızı bir harita buldu.",
+    "શિક્ષકે બગીચામાં એક નકશો શોધ્યો.",
+    "Le boulanger a vendu un vélo.",
+    "Der Bäcker verkaufte am Montag ein Fahrrad.",
+    "x",
+    "42 people, 3.5 %",
+    "  two   spaces ",
+    "猫と犬 🙂 мир",
+    "",
+]
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """{layout: folder}: the base's SentencePiece file alone, or with a config.json that makes it mBART-50."""
+    """{layout: folder}: the base's SentencePiece file alone, or with a config.json that makes it
+    mBART-50."""
+    model_file = ROOT / "base" / "sentencepiece.bpe.model"
+    size = sentencepiece.SentencePieceProcessor(model_file=str(model_file)).get_piece_size()
     folders = {}
-    for layout, tags in (("mbart25", 25), ("mbart50", 52)):
+    for layout in ("mbart25", "mbart50"):
         folders[layout] = tmp_path_factory.mktemp(layout)
-        shutil.copy(ROOT / "base" / "sentencepiece.bpe.model", folders[layout])
-        size = sentencepiece.SentencePieceProcessor(
-            model_file=str(ROOT / "base" / "sentencepiece.bpe.model")).get_piece_size()
-        if layout == "mbart50":
-            (folders[layout] / "config.json").write_text(json.dumps({"vocab_size": size + tags + 2}))
+        shutil.copy(model_file, folders[layout])
+    config = json.dumps({"vocab_size": size + 52 + 2})
+    (folders["mbart50"] / "config.json").write_text(config)
     return folders
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_ids_are_sentencepieces_own_moved_by_one(bare, text):
     tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
-    own = sentencepiece.SentencePieceProcessor(model_file=str(bare["mbart25"] / "sentencepiece.bpe.model"))
+    model_file = str(bare["mbart25"] / "sentencepiece.bpe.model")
+    own = sentencepiece.SentencePieceProcessor(model_file=model_file)
     assert tokenizer.piece_ids(text) == [3 if i == 0 else i + 1 for i in own.encode(text)]
 
 
@@ -47,9 +61,9 @@ def test_the_two_layouts_put_the_tag_where_the_published_models_have_it(bare):
 
 
 def test_the_ids_of_the_published_vocabularies_come_out_for_250000_pieces():
-    size = 250_000  # SentencePiece's own count; the tags' published ids follow from the layout alone
-    assert size + 1 + MBART25.index("en_XX") == 250004 and size + 1 + MBART25.index("ro_RO") == 250020
-    assert size + 1 + len(MBART25) == 250026 and size + 1 + len(MBART50) == 250053  # <mask>
+    first = 250_000 + 1  # SentencePiece's own count; the tags' ids follow from the layout alone
+    assert first + MBART25.index("en_XX") == 250004 and first + MBART25.index("ro_RO") == 250020
+    assert first + len(MBART25) == 250026 and first + len(MBART50) == 250053  # <mask>
     assert len(MBART25) == 25 and len(MBART50) == 52
 
 
@@ -59,33 +73,46 @@ def test_the_saved_folder_opens_in_transformers_with_equal_ids(bare, layout, tmp
     ours = Tokenizer.from_pretrained(bare[layout])
     ours.save_pretrained(tmp_path)
     kind = MBartTokenizer if layout == "mbart25" else MBart50Tokenizer
+    langs = ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE")
     for theirs in (kind.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         assert isinstance(theirs, kind)
-        for lang, text in zip(("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE"), TEXTS):
+        for lang, text in zip(langs, TEXTS):
             theirs.src_lang = theirs.tgt_lang = lang
-            assert theirs(text)["input_ids"] == ours.encode(text, lang)
+            ids = ours.encode(text, lang)
+            assert theirs(text)["input_ids"] == ids
             assert theirs(text_target=text)["input_ids"] == ours.target(text, lang)[1]
-            assert theirs.decode(ours.encode(text, lang), skip_special_tokens=True) == ours.decode(
-                ours.encode(text, lang))
+            assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids)
         assert theirs.convert_tokens_to_ids(list(ours.tag)) == list(ours.tag.values())
         assert theirs.mask_token_id == ours.mask_id and len(theirs) == ours.vocab_size
 
 
 def test_where_transformers_drops_the_normalization_ours_stays_with_sentencepiece(bare, tmp_path):
-    """The published models were trained on SentencePiece's NFKC-normalized pieces; MBartTokenizer 5.x skips that."""
+    """The published models were trained on SentencePiece's NFKC-normalized pieces;
+    MBartTokenizer 5.x skips that."""
     from transformers import MBartTokenizer
     ours = Tokenizer.from_pretrained(bare["mbart25"])
     ours.save_pretrained(tmp_path)
     ligature = "ﬁrefighter"
     assert ours.encode(ligature, "en_XX") == ours.encode("firefighter", "en_XX")
-    assert MBartTokenizer.from_pretrained(tmp_path)(ligature)["input_ids"] != ours.encode(ligature, "en_XX")
+    theirs = MBartTokenizer.from_pretrained(tmp_path)
+    assert theirs(ligature)["input_ids"] != ours.encode(ligature, "en_XX")
 
 
-@pytest.mark.parametrize("text", [t for t in TEXTS[:7]])
+@pytest.mark.parametrize("text", TEXTS[:7])
 def test_decode_undoes_encode_and_leaves_special_tokens_out(bare, text):
     tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
     ids = [tokenizer.lang_id("es_XX"), *tokenizer.encode(text, "en_XX"), tokenizer.mask_id, 1, 1]
     assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("layout", ["mbart25", "mbart50"])
+def test_is_text_is_true_of_pieces_alone(bare, layout):
+    tokenizer = Tokenizer.from_pretrained(bare[layout])
+    last = tokenizer.pieces.get_piece_size()  # SentencePiece's last number, moved by one
+    tags = list(tokenizer.tag.values())
+    ids = torch.tensor([[0, 1, 2, 3, 4, last], [last + 1, *tags[-2:], tokenizer.mask_id, 1, 1]])
+    expected = [[False] * 4 + [True] * 2, [False] * 6]
+    assert tokenizer.is_text(ids).tolist() == expected
 
 
 def test_every_letter_of_french_and_german_has_a_piece_although_the_base_never_saw_them():
@@ -118,6 +145,21 @@ def test_missing_damaged_and_unfitting_files_are_errors_that_name_them(bare, tmp
 
 
 def test_the_same_sentences_and_seed_learn_the_same_vocabulary(tmp_path):
+    sentences = ["the cat sat on the mat", "a dog ran to the cat"] * 50
     for name in "ab":
-        train_sentencepiece(["the cat sat on the mat", "a dog ran to the cat"] * 50, tmp_path / name, 60, "äß", 3)
+        train_sentencepiece(sentences, tmp_path / name, 60, "äß", 3)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_damaged_vocabulary_of_the_encoder_is_an_error_that_names_it(bare, tmp_path):
+    shutil.copy(bare["mbart25"] / "sentencepiece.bpe.model", tmp_path)
+    (tmp_path / SOURCE_FILE).write_bytes(b"not a model")
+    with pytest.raises(UserError, match=f"{SOURCE_FILE}: not a SentencePiece model"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_the_command_prints_a_texts_ids_and_pieces(run):
+    done = run("tokenizer.py", "base", "en_XX", "The teacher found a map.")
+    assert done.returncode == 0 and "pieces: ▁The ▁teacher" in done.stdout
+    done = run("tokenizer.py", "base", "en", "The teacher found a map.")
+    assert done.returncode == 2 and "did you mean en_XX" in done.stderr

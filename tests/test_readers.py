@@ -1,0 +1,172 @@
+"""corpora.sets: what `--data SPEC` opens, and what a bad line or file is told as."""
+import json
+
+import pytest
+
+from corpora.sets import open_data, texts_of
+from plumbing.files import UserError
+from tokenizer import MBART25
+
+PAIR = ("en_XX", "es_XX")
+ROW = {
+    "source": "one two three",
+    "target": "four five",
+    "source_lang": "en_XX",
+    "target_lang": "es_XX",
+}
+
+
+def row(**changes):
+    return json.dumps(ROW | changes, ensure_ascii=False) + "\n"
+
+
+def opened(spec, split="train", pairs=(PAIR,), **options):
+    return open_data(spec, "translate", split, pairs, MBART25, **options)
+
+
+def without(name):
+    return json.dumps({key: value for key, value in ROW.items() if key != name})
+
+
+@pytest.mark.parametrize("line, message", [
+    ("{broken", "not JSON"),
+    ('["list"]', "expected a JSON object, found list"),
+    (without("target_lang"), "'target_lang' must be text, found nothing"),
+    (row(source=5), "found int"),
+    (row(source=" "), "'source' is empty"),
+    (row(source_lang="en"), "did you mean en_XX"),
+    (b"\xff\xfe", "not UTF-8"),
+])
+def test_a_bad_line_is_reported_as_file_and_line(tmp_path, line, message):
+    if isinstance(line, str):
+        line = line.encode()
+    (tmp_path / "train.jsonl").write_bytes(row().encode() * 330 + line)
+    with pytest.raises(UserError, match="train.jsonl:331: .*" + message):
+        opened(f"jsonl:{tmp_path}")
+
+
+def test_a_file_gives_the_text_of_each_pair_by_number(tmp_path):
+    lines = [row(source=f"map {i}", target=f"mapa {i}") for i in range(3)]
+    lines.insert(1, row(source="карта", target="map", source_lang="ru_RU", target_lang="en_XX"))
+    (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+    russian = ("ru_RU", "en_XX")
+    data = opened(f"jsonl:{tmp_path}", pairs=[PAIR, russian])
+    assert data.sizes == {PAIR: 3, russian: 1}
+    assert data.text(PAIR, 2) == ("map 2", "mapa 2")
+    assert data.text(russian, 0) == ("карта", "map")
+    assert opened(f"jsonl:{tmp_path}").sizes == {PAIR: 3}
+
+
+def test_parallel_files_are_read_by_line_and_unequal_ones_refused(tmp_path):
+    for lang in PAIR:
+        text = "".join(f"{lang} línea {i}\n" for i in range(5))
+        (tmp_path / f"train.{lang}").write_text(text, encoding="utf-8")
+    spec = f"parallel:{tmp_path}"
+    pairs = [PAIR, PAIR[::-1]]
+    data = opened(spec, pairs=pairs)
+    assert data.sizes == dict.fromkeys(pairs, 5)
+    assert data.text(("es_XX", "en_XX"), 3) == ("es_XX línea 3", "en_XX línea 3")
+    with open(tmp_path / "train.es_XX", "a", encoding="utf-8") as file:
+        file.write("una más\n")
+    with pytest.raises(UserError, match="train.en_XX has 5 lines and train.es_XX has 6"):
+        opened(spec, pairs=pairs)
+    (tmp_path / "train.es_XX").write_text("a\nb\n\nd\ne\n")
+    with pytest.raises(UserError, match="train.es_XX:3: an empty line"):
+        opened(spec, pairs=pairs)
+
+
+@pytest.mark.parametrize("spec, message", [
+    ("xml:here", "expected builtin"),
+    ("jsonl:/nowhere", "no folder"),
+    ("jsonl:", "expected builtin"),
+])
+def test_a_wrong_data_spec_is_an_error_that_says_what_is_expected(spec, message):
+    with pytest.raises(UserError, match=message):
+        opened(spec)
+
+
+def test_the_built_in_corpus_names_its_languages_when_asked_for_another():
+    with pytest.raises(UserError, match="has no 'it_IT'; it has en_XX es_XX"):
+        opened("builtin", pairs=[("en_XX", "it_IT")])
+
+
+def test_empty_and_missing_files_are_errors(tmp_path):
+    with pytest.raises(UserError, match="train.jsonl: not found"):
+        opened(f"jsonl:{tmp_path}")
+    (tmp_path / "train.jsonl").write_text("")
+    with pytest.raises(UserError, match="train.jsonl: the file is empty"):
+        opened(f"jsonl:{tmp_path}")
+
+
+def test_bad_lines_are_skipped_and_counted_when_asked(tmp_path, capsys):
+    lines = row() + "{broken\n" + row(target=7) + row(source_lang="xx") + row(source="b")
+    (tmp_path / "train.jsonl").write_bytes(lines.encode() + b"\xff\n")
+    with pytest.raises(UserError, match=r"train.jsonl:2: .*--skip-bad-lines"):
+        opened(f"jsonl:{tmp_path}")
+    data = opened(f"jsonl:{tmp_path}", skip=True, minimum=(2, 1))
+    assert (data.skipped, data.short, data.sizes) == (4, 1, {PAIR: 1})
+    assert "4 bad lines and 1 examples" in capsys.readouterr().err
+    assert data.text(PAIR, 0) == ("one two three", "four five")
+
+    (tmp_path / "train.en_XX").write_text("a b\n\nc d\n")
+    (tmp_path / "train.es_XX").write_text("e f\ng\nh\n")
+    data = opened(f"parallel:{tmp_path}", skip=True, minimum=(2, 2))
+    assert (data.skipped, data.short, data.sizes) == (1, 1, {PAIR: 1})
+    assert data.text(PAIR, 0) == ("a b", "e f")
+
+
+def test_xlsum_is_read_as_published(tmp_path):
+    for name, word in (("english", "news"), ("turkish", "haber")):
+        for split in ("train", "val", "test"):
+            line = {
+                "id": "1",
+                "url": "u",
+                "title": "t",
+                "summary": f"{word} summary",
+                "text": f"{word} {split} text",
+            }
+            (tmp_path / f"{name}_{split}.jsonl").write_text(json.dumps(line) + "\n")
+    spec = f"xlsum:{tmp_path}"
+    english = ("en_XX", "en_XX")
+    turkish = ("tr_TR", "tr_TR")
+    for split, published in (("train", "train"), ("valid", "val"), ("test", "test")):
+        data = opened(spec, split, [english, turkish])
+        assert data.text(turkish, 0) == (f"haber {published} text", "haber summary")
+        assert data.text(english, 0) == (f"news {published} text", "news summary")
+    with pytest.raises(UserError, match="own language only"):
+        opened(spec, "test", [("en_XX", "tr_TR")])
+    with pytest.raises(UserError, match="spanish_test.jsonl: not found"):
+        opened(spec, "test", [("es_XX", "es_XX")])
+    with pytest.raises(UserError, match="has no de_DE"):
+        opened(spec, "test", [("de_DE", "de_DE")])
+
+
+@pytest.mark.parametrize("valid", ["validation", "sampled_validation"])
+def test_wikilingua_is_read_as_gem_exports_it(tmp_path, valid):
+    spec = f"wikilingua:{tmp_path}"
+    with pytest.raises(UserError, match="none of validation.jsonl, sampled_validation.jsonl"):
+        opened(spec, "valid")
+    for name in ("train", valid, "test"):
+        line = {
+            "gem_id": "x",
+            "source": f"{name} document",
+            "target": "short",
+            "source_language": "es",
+            "target_language": "en",
+        }
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    data = opened(spec, "valid", [("es_XX", "en_XX")])
+    assert data.text(("es_XX", "en_XX"), 0) == (f"{valid} document", "short")
+    with pytest.raises(UserError, match="no example in the languages asked for"):
+        opened(spec, "valid", [("en_XX", "es_XX")])
+
+
+def test_texts_of_gives_every_text_of_the_three_splits(tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(row(source=split) + row(target="x"))
+    texts = list(texts_of(f"jsonl:{tmp_path}", "translate", [PAIR], MBART25))
+    assert texts == [text for split in ("train", "valid", "test")
+                     for text in (split, "four five", "one two three", "x")]
+    pairs = [("en_XX", "en_XX"), ("es_XX", "es_XX")]
+    endless = list(texts_of("builtin", "summarize", pairs, MBART25, stream=20))
+    assert len(endless) == 2 * 2 * (20 + 2 + 2)  # sides x pairs x examples of each split
