@@ -5,9 +5,6 @@
     python eval.py --pairs en_XX-en_XX es_XX-en_XX       any rows
     python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "The teacher found a map."
     python eval.py --lang tr_TR --model runs/summarize --pipeline runs/translate     translate, summarize, translate
-    python eval.py --probe --model runs/summarize        how much each layer tells of the source language
-    python eval.py --dictionary --model runs/child       do a new language's embeddings lie at the parent's?
-    python eval.py --retrieval --model runs/summarize    how near each layer brings translations
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024, section 4).
 Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the share of outputs that are not
@@ -25,13 +22,12 @@ import torch
 import torch.distributed as dist
 
 from corpora.facts import BASE_LANGUAGES
+from data import split_pairs
 from model import MBart
-from plumbing.options import COUNT, device, number
+from options import COUNT, device, language_pairs, number
 from plumbing.files import UserError, read_json, run, write_json
-from plumbing.packed import pack_for_decoding
 from scoring import Pipeline, decode, evaluate, samples, table
 from tokenizer import Tokenizer
-from tools.layers import dictionary_induction, probe_layers, probe_table, retrieval_table, retrieve_layers
 
 SHORT = {"translate": {"no_repeat_ngram": 0}, "summarize": {"no_repeat_ngram": 3}}  # METHODS: no repeated 3-grams
 
@@ -91,12 +87,6 @@ def parse_args(argv=None):
     add("--lang", help="target language, e.g. tr_TR")
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: all of the data's)")
     add("--pairs", nargs="+", metavar="SRC-TGT", help="rows of any pairs, instead of --lang, e.g. es_XX-en_XX")
-    add("--probe", action="store_true", help="train a classifier of the source language on every layer's states, and "
-        "compare languages by SVCCA (--source-lang: which; default en es ru tr)")
-    add("--retrieval", action="store_true", help="how often a document's nearest neighbour in another language is its "
-        "translation, by layer (--source-lang: which languages; default the base's five)")
-    add("--dictionary", action="store_true", help="for a run with --new-source or --new-target: how often the nearest "
-        "of the parent's embeddings is a translation")
     add("--pipeline", metavar="FOLDER", help="a translation model: translate to --pivot, summarize, translate back")
     add("--pivot", default="en_XX", help="the language in which the pipeline summarizes (default en_XX)")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
@@ -119,9 +109,8 @@ def parse_args(argv=None):
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
-    if sum((args.lang is not None, args.pairs is not None, args.probe, args.retrieval, args.dictionary)) != 1:
-        raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX, "
-                        "--probe, --retrieval, --dictionary")
+    if sum((args.lang is not None, args.pairs is not None)) != 1:
+        raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX")
     return args
 
 
@@ -161,27 +150,7 @@ def work(args):
         tokenizer.lang_id(lang)
     where = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model.to(where)
-    if args.dictionary:
-        dictionary(folder, trained, model, tokenizer, args.json)
-        return
-    if args.retrieval:
-        langs = args.source_lang or list(BASE_LANGUAGES)
-        if len(langs) < 2:
-            raise UserError("--retrieval compares languages: name at least two with --source-lang")
-        report = retrieve_layers(model, tokenizer, stage, data_spec, langs, tagged)
-        print(f"{folder}: {retrieval_table(report)}")
-        if args.json:
-            write_json(args.json, {"model": str(folder), "languages": langs, "retrieval": report})
-        return
-    if args.probe:
-        langs = args.source_lang or ["en_XX", "es_XX", "ru_RU", "tr_TR"]
-        report = probe_layers(model, tokenizer, stage, data_spec, langs, tagged)
-        print(f"{folder}: a fresh classifier of the source language on each layer's states; chance is "
-              f"{1 / len(langs):.3f}\n" + probe_table(report, langs))
-        if args.json:
-            write_json(args.json, {"model": str(folder), "languages": langs, "probe": report})
-        return
-    pack_for_decoding(model, int8=args.int8)
+    model.packed.int8 = args.int8
     if trained.get("stage") not in SHORT and not args.stage:
         print(f"note: nothing says that {folder} was finetuned; a model that was only pretrained copies its input")
     ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram
@@ -222,28 +191,6 @@ def work(args):
         write_json(args.json, {"model": str(folder), "stage": stage, "data": data_spec, "options": options,
                                "signatures": signatures, "rows": rows})
         print(f"scores and outputs are in {args.json}")
-
-
-def dictionary(folder, trained, model, tokenizer, json_file):
-    """Prints the dictionary induction accuracy of a child run's new embeddings against its parent's."""
-    side = 0 if trained.get("new_source") else 1
-    if not (trained.get("new_source") or trained.get("new_target")):
-        raise UserError(f"{folder} has no new language; train it with --new-source or --new-target")
-    parent, old = MBart.from_pretrained(trained["init"]), Tokenizer.from_pretrained(trained["init"])
-    parent.to(next(model.parameters()).device)
-    before = read_json(Path(trained["init"]) / "args.json") or {}
-    new = trained.get("new_source") or trained.get("new_target")
-    known = (before.get("pairs") or [""])[0].split("-")
-    if len(known) != 2:
-        raise UserError(f"{trained['init']} is no translation run with --pairs: its language is not known")
-    tables = [(m.source_table(), t.source.pieces) if side == 0 else (m.model.shared.weight, t.pieces)
-              for m, t in ((model, tokenizer), (parent, old))]
-    right, tried, chance = dictionary_induction(*tables[0], new, *tables[1], known[side])
-    print(f"{folder}: {100 * right:.1f}% of {tried} words of {new} have a translation as the nearest embedding of "
-          f"{known[side]} (chance {100 * chance:.1f}%)")
-    if json_file:
-        found = {"accuracy": right, "words": tried, "chance": chance}
-        write_json(json_file, {"model": str(folder), "dictionary": found})
 
 
 def main(argv=None):

@@ -1,24 +1,31 @@
 """Which tensors train: the recipes of zero-shot finetuning (Solovyev et al. 2024, section 3).
 
-Attention computes softmax(Q K^T / sqrt(d)) V with Q = x W_q, K = y W_k, V = y W_v. Q and K decide WHERE a position
-looks, V and everything behind it decide WHAT is written. Finetuning only Q and K on English summaries therefore
-teaches a model which parts of a document matter without touching the path on which the words of every other
-language travel: that is the `qk` recipe, and the reason why Q, K and V are separate tensors in model.py.
+Attention computes softmax(Q K^T / sqrt(d)) V with Q = x W_q, K = y W_k, V = y W_v. Q and K decide
+WHERE a position looks, V and everything behind it decide WHAT is written. Finetuning only Q and K
+on English summaries therefore teaches a model which parts of a document matter without touching
+the path on which the words of every other language travel: that is the `qk` recipe, and the reason
+why Q, K and V are separate tensors in model.py.
 
-A recipe is one regular expression over parameter names (transformers' own names). Embeddings (token, position and
-the layer norm on top of them) stay frozen in all but `full+embeddings` and the recipes of a new language.
+A recipe is one regular expression over parameter names (transformers' own names). Embeddings
+(token, position and the layer norm on top of them) stay frozen in all but `full+embeddings` and
+the recipes of a new language.
 
-NEW LANGUAGES (Gheini, Ren and May 2021): a trained translation model gets a new source (`src…`) or target (`tgt…`)
-language with a vocabulary and embeddings of its own; what else may move is the recipe.
+NEW LANGUAGES (Gheini, Ren and May 2021): a trained translation model gets a new source (`src…`) or
+target (`tgt…`) language with a vocabulary and embeddings of its own, as `tools.new_language` makes
+them; what else may move is the recipe.
 
-LORA (Hu et al. 2021; Liu and Niehues 2025, section 4): W x + b becomes W x + b + (alpha / r) B A dropout(x) with A
-(r, in) and B (out, r), B zero at first; only A and B train, and W + (alpha / r) B A is what is saved as the model.
+LORA (Hu et al. 2021; Liu and Niehues 2025, section 4): W x + b becomes
+
+    W x + b + (alpha / r) B A dropout(x)        A (r, in), B (out, r), B zero at first
+
+Only A and B train, and W + (alpha / r) B A is what is saved as the model.
 
 Run it alone to see the table of a model:  python qk_finetune.py base qk
 """
+import argparse
 import math
 import re
-import sys
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,177 +34,265 @@ from torch import nn
 from model import MBart
 from plumbing.files import UserError, run
 
-ATTENTION = r"model\.(encoder\.layers\.\d+\.self_attn|decoder\.layers\.\d+\.encoder_attn)\."  # encoder self, cross
-RECIPES = {
-    "full": r"model\.(encoder|decoder)\.(layers|layer_norm)\.",
-    "full+embeddings": r".*",
-    "frozen_decoder": r"model\.encoder\.(layers|layer_norm)\.",
-    "attn_ln": ATTENTION + r"|model\.(encoder|decoder)\.(layers\.\d+\.\w+_layer_norm|layer_norm)\.",
-    "vqk": ATTENTION + r"[vqk]_proj\.",
-    "qk": ATTENTION + r"[qk]_proj\.",
-    "q": ATTENTION + r"q_proj\.",
-    "adv_tuned": r"model\.decoder\.(layers|layer_norm)\.",  # after adversarial training: the decoder alone
-    "lora": r".*\.lora_[ab]$",
-}
-# A new language on one side: its embeddings (token, position, layer norm), and what else learns to use them.
-SIDES = {"src": r"model\.encoder\.(embed_\w+|layernorm_embedding)\.",
-         "tgt": r"model\.(shared|decoder\.embed_positions|decoder\.layernorm_embedding)\."}
+# Parts of a model, as regular expressions that match the beginning of a parameter's name.
+LAYERS = r"model\.(encoder|decoder)\.(layers|layer_norm)\."
+ENCODER_LAYERS = r"model\.encoder\.(layers|layer_norm)\."
+DECODER_LAYERS = r"model\.decoder\.(layers|layer_norm)\."
+NORMS = r"model\.(encoder|decoder)\.(layers\.\d+\.\w+_layer_norm|layer_norm)\."
 CROSS = r"model\.decoder\.layers\.\d+\.encoder_attn(_layer_norm)?\."
-for side, embeddings in SIDES.items():
-    RECIPES |= {side: embeddings, f"{side}+body": f"{embeddings}|{RECIPES['full']}",
-                f"{side}+xattn": f"{embeddings}|{CROSS}", f"{side}+randxattn": f"{embeddings}|{CROSS}"}
-RECIPES["scratch"] = r".*"  # a new model
-# The same for a multilingual model that keeps its vocabulary, shared by both sides ("body" is full+embeddings then).
-OWN = r"model\.(shared|(encoder|decoder)\.(embed_positions|layernorm_embedding))\."
-RECIPES |= {"emb": OWN, "emb+xattn": f"{OWN}|{CROSS}", "emb+randxattn": f"{OWN}|{CROSS}"}
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+# The attention that reads the source: the encoder's to itself, and the decoder's to the encoder.
+ATTENTION = r"model\.(encoder\.layers\.\d+\.self_attn|decoder\.layers\.\d+\.encoder_attn)\."
+EMBEDDINGS = r"model\.(shared|(encoder|decoder)\.(embed_positions|layernorm_embedding))\."
+SIDES = {  # the embeddings of one side where it has a vocabulary of its own
+    "src": r"model\.encoder\.(embed_\w+|layernorm_embedding)\.",
+    "tgt": r"model\.(shared|decoder\.embed_positions|decoder\.layernorm_embedding)\.",
+}
 
+RECIPES = {
+    # Finetuning for a task.
+    "full": LAYERS,                          # every layer
+    "full+embeddings": r".*",                # everything
+    "frozen_decoder": ENCODER_LAYERS,        # the encoder's layers
+    "attn_ln": f"{ATTENTION}|{NORMS}",       # the attention that reads the source, and all norms
+    "vqk": ATTENTION + r"[vqk]_proj\.",      # values, queries and keys of that attention
+    "qk": ATTENTION + r"[qk]_proj\.",        # its queries and keys: where to look
+    "q": ATTENTION + r"q_proj\.",            # its queries
+    "adv_tuned": DECODER_LAYERS,             # the decoder's layers, after adversarial training
+    "lora": r".*\.lora_[ab]$",               # the low-rank additions of add_lora()
+    # A new source language with a vocabulary of its own.
+    "src": SIDES["src"],                     # its embeddings
+    "src+xattn": f"{SIDES['src']}|{CROSS}",  # and the cross-attention
+    "src+body": f"{SIDES['src']}|{LAYERS}",  # and every layer
+    # A new target language with a vocabulary of its own.
+    "tgt": SIDES["tgt"],                     # its embeddings, which are the output layer too
+    "tgt+xattn": f"{SIDES['tgt']}|{CROSS}",  # and the cross-attention
+    "tgt+body": f"{SIDES['tgt']}|{LAYERS}",  # and every layer
+    # A new language of a multilingual model, in the vocabulary that both sides share.
+    "emb": EMBEDDINGS,                       # the embeddings
+    "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention; all: full+embeddings
+}
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # that LoRA can adapt
+
+
+# ------------------------------------------------------------------------------------- recipes
 
 def apply_recipe(model, recipe):
-    """Sets requires_grad on every parameter of `model`; returns the names that train, in the model's order.
+    """Sets requires_grad on every parameter of `model`; returns the names that train, in order.
 
-    `lora` needs add_lora() first, the recipes of a new language new_language(). UserError for an unknown recipe."""
+    `lora` needs add_lora() first. UserError for an unknown recipe, and for that of a new language
+    where the model has none."""
+    check_recipe(recipe, model.config)
+    names = []
+    for name, parameter in model.named_parameters():
+        trains = re.match(RECIPES[recipe], name) is not None
+        parameter.requires_grad_(trains)
+        parameter.grad = None
+        if trains:
+            names.append(name)
+    return names
+
+
+def check_recipe(recipe, config):
     if recipe not in RECIPES:
         raise UserError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
-    if recipe.split("+")[0] in SIDES and model.config.source_vocab_size is None:
-        raise UserError(f"--recipe {recipe} trains the embeddings of a new language; name it with --new-source or "
-                        "--new-target")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(re.match(RECIPES[recipe], name) is not None)
-        parameter.grad = None
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if side_of(recipe) and config.source_vocab_size is None:
+        raise UserError(
+            f"--recipe {recipe} trains the embeddings of a new language, which this model has not; "
+            "make a folder that has with `python -m tools.new_language fresh` and give it to --init"
+        )
 
 
-def part_of(name):
-    """The part of the model, in a reader's words, that a parameter belongs to."""
-    side = "encoder" if ".encoder." in name else "decoder" if ".decoder." in name else ""
-    if "layers." not in name:
-        return f"{side} final layer norm" if ".layer_norm." in name else "embeddings"
-    module = name.split(".")[4]
-    if "lora" in name:
-        return f"{side} LoRA"
-    attention = {"self_attn": f"{side} self-attention", "encoder_attn": "cross-attention"}.get(module)
-    if attention:
-        return f"{attention} {name.split('.')[5].removesuffix('_proj')}"
-    return f"{side} layer norms" if "norm" in module else f"{side} feed-forward"
+def check_fresh(recipe, side):
+    """UserError if a recipe would leave embeddings of `side` (src, tgt) as they were drawn.
+
+    A folder of tools.new_language says in its args.json, as "fresh", which side that is."""
+    if side_of(recipe) != side and recipe != "full+embeddings":
+        raise UserError(
+            f"--recipe {recipe} would leave the fresh {side} embeddings frozen; use {side}, "
+            f"{side}+xattn, {side}+body or full+embeddings"
+        )
 
 
-def describe(model):
-    """The table of what trains and what is frozen: tensors, parameters and share for each part of the model."""
-    parts, total = {}, sum(p.numel() for p in model.parameters())
-    for name, parameter in model.named_parameters():
-        row = parts.setdefault(part_of(name), [0, 0, 0, 0])
-        row[0] += parameter.requires_grad
-        row[1] += 1
-        row[2] += parameter.numel() * parameter.requires_grad
-        row[3] += parameter.numel()
-    lines = [f"{'part':<28} {'tensors that train':>18} {'parameters':>14} {'share of model':>15}"]
-    for part, (tensors, of, numel, _) in parts.items():
-        lines.append(f"{part:<28} {f'{tensors} of {of}' if tensors else 'frozen':>18} "
-                     f"{f'{numel:,}' if tensors else '':>14} {f'{numel / total:.1%}' if tensors else '':>15}")
-    tensors, of, numel = (sum(row[i] for row in parts.values()) for i in (0, 1, 2))
-    lines.append(f"{'total':<28} {f'{tensors} of {of}':>18} {f'{numel:,}':>14} {numel / total:>15.1%}")
-    return "\n".join(lines)
-
-
-# ---------------------------------------------------------------------------------------------- LoRA
-
-class LoRALinear(nn.Linear):
-    """A linear layer with a low-rank addition; its weight and bias keep their names."""
-
-    def adapt(self, rank, alpha, dropout):
-        self.scale, self.dropout = alpha / rank, dropout
-        self.lora_a = nn.Parameter(torch.empty(rank, self.in_features, device=self.weight.device))
-        self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, device=self.weight.device))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-
-    def forward(self, x):
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a)  # (..., r)
-        return super().forward(x) + F.linear(self.scale * low, self.lora_b)
-
-
-def add_lora(model, rank=8, alpha=16, dropout=0.1, projections=PROJECTIONS, seed=0):
-    """Turns the named projections of every layer into LoRALinear, in place; their outputs are unchanged at first."""
-    if unknown := [name for name in projections if name not in PROJECTIONS]:
-        raise UserError(f"LoRA cannot adapt {unknown[0]!r}; the projections are: {' '.join(PROJECTIONS)}")
-    if rank < 1:
-        raise UserError(f"a LoRA rank must be at least 1, not {rank}")
-    torch.manual_seed(seed)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name.split(".")[-1] in projections:
-            module.__class__ = LoRALinear  # the same object: nothing that refers to it needs to change
-            module.adapt(rank, alpha, dropout)
-
-
-def merged_state(model):
-    """The model's state_dict with every low-rank addition put into its weight: plain mBART names and shapes."""
-    state = model.state_dict()
-    for name, module in model.named_modules():
-        if isinstance(module, LoRALinear):
-            state[f"{name}.weight"] = module.weight + module.scale * module.lora_b @ module.lora_a
-            del state[f"{name}.lora_a"], state[f"{name}.lora_b"]
-    return state
+def side_of(recipe):
+    """The side, src or tgt, whose own vocabulary a recipe trains; None if it trains none."""
+    side = recipe.partition("+")[0]
+    return side if side in SIDES else None
 
 
 def needed_by(name, layer):
     """Do the states of encoder layer `layer` (from 1) depend on the parameter of this name?"""
     number = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
-    return int(number[1]) < layer if number else not re.match(r"model\.(decoder\.|encoder\.layer_norm\.)", name)
+    if number:
+        return int(number[1]) < layer
+    return not re.match(r"model\.(decoder\.|encoder\.layer_norm\.)", name)
 
 
-def freeze_beyond(model, layer):
-    """Freezes all that encoder layer `layer` (from 1) does not need, whatever the recipe was; returns what trains."""
+# ----------------------------------------------------------------------------------- the table
+
+@dataclass
+class Share:
+    """How much of a part of the model trains."""
+    tensors: int = 0
+    parameters: int = 0
+    training_tensors: int = 0
+    training_parameters: int = 0
+
+    def count(self, parameter):
+        self.tensors += 1
+        self.parameters += parameter.numel()
+        if parameter.requires_grad:
+            self.training_tensors += 1
+            self.training_parameters += parameter.numel()
+
+
+def describe(model):
+    """The table of what trains and what is frozen: tensors, parameters and share of the model."""
+    whole = Share()
+    parts = {}
     for name, parameter in model.named_parameters():
-        if not needed_by(name, layer):
-            parameter.requires_grad_(False)
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        part = parts.setdefault(part_of(name), Share())
+        part.count(parameter)
+        whole.count(parameter)
+    lines = [row("part", "tensors that train", "parameters", "share of model")]
+    for name, part in parts.items():
+        if part.training_tensors:
+            lines.append(share_row(name, part, whole))
+        else:
+            lines.append(row(name, "frozen", "", "").rstrip())
+    lines.append(share_row("total", whole, whole))
+    return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------------------------- a new language
+def share_row(name, part, whole):
+    return row(
+        name,
+        f"{part.training_tensors} of {part.tensors}",
+        f"{part.training_parameters:,}",
+        f"{part.training_parameters / whole.parameters:.1%}",
+    )
 
-@torch.no_grad()
-def random_cross_attention(model, seed=0):
-    """Draws the decoder's cross-attention anew: the control that shows what its pretrained values are worth."""
+
+def row(name, tensors, parameters, share):
+    return f"{name:<28} {tensors:>18} {parameters:>14} {share:>15}"
+
+
+def part_of(name):
+    """The part of the model, in a reader's words, that a parameter belongs to."""
+    side = ""
+    if ".encoder." in name:
+        side = "encoder"
+    elif ".decoder." in name:
+        side = "decoder"
+    if ".layer_norm." in name:
+        return f"{side} final layer norm"
+    if "layers." not in name:
+        return "embeddings"
+    if "lora" in name:
+        return f"{side} LoRA"
+    module, inner = name.split(".")[4:6]  # of model.encoder.layers.0.self_attn.q_proj.weight
+    if module == "self_attn":
+        return f"{side} self-attention {inner.removesuffix('_proj')}"
+    if module == "encoder_attn":
+        return f"cross-attention {inner.removesuffix('_proj')}"
+    if "norm" in module:
+        return f"{side} layer norms"
+    return f"{side} feed-forward"
+
+
+def parameters_by_recipe(config, rank=8):
+    """{recipe: (all, those that train)} in numbers of parameters, for a model of this shape.
+
+    The recipes of a new language count one whose vocabulary is as large as the model's own, `lora`
+    its additions. Nothing is allocated."""
+    counts = {}
+    for recipe in RECIPES:
+        shape = config
+        if side_of(recipe) and config.source_vocab_size is None:
+            shape = replace(config, source_vocab_size=config.vocab_size)
+        with torch.device("meta"):
+            model = MBart(shape)
+            if recipe == "lora":
+                add_lora(model, rank)
+        apply_recipe(model, recipe)
+        whole = Share()
+        for parameter in model.parameters():
+            whole.count(parameter)
+        counts[recipe] = (whole.parameters, whole.training_parameters)
+    return counts
+
+
+# ---------------------------------------------------------------------------------------- LoRA
+
+class LoRALinear(nn.Module):
+    """A linear layer with a low-rank addition: x (..., in) -> (..., out).
+
+    Its weight and bias are those of `linear`, and keep their names."""
+
+    def __init__(self, linear, rank, alpha, dropout):
+        super().__init__()
+        out_features, in_features = linear.weight.shape
+        device = linear.weight.device
+        self.weight = linear.weight
+        self.bias = linear.bias
+        self.lora_a = nn.Parameter(torch.empty(rank, in_features, device=device))
+        self.lora_b = nn.Parameter(torch.zeros(out_features, rank, device=device))
+        self.scale = alpha / rank
+        self.dropout = dropout
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.train(linear.training)
+
+    def forward(self, x):
+        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a)  # (..., r)
+        return F.linear(x, self.weight, self.bias) + F.linear(self.scale * low, self.lora_b)
+
+    def merged(self):
+        """The weight (out, in) of a plain linear layer with the same outputs."""
+        return self.weight + self.scale * self.lora_b @ self.lora_a
+
+
+def add_lora(model, rank=8, dropout=0.1, projections=PROJECTIONS, seed=0):
+    """Puts a LoRALinear in place of the named projections of every layer, alpha twice the rank.
+
+    The model's outputs are unchanged at first."""
+    check_lora(rank, projections)
     torch.manual_seed(seed)
-    fresh = MBart(model.config).state_dict()
-    for name, parameter in model.named_parameters():
-        if re.match(CROSS, name):
-            parameter.copy_(fresh[name])
+    for name, module in list(model.named_modules()):
+        parent, _, own_name = name.rpartition(".")
+        if isinstance(module, nn.Linear) and own_name in projections:
+            adapted = LoRALinear(module, rank, alpha=2 * rank, dropout=dropout)
+            setattr(model.get_submodule(parent), own_name, adapted)
 
 
-@torch.no_grad()
-def new_language(model, side, vocab_size, recipe, seed=0):
-    """Gives one side of `model` fresh token, position and norm parameters for a vocabulary of `vocab_size`, untied from
-    the other side's (Gheini et al. 2021, section 3); returns the model that has them, everything else as it was.
+def check_lora(rank, projections):
+    for name in projections:
+        if name not in PROJECTIONS:
+            raise UserError(
+                f"LoRA cannot adapt {name!r}; the projections are: {' '.join(PROJECTIONS)}"
+            )
+    if rank < 1:
+        raise UserError(f"a LoRA rank must be at least 1, not {rank}")
 
-    side: "src" or "tgt". The decoder's input and output stay tied. `…+randxattn` draws new cross-attention, `scratch`
-    everything."""
-    torch.manual_seed(seed)
-    old, config = model.state_dict(), type(model.config)(**vars(model.config))
-    if side == "src":
-        config.source_vocab_size = vocab_size
-    else:
-        config.source_vocab_size, config.vocab_size = model.source_table().size(0), vocab_size
-    fresh = MBart(config)  # initialized
-    state = fresh.state_dict()
-    if recipe == "scratch":
-        return fresh
-    keep = {name: tensor for name, tensor in old.items() if not re.match(SIDES[side], name)}
-    if side == "tgt":
-        keep["model.encoder.embed_tokens.weight"] = model.source_table().detach()
-        keep.pop("final_logits_bias")
-    if recipe.endswith("+randxattn"):
-        keep = {name: tensor for name, tensor in keep.items() if not re.match(CROSS, name)}  # the control
-    fresh.load_state_dict(state | {name: tensor.clone() for name, tensor in keep.items()})
-    return fresh
+
+def merged_state(model):
+    """The model's state_dict with every low-rank addition put into its weight: plain mBART."""
+    state = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            state[f"{name}.weight"] = module.merged()
+            del state[f"{name}.lora_a"]
+            del state[f"{name}.lora_b"]
+    return state
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
-    if len(argv) != 2:
-        raise UserError(f"usage: python qk_finetune.py FOLDER RECIPE   (one of {', '.join(RECIPES)})")
-    model = MBart.from_pretrained(argv[0])
-    apply_recipe(model, argv[1])
+    parser = argparse.ArgumentParser(description="Print what a recipe trains in a model.")
+    parser.add_argument("folder", help="an mBART folder")
+    parser.add_argument("recipe", metavar="RECIPE", choices=RECIPES, help=", ".join(RECIPES))
+    args = parser.parse_args(argv)
+    model = MBart.from_pretrained(args.folder)
+    if args.recipe == "lora":
+        add_lora(model)
+    apply_recipe(model, args.recipe)
     print(describe(model))
 
 

@@ -25,8 +25,7 @@ import torch
 from bench.peers import BEAM, NEW, SENTENCES, bench_decode, bench_memory, bench_train, peak_of_a_step, rates
 from model import Config
 from plumbing.files import UserError, run
-from qk_finetune import RECIPES, SIDES
-from tools.delta import parameters_by_recipe
+from qk_finetune import RECIPES, SIDES, parameters_by_recipe
 
 GIB, HERE = 2**30, Path(__file__).resolve().parent
 RESULTS = HERE.parent / "results" / "bench.json"
@@ -46,7 +45,7 @@ def needs(config):
     new language, which need as much as full+embeddings or less."""
     return {recipe: (4 * total, 4 * trains, 8 * trains)
             for recipe, (total, trains) in parameters_by_recipe(config).items()
-            if recipe.split("+")[0] not in SIDES and recipe != "scratch"}
+            if recipe.split("+")[0] not in SIDES}
 
 
 def memory_table(folder, measure, rows):

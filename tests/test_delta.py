@@ -1,13 +1,16 @@
-"""delta.py: a run as only what trained, on its own base and no other."""
+"""tools/delta.py: a run as only what trained, on its own base and no other."""
 import pytest
 import torch
-from conftest import ROOT
 
 from model import MBart
 from plumbing.files import UserError
-from qk_finetune import apply_recipe, new_language
+from qk_finetune import apply_recipe
 from tokenizer import Tokenizer
 from tools import delta
+from tools.folders import write_like
+from tools.new_language import new_language
+
+DELTA = ("-m", "tools.delta")
 
 
 def trained(folder, recipe, seed=0):
@@ -52,56 +55,71 @@ def test_merging_adds_the_weighted_changes(small, tmp_path):
     a, b = (trained(small, recipe, seed)[0] for recipe, seed in (("qk", 1), ("vqk", 2)))
     for name, state in (("a", a), ("b", b)):
         delta.save_delta(state, base, tmp_path / name)
-    merged = delta.merge_deltas(base, [delta.load_delta(tmp_path / n, base) for n in "ab"], [0.25, 0.5])
+    deltas = [delta.load_delta(tmp_path / name, base) for name in "ab"]
+    merged = delta.merge_deltas(base, deltas, [0.25, 0.5])
     for name, tensor in base.items():
         expected = tensor + 0.25 * (a[name] - tensor) + 0.5 * (b[name] - tensor)
         assert torch.allclose(merged[name], expected, atol=1e-6)
 
 
 def test_the_commands_save_apply_merge_and_weigh(run, small, tmp_path):
+    tuned, file, again, half, wrong = (tmp_path / name for name in "tfahw")
     state, _ = trained(small, "qk")
-    delta.write_model(small, state, tmp_path / "run")
-    assert run("-m", "tools.delta", "save", tmp_path / "run", small, tmp_path / "d").returncode == 0
-    assert run("-m", "tools.delta", "apply", small, tmp_path / "d", tmp_path / "again").returncode == 0
-    assert run("-m", "tools.delta", "merge", small, tmp_path / "half", f"{tmp_path / 'd'}=0.5").returncode == 0
-    again, half = (MBart.from_pretrained(tmp_path / name).state_dict() for name in ("again", "half"))
-    base = MBart.from_pretrained(small).state_dict()
-    assert all(torch.equal(again[name], state[name]) for name in state)
-    assert all(torch.allclose(half[n], (base[n] + state[n]) / 2, atol=1e-6) for n in base)
-    assert (tmp_path / "again" / "sentencepiece.bpe.model").exists()
-    done = run("-m", "tools.delta", "sizes", "base")
-    assert done.returncode == 0 and "201,523,200" in done.stdout  # 12 x 2 x 2 x (1024 x 1024 + 1024) x 4 bytes
-    done = run("-m", "tools.delta", "apply", "base", tmp_path / "d", tmp_path / "wrong")
-    assert done.returncode == 2 and "another base" in done.stderr and not (tmp_path / "wrong").exists()
-    assert (ROOT / "base").exists()
+    write_like(small, tuned, state)
+    assert run(*DELTA, "save", tuned, small, file).returncode == 0
+    assert run(*DELTA, "apply", small, file, again).returncode == 0
+    assert run(*DELTA, "merge", small, half, f"{file}=0.5").returncode == 0
+    base, applied, merged = (
+        MBart.from_pretrained(folder).state_dict() for folder in (small, again, half)
+    )
+    assert all(torch.equal(applied[name], state[name]) for name in state)
+    assert all(torch.allclose(merged[n], (base[n] + state[n]) / 2, atol=1e-6) for n in base)
+    assert (again / "sentencepiece.bpe.model").exists()
+    done = run(*DELTA, "sizes", "base")
+    # 12 x 2 x 2 x (1024 x 1024 + 1024) x 4 bytes
+    assert done.returncode == 0 and "201,523,200" in done.stdout
+    done = run(*DELTA, "apply", "base", file, wrong)
+    assert done.returncode == 2 and "another base" in done.stderr and not wrong.exists()
+    done = run(*DELTA, "apply", small, file, small)
+    assert done.returncode == 2 and "is made from" in done.stderr
 
 
 def test_a_new_languages_delta_brings_its_vocabulary_with_it(small, tmp_path):
     parent = MBart.from_pretrained(small)
-    child = new_language(parent, "tgt", 77, "tgt+xattn")
+    child = new_language(parent, "tgt", 77)
     base = parent.state_dict()
     delta.save_delta(child.state_dict(), base, tmp_path / "d")
-    delta.write_model(small, base | delta.load_delta(tmp_path / "d", base), tmp_path / "again")
+    write_like(small, tmp_path / "again", base | delta.load_delta(tmp_path / "d", base))
     again = MBart.from_pretrained(tmp_path / "again")
-    assert again.config.vocab_size == 77 and again.config.source_vocab_size == parent.config.vocab_size
-    assert all(torch.equal(x, y) for x, y in zip(again.state_dict().values(), child.state_dict().values()))
+    assert again.config.vocab_size == 77
+    assert again.config.source_vocab_size == parent.config.vocab_size
+    both = zip(again.state_dict().values(), child.state_dict().values())
+    assert all(torch.equal(x, y) for x, y in both)
 
 
-def test_a_childs_delta_is_all_that_its_base_needs_to_become_the_child(run, small, tmp_path):
-    child, again, file = tmp_path / "child", tmp_path / "again", tmp_path / "child.delta"
-    done = run("train.py", "--stage", "translate", "--new-source", "de_DE", "--recipe", "src", "--pairs", "de_DE-en_XX",
-               "--init", small, "--steps", 2, "--tokens", 300, "--valid-examples", 2, "--no-eval", "--device", "cpu",
-               "--out", child)
+def test_a_childs_delta_is_all_that_its_base_needs_to_become_the_child(
+    run, small, tmp_path, monkeypatch
+):
+    start, child, file, again = (tmp_path / name for name in ("start", "child", "delta", "again"))
+    monkeypatch.setattr("tools.new_language.EXAMPLES", 500)
+    done = run("-m", "tools.new_language", "fresh", small, start, "--source", "de_DE", "--pairs",
+               "de_DE-en_XX", "--pieces", 300)
+    assert done.returncode == 0, done.stderr
+    done = run("train.py", "--stage", "translate", "--recipe", "src", "--pairs", "de_DE-en_XX",
+               "--init", start, "--steps", 2, "--tokens", 300, "--valid-examples", 2, "--no-eval",
+               "--device", "cpu", "--out", child)
     assert done.returncode == 0, done.stderr
     for command in (("save", child, small, file), ("apply", small, file, again)):
-        done = run("-m", "tools.delta", *command)
+        done = run(*DELTA, *command)
         assert done.returncode == 0, done.stderr
-    wanted, found = MBart.from_pretrained(child).state_dict(), MBart.from_pretrained(again).state_dict()
-    assert wanted.keys() == found.keys() and all(torch.equal(wanted[name], found[name]) for name in wanted)
+    wanted, found = (MBart.from_pretrained(folder).state_dict() for folder in (child, again))
+    assert wanted.keys() == found.keys()
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
     text = "Der Lehrer fand eine Karte im Park."
-    ids = [Tokenizer.from_pretrained(folder).source.encode(text, "de_DE") for folder in (child, again, small)]
+    tokenizers = [Tokenizer.from_pretrained(folder) for folder in (child, again, small)]
+    ids = [tokenizer.source.encode(text, "de_DE") for tokenizer in tokenizers]
     assert ids[0] == ids[1] != ids[2]
-    done = run("-m", "tools.delta", "merge", small, tmp_path / "m", f"{file}=1")
+    done = run(*DELTA, "merge", small, tmp_path / "m", f"{file}=1")
     assert done.returncode == 2 and "vocabular" in done.stderr
 
 
@@ -111,27 +129,40 @@ def test_a_delta_brings_the_dropped_residual_and_how_it_was_trained(run, small, 
     with torch.no_grad():
         model.model.encoder.layers[0].fc1.bias += 1
     model.save_pretrained(tmp_path / "run")
-    (tmp_path / "run" / "args.json").write_text('{"stage": "summarize", "tagless": true}', encoding="utf-8")
+    settings = '{"stage": "summarize", "tagless": true}'
+    (tmp_path / "run" / "args.json").write_text(settings, encoding="utf-8")
     file, again = tmp_path / "d", tmp_path / "again"
     for command in (("save", tmp_path / "run", small, file), ("apply", small, file, again)):
-        done = run("-m", "tools.delta", *command)
+        done = run(*DELTA, *command)
         assert done.returncode == 0, done.stderr
     source = torch.randint(4, 300, (2, 7))
     assert torch.equal(MBart.from_pretrained(again).eval().encode(source), model.encode(source))
     assert '"tagless": true' in (again / "args.json").read_text(encoding="utf-8")
 
 
-def test_a_graft_is_the_body_with_the_donors_embeddings_on_one_side(small):
-    parent = MBart.from_pretrained(small).eval()
-    child = new_language(parent, "src", 60, "src+xattn", seed=3).eval()
-    with torch.no_grad():
-        child.model.decoder.layers[0].encoder_attn.q_proj.weight.add_(0.1)
-    back = delta.graft(child, parent, "src").eval()
-    source, target = torch.randint(4, 300, (2, 7)), torch.randint(4, 300, (2, 5))
-    assert torch.equal(back.encode(source), parent.encode(source))  # the encoder's layers never moved
-    assert not torch.equal(back(source, target), parent(source, target))  # the cross-attention did
-    other = new_language(parent, "tgt", 50, "tgt", seed=4).eval()
-    stitched = delta.graft(other, child, "src").eval()
-    ids = torch.randint(4, 60, (2, 7))
-    assert torch.equal(stitched.encode(ids), child.encode(ids)) and stitched.config.vocab_size == 50
-    assert stitched(ids, torch.randint(4, 50, (2, 5))).shape == (2, 5, 50)
+def test_merging_keeps_a_dropped_residual_and_refuses_two_that_differ(run, small, tmp_path):
+    files = []
+    for layer, name in ((0, "a"), (1, "b"), (1, "c")):
+        model = MBart.from_pretrained(small)
+        if layer:
+            model.drop_residual(layer)
+        with torch.no_grad():
+            model.model.encoder.layers[0].fc1.bias += len(files) + 1
+        model.save_pretrained(tmp_path / name)
+        files.append(tmp_path / f"{name}.delta")
+        assert run(*DELTA, "save", tmp_path / name, small, files[-1]).returncode == 0
+    a, b, c = files
+    done = run(*DELTA, "merge", small, tmp_path / "m", f"{b}=0.5", f"{c}=0.5")
+    assert done.returncode == 0, done.stderr
+    assert MBart.from_pretrained(tmp_path / "m").config.residual_drop_layer == 1
+    done = run(*DELTA, "merge", small, tmp_path / "n", f"{a}=0.5", f"{b}=0.5")
+    assert done.returncode == 2 and "different residuals" in done.stderr
+
+
+def test_a_delta_without_its_weight_is_explained_and_every_command_has_help(run, small, tmp_path):
+    done = run(*DELTA, "merge", small, tmp_path / "m", "a.delta")
+    assert done.returncode == 2 and "a.delta=0.5" in done.stderr
+    words = {"save": "MODEL", "apply": "OUT", "merge": "FILE=WEIGHT", "sizes": "BASE"}
+    for command, word in words.items():
+        done = run(*DELTA, command, "--help")
+        assert done.returncode == 0 and word in done.stdout

@@ -1,4 +1,4 @@
-"""trim.py: fewer pieces, the same ids' text and the same logits."""
+"""tools/trim.py: fewer pieces, the same ids' text and the same logits."""
 import pytest
 import torch
 from conftest import ROOT
@@ -7,7 +7,12 @@ from model import MBart
 from tokenizer import Tokenizer
 from tools.trim import keep_pieces, trim
 
-TEXTS = ["The teacher found a red map in the park.", "Учитель нашёл красную карту.", "El pintor perdió un reloj."]
+TEXTS = [
+    "The teacher found a red map in the park.",
+    "Учитель нашёл красную карту.",
+    "El pintor perdió un reloj.",
+]
+TRIM = ("-m", "tools.trim")
 
 
 @pytest.fixture
@@ -15,10 +20,11 @@ def trimmed(small, tmp_path):
     model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
     with torch.no_grad():
         model.final_logits_bias.normal_()
-    less, smaller, old = trim(model, tokenizer, TEXTS, tmp_path / "out")
+    found = trim(model, tokenizer, TEXTS, tmp_path / "out")
+    less, smaller = found.model.eval(), found.tokenizer
     smaller.save_pretrained(tmp_path / "out")
     less.save_pretrained(tmp_path / "out")
-    return model, tokenizer, less.eval(), smaller, old, tmp_path / "out"
+    return model, tokenizer, less, smaller, found.old_ids, tmp_path / "out"
 
 
 def test_the_kept_pieces_have_identical_logits_and_texts_the_same_pieces(trimmed):
@@ -26,8 +32,10 @@ def test_the_kept_pieces_have_identical_logits_and_texts_the_same_pieces(trimmed
     assert len(old) < tokenizer.vocab_size / 2
     for text in TEXTS:
         before, after = tokenizer.encode(text, "es_XX"), smaller.encode(text, "es_XX")
-        assert [old[i] for i in after] == before and smaller.decode(after) == tokenizer.decode(before)
-        start, start_old = torch.tensor([[smaller.tag["tr_TR"], 7]]), torch.tensor([[tokenizer.tag["tr_TR"], old[7]]])
+        assert [old[i] for i in after] == before
+        assert smaller.decode(after) == tokenizer.decode(before)
+        start = torch.tensor([[smaller.tag["tr_TR"], 7]])
+        start_old = torch.tensor([[tokenizer.tag["tr_TR"], old[7]]])
         whole = model(torch.tensor([before]), start_old)[..., old]
         assert torch.allclose(less(torch.tensor([after]), start), whole, atol=1e-5)
 
@@ -44,14 +52,15 @@ def test_the_folder_opens_here_and_in_transformers(trimmed):
     transformers = pytest.importorskip("transformers")
     _, _, less, smaller, _, folder = trimmed
     again = MBart.from_pretrained(folder)
-    assert all(torch.equal(x, y) for x, y in zip(again.state_dict().values(), less.state_dict().values()))
-    theirs, words = (transformers.MBartForConditionalGeneration.from_pretrained(folder),
-                     transformers.AutoTokenizer.from_pretrained(folder))
+    both = zip(again.state_dict().values(), less.state_dict().values())
+    assert all(torch.equal(x, y) for x, y in both)
+    theirs = transformers.MBartForConditionalGeneration.from_pretrained(folder)
+    words = transformers.AutoTokenizer.from_pretrained(folder)
     ids = smaller.encode(TEXTS[0], "en_XX")
     assert words(TEXTS[0])["input_ids"] == ids
     start = torch.tensor([[smaller.tag["es_XX"], 5]])
-    assert torch.allclose(theirs.eval()(torch.tensor([ids]), decoder_input_ids=start).logits,
-                          less(torch.tensor([ids]), start), atol=1e-4)
+    wanted = theirs.eval()(torch.tensor([ids]), decoder_input_ids=start).logits
+    assert torch.allclose(wanted, less(torch.tensor([ids]), start), atol=1e-4)
 
 
 def test_all_pieces_kept_is_the_file_as_it_was():
@@ -59,24 +68,47 @@ def test_all_pieces_kept_is_the_file_as_it_was():
     assert keep_pieces(data, set(range(100_000))) == data
 
 
-def test_training_can_start_trimmed_and_goes_on_trimmed(run, small, tmp_path):
-    out = tmp_path / "run"
-    for line in ("train", "valid", "test"):
+@pytest.fixture
+def data(tmp_path):
+    """A data set of four lines a language."""
+    for split in ("train", "valid", "test"):
         for lang, text in zip(("en_XX", "ru_RU"), TEXTS):
-            (tmp_path / f"{line}.{lang}").write_text(f"{text}\n" * 4, encoding="utf-8")
-    options = ("--stage", "translate", "--data", f"parallel:{tmp_path}", "--pairs", "en_XX-ru_RU", "--preset", "tiny",
-               "--init", small, "--steps", 4, "--eval-every", 2, "--no-eval", "--device", "cpu")
-    done = run("train.py", *options, "--trim-vocab", "--out", out, "--stop-at", 2)
-    assert done.returncode == 0 and "vocabulary trimmed" in done.stdout, done.stderr
+            (tmp_path / f"{split}.{lang}").write_text(f"{text}\n" * 4, encoding="utf-8")
+    return f"parallel:{tmp_path}"
+
+
+def test_training_can_start_trimmed_and_goes_on_trimmed(run, small, data, tmp_path):
+    start, out = tmp_path / "start", tmp_path / "run"
+    done = run(*TRIM, small, start, "--data", data, "--langs", "en_XX", "ru_RU")
+    assert done.returncode == 0, done.stderr
+    done = run("train.py", "--stage", "translate", "--data", data, "--pairs", "en_XX-ru_RU",
+               "--init", start, "--steps", 4, "--tokens", 300, "--eval-every", 2, "--no-eval",
+               "--device", "cpu", "--out", out, "--stop-at", 2)
+    assert done.returncode == 0, done.stderr
     assert run("train.py", "--resume", out).returncode == 0
     size = MBart.from_pretrained(out).config.vocab_size
-    assert size == Tokenizer.from_pretrained(out).vocab_size < MBart.from_pretrained(small).config.vocab_size / 2
+    assert size == Tokenizer.from_pretrained(out).vocab_size
+    assert size < MBart.from_pretrained(small).config.vocab_size / 2
 
 
-def test_the_command_trims_the_base_and_refuses_to_overwrite(run, tmp_path):
+def test_the_command_trims_the_base_and_refuses_to_overwrite(run, data, tmp_path):
     out = tmp_path / "out"
-    done = run("-m", "tools.trim", "base", out, "--langs", "en_XX", "tr_TR")
+    done = run(*TRIM, "base", out, "--langs", "en_XX", "ru_RU", "--data", data)
     assert done.returncode == 0 and "parameters" in done.stdout, done.stderr
     assert (out / "tokenizer.json").exists()
-    done = run("-m", "tools.trim", "base", out, "--langs", "en_XX")
+    base = (ROOT / "base" / "args.json").read_bytes()
+    assert (out / "args.json").read_bytes() == base  # how it was trained is still known
+    done = run(*TRIM, "base", out, "--langs", "en_XX", "--data", data)
     assert done.returncode == 2 and "has a model already" in done.stderr
+
+
+def test_an_encoders_own_vocabulary_stays_as_it_is(run, small, data, tmp_path):
+    child, out = tmp_path / "child", tmp_path / "out"
+    done = run("-m", "tools.new_language", "graft", small, small, "src", child)
+    assert done.returncode == 0, done.stderr
+    done = run(*TRIM, child, out, "--langs", "en_XX", "ru_RU", "--data", data)
+    assert done.returncode == 0, done.stderr
+    before, after = Tokenizer.from_pretrained(child), Tokenizer.from_pretrained(out)
+    assert after.vocab_size < before.vocab_size == after.source.vocab_size
+    assert after.encode(TEXTS[2], "es_XX") == before.encode(TEXTS[2], "es_XX")
+    assert MBart.from_pretrained(out).config.source_vocab_size == before.vocab_size

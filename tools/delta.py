@@ -1,201 +1,266 @@
-"""Deltas: a finetuned model stored as only what trained, put back on its base, merged with others, and weighed.
+"""Deltas: a finetuned model stored as only what trained, put back on its base, merged and weighed.
 
-    python -m tools.delta save runs/summarize base qk.delta          what the run changed, as one safetensors file
-    python -m tools.delta apply base qk.delta runs/again             the base with it, a model folder again
+    python -m tools.delta save runs/summarize base qk.delta      what the run changed, as one file
+    python -m tools.delta apply base qk.delta runs/again         the base with it, a model folder
     python -m tools.delta merge base runs/both a.delta=0.5 b.delta=0.5
-                                W = W_base + sum_i weight_i (W_i - W_base)    (Liu and Niehues 2025, section 5)
-    python -m tools.delta graft BODY DONOR src OUT                   BODY with DONOR's embeddings and vocabulary on one side
-                                (src or tgt): the parent's own put back in a child, or two children stitched together
-    python -m tools.delta sizes base                                 bytes on disk for every recipe, here and at mBART-large's
+        W = W_base + sum_i weight_i (W_i - W_base)               (Liu and Niehues 2025, section 5)
+    python -m tools.delta sizes base                             bytes on disk for every recipe
 
-A delta names the base it belongs to by a fingerprint of all its tensors and is refused on any other.
+A delta is a safetensors file. It names the base it belongs to by a fingerprint of all its tensors
+and is refused on any other. A new language's vocabulary, a dropped residual and the run's settings
+are in it too.
 """
 import argparse
 import hashlib
-import re
-import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, run, saving, write_text
+from plumbing.files import UserError, run, write_bytes, write_text
 from plumbing.weights import read_safetensors, write_tensors
-from qk_finetune import RECIPES, SIDES, add_lora, apply_recipe, new_language
+from qk_finetune import parameters_by_recipe
 from tokenizer import SOURCE_FILE, Tokenizer
+from tools.folders import refuse_to_overwrite_run, write_like
 
-VOCABULARIES, FILE = ("sentencepiece.bpe.model", SOURCE_FILE), "file: "  # their bytes as a tensor of this name
+VOCABULARIES = ("sentencepiece.bpe.model", SOURCE_FILE)
+FILE = "file: "  # begins the name of a tensor that holds a vocabulary's bytes
 
 
-def fingerprint(state):
-    """A short digest of every tensor's name, shape and bytes ({name: tensor}, contiguous on the CPU)."""
+@dataclass
+class Delta:
+    """What a run changed in its base."""
+    tensors: dict                            # {name: tensor}
+    files: dict = field(default_factory=dict)  # {name of a vocabulary file: bytes}
+    residual_drop_layer: int = 0
+    settings: str = ""                       # args.json as text
+
+
+# --------------------------------------------------------------------------------------- files
+
+def fingerprint(tensors):
+    """A short digest of every tensor's name, shape and bytes ({name: tensor})."""
     digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(f"{name} {tuple(state[name].shape)} ".encode())
-        digest.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
+        content = tensors[name].detach().cpu().contiguous().view(torch.uint8)
+        digest.update(content.numpy().data)
     return digest.hexdigest()[:16]
 
 
-def save_delta(state, base, path, **metadata):
-    """Writes the tensors of `state` that `base` ({name: tensor}, both) has with another value or shape, or lacks;
-    metadata: texts to go with them."""
-    changed = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()
-               if name not in base or base[name].shape != tensor.shape or not torch.equal(base[name], tensor)}
+def save_delta(tensors, base, path, **metadata):
+    """Writes those of `tensors` that `base` ({name: tensor}, both) has otherwise or lacks.
+
+    metadata: texts to go with them. Returns what was written; UserError if that is nothing."""
+    changed = {}
+    for name, tensor in tensors.items():
+        if name not in base or differ(base[name], tensor):
+            changed[name] = tensor
     if not changed:
         raise UserError(f"{path}: not written, for the model is the base, tensor for tensor")
     write_tensors(changed, path, base=fingerprint(base), **metadata)
     return changed
 
 
-def load_delta(path, base):
-    """{name: tensor} of a delta; UserError if it is damaged or was made from another base."""
-    return read_delta(path, base)[0]
+def differ(a, b):
+    return a.shape != b.shape or not torch.equal(a, b)
 
 
 def read_delta(path, base):
-    """load_delta()'s tensors, and the texts that save_delta() put with them."""
+    """The Delta in a file; UserError if it is damaged or was made from another base."""
     tensors, metadata = read_safetensors(path)
-    made_from, own = metadata.get("base"), fingerprint(base)
+    check_base(path, metadata.get("base"), fingerprint(base))
+    delta = Delta(
+        tensors={},
+        residual_drop_layer=int(metadata.get("residual_drop_layer", 0)),
+        settings=metadata.get("args", ""),
+    )
+    for name, tensor in tensors.items():
+        if name.startswith(FILE):
+            delta.files[name.removeprefix(FILE)] = tensor.numpy().tobytes()
+        else:
+            delta.tensors[name] = tensor
+    return delta
+
+
+def check_base(path, made_from, own):
     if made_from is None:
-        raise UserError(f"{path}: is a safetensors file but no delta; `python -m tools.delta save` writes one")
+        raise UserError(
+            f"{path}: is a safetensors file but no delta; `python -m tools.delta save` writes one"
+        )
     if made_from != own:
-        raise UserError(f"{path}: was made from another base (its fingerprint is {made_from}, this one's {own})")
-    return tensors, metadata
+        raise UserError(
+            f"{path}: was made from another base (its fingerprint is {made_from}, this one's {own})"
+        )
+
+
+def load_delta(path, base):
+    """{name: tensor} of a delta."""
+    return read_delta(path, base).tensors
 
 
 def merge_deltas(base, deltas, weights):
-    """base + the weighted sum of what each delta changes in it; a float tensor that only some deltas have moves by
-    theirs alone. Deltas whose tensors have other shapes than the base's (a new vocabulary) cannot be merged."""
+    """base + the weighted sum of what each delta changes in it, all {name: tensor}.
+
+    A tensor that only some deltas have moves by theirs alone. UserError if one has another shape
+    than the base's, as a new vocabulary has."""
     merged = {name: tensor.clone() for name, tensor in base.items()}
     for delta, weight in zip(deltas, weights):
         for name, tensor in delta.items():
             if name not in base or base[name].shape != tensor.shape:
-                raise UserError(f"{name} has another shape than the base's: new vocabularies cannot be merged")
+                raise UserError(
+                    f"{name} has another shape than the base's: new vocabularies cannot be merged"
+                )
             merged[name] += weight * (tensor - base[name])
     return merged
 
 
-def write_model(base_folder, tensors, out, residual_drop_layer=None):
-    """A model folder: the base's files with these tensors in place of its own."""
-    config = Config.read(Path(base_folder) / "config.json")
-    config.vocab_size = tensors["model.shared.weight"].size(0)  # trimmed, or a new language's
-    if "model.encoder.embed_tokens.weight" in tensors:  # a new language: one side has a vocabulary of its own
-        config.source_vocab_size = tensors["model.encoder.embed_tokens.weight"].size(0)
-    config.residual_drop_layer = residual_drop_layer or config.residual_drop_layer
-    with torch.device("meta"):
-        model = MBart(config)
-    model.load_state_dict(tensors, assign=True)
-    model.save_pretrained(out)
-    for file in Path(base_folder).glob("*"):
-        if file.name.startswith(("sentencepiece", "source.", "tokenizer", "special_tokens")):
-            shutil.copyfile(file, Path(out) / file.name)
+# ------------------------------------------------------------------------------------ commands
+
+def save(model, base, file):
+    """Writes the delta of folder `model` from folder `base`."""
+    tuned = MBart.from_pretrained(model)
+    tensors = tuned.state_dict()
+    whole = sum(tensor.nbytes for tensor in tensors.values())
+    for name, content in new_vocabularies(model, base).items():
+        tensors[FILE + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    settings = Path(model) / "args.json"
+    changed = save_delta(
+        tensors,
+        MBart.from_pretrained(base).state_dict(),
+        file,
+        residual_drop_layer=str(tuned.config.residual_drop_layer),
+        args=settings.read_text(encoding="utf-8") if settings.exists() else "",
+    )
+    size = Path(file).stat().st_size
+    print(f"{file}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
 
 
-def graft(body, donor, side):
-    """A model with `body`'s layers and, on one side ("src" or "tgt"), `donor`'s token, position and norm parameters
-    (Gheini et al. 2021, sections 5.2 and 5.4: forgetting, and zero-shot by stitching)."""
-    if body.config.d_model != donor.config.d_model:
-        raise UserError(f"graft: the models differ in width, {body.config.d_model} and {donor.config.d_model}")
-    tokens = donor.source_table() if side == "src" else donor.model.shared.weight
-    grafted = new_language(body, side, tokens.size(0), side)
-    state, given = grafted.state_dict(), donor.state_dict()
-    for name in state:
-        if re.match(SIDES[side], name):
-            state[name] = tokens if name.endswith(("shared.weight", "embed_tokens.weight")) else given[name]
-    grafted.load_state_dict(state)
-    return grafted
+def new_vocabularies(model, base):
+    """{name: bytes} of the vocabulary files that the base has not."""
+    new = {}
+    for name in VOCABULARIES:
+        path = Path(model) / name
+        if not path.exists():
+            continue
+        content = path.read_bytes()
+        old = Path(base) / name
+        if not old.exists() or old.read_bytes() != content:
+            new[name] = content
+    return new
 
 
-def parameters_by_recipe(config, rank=8):
-    """{recipe: (all, those that train)} in numbers of parameters, for a model of this shape; the recipes of a new
-    language count a vocabulary of the same size, lora the adapters."""
-    found = {}
-    for recipe in RECIPES:
-        with torch.device("meta"):
-            model = MBart(config)
-            if recipe == "lora":
-                add_lora(model, rank)
-            if recipe.split("+")[0] in SIDES or recipe == "scratch":
-                model = new_language(model, recipe[:3] if recipe != "scratch" else "src", config.vocab_size, recipe)
-        apply_recipe(model, recipe)
-        counts = [(p.numel(), p.numel() * p.requires_grad) for p in model.parameters()]
-        found[recipe] = tuple(map(sum, zip(*counts)))
-    return found
-
-
-def sizes(config):
-    """{recipe: bytes on disk of its delta in float32} for a model of this shape."""
-    return {recipe: 4 * trains for recipe, (_, trains) in parameters_by_recipe(config).items()}
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 1)[1],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in (("save", "MODEL BASE FILE"), ("apply", "BASE FILE OUT"), ("merge", "BASE OUT FILE=WEIGHT ..."),
-                        ("graft", "BODY DONOR src|tgt OUT"), ("sizes", "BASE")):
-        commands.add_parser(name, help=words).add_argument("paths", nargs="+", metavar=words)
-    args = parser.parse_args(argv)
-    counts = {"save": (3,), "apply": (3,), "merge": range(3, 100), "graft": (4,), "sizes": (1,)}[args.command]
-    if len(args.paths) not in counts:
-        parser.error(f"{args.command}: wrong number of arguments")
-    globals()[f"run_{args.command}"](*args.paths)
-
-
-def run_save(model, base, path):
-    tuned, trained = MBart.from_pretrained(model), Path(model) / "args.json"
-    state = tuned.state_dict()
-    for name in VOCABULARIES:  # a new language's vocabulary belongs to what the run changed
-        new, old = Path(model) / name, Path(base) / name
-        if new.exists() and not (old.exists() and new.read_bytes() == old.read_bytes()):
-            state[FILE + name] = torch.frombuffer(bytearray(new.read_bytes()), dtype=torch.uint8)
-    changed = save_delta(state, MBart.from_pretrained(base).state_dict(), path,
-                         residual_drop_layer=str(tuned.config.residual_drop_layer or 0),
-                         args=trained.read_text(encoding="utf-8") if trained.exists() else "")
-    whole, size = sum(tensor.nbytes for tensor in tuned.state_dict().values()), Path(path).stat().st_size
-    print(f"{path}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
-
-
-def run_apply(base, path, out):
-    state = MBart.from_pretrained(base).state_dict()
-    delta, told = read_delta(path, state)
-    files = {name: delta.pop(FILE + name) for name in VOCABULARIES if FILE + name in delta}
-    write_model(base, state | delta, out, int(told.get("residual_drop_layer", 0)))
-    if told.get("args"):  # how it was trained: tagless or not, on which pairs
-        write_text(Path(out) / "args.json", told["args"])
-    for name, content in files.items():
-        with saving(Path(out) / name) as temporary:
-            Path(temporary).write_bytes(content.numpy().tobytes())
-    if files:
+def apply(base, file, out):
+    """Writes folder `out`: folder `base` with what the delta changes."""
+    refuse_to_overwrite_run(out, base)
+    tensors = MBart.from_pretrained(base).state_dict()
+    delta = read_delta(file, tensors)
+    write_like(
+        base, out, tensors | delta.tensors, residual_drop_layer=delta.residual_drop_layer
+    )
+    if delta.settings:
+        write_text(Path(out) / "args.json", delta.settings)
+    for name, content in delta.files.items():
+        write_bytes(Path(out) / name, content)
+    if delta.files:
         Tokenizer.from_pretrained(out).save_pretrained(out)
 
 
-def run_merge(base, out, *files):
-    state = MBart.from_pretrained(base).state_dict()
-    paths, weights = zip(*(file.rpartition("=")[::2] for file in files))
-    try:
-        weights = [float(weight) for weight in weights]
-    except ValueError:
-        raise UserError(f"merge: write each delta with its weight, as {files[0].split('=')[0]}=0.5") from None
-    write_model(base, merge_deltas(state, [load_delta(path, state) for path in paths], weights), out)
+def merge(base, out, files, weights):
+    """Writes folder `out`: folder `base` with the weighted sum of what the deltas change."""
+    refuse_to_overwrite_run(out, base)
+    tensors = MBart.from_pretrained(base).state_dict()
+    deltas = [read_delta(file, tensors) for file in files]
+    merged = merge_deltas(tensors, [delta.tensors for delta in deltas], weights)
+    write_like(base, out, merged, residual_drop_layer=common_residual_drop(deltas))
 
 
-def run_graft(body, donor, side, out):
-    if side not in SIDES:
-        raise UserError(f"graft: the side is src or tgt, not {side!r}")
-    graft(MBart.from_pretrained(body), MBart.from_pretrained(donor), side).save_pretrained(out)
-    own, other = Tokenizer.from_pretrained(body), Tokenizer.from_pretrained(donor)
-    source, target = (other.source, own) if side == "src" else (own.source, other)
-    Tokenizer(target.model_file, own.layout, source).save_pretrained(out)
-    if (Path(body) / "args.json").exists():
-        shutil.copyfile(Path(body) / "args.json", Path(out) / "args.json")
+def common_residual_drop(deltas):
+    layers = {delta.residual_drop_layer for delta in deltas}
+    if len(layers) > 1:
+        raise UserError(
+            "merge: the deltas were trained with different residuals dropped (encoder layer "
+            f"{' and '.join(map(str, sorted(layers)))}; 0: none), so no one model has them all"
+        )
+    return layers.pop()
 
 
-def run_sizes(base):
-    here, large = sizes(Config.read(Path(base) / "config.json")), sizes(Config())
+def print_sizes(base):
+    """Prints the bytes of every recipe's delta in float32, here and for mBART-large."""
+    here = parameters_by_recipe(Config.read(Path(base) / "config.json"))
+    large = parameters_by_recipe(Config())
     print(f"{'recipe':<18}{base:>16}{'mbart-large':>18}")
     for recipe in here:
-        print(f"{recipe:<18}{here[recipe]:>16,}{large[recipe]:>18,}")
+        _, trains_here = here[recipe]
+        _, trains_large = large[recipe]
+        print(f"{recipe:<18}{4 * trains_here:>16,}{4 * trains_large:>18,}")
+
+
+# -------------------------------------------------------------------------------- command line
+
+@dataclass
+class WeightedFile:
+    file: str
+    weight: float
+
+
+def weighted_file(text):
+    """A converter for argparse: FILE=WEIGHT."""
+    file, _, weight = text.rpartition("=")
+    try:
+        return WeightedFile(file, float(weight))
+    except ValueError:
+        message = f"write each delta with its weight, as {file or text}=0.5"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def main(argv=None):
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = add_command(commands, "save", "store what a run changed in its base")
+    command.add_argument("model", metavar="MODEL", help="the folder of the run")
+    command.add_argument("base", metavar="BASE", help="the folder that it started from")
+    command.add_argument("file", metavar="FILE", help="the delta to write")
+
+    command = add_command(commands, "apply", "put a delta back on its base")
+    command.add_argument("base", metavar="BASE", help="the folder that it was made from")
+    command.add_argument("file", metavar="FILE", help="the delta")
+    command.add_argument("out", metavar="OUT", help="the folder to write")
+
+    command = add_command(commands, "merge", "put a weighted sum of deltas on their base")
+    command.add_argument("base", metavar="BASE", help="the folder that they were made from")
+    command.add_argument("out", metavar="OUT", help="the folder to write")
+    command.add_argument(
+        "deltas",
+        nargs="+",
+        type=weighted_file,
+        metavar="FILE=WEIGHT",
+        help="a delta and its share, as a.delta=0.5",
+    )
+
+    command = add_command(commands, "sizes", "print how large every recipe's delta is")
+    command.add_argument("base", metavar="BASE", help="an mBART folder")
+
+    args = parser.parse_args(argv)
+    if args.command == "save":
+        save(args.model, args.base, args.file)
+    elif args.command == "apply":
+        apply(args.base, args.file, args.out)
+    elif args.command == "merge":
+        files = [delta.file for delta in args.deltas]
+        weights = [delta.weight for delta in args.deltas]
+        merge(args.base, args.out, files, weights)
+    else:
+        print_sizes(args.base)
+
+
+def add_command(commands, name, meaning):
+    return commands.add_parser(name, help=meaning, description=meaning)
 
 
 if __name__ == "__main__":

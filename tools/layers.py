@@ -1,147 +1,399 @@
-"""Layer by layer: what do a trained model's states know of their language? The tables of `eval.py --probe`,
-`--retrieval` and `--dictionary`.
+"""What each layer of a trained model knows of languages: one table, from documents of the test set.
 
-Every number is computed on test documents that no training saw, from a model that stays as it is.
+    python -m tools.layers                                the latest run, the base's five languages
+    python -m tools.layers --model base --source-lang en_XX tr_TR --measures probe
+
+PROBE (Solovyev et al. 2024, section 5.3): a fresh classifier learns the source language from one
+layer's frozen states, of all text tokens; its accuracy on held-out documents is the mean of its
+confusion matrix's diagonal. It reads the states as they are, as the adversary's own classifier
+did. Beside it stands a stricter one, on states RESCALED to variance 1 in every dimension: an
+encoder can fool a classifier by making what tells the language small. The decoder reads the
+reference in every target language, so that its own language says nothing of the source's.
+
+SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular
+directions that hold 99% of the variance; canonical correlation analysis then finds the pairs of
+directions, one of each language, that correlate most:
+
+    states of a, of b  (N, D)  =  U S V^T, U_a and U_b the directions that are kept
+    similarity                 =  mean of the singular values of U_a^T U_b
+
+It is 1 if one language's states are a linear map of the other's. (The similarity that Solovyev et
+al. 2024, section 7, leave open.)
+
+RETRIEVAL (Liu and Niehues 2025, section 2): how often is the nearest neighbour of a document's mean
+state, among those of another language, its own translation?
+
+SVCCA and retrieval read the same documents in every language: the data set must be parallel.
+Nothing here moves the model.
 """
-from collections import Counter
+import argparse
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
-from adversarial import probe, token_states
-from align import pooled_states, retrieval, svcca
-from corpora.language import Language
+from adversarial import Classifier, source_classes
+from align import mean_pool
+from corpora.facts import BASE_LANGUAGES
 from corpora.sets import open_data
 from data import Examples, collate, held_out
-from plumbing.files import UserError
+from model import MBart
+from plumbing.files import UserError, run, write_json
+from plumbing.options import device
+from plumbing.runs import latest_run, read_settings
+from tokenizer import Tokenizer
+
+MEASURES = ("probe", "svcca", "retrieval")
+SIDES = ("encoder", "decoder")
+STAGES = ("translate", "summarize")
+# Documents a language: the classifier trains on these and is tested on half as many.
+PROBED = {"encoder": 160, "decoder": 60}
+STEPS = 250      # of the classifier
+COMPARED = 600   # by SVCCA, which wants several times as many as a state has dimensions
+RETRIEVED = 200  # among which a translation is looked for
+TOKENS = 4000    # padded tokens in a batch
+ROWS = 50        # documents in a batch of parallel ones
 
 
-def parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, count, seed=0):
-    """{language: batches of the same `count` test documents}."""
-    found = {}
-    for lang in langs:
-        data = open_data(data_spec, stage, "test", [(lang, lang)], tokenizer.languages, seed)
-        examples = Examples(data, tokenizer, stage, tagged, model.config.max_position_embeddings)
-        number = min(count, examples.sizes[lang, lang] or count)
-        found[lang] = [collate([examples((lang, lang), i) for i in range(start, min(number, start + 50))])
-                       for start in range(0, number, 50)]
+@dataclass
+class Texts:
+    """The texts that are measured, as a model reads them."""
+    spec: str        # of --data
+    stage: str
+    languages: list  # the source languages that are told apart
+    tokenizer: Tokenizer
+    tagged: bool     # does a source have its language tag?
+    max_length: int
+    skip_bad_lines: bool = False
+
+    def examples(self, split, pairs):
+        known = self.tokenizer.languages
+        data = open_data(self.spec, self.stage, split, pairs, known, skip=self.skip_bad_lines)
+        return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
+
+
+# -------------------------------------------------------------------------------------- states
+
+@torch.no_grad()
+def layer_states(model, batch, side):
+    """Every layer's states of one side for a batch: L + 1 tensors (B, T, D), the embedding's
+    first."""
+    if side == "encoder":
+        return model.encode(batch.source, all_states=True)
+    encoder_states = model.encode(batch.source)
+    return model.decode(batch.decoder_input, encoder_states, batch.source, all_states=True)
+
+
+def ids_of(batch, tokenizer, side):
+    """What one side reads (B, T), and the tokenizer whose ids these are."""
+    if side == "encoder":
+        return batch.source, tokenizer.source
+    return batch.decoder_input, tokenizer
+
+
+def token_states(model, tokenizer, batches, languages, side):
+    """Every layer's states of the batches' text tokens, and each token's SOURCE language.
+
+    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is no text
+    token: it would give the language away."""
+    states = []  # a list of L + 1 tensors for every batch
+    language_ids = []
+    for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
+        batch = batch.to(next(model.parameters()).device)
+        ids, vocabulary = ids_of(batch, tokenizer, side)
+        is_text = vocabulary.is_text(ids)
+        states.append([x[is_text].cpu() for x in layer_states(model, batch, side)])
+        language_ids.append(source_classes(batch, is_text, languages).cpu())
+    return [torch.cat(layer) for layer in zip(*states)], torch.cat(language_ids)
+
+
+def pooled_states(model, tokenizer, batches, side):
+    """Every layer's mean over each text's tokens: L + 1 tensors (N, D), in the batches' order."""
+    states = []  # a list of L + 1 tensors for every batch
+    for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
+        batch = batch.to(next(model.parameters()).device)
+        ids, vocabulary = ids_of(batch, tokenizer, side)
+        layers = layer_states(model, batch, side)
+        states.append([mean_pool(x, ids, vocabulary).cpu() for x in layers])
+    return [torch.cat(layer) for layer in zip(*states)]
+
+
+# --------------------------------------------------------------------------------------- probe
+
+def probe(states, language_ids, held_states, held_language_ids, languages, rescaled=False,
+          steps=STEPS, seed=0):
+    """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
+
+    Returns its confusion matrix (L, L) on held-out states: row = true language, column = predicted,
+    each row sums to 1."""
+    torch.manual_seed(seed)
+    if rescaled:
+        mean = states.mean(0)
+        scale = states.std(0) + 1e-6
+        states = (states - mean) / scale
+        held_states = (held_states - mean) / scale
+    classifier = Classifier(states.size(1), languages)
+    optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
+    for _ in range(steps):
+        rows = torch.randint(len(states), (1024,))
+        F.cross_entropy(classifier(states[rows]), language_ids[rows]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    classifier.eval()
+    with torch.no_grad():
+        predicted = classifier(held_states).argmax(1)
+    confusion = torch.zeros(languages, languages)
+    ones = torch.ones(len(predicted))
+    confusion.index_put_((held_language_ids, predicted), ones, accumulate=True)
+    return confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+
+
+def probe_layers(model, texts, side):
+    """Of every layer: {"accuracy", "rescaled": accuracy, "confusion": rows}."""
+    pairs = [(lang, lang) for lang in texts.languages]
+    if side == "decoder":
+        pairs = [(a, b) for a in texts.languages for b in texts.languages]
+    train = held_out(texts.examples("train", pairs), PROBED[side], TOKENS)
+    test = held_out(texts.examples("test", pairs), PROBED[side] // 2, TOKENS)
+    states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
+    held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
+    found = []
+    for layer in tqdm(range(len(states)), desc=f"probing, {side}", leave=False):
+        known = (states[layer], language_ids, held[layer], held_ids, len(texts.languages))
+        confusion = probe(*known, steps=STEPS)
+        rescaled = probe(*known, rescaled=True, steps=STEPS)
+        found.append({
+            "accuracy": confusion.diagonal().mean().item(),
+            "rescaled": rescaled.diagonal().mean().item(),
+            "confusion": confusion.tolist(),
+        })
     return found
 
 
-def parallel_states(model, tokenizer, batches, side):
-    """{language: every layer's mean-pooled states of parallel_batches(), L + 1 tensors (N, D)}."""
-    return {lang: pooled_states(model, tokenizer, own, side) for lang, own in batches.items()}
+# ------------------------------------------------------------------------- SVCCA and retrieval
+
+def svcca(a, b, keep=0.99):
+    """Mean canonical correlation between a (N, D) and b (N, E), of each the `keep` largest share of
+    its variance.
+
+    N should be several times D, or chance alone correlates."""
+    return correlation(directions(a, keep), directions(b, keep))
 
 
-def is_parallel(data_spec):
-    return data_spec == "builtin" or data_spec.startswith("parallel:")
+def directions(states, keep=0.99):
+    """states (N, D) -> (N, K), orthonormal: whitened already."""
+    centred = (states - states.mean(0)).double()
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)  # (N, D), (D,)
+    share = (s**2).cumsum(0) / (s**2).sum()
+    number = int((share < keep).sum()) + 1
+    return u[:, :number]
 
 
-def probe_layers(model, tokenizer, stage, data_spec, langs, tagged, seed=0):
-    """What each layer tells of the source language, as {"encoder": [...], "decoder": [...]}, an entry a layer (the
-    embedding first): {"accuracy", "confusion", "svcca": {"a b": similarity}}; SVCCA where the data set is parallel.
+def correlation(a, b):
+    return torch.linalg.svdvals(a.T @ b).clamp(max=1).mean().item()
 
-    The encoder reads documents within each language; the decoder reads the reference in every target language, so that
-    its own language says nothing of the source's."""
-    def batches(split, pairs, count):
-        data = open_data(data_spec, stage, split, pairs, tokenizer.languages, seed)
-        limit = model.config.max_position_embeddings
-        return held_out(Examples(data, tokenizer, stage, tagged, limit), count, 4000)
 
+def retrieval(a, b):
+    """Share of rows of a (N, D) whose nearest row of b by cosine is their own translation, and
+    back, averaged."""
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T  # (N, N)
+    own = torch.arange(len(a))
+    right = [(similarity.argmax(side) == own).float().mean().item() for side in (0, 1)]
+    return sum(right) / 2
+
+
+def parallel_batches(texts, lang, count):
+    """The first `count` test documents in one language, in order."""
+    examples = texts.examples("test", [(lang, lang)])
+    number = min(count, examples.sizes[lang, lang] or count)
+    rows = [examples((lang, lang), index) for index in range(number)]
+    return [collate(rows[start:start + ROWS]) for start in range(0, number, ROWS)]
+
+
+def svcca_layers(states, languages):
+    """Of every layer: {"a b": similarity} of two languages. states: {language: pooled_states()}."""
+    found = []
+    layers = len(states[languages[0]])
+    for layer in tqdm(range(layers), desc="correlating", leave=False):
+        kept = {lang: directions(states[lang][layer]) for lang in languages}
+        found.append(by_pair(languages, correlation, kept))
+    return found
+
+
+def retrieval_layers(states, languages):
+    """Of every layer: {"a b": accuracy} of two languages. states: {language: pooled_states()}."""
+    found = []
+    for layer in range(len(states[languages[0]])):
+        searched = {lang: states[lang][layer][:RETRIEVED] for lang in languages}
+        found.append(by_pair(languages, retrieval, searched))
+    return found
+
+
+def by_pair(languages, compare, of_language):
+    """{"a b": compare(a's, b's)} of every two languages."""
+    pairs = combinations(languages, 2)
+    return {f"{a} {b}": compare(of_language[a], of_language[b]) for a, b in pairs}
+
+
+# ----------------------------------------------------------------------------------- the table
+
+def measure_layers(model, texts, measures=MEASURES):
+    """{"encoder": [{measure: what it found} of every layer, the embedding first], "decoder": ...}.
+
+    measures: some of MEASURES, which the data set must allow."""
     model.eval()
-    report, parallel = {}, {}
-    if is_parallel(data_spec):
-        parallel = parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, 600, seed)
-    for side in ("encoder", "decoder"):
-        pairs = [(a, b) for a in langs for b in langs if side == "decoder" or a == b]
-        count = 160 if side == "encoder" else 60
-        states, true = token_states(model, tokenizer, batches("train", pairs, count), langs, side)
-        held, held_true = token_states(model, tokenizer, batches("test", pairs, count // 2), langs, side)
-        pooled = parallel_states(model, tokenizer, parallel, side)
-        report[side] = []
-        for layer in tqdm(range(len(states)), desc=f"probing the {side}", leave=False):
-            confusion, rescaled = (probe(states[layer], true, held[layer], held_true, len(langs), scale, seed=seed)
-                                   for scale in (False, True))
-            alike = {f"{a} {b}": svcca(pooled[a][layer], pooled[b][layer])
-                     for i, a in enumerate(langs) for b in langs[i + 1:] if pooled}
-            report[side].append({"accuracy": confusion.diagonal().mean().item(), "confusion": confusion.tolist(),
-                                 "rescaled": rescaled.diagonal().mean().item(), "svcca": alike})
+    report = {}
+    parallel = {}
+    if "svcca" in measures or "retrieval" in measures:
+        count = COMPARED if "svcca" in measures else RETRIEVED
+        for lang in texts.languages:
+            parallel[lang] = parallel_batches(texts, lang, count)
+    for side in SIDES:
+        columns = {}
+        if "probe" in measures:
+            columns["probe"] = probe_layers(model, texts, side)
+        states = {}
+        for lang, batches in parallel.items():
+            states[lang] = pooled_states(model, texts.tokenizer, batches, side)
+        if "svcca" in measures:
+            columns["svcca"] = svcca_layers(states, texts.languages)
+        if "retrieval" in measures:
+            columns["retrieval"] = retrieval_layers(states, texts.languages)
+        rows = zip(*columns.values())
+        report[side] = [dict(zip(columns, row)) for row in rows]
     return report
 
 
-def probe_table(report, langs):
-    lines = ["layer   probe encoder  decoder   of rescaled states  decoder     SVCCA encoder  decoder"]
-    cell = "{:>8.3f}".format
-    for layer in range(max(map(len, report.values()))):
-        entries = [report[side][layer] if layer < len(report[side]) else None for side in ("encoder", "decoder")]
-        similar = [sum(e["svcca"].values()) / len(e["svcca"]) if e and e["svcca"] else None for e in entries]
-        cells = [cell(e[key]) if e else "" for key in ("accuracy", "rescaled") for e in entries]
-        cells += [cell(s) if s else "" for s in similar]
-        lines.append("{:>5} {:>15} {:>8} {:>20} {:>8} {:>17} {:>8}".format(layer, *cells))
-    lines.append("\nthe encoder's last layer: row = source language, column = what the classifier says, %")
-    lines.append(" " * 8 + "".join(f"{lang:>8}" for lang in langs))
-    lines += [f"{lang:>8}" + "".join(f"{100 * share:>8.1f}" for share in row)
-              for lang, row in zip(langs, report["encoder"][-1]["confusion"])]
-    return "\n".join(lines)
-
-
-def retrieve_layers(model, tokenizer, stage, data_spec, langs, tagged, count=200, seed=0):
-    """How often a text's nearest neighbour in another language is its translation (Liu and Niehues 2025, section 2):
-    {"encoder": [{"a b": accuracy} for each layer], "decoder": [...]}, on `count` parallel test documents (headlines in
-    the decoder). UserError if the data set is not parallel."""
-    if not is_parallel(data_spec):
-        raise UserError(f"--retrieval needs the same texts in every language; {data_spec} has not: use parallel:DIR")
-    model.eval()
-    report, parallel = {}, parallel_batches(model, tokenizer, stage, data_spec, langs, tagged, count, seed)
-    for side in ("encoder", "decoder"):
-        pooled = parallel_states(model, tokenizer, parallel, side)
-        report[side] = [{f"{a} {b}": retrieval(pooled[a][layer], pooled[b][layer])
-                         for i, a in enumerate(langs) for b in langs[i + 1:]} for layer in range(len(pooled[langs[0]]))]
-    return report
-
-
-def retrieval_table(report):
-    pairs = list(report["encoder"][0])
-    lines = ["translation retrieval, % right (mean of both directions); layer 0 is the embedding",
-             "layer          " + "".join(f"{pair:>13}" for pair in pairs) + f"{'mean':>8}"]
+def table(report, languages, measures):
+    """The report as text: a row for every layer, a column for every measure."""
+    titles = {"probe": f"{'probe':>8}{'rescaled':>11}", "svcca": f"{'SVCCA':>9}",
+              "retrieval": f"{'retrieval %':>14}"}
+    lines = ["layer     " + "".join(titles[measure] for measure in measures)]
     for side, layers in report.items():
-        for number, row in enumerate(layers):
-            mean = sum(row.values()) / len(row)
-            lines.append(f"{side} {number:<6}" + "".join(f"{100 * row[pair]:>13.1f}" for pair in pairs)
-                         + f"{100 * mean:>8.1f}")
+        for number, layer in enumerate(layers):
+            cells = "".join(cell(measure, layer[measure]) for measure in measures)
+            lines.append(f"{side} {number:<2}{cells}")
+    lines.append("\nlayer 0 is the embedding's output")
+    lines += [meaning(measure, languages) for measure in measures]
+    if "probe" in measures:
+        lines.append("\nthe encoder's last layer: row = source language, column = what the "
+                     "classifier says, %")
+        lines.append(" " * 8 + "".join(f"{lang:>8}" for lang in languages))
+        for lang, shares in zip(languages, report["encoder"][-1]["probe"]["confusion"]):
+            lines.append(f"{lang:>8}" + "".join(f"{100 * share:>8.1f}" for share in shares))
     return "\n".join(lines)
 
 
-def lexicon_words(lang):
-    """{entry: its words in `lang`}, of people, things, adjectives, verbs and places; words that many entries share
-    (articles, prepositions) are left out."""
-    language, words = Language(lang), {}
-    for section in ("people", "things", "adjectives", "verbs", "places"):
-        for name, forms in language.entries[section].items():
-            words[section, name] = {word for form in forms for word in form.split() if len(word) > 1}
-    common = {word for word, count in Counter(word for row in words.values() for word in row).items() if count > 3}
-    return {entry: row - common for entry, row in words.items()}
+def cell(measure, found):
+    if measure == "probe":
+        return f"{found['accuracy']:>8.3f}{found['rescaled']:>11.3f}"
+    mean = sum(found.values()) / len(found)
+    if measure == "svcca":
+        return f"{mean:>9.3f}"
+    return f"{100 * mean:>14.1f}"
 
 
-@torch.no_grad()
-def dictionary_induction(child, child_pieces, child_lang, parent, parent_pieces, parent_lang):
-    """Are a new language's embeddings aligned with the parent's (Gheini et al. 2021, section 5.1)? For every word of
-    `child_lang` that is one piece: is the parent's piece with the largest dot product one of its translations?
+def meaning(measure, languages):
+    """What a column of the table shows."""
+    if measure == "probe":
+        return ("probe: accuracy of a fresh classifier of the source language, chance is "
+                f"{1 / len(languages):.3f}; rescaled: on states of variance 1 in every dimension")
+    if measure == "svcca":
+        return ("SVCCA: likeness of two languages' states, 1 if one is a linear map of the other; "
+                "mean over pairs")
+    return ("retrieval: documents whose nearest one in another language is their translation; mean "
+            "over pairs and directions")
 
-    child, parent: embedding tables (V, D) with their SentencePiece models; gold: the built-in lexicon. Returns
-    (accuracy, words tried, chance: the accuracy of a random choice)."""
-    def whole(pieces, lang):  # {entry: ids of the pieces that are whole words of it}; ids are moved by one
-        return {entry: [pieces.piece_to_id(f"▁{word}") + 1 for word in sorted(row)
-                        if pieces.piece_to_id(f"▁{word}") != pieces.unk_id()]
-                for entry, row in lexicon_words(lang).items()}
 
-    ours, theirs = whole(child_pieces, child_lang), whole(parent_pieces, parent_lang)
-    candidates = sorted({i for ids in theirs.values() for i in ids})
-    tried = [(i, set(theirs[entry])) for entry in ours if entry in theirs and theirs[entry] for i in ours[entry]]
-    if not tried:
-        return float("nan"), 0, float("nan")
-    similarity = child[[i for i, _ in tried]] @ parent[candidates].T
-    nearest = [candidates[j] for j in similarity.argmax(1).tolist()]
-    right = sum(best in gold for best, (_, gold) in zip(nearest, tried))
-    chance = sum(len(gold) for _, gold in tried) / len(tried) / len(candidates)
-    return right / len(tried), len(tried), chance
+# -------------------------------------------------------------------------------- command line
+
+def main(argv=None):
+    args = parse_args(argv)
+    folder = Path(args.model) if args.model else latest_run(STAGES)
+    trained = read_settings(folder)
+    stage = args.stage
+    if not stage:
+        stage = trained.get("stage") if trained.get("stage") in STAGES else "translate"
+    data = args.data or trained.get("data", "builtin")
+    measures = possible(args.measures, data)
+    model = MBart.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    check_languages(args.source_lang, tokenizer)
+    model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    texts = Texts(
+        spec=data,
+        stage=stage,
+        languages=args.source_lang,
+        tokenizer=tokenizer,
+        tagged=not trained.get("tagless"),  # as it was trained
+        max_length=model.config.max_position_embeddings,
+        skip_bad_lines=args.skip_bad_lines,
+    )
+    report = measure_layers(model, texts, measures)
+    print(f"{folder}, {stage}, {data}: {' '.join(args.source_lang)}\n")
+    print(table(report, args.source_lang, measures))
+    if args.json:
+        write_json(
+            args.json, {"model": str(folder), "languages": args.source_lang, "layers": report}
+        )
+
+
+def parse_args(argv=None):
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
+    add(
+        "--source-lang",
+        nargs="+",
+        default=list(BASE_LANGUAGES),
+        metavar="LANG",
+        help=f"languages to tell apart (default: {' '.join(BASE_LANGUAGES)})",
+    )
+    add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
+    add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
+    add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
+    add(
+        "--measures",
+        nargs="+",
+        choices=MEASURES,
+        default=list(MEASURES),
+        metavar="MEASURE",
+        help=f"the table's columns (default: {' '.join(MEASURES)})",
+    )
+    add("--json", metavar="FILE", help="also write every number to this file")
+    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    return parser.parse_args(argv)
+
+
+def possible(measures, data):
+    """Those of the measures that this data set allows; UserError if none is left."""
+    if data == "builtin" or data.startswith("parallel:"):
+        return measures
+    reason = (
+        f"SVCCA and retrieval need the same texts in every language; {data} has not: use "
+        "parallel:DIR"
+    )
+    left = [measure for measure in measures if measure == "probe"]
+    if not left:
+        raise UserError(reason)
+    if len(left) < len(measures):
+        print(f"note: {reason}", flush=True)
+    return left
+
+
+def check_languages(languages, tokenizer):
+    for lang in languages:
+        tokenizer.lang_id(lang)
+    if len(set(languages)) < 2:
+        raise UserError("this compares languages: name at least two with --source-lang")
+
+
+if __name__ == "__main__":
+    run(main)

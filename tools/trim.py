@@ -2,100 +2,153 @@
 
     python -m tools.trim mbart-large-cc25 mbart-trimmed --data jsonl:DIR --langs en_XX es_XX ru_RU
 
-Of mBART-large's 610 million parameters 256 million are the embeddings of 250,027 tokens; one task in a few languages
-uses a fraction of them. Kept are all pieces that the data's texts use, every piece of one letter (so that no letter
-becomes <unk>), all specials, all language tags and <mask>. Rows of the embedding and of final_logits_bias move
-together. The folder opens here and in transformers, tokenizer included; a text of the data gets the same pieces, and
-the logits of kept pieces are the same numbers.
+Of mBART-large's 610 million parameters 256 million are the embeddings of 250,027 tokens; one task
+in a few languages uses a fraction of them. Kept are all pieces that the data's texts use, every
+piece of one letter (so that no letter becomes <unk>), all specials, all language tags and <mask>.
+Rows of the embedding and of final_logits_bias move together. The folder opens here and in
+transformers, tokenizer included; a text of the data gets the same pieces, and the logits of kept
+pieces are the same numbers. An encoder's vocabulary of its own stays whole.
 """
 import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from corpora.sets import texts_of
 from model import MBart
-from plumbing.files import UserError, run, saving
+from plumbing.files import UserError, run, write_bytes
 from tokenizer import UNK, Tokenizer
+from tools.folders import refuse_to_overwrite, write_like
+
+SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
+# A file of SentencePiece is one protocol buffer: fields, each with a key (its number and kind).
+PIECE_FIELD = 1     # once for each piece of the vocabulary, in order
+LENGTH_KIND = 2     # a field's content has its length in front
 
 
-def varint(data, at):
-    """(value, next position) of a protocol buffer's variable-length number."""
-    value = shift = 0
+# ------------------------------------------------------------------------- the tokenizer's file
+
+def keep_pieces(content, kept):
+    """A SentencePiece model file's bytes with only the pieces whose numbers are in `kept`."""
+    out = bytearray()
+    piece = 0
+    start = 0
+    while start < len(content):
+        key, at = varint(content, start)
+        if key & 7 != LENGTH_KIND:
+            raise UserError(
+                "the SentencePiece file has a field of an unknown kind; it is damaged"
+            )
+        length, at = varint(content, at)
+        end = at + length
+        is_piece = key >> 3 == PIECE_FIELD
+        if not is_piece or piece in kept:
+            out += content[start:end]
+        if is_piece:
+            piece += 1
+        start = end
+    return bytes(out)
+
+
+def varint(content, at):
+    """(value, next position) of a protocol buffer's variable-length number: 7 bits a byte."""
+    value = 0
+    shift = 0
     while True:
-        byte = data[at]
+        byte = content[at]
         value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
+        at += 1
+        shift += 7
         if byte < 128:
             return value, at
 
 
-def keep_pieces(data, kept):
-    """A SentencePiece model file's bytes with only the pieces whose numbers are in `kept`. The file is one protocol
-    buffer; its field 1, once for each piece in order, is the vocabulary."""
-    out, at, number = bytearray(), 0, 0
-    while at < len(data):
-        start = at
-        key, at = varint(data, at)
-        if key & 7 != 2:
-            raise UserError("the SentencePiece file has a field of an unknown kind; it is damaged")
-        length, at = varint(data, at)
-        at += length
-        if key >> 3 != 1:
-            out += data[start:at]
-            continue
-        if number in kept:
-            out += data[start:at]
-        number += 1
-    return bytes(out)
+def needed_pieces(pieces, texts):
+    """The numbers, in order, of the pieces that texts use, of single letters and of specials."""
+    needed = set(range(SPECIAL_PIECES))
+    for text in texts:
+        needed.update(pieces.encode(text))
+    for number in range(pieces.get_piece_size()):
+        letters = pieces.id_to_piece(number).lstrip("▁")
+        if len(letters) <= 1:
+            needed.add(number)
+    return sorted(needed)
+
+
+# ------------------------------------------------------------------------------------ the model
+
+@dataclass
+class Trimmed:
+    model: MBart
+    tokenizer: Tokenizer
+    old_ids: list  # what the id of each token was
 
 
 def trim(model, tokenizer, texts, out):
-    """Writes the trimmed tokenizer to folder `out`; returns (trimmed model, trimmed tokenizer, old ids of its rows).
+    """Trims to what `texts` (an iterable of str) need, and writes the vocabulary to folder `out`.
 
-    texts: an iterable of str, all that the trimmed model should read and write as before."""
-    pieces = tokenizer.pieces
-    used = {i for text in texts for i in pieces.encode(text)}
-    kept = sorted(used | {i for i in range(pieces.get_piece_size())
-                          if i < 3 or len(pieces.id_to_piece(i).lstrip("▁")) <= 1})
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with saving(out / "sentencepiece.bpe.model") as temporary:
-        Path(temporary).write_bytes(keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
-    smaller = Tokenizer(out / "sentencepiece.bpe.model", tokenizer.layout)
-    old = list(range(UNK + 1)) + [i + 1 for i in kept if i >= 3] + list(tokenizer.tag.values()) + [tokenizer.mask_id]
-    rows = torch.tensor(old)
-    config = type(model.config)(**vars(model.config) | {"vocab_size": len(old)})
+    The trimmed model shares memory with `model`."""
+    kept = needed_pieces(tokenizer.pieces, texts)
+    path = Path(out) / "sentencepiece.bpe.model"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
+    source = None
+    if tokenizer.source is not tokenizer:
+        source = tokenizer.source
+    smaller = Tokenizer(path, tokenizer.layout, source)
+
+    old_ids = list(range(UNK + 1))
+    old_ids += [piece + 1 for piece in kept if piece >= SPECIAL_PIECES]  # ids are moved by one
+    old_ids += [*tokenizer.tag.values(), tokenizer.mask_id]
+    tensors = model.state_dict()
+    tensors["model.shared.weight"] = tensors["model.shared.weight"][old_ids]
+    tensors["final_logits_bias"] = tensors["final_logits_bias"][:, old_ids]
     with torch.device("meta"):
-        trimmed = MBart(config)
-    state = model.state_dict()
-    state["model.shared.weight"] = state["model.shared.weight"][rows]
-    state["final_logits_bias"] = state["final_logits_bias"][:, rows]
-    trimmed.load_state_dict(state, assign=True)
-    return trimmed, smaller, old
+        trimmed = MBart(replace(model.config, vocab_size=len(old_ids)))
+    trimmed.load_state_dict(tensors, assign=True)
+    return Trimmed(trimmed, smaller, old_ids)
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 1)[1],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
-    parser.add_argument("out")
-    parser.add_argument("--data", default="builtin", metavar="SPEC", help="as train.py's (default builtin)")
-    parser.add_argument("--langs", nargs="+", required=True, metavar="LANG")
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", help="an mBART folder")
+    add("out", metavar="OUT", help="the folder to write")
+    add("--data", default="builtin", metavar="SPEC", help="as train.py's (default: builtin)")
+    add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
+    add("--langs", nargs="+", required=True, metavar="LANG", help="languages of the texts")
     args = parser.parse_args(argv)
-    if (Path(args.out) / "config.json").exists():
-        raise UserError(f"{args.out} has a model already; name another folder")
-    model, tokenizer = MBart.from_pretrained(args.folder), Tokenizer.from_pretrained(args.folder)
-    within = args.data.startswith("xlsum:")  # has no other pairs
-    pairs = [(a, b) for a in args.langs for b in args.langs if a == b or not within]
+    refuse_to_overwrite(args.out)
+
+    model = MBart.from_pretrained(args.folder)
+    tokenizer = Tokenizer.from_pretrained(args.folder)
     for lang in args.langs:
         tokenizer.lang_id(lang)
-    trimmed, smaller, old = trim(model, tokenizer, texts_of(args.data, "summarize", pairs, tokenizer.languages),
-                                 args.out)
-    smaller.save_pretrained(args.out)
-    trimmed.save_pretrained(args.out)
-    before, after = (sum(p.numel() for p in m.parameters()) for m in (model, trimmed))
-    print(f"{args.out}: {len(old):,} of {tokenizer.vocab_size:,} tokens, {after:,} of {before:,} parameters")
+    pairs = pairs_within(args.data, args.langs)
+    texts = texts_of(
+        args.data, "summarize", pairs, tokenizer.languages, skip=args.skip_bad_lines
+    )
+    trimmed = trim(model, tokenizer, texts, args.out)
+    write_like(args.folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
+    print(
+        f"{args.out}: {len(trimmed.old_ids):,} of {tokenizer.vocab_size:,} tokens, "
+        f"{parameters(trimmed.model):,} of {parameters(model):,} parameters"
+    )
+
+
+def pairs_within(data, langs):
+    """Every pair of languages that the data set can have."""
+    if data.startswith("xlsum:"):  # summaries in the document's own language only
+        return [(lang, lang) for lang in langs]
+    return [(source, target) for source in langs for target in langs]
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,279 @@
+"""A model folder for one more language, to be trained with --init (Gheini, Ren and May 2021).
+
+    python -m tools.new_language fresh runs/parent runs/start --source de_DE --pairs de_DE-en_XX
+        the parent with a German vocabulary for its encoder, learned from the pairs' training texts,
+        and fresh embeddings for it; then  python train.py --init runs/start --recipe src+xattn ...
+        --target gives the decoder a language instead: recipes tgt, tgt+xattn, tgt+body
+        --cross-attention random   draws the cross-attention anew: the control that shows what its
+                                   pretrained values are worth
+        --scratch                  draws everything anew: a model that learns from nothing
+    python -m tools.new_language random-cross-attention base runs/start
+        the same control for a model that keeps its vocabulary; then --recipe emb+xattn
+    python -m tools.new_language graft runs/child runs/parent src runs/again
+        the first folder's layers with the second one's embeddings and vocabulary on one side (src
+        or tgt): a parent's own put back in its child, or two children stitched together
+
+The new side has token, position and norm parameters of its own (section 3), untied from the other
+side's, which stay the parent's; the decoder's input and output stay tied. What a folder means
+beside its weights travels: its settings, its other vocabulary, a residual that was dropped.
+"""
+import argparse
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from corpora.sets import open_data
+from data import split_pairs
+from model import MBart
+from plumbing.files import UserError, run, write_json
+from plumbing.options import number
+from plumbing.runs import read_settings
+from qk_finetune import CROSS, SIDES
+from tokenizer import SOURCE_FILE, Tokenizer, train_sentencepiece
+from tools.folders import SOURCE_TABLE, refuse_to_overwrite_run, write_like
+
+VOCABULARIES = {"src": SOURCE_FILE, "tgt": "sentencepiece.bpe.model"}
+NAMES = {"src": "source", "tgt": "target"}
+PLACES = {"src": 0, "tgt": 1}  # in a pair
+EXAMPLES = 20_000  # of each pair, from which a vocabulary is learned
+
+
+# -------------------------------------------------------------------------------------- models
+
+@torch.no_grad()
+def new_language(parent, side, vocab_size, cross_attention="kept", scratch=False, seed=0):
+    """The parent with fresh embeddings on one side ("src" or "tgt") for a vocabulary of this size.
+
+    cross_attention: "kept", or "random" to draw it anew; scratch: draw everything anew."""
+    torch.manual_seed(seed)
+    child = MBart(config_of(parent, side, vocab_size))
+    if scratch:
+        return child
+    tensors = child.state_dict()
+    for name, tensor in other_side(parent, side).items():
+        if cross_attention == "kept" or not re.match(CROSS, name):
+            tensors[name] = tensor
+    child.load_state_dict(tensors)
+    return child
+
+
+@torch.no_grad()
+def random_cross_attention(model, seed=0):
+    """Draws the decoder's cross-attention anew, in place."""
+    torch.manual_seed(seed)
+    drawn = MBart(model.config).state_dict()
+    for name, parameter in model.named_parameters():
+        if re.match(CROSS, name):
+            parameter.copy_(drawn[name])
+
+
+def graft(body, donor, side):
+    """`body` with the token, position and norm parameters of `donor` on one side ("src" or "tgt").
+
+    Gheini et al. 2021, sections 5.2 and 5.4: forgetting, and zero-shot by stitching."""
+    check_graft(body.config, donor.config)
+    tensors = donor.state_dict()
+    tensors[SOURCE_TABLE] = donor.source_table().detach()
+    vocab_size = len(tensors["model.shared.weight"])
+    if side == "src":
+        vocab_size = len(tensors[SOURCE_TABLE])
+    tensors |= other_side(body, side)
+    with torch.device("meta"):
+        grafted = MBart(config_of(body, side, vocab_size))
+    names = grafted.state_dict()  # without those of a donor's other layers
+    grafted.load_state_dict({name: tensors[name] for name in names}, assign=True)
+    return grafted
+
+
+def check_graft(body, donor):
+    for name, meaning in (("d_model", "width"), ("max_position_embeddings", "positions")):
+        ours = getattr(body, name)
+        theirs = getattr(donor, name)
+        if ours != theirs:
+            raise UserError(f"graft: the models differ in {meaning}, {ours} and {theirs}")
+
+
+def config_of(parent, side, vocab_size):
+    """The parent's Config with a vocabulary of this size on one side, of its own."""
+    if side == "src":
+        return replace(parent.config, source_vocab_size=vocab_size)
+    return replace(
+        parent.config, source_vocab_size=len(parent.source_table()), vocab_size=vocab_size
+    )
+
+
+def other_side(model, side):
+    """{name: tensor} of all that a new vocabulary on one side leaves as it is."""
+    tensors = model.state_dict()
+    tensors[SOURCE_TABLE] = model.source_table().detach()
+    names = [name for name in tensors if re.match(SIDES[side], name)]
+    if side == "tgt":
+        names.append("final_logits_bias")  # a number for every token of the decoder's
+    for name in names:
+        del tensors[name]
+    return tensors
+
+
+# ------------------------------------------------------------------------------------- folders
+
+def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cross_attention="kept",
+               scratch=False, seed=0, skip_bad_lines=False):
+    """Writes folder `out`: the folder `parent` with a language of its own on one side.
+
+    pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
+    refuse_to_overwrite_run(out, parent)
+    model = MBart.from_pretrained(parent)
+    old = Tokenizer.from_pretrained(parent)
+    own = pairs_of(lang, side, pairs)
+    for code in sum(own, ()):
+        old.lang_id(code)
+    examples = open_data(data, "translate", "train", own, old.languages, seed, skip_bad_lines)
+
+    print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
+    path = Path(out) / VOCABULARIES[side]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    train_sentencepiece(texts_of_side(examples, side), path, pieces, seed=seed)
+    if side == "src":
+        new = Tokenizer(path, old.layout)
+        tokenizer = Tokenizer(old.model_file, old.layout, source=new)
+    else:
+        new = Tokenizer(path, old.layout, source=old.source)
+        tokenizer = new
+
+    child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
+    write_like(parent, out, child.state_dict(), tokenizer)
+    # train.py refuses a recipe that would leave these embeddings as they were drawn.
+    write_json(Path(out) / "args.json", read_settings(parent) | {"fresh": side})
+    recipe = f"{side}+xattn"
+    if scratch:
+        recipe = "full+embeddings"
+    print(f"next: python train.py --stage translate --init {out} --recipe {recipe} --pairs ...")
+
+
+def pairs_of(lang, side, pairs):
+    """Those of the pairs that have this language on this side."""
+    own = [pair for pair in pairs if pair[PLACES[side]] == lang]
+    if not own:
+        raise UserError(
+            f"no training pair has {lang} as its {NAMES[side]}; name one with --pairs"
+        )
+    return own
+
+
+def texts_of_side(examples, side):
+    """Yields the texts of one side of a data set, at most EXAMPLES of each pair."""
+    for pair, size in examples.sizes.items():
+        number = EXAMPLES
+        if size is not None:
+            number = min(size, EXAMPLES)
+        for index in range(number):
+            yield examples.text(pair, index)[PLACES[side]]
+
+
+def make_random_cross_attention(folder, out, seed=0):
+    """Writes folder `out`: `folder` with its cross-attention drawn anew."""
+    refuse_to_overwrite_run(out, folder)
+    model = MBart.from_pretrained(folder)
+    random_cross_attention(model, seed)
+    write_like(folder, out, model.state_dict())
+    print(f"next: python train.py --stage translate --init {out} --recipe emb+xattn --pairs ...")
+
+
+def make_graft(body, donor, side, out):
+    """Writes folder `out`: `body` with the embeddings and vocabulary of `donor` on one side."""
+    refuse_to_overwrite_run(out, body, donor)
+    grafted = graft(MBart.from_pretrained(body), MBart.from_pretrained(donor), side)
+    own = Tokenizer.from_pretrained(body)
+    other = Tokenizer.from_pretrained(donor)
+    if side == "src":
+        tokenizer = Tokenizer(own.model_file, own.layout, source=other.source)
+    else:
+        tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
+    write_like(body, out, grafted.state_dict(), tokenizer)
+
+
+# -------------------------------------------------------------------------------- command line
+
+def main(argv=None):
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_fresh(commands)
+    add_random_cross_attention(commands)
+    add_graft(commands)
+    args = parser.parse_args(argv)
+    if args.command == "fresh":
+        side = "tgt"
+        if args.source:
+            side = "src"
+        make_fresh(
+            args.parent,
+            args.out,
+            side,
+            args.source or args.target,
+            split_pairs(args.pairs),
+            data=args.data,
+            pieces=args.pieces,
+            cross_attention=args.cross_attention,
+            scratch=args.scratch,
+            seed=args.seed,
+            skip_bad_lines=args.skip_bad_lines,
+        )
+    elif args.command == "random-cross-attention":
+        make_random_cross_attention(args.folder, args.out, args.seed)
+    else:
+        make_graft(args.body, args.donor, args.side, args.out)
+
+
+def add_fresh(commands):
+    title = "fresh embeddings and a vocabulary of its own for one side"
+    parser = commands.add_parser("fresh", help=title, description=title)
+    add = parser.add_argument
+    add("parent", metavar="PARENT", help="an mBART folder")
+    add("out", metavar="OUT", help="the folder to write")
+    side = parser.add_mutually_exclusive_group(required=True)
+    side.add_argument("--source", metavar="LANG", help="the language that the encoder is to read")
+    side.add_argument("--target", metavar="LANG", help="the one that the decoder is to write")
+    add("--pairs", nargs="+", required=True, metavar="SRC-TGT", help="it will be trained on these")
+    add("--data", default="builtin", metavar="SPEC", help="as train.py's (default: builtin)")
+    add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
+    add(
+        "--pieces",
+        type=number(int, 100),
+        default=2000,
+        metavar="N",
+        help="size of the new vocabulary (default: 2000)",
+    )
+    add(
+        "--cross-attention",
+        choices=("kept", "random"),
+        default="kept",
+        help="the parent's, or drawn anew (default: kept)",
+    )
+    add("--scratch", action="store_true", help="draw the whole model anew")
+    add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+
+
+def add_random_cross_attention(commands):
+    title = "the same model, its cross-attention drawn anew"
+    parser = commands.add_parser("random-cross-attention", help=title, description=title)
+    parser.add_argument("folder", metavar="FOLDER", help="an mBART folder")
+    parser.add_argument("out", metavar="OUT", help="the folder to write")
+    parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+
+
+def add_graft(commands):
+    title = "one model's layers, another one's embeddings on one side"
+    parser = commands.add_parser("graft", help=title, description=title)
+    parser.add_argument("body", metavar="BODY", help="the folder that gives the layers")
+    parser.add_argument("donor", metavar="DONOR", help="the folder that gives the embeddings")
+    parser.add_argument("side", metavar="src|tgt", choices=SIDES, help="of which side")
+    parser.add_argument("out", metavar="OUT", help="the folder to write")
+
+
+if __name__ == "__main__":
+    run(main)
