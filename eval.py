@@ -1,209 +1,551 @@
-"""Decode a test set and print the tables; or summarize or translate a text given by hand.
+"""Decode a test set and print the table; or summarize or translate a text given by hand.
 
-    python eval.py --lang tr_TR                          a row for every source language, from the latest run
+    python eval.py --lang tr_TR                          a row for every source, by the latest run
     python eval.py --lang tr_TR --source-lang es_XX      one row
     python eval.py --pairs en_XX-en_XX es_XX-en_XX       any rows
-    python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "The teacher found a map."
-    python eval.py --lang tr_TR --model runs/summarize --pipeline runs/translate     translate, summarize, translate
+    python eval.py --lang tr_TR --model base --stage translate        another model
+    python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "Nobody was hurt."
+    python eval.py --lang tr_TR --file article.txt       summarize a file; - reads standard input
 
-Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024, section 4).
-Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the share of outputs that are not
-in the target language; on the built-in corpus, facts: the share of who, did, what and where that the output says.
-Beside ROUGE-1 stand its floors, which need no model: another example's headline, and the source's first sentence.
+Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024,
+section 4). Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the
+share of outputs that are not in the target language; on the built-in corpus, facts: the share of
+who, did, what and where that the output says. Beside ROUGE-1 stand its floors, which need no model:
+another example's headline, and the source's first sentence.
 """
 import argparse
-import contextlib
-import io
-import os
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
+from tqdm import tqdm
 
+import metrics
 from corpora.facts import BASE_LANGUAGES
-from data import split_pairs
+from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
+from corpora.sets import open_data
+from data import SENTENCE_END, language_pairs, pad, split_pairs
+from generate import generate
 from model import MBart
-from options import COUNT, device, language_pairs, number
-from plumbing.files import UserError, read_json, run, write_json
-from scoring import Pipeline, decode, evaluate, samples, table
+from plumbing.files import UserError, run, write_json
+from plumbing.options import COUNT, device, number
+from plumbing.packed import pack_for_decoding
+from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
 
-SHORT = {"translate": {"no_repeat_ngram": 0}, "summarize": {"no_repeat_ngram": 3}}  # METHODS: no repeated 3-grams
+STAGES = ("translate", "summarize")  # those whose outputs can be scored
+# No output says an n-gram of this length twice (Solovyev et al. 2024, appendix A); 0: it may.
+NO_REPEAT = {"translate": 0, "summarize": 3}
 
 
-def after_training(out, args, pairs):
-    """The table and samples at the end of a training run, and what to run next."""
-    if args.stage not in SHORT:  # pretrain, align: no task to score yet
-        print(f"next: python train.py --stage {'translate' if args.stage == 'pretrain' else 'summarize'} --init {out}")
-        return
-    model, tokenizer = MBart.from_pretrained(out), Tokenizer.from_pretrained(out)
-    model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    notes, count = {}, 50
-    if args.stage == "translate":
-        shown = [pair for pair in pairs if pair[0] != pair[1]] or pairs
+# --------------------------------------------------------------------------------------- decoding
+
+
+def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="decoding", **options):
+    """Sources -> texts in `lang` (a code), in the order given.
+
+    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of
+    like length, at most `tokens` of their tokens and `slots` of the decoder's cache (100 KB each in
+    mBART-large). title: of the progress bar."""
+    device = next(model.parameters()).device
+    beams = options.get("beam", 5)
+    length = options.get("max_new_tokens", 100)
+    rows = max(1, slots // (beams * length))
+    outputs = [None] * len(sources)
+    with progress_bar(len(sources), title) as progress:
+        for batch in batches_by_length(sources, tokens, rows):
+            padded = pad([sources[i] for i in batch]).to(device)
+            decoded = generate(model, padded, tokenizer.lang_id(lang), **options)
+            for i, ids in zip(batch, decoded):
+                outputs[i] = tokenizer.decode(ids)
+            progress.update(len(batch))
+    return outputs
+
+
+def progress_bar(total, title):
+    alone = total < 2  # one text needs no bar
+    return tqdm(
+        total=total, desc=title, unit="text", leave=False, dynamic_ncols=True, disable=alone
+    )
+
+
+def batches_by_length(sources, tokens, rows):
+    """The numbers of the sources, shortest first, in lists of at most `rows` of them and at most
+    `tokens` tokens when padded (a longer source stands alone)."""
+    batches = [[]]
+    for i in sorted(range(len(sources)), key=lambda i: len(sources[i])):
+        padded = len(sources[i]) * (len(batches[-1]) + 1)  # with this one, the longest so far
+        if batches[-1] and (len(batches[-1]) == rows or padded > tokens):
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+class Writer:
+    """A folder's model as a decoding function: write(texts, source, target) -> outputs."""
+
+    def __init__(self, folder, device="cpu", int8=False, **options):
+        """options: generate's. int8: round large weights, which decodes faster on a CPU."""
+        self.model = MBart.from_pretrained(folder).to(device)
+        if int8:
+            pack_for_decoding(self.model, int8=True)
+        self.tokenizer = Tokenizer.from_pretrained(folder)
+        self.tagged = not read_settings(folder).get("tagless")  # as it was trained
+        self.limit = self.model.config.max_position_embeddings
+        longest = options.get("max_new_tokens", 100)
+        self.options = options | {"max_new_tokens": min(longest, self.limit - 2)}
+
+    def __call__(self, texts, source, target):
+        sources = [self.encode(text, source, self.limit) for text in texts]
+        title = f"{source} -> {target}"
+        return decode(self.model, self.tokenizer, sources, target, title=title, **self.options)
+
+    def encode(self, text, source, limit=None):
+        """Text -> ids, the first `limit` tokens of them."""
+        return self.tokenizer.encode(text, source if self.tagged else None, limit)
+
+
+# ---------------------------------------------------------------------------------------- scoring
+
+
+@dataclass
+class Marks:
+    """What the outputs for one pair of languages are worth, column by column."""
+
+    scores: dict  # {column: Interval, or None where nothing can be said (see off_target)}
+    each: dict  # {column: a value for every output}; BLEU and chrF, the corpus's, are not here
+    signatures: list  # how the scores were computed
+
+
+@dataclass
+class Row:
+    """A row of the table: one pair of languages. Its fields are those of the JSON file."""
+
+    source: str
+    target: str
+    n: int  # examples
+    scores: dict  # as in Marks
+    each: dict  # as in Marks
+    floors: dict  # of summaries: {"random", "lead"}, the scores of outputs that need no model
+    examples: list  # {"source", "reference", "output"}
+
+
+def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=False):
+    """Scores a decoding function on the first `count` test examples of every (source, target) pair.
+
+    write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
+    name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
+    may fall back. skip: leave out bad lines.
+
+    Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
+    data = open_data(data_spec, stage, "test", pairs, languages, skip=skip)
+    identify = metrics.LanguageIdentifier(languages_in_question(data_spec, pairs, trained))
+    rows = []
+    signatures = []
+    for pair in pairs:
+        if pair not in data.sizes:
+            continue
+        source, target = pair
+        texts, references = first_examples(data, pair, count)
+        outputs = write(texts, source, target)
+        facts = None
+        if data_spec == "builtin" and stage == "summarize":
+            facts = partial(facts_told, data, pair)
+        mark = partial(
+            score,
+            references=references,
+            stage=stage,
+            target=target,
+            identify=identify,
+            facts=facts,
+        )
+
+        marks = mark(outputs)
+        floors = {}
+        if stage == "summarize":
+            floors["random"] = mark(references[1:] + references[:1]).scores
+            floors["lead"] = mark([first_sentence(text) for text in texts]).scores
+        examples = [
+            {"source": text, "reference": reference, "output": output}
+            for text, reference, output in zip(texts, references, outputs)
+        ]
+        row = Row(source, target, len(outputs), marks.scores, marks.each, floors, examples)
+        rows.append(row)
+        signatures = marks.signatures
+    return rows, signatures
+
+
+def first_examples(data, pair, count):
+    """The first `count` examples of a language pair: a list of texts, a list of references."""
+    size = data.sizes[pair]
+    if size is None:  # without end
+        size = count
+    texts = []
+    references = []
+    for i in range(min(count, size)):
+        text, reference = data.text(pair, i)
+        texts.append(text)
+        references.append(reference)
+    return texts, references
+
+
+def languages_in_question(data_spec, pairs, trained):
+    """The languages that an output may be in: all of the built-in corpus; elsewhere those asked for
+    and those trained on (LanguageIdentifier adds English)."""
+    if data_spec == "builtin":
+        return CORPUS_LANGUAGES
+    found = []
+    for pair in [*pairs, *trained]:
+        found.extend(pair)
+    return found
+
+
+def score(outputs, references, stage, target, identify, facts=None):
+    """Marks of outputs that should be in `target`.
+
+    BLEU and chrF are those of all outputs at once, other scores are means over outputs. identify: a
+    LanguageIdentifier. facts: facts(outputs) -> percents, one an output; None: no such column."""
+    if stage == "translate":
+        each = {}
+        scores, signatures = metrics.bleu_chrf(outputs, references)
     else:
-        count = 100
-        shown = sorted(pairs) if args.data != "builtin" else [(lang, lang) for lang in BASE_LANGUAGES]
-        notes = {pair: "" if pair in pairs else "zero-shot" for pair in shown}
-    print(f"\ntest set, {args.stage}: score [95% bootstrap interval]; off-target: % of outputs in another language")
-    rows, signatures = evaluate(model, tokenizer, args.stage, args.data, shown, count, not args.tagless, args.seed,
-                                trained=pairs, skip=args.skip_bad_lines, **SHORT[args.stage])
-    print(table(rows, notes) + "\n" + "\n".join(signatures))
-    print("\nsamples\n" + samples_by_target(rows))
-    if args.stage == "translate":
-        print(f"next: python train.py --stage summarize --init {out}    (the second step: QK finetuning on summaries)")
-    else:
-        print(f"next: python eval.py --model {out} --lang tr_TR    (every source language, zero-shot)")
+        each = metrics.rouge(outputs, references)
+        scores = {}
+        signatures = [metrics.ROUGE_SIGNATURE]
+    each["off-target"] = off_target(outputs, target, identify)
+    if facts:
+        each["facts"] = facts(outputs)
+    for column, values in each.items():
+        if values is None:
+            scores[column] = None
+            continue
+        scores[column] = metrics.bootstrap(values)
+        each[column] = [round(float(value), 2) for value in values]
+    return Marks(scores, each, signatures)
 
 
-def samples_by_target(rows, count=3):
-    """Three outputs for each target language, each from another source language where there are enough."""
-    lines, seen = [], {}
-    for turn in range(count):
+def off_target(outputs, target, identify):
+    """100 for every output in another language, 0 for the others.
+
+    None if the identifier does not know the target: every output would seem to be in another."""
+    if not identify.knows(target):
+        return None
+    return [100.0 * (identify(output) != target) for output in outputs]
+
+
+def facts_told(data, pair, outputs):
+    """The percentage of the reference headline's facts that each output tells (built-in corpus)."""
+    percents = []
+    for i, output in enumerate(outputs):
+        found = data.corpus.facts_recovered(data.document(pair, i), output, pair[1])
+        percents.append(100.0 * sum(found.values()) / len(found))
+    return percents
+
+
+def first_sentence(text):
+    return SENTENCE_END.split(text.strip())[0]
+
+
+# -------------------------------------------------------------------------------------- the table
+
+
+def table(rows, trained=()):
+    """Rows as text: score [95% interval] for every column, and notes: the floors of ROUGE-1, and
+    zero-shot for a pair that is not among those trained on."""
+    header = f"{'source':>8} -> {'target':<8}"
+    for column in rows[0].scores:
+        header += f"{column:>23}"
+    lines = [header + f"{'n':>6}"]
+    for row in rows:
+        line = f"{row.source:>8} -> {row.target:<8}"
+        for interval in row.scores.values():
+            line += cell(interval)
+        line += f"{row.n:>6}  "
+        if row.floors:
+            random = row.floors["random"]["R1"].value
+            lead = row.floors["lead"]["R1"].value
+            line += f"R1 floors: random {random:.1f}, lead {lead:.1f}  "
+        if trained and (row.source, row.target) not in trained:
+            line += "zero-shot"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def cell(interval):
+    if interval is None:
+        return f"{'–':>8}" + " " * 15
+    return f"{interval.value:>8.1f} [{interval.low:5.1f},{interval.high:6.1f}]"
+
+
+def samples(rows, count=3):
+    """The first outputs in every target language with source and reference: `count` of them, each
+    from another source language where there are enough."""
+    chosen = {row.target: [] for row in rows}
+    for i in range(count):
         for row in rows:
-            if seen.get(row["target"], 0) < count and len(row["examples"]) > turn:
-                seen[row["target"]] = seen.get(row["target"], 0) + 1
-                lines.append((row["target"], row | {"examples": [row["examples"][turn]]}))
-    return samples([row for _, row in sorted(lines, key=lambda line: line[0])], 1)
+            if i < len(row.examples) and len(chosen[row.target]) < count:
+                chosen[row.target].append((row.source, row.examples[i]))
+    lines = []
+    for target in sorted(chosen):
+        for source, example in chosen[target]:
+            lines.append(f"{source} source     {example['source']}")
+            lines.append(f"{target} reference  {example['reference']}")
+            lines.append(f"{target} output     {example['output']}")
+            lines.append("")
+    return "\n".join(lines)
 
 
-def find_model(folder):
-    """The model to evaluate and its stage: --model, else the latest run in runs/."""
-    if not folder:
-        runs = [path for path in Path("runs").glob("*/args.json")
-                if read_json(path).get("stage") in SHORT and (path.parent / "config.json").exists()]
-        if not runs:
-            raise UserError("there is no run in runs/ yet; run `python train.py --stage translate` first (some minutes "
-                            "on two CPU cores), or name a model with --model FOLDER")
-        folder = max(runs, key=lambda path: path.stat().st_mtime).parent
-    return Path(folder), (read_json(Path(folder) / "args.json") or {})
+def write_report(path, folder, stage, data_spec, options, signatures, rows):
+    """Scores and outputs as JSON; papers/scores.py reads it."""
+    report = {
+        "model": str(folder),
+        "stage": stage,
+        "data": data_spec,
+        "options": options,
+        "signatures": signatures,
+        "rows": [vars(row) for row in rows],
+    }
+    write_json(path, report)
+    print(f"scores and outputs are in {path}")
+
+
+# ------------------------------------------------------------------------------- the command line
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=__doc__.split("\n", 2)[2],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--lang", help="target language, e.g. tr_TR")
-    add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: all of the data's)")
-    add("--pairs", nargs="+", metavar="SRC-TGT", help="rows of any pairs, instead of --lang, e.g. es_XX-en_XX")
-    add("--pipeline", metavar="FOLDER", help="a translation model: translate to --pivot, summarize, translate back")
-    add("--pivot", default="en_XX", help="the language in which the pipeline summarizes (default en_XX)")
+    add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
+    add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
     add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
-    add("--stage", choices=("translate", "summarize"), help="the task (default: what the model was trained for)")
+    add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
-    add("--skip-bad-lines", action="store_true", help="leave out and count the lines that cannot be read")
-    add("--text", help="translate or summarize this text instead of a test set (needs one --source-lang, unless it is "
-        "in --lang)")
+    add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
+    add(
+        "--text",
+        help="translate or summarize this text instead of a test set (needs one --source-lang, "
+        "unless it is in --lang)",
+    )
     add("--file", metavar="FILE", help="the same for a text file; - reads standard input")
     add("--examples", type=COUNT, default=200, help="test examples per pair (default 200)")
-    add("--samples", type=number(int, 0), default=2, help="sample outputs to print per row; 0: none (default 2)")
+    add(
+        "--samples",
+        type=number(int, 0),
+        default=3,
+        help="sample outputs to print per target language; 0: none (default 3)",
+    )
     add("--beam", type=COUNT, default=5, help="beams; 1: greedy (default 5)")
     add("--max-new-tokens", type=COUNT, default=100, help="longest output (default 100)")
-    add("--min-new-tokens", type=number(int, 0), default=0, help="shortest output; 0: no minimum")
-    add("--length-penalty", type=float, default=1.0, help="score / length^penalty; 0: off (default 1.0)")
-    add("--no-repeat-ngram", type=number(int, 0),
-        help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)")
-    add("--int8", action="store_true", help="round large weights to 8 bits to decode on a CPU: faster, and outputs "
-        "differ a little")
+    add("--min-new-tokens", type=number(int, 0), default=0, help="fewest tokens; 0: any (default)")
+    add("--length-penalty", type=float, default=1.0, help="score / length^it; 0: off (default 1)")
+    add(
+        "--no-repeat-ngram",
+        type=number(int, 0),
+        help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)",
+    )
+    add(
+        "--int8",
+        action="store_true",
+        help="round large weights to 8 bits: faster on a CPU, and outputs differ a little",
+    )
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
-    if sum((args.lang is not None, args.pairs is not None)) != 1:
-        raise UserError("say what to evaluate, one of: --lang tr_TR (every source language), --pairs es_XX-en_XX")
+    if (args.lang is None) == (args.pairs is None):
+        raise UserError(
+            "say what to evaluate: --lang tr_TR (every source language), or --pairs es_XX-en_XX"
+        )
     return args
+
+
+def default_device():
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
+def stage_of(settings, asked=None):
+    """The stage to score: the one asked for, else the run's, else translation."""
+    if asked:
+        return asked
+    if settings.get("stage") in STAGES:
+        return settings["stage"]
+    return "translate"
+
+
+def trained_pairs(settings):
+    """The (source, target) pairs of a run, from its args.json; [] for published weights."""
+    if "stage" not in settings:
+        return []
+    return language_pairs(
+        settings["stage"],
+        langs=settings.get("langs"),
+        pairs=settings.get("pairs"),
+        align_pairs=settings.get("align_pairs"),
+    )
+
+
+def check_languages(args, tokenizer):
+    """UserError for a language on the command line that the model does not have."""
+    named = list(args.source_lang or [])
+    if args.lang:
+        named.append(args.lang)
+    for pair in split_pairs(args.pairs or []):
+        named.extend(pair)
+    for lang in named:
+        tokenizer.lang_id(lang)
+
+
+def pairs_to_score(args, stage, data_spec, languages):
+    """The (source, target) pairs that --pairs names, or --lang with every source language.
+
+    languages: the tokenizer's."""
+    if args.pairs:
+        pairs = split_pairs(args.pairs)
+    else:
+        sources = args.source_lang or languages
+        if not args.source_lang and data_spec == "builtin":
+            sources = BASE_LANGUAGES
+        pairs = [(source, args.lang) for source in sources]
+        if stage == "translate":
+            pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    if not pairs:
+        raise UserError("translation needs a source language other than the target")
+    kind, _, folder = data_spec.partition(":")
+    if kind == "parallel":
+        there = [pair for pair in pairs if has_test_files(folder, pair)]
+        return there or pairs  # where there is none, open_data says so
+    return pairs
+
+
+def has_test_files(folder, pair):
+    return all((Path(folder) / f"test.{lang}").exists() for lang in pair)
 
 
 def own_text(args):
     """The text of --text, --file or standard input, on one line."""
     if args.text is not None:
-        text, name = args.text, "--text"
+        name = "--text"
+        text = args.text
     else:
-        name = "standard input" if args.file == "-" else args.file
-        try:
-            raw = sys.stdin.buffer.read() if args.file == "-" else Path(args.file).read_bytes()
-            text = raw.decode("utf-8")
-        except OSError as error:
-            raise UserError(f"--file {args.file}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        name = args.file
+        if args.file == "-":
+            name = "standard input"
+        text = read_text(args.file, name)
     if not text.strip():
         raise UserError(f"{name} is empty")
     return " ".join(text.split())
 
 
-def trained_pairs(trained):
-    """The language pairs of a run, from its args.json."""
-    if not trained.get("stage"):
-        return []
-    return language_pairs(argparse.Namespace(**{"pairs": None, "langs": None, "align_pairs": None} | trained))
+def read_text(file, name):
+    try:
+        if file == "-":
+            raw = sys.stdin.buffer.read()
+        else:
+            raw = Path(file).read_bytes()
+        return raw.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"--file {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
 
 
-def work(args):
-    folder, trained = find_model(args.model)
-    stage = args.stage or (trained.get("stage") if trained.get("stage") in SHORT else "translate")
-    data_spec = args.data or trained.get("data", "builtin")
-    tagged = not trained.get("tagless")  # as it was trained
-    model, tokenizer = MBart.from_pretrained(folder), Tokenizer.from_pretrained(folder)
-    asked = split_pairs(args.pairs or [])
-    for lang in [args.lang or "en_XX", *(args.source_lang or []), *sum(asked, ())]:
-        tokenizer.lang_id(lang)
-    where = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(where)
-    model.packed.int8 = args.int8
-    if trained.get("stage") not in SHORT and not args.stage:
-        print(f"note: nothing says that {folder} was finetuned; a model that was only pretrained copies its input")
-    ngram = SHORT[stage]["no_repeat_ngram"] if args.no_repeat_ngram is None else args.no_repeat_ngram
-    options = {"beam": args.beam, "max_new_tokens": args.max_new_tokens, "min_new_tokens": args.min_new_tokens,
-               "length_penalty": args.length_penalty, "no_repeat_ngram": ngram}
-    if args.text is not None or args.file is not None:
-        source = args.source_lang or ([args.lang] if stage == "summarize" else [])
-        if not args.lang or len(source) != 1:
-            raise UserError("one's own text needs its language: --lang es_XX and one --source-lang, e.g. --source-lang "
-                            "en_XX")
-        text = own_text(args)
-        limit = model.config.max_position_embeddings
-        ids, full = (tokenizer.encode(text, source[0] if tagged else None, n) for n in (limit, None))
-        if len(full) > len(ids):
-            print(f"note: the text has {len(full)} tokens and the model reads {limit}: the first "
-                  f"{len(ids) / len(full):.0%} of it was used, the rest left out", file=sys.stderr)
-        options["max_new_tokens"] = min(options["max_new_tokens"], limit - 2)
-        print(decode(model, tokenizer, [ids], args.lang, **options)[0])
+def write_own_text(args, stage, write):
+    """Prints the summary or translation of one's own text, and nothing else on standard output."""
+    sources = args.source_lang or []
+    if stage == "summarize" and not sources:
+        sources = [args.lang]
+    if not args.lang or len(sources) != 1:
+        raise UserError(
+            "one's own text needs its language: --lang es_XX and one --source-lang, "
+            "e.g. --source-lang en_XX"
+        )
+    source = sources[0]
+    text = own_text(args)
+    read = len(write.encode(text, source, write.limit))
+    full = len(write.encode(text, source))
+    if read < full:
+        print(
+            f"note: the text has {full} tokens and the model reads {write.limit}: the first "
+            f"{read / full:.0%} of it was used, the rest left out",
+            file=sys.stderr,
+        )
+    print(write([text], source, args.lang)[0])
+
+
+def after_training(out, args, pairs):
+    """What train.py prints at its end, until it calls main() itself."""
+    if args.stage not in STAGES:
+        after = {"pretrain": "translate", "align": "summarize"}[args.stage]
+        print(f"next: python train.py --stage {after} --init {out}")
         return
-    sources = args.source_lang or (list(BASE_LANGUAGES) if data_spec == "builtin" else tokenizer.languages)
-    pairs = asked or [(source, args.lang) for source in sources if stage == "summarize" or source != args.lang]
-    if not pairs:
-        raise UserError("translation needs a source language other than the target")
-    if data_spec.startswith("parallel:"):
-        pairs = [p for p in pairs if all((Path(data_spec[9:]) / f"test.{c}").exists() for c in p)] or pairs
-    known = trained_pairs(trained)
-    print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
-    pipeline = Pipeline(args.pipeline, where, args.pivot) if args.pipeline else None
-    rows, signatures = evaluate(model, tokenizer, stage, data_spec, pairs, args.examples, tagged, pipeline=pipeline,
-                                trained=known, skip=args.skip_bad_lines, **options)
-    if not rows:
-        raise UserError(f"--data {data_spec}: no test example of " + " ".join("-".join(pair) for pair in pairs[:6]))
-    notes = {pair: "zero-shot" for pair in ((r["source"], r["target"]) for r in rows) if known and pair not in known}
-    print(table(rows, notes) + "\n" + "\n".join(signatures))
-    if args.samples:
-        print("\n" + samples(rows, args.samples))
-    if args.json:
-        write_json(args.json, {"model": str(folder), "stage": stage, "data": data_spec, "options": options,
-                               "signatures": signatures, "rows": rows})
-        print(f"scores and outputs are in {args.json}")
+    count = 50
+    shown = [pair for pair in pairs if pair[0] != pair[1]] or pairs
+    if args.stage == "summarize":
+        count = 100
+        shown = sorted(pairs)
+        if args.data == "builtin":
+            shown = [(lang, lang) for lang in BASE_LANGUAGES]
+    names = ["-".join(pair) for pair in shown]
+    main(["--model", str(out), "--examples", str(count), "--pairs", *names])
+    if args.stage == "translate":
+        print(f"next: python train.py --stage summarize --init {out}")
+    else:
+        print(f"next: python eval.py --model {out} --lang tr_TR")
 
 
 def main(argv=None):
-    rank, several = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) > 1
     args = parse_args(argv)
-    if several:  # each process decodes a share; the first speaks and writes
-        args.device = args.device or (f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu")
-        dist.init_process_group("gloo")  # only texts are exchanged
-        args.json = args.json if rank == 0 else None
-    with contextlib.redirect_stdout(sys.stdout if rank == 0 else io.StringIO()):
-        work(args)
-    if several:
-        dist.destroy_process_group()
+    folder = args.model or latest_run(STAGES)
+    settings = read_settings(folder)
+    stage = stage_of(settings, args.stage)
+    data_spec = args.data or settings.get("data", "builtin")
+    options = {
+        "beam": args.beam,
+        "max_new_tokens": args.max_new_tokens,
+        "min_new_tokens": args.min_new_tokens,
+        "length_penalty": args.length_penalty,
+        "no_repeat_ngram": args.no_repeat_ngram,
+    }
+    if args.no_repeat_ngram is None:
+        options["no_repeat_ngram"] = NO_REPEAT[stage]
+    write = Writer(folder, args.device or default_device(), args.int8, **options)
+    languages = write.tokenizer.languages
+    check_languages(args, write.tokenizer)
+    if settings.get("stage") not in STAGES and not args.stage:
+        print(
+            f"note: nothing says that {folder} was finetuned; a model that was only pretrained "
+            "copies its input"
+        )
+    if args.text is not None or args.file is not None:
+        write_own_text(args, stage, write)
+        return
+
+    pairs = pairs_to_score(args, stage, data_spec, languages)
+    trained = trained_pairs(settings)
+    print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
+    rows, signatures = evaluate(
+        write, stage, data_spec, pairs, args.examples, languages, trained, args.skip_bad_lines
+    )
+    if not rows:
+        named = " ".join("-".join(pair) for pair in pairs[:6])
+        raise UserError(f"--data {data_spec}: no test example of {named}")
+    print(table(rows, trained))
+    print("\n".join(signatures))
+    if args.samples:
+        print("\n" + samples(rows, args.samples))
+    if args.json:
+        write_report(args.json, folder, stage, data_spec, options, signatures, rows)
 
 
 if __name__ == "__main__":

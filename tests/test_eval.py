@@ -1,105 +1,287 @@
-"""eval.py: tables, samples, one's own text, and the errors a user meets, through the command line."""
+"""eval.py: tables, samples, one's own text, and the errors that a user meets."""
 import json
-import os
 
 import pytest
 from conftest import ROOT
 
-import scoring as evaluation
+import eval as evaluation
+import metrics
+from corpora.sets import open_data
+from eval import Row, Writer, decode, evaluate
 from model import MBart
-from tokenizer import Tokenizer
+from plumbing.files import write_json
+from tokenizer import MBART25, Tokenizer
 
 
-def test_a_row_for_every_source_language_with_intervals_signatures_and_samples(run, small, tmp_path):
-    done = run("eval.py", "--model", small, "--lang", "tr_TR", "--stage", "translate", "--examples", 6, "--beam", 2,
-               "--max-new-tokens", 8, "--json", tmp_path / "scores.json")
+def write_rows(folder, rows):
+    """A jsonl data set of test rows (source, target, source language, target language)."""
+    keys = ("source", "target", "source_lang", "target_lang")
+    lines = [json.dumps(dict(zip(keys, row)), ensure_ascii=False) for row in rows]
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"jsonl:{folder}"
+
+
+def test_a_row_for_every_source_language_with_intervals_signatures_and_samples(
+    run, small, tmp_path
+):
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--lang", "tr_TR",
+        "--stage", "translate",
+        "--examples", 6,
+        "--beam", 2,
+        "--max-new-tokens", 8,
+        "--json", tmp_path / "scores.json",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for source in ("en_XX", "es_XX", "ru_RU", "gu_IN"):
         assert f"{source} -> tr_TR" in done.stdout
     for words in ("BLEU", "chrF", "off-target", "version:", "reference", "output"):
         assert words in done.stdout
     report = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert list(report) == ["model", "stage", "data", "options", "signatures", "rows"]
     assert len(report["rows"]) == 4 and len(report["rows"][0]["examples"]) == 6
     for row in report["rows"]:
+        assert list(row) == ["source", "target", "n", "scores", "each", "floors", "examples"]
         for value, low, high in row["scores"].values():
             assert low - 1e-9 <= value <= high + 1e-9
 
 
 def test_summaries_are_scored_by_rouge_and_by_facts(run, small):
-    done = run("eval.py", "--model", small, "--lang", "gu_IN", "--source-lang", "es_XX", "--stage", "summarize",
-               "--examples", 4, "--max-new-tokens", 6)
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--lang", "gu_IN",
+        "--source-lang", "es_XX",
+        "--stage", "summarize",
+        "--examples", 4,
+        "--max-new-tokens", 6,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert all(words in done.stdout for words in ("R1", "R2", "RL", "facts", "off-target", "es_XX -> gu_IN"))
+    columns = ("R1", "R2", "RL", "facts", "off-target", "es_XX -> gu_IN")
+    assert all(words in done.stdout for words in columns)
 
 
 def test_decoding_keeps_the_order_of_its_inputs_whatever_the_batching(small):
-    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
+    model = MBart.from_pretrained(small)
+    tokenizer = Tokenizer.from_pretrained(small)
     sources = [tokenizer.encode("map " * n, "en_XX") for n in (9, 1, 5, 3, 7, 2)]
-    together = evaluation.decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=6)
-    alone = [evaluation.decode(model, tokenizer, [s], "es_XX", beam=2, max_new_tokens=6)[0] for s in sources]
-    assert together == alone == evaluation.decode(model, tokenizer, sources, "es_XX", tokens=10, beam=2,
-                                                  max_new_tokens=6)
+    options = {"beam": 2, "max_new_tokens": 6}
+    together = decode(model, tokenizer, sources, "es_XX", **options)
+    alone = [decode(model, tokenizer, [s], "es_XX", **options)[0] for s in sources]
+    in_batches = decode(model, tokenizer, sources, "es_XX", tokens=10, **options)
+    assert together == alone == in_batches
 
 
 def test_a_batch_has_no_more_rows_than_its_cache_has_room_for(small, monkeypatch):
-    model, tokenizer, rows = MBart.from_pretrained(small), Tokenizer.from_pretrained(small), []
+    model = MBart.from_pretrained(small)
+    tokenizer = Tokenizer.from_pretrained(small)
+    rows = []
 
     def counted(model, source, *args, **options):
         rows.append(len(source))
         return [[5]] * len(source)
+
     monkeypatch.setattr(evaluation, "generate", counted)
-    evaluation.decode(model, tokenizer, [[5, 6, 7]] * 10, "es_XX", beam=2, max_new_tokens=20, slots=120)
+    sources = [[5, 6, 7]] * 10
+    decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=20, slots=120)
     assert rows == [3, 3, 3, 1]
 
 
-def test_perfect_outputs_score_100_and_copied_sources_are_off_target(small, monkeypatch):
-    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
+def test_int8_is_asked_of_every_decoding(small):
+    write = Writer(small, int8=True, beam=1, max_new_tokens=3)
+    write(["The teacher found a map."], "en_XX", "es_XX")
+    assert write.model.head.int8
+
+
+def test_perfect_outputs_score_100_and_copied_sources_are_off_target():
     pairs = [("en_XX", "ru_RU"), ("en_XX", "tr_TR")]
-    data = evaluation.open_data("builtin", "summarize", "test", pairs, tokenizer.languages)
+    data = open_data("builtin", "summarize", "test", pairs, MBART25)
     for copied in (False, True):
-        monkeypatch.setattr(evaluation, "decode", lambda m, t, sources, lang, progress=None, copied=copied, **o: [
-            data.text(("en_XX", lang), i)[0 if copied else 1] for i in range(len(sources))])
-        rows, _ = evaluation.evaluate(model, tokenizer, "summarize", "builtin", pairs, 40, show_progress=False)
+
+        def write(texts, source, target, copied=copied):
+            if copied:
+                return texts
+            return [data.text((source, target), i)[1] for i in range(len(texts))]
+
+        rows, _ = evaluate(write, "summarize", "builtin", pairs, 40, MBART25)
         for row in rows:
-            scores = {name: score[0] for name, score in row["scores"].items()}
+            scores = {name: score[0] for name, score in row.scores.items()}
             assert scores["off-target"] == (100 if copied else 0)
             assert scores["facts"] == pytest.approx(0 if copied else 100, abs=2)
             assert copied or scores["R1"] == scores["RL"] == pytest.approx(100)
 
 
+def test_english_outputs_are_off_target_in_a_data_set_that_has_no_english(tmp_path):
+    """What a model says that has forgotten Turkish: its languages are not learned from the data."""
+    corpus = open_data("builtin", "summarize", "test", [("tr_TR", "tr_TR")], MBART25)
+    texts = [corpus.text(("tr_TR", "tr_TR"), i) for i in range(40)]
+    spec = write_rows(tmp_path, [(*text, "tr_TR", "tr_TR") for text in texts])
+    english = open_data("builtin", "summarize", "test", [("en_XX", "en_XX")], MBART25)
+
+    def write(texts, source, target):
+        return [english.text(("en_XX", "en_XX"), i)[1] for i in range(len(texts))]
+
+    rows, _ = evaluate(write, "summarize", spec, [("tr_TR", "tr_TR")], 40, MBART25)
+    assert 85 <= rows[0].scores["off-target"].value <= 100
+    assert rows[0].floors["random"]["off-target"].value == 0
+
+
+def test_the_off_target_column_is_empty_for_a_language_that_the_identifier_does_not_know(
+    run, small, tmp_path, monkeypatch
+):
+    """As Burmese was before the library's version 0.4."""
+    monkeypatch.setattr(metrics, "known_languages", lambda: {"en", "tr"})
+    spec = write_rows(
+        tmp_path,
+        [
+            ("သူမသည် စာအုပ်ဖတ်နေသည်။", "စာအုပ်", "my_MM", "my_MM"),
+            ("Bugün hava çok güzel.", "Hava güzel", "tr_TR", "tr_TR"),
+        ],
+    )
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--pairs", "my_MM-my_MM", "tr_TR-tr_TR",
+        "--stage", "summarize",
+        "--data", spec,
+        "--max-new-tokens", 4,
+        "--json", tmp_path / "scores.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    burmese = next(line for line in lines if "my_MM -> my_MM" in line)
+    turkish = next(line for line in lines if "tr_TR -> tr_TR" in line)
+    assert "–" in burmese and "–" not in turkish
+    rows = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["rows"]
+    assert rows[0]["scores"]["off-target"] is None and rows[0]["each"]["off-target"] is None
+    assert rows[0]["floors"]["lead"]["off-target"] is None
+    assert rows[1]["scores"]["off-target"] is not None
+
+
+def test_samples_are_so_many_per_target_from_different_sources_where_there_are_enough():
+    def row(source, target):
+        examples = [
+            {"source": f"{source} {i}", "reference": f"{target} {i}", "output": f"said {i}"}
+            for i in range(2)
+        ]
+        return Row(source, target, 2, {}, {}, {}, examples)
+
+    rows = [row("en_XX", "tr_TR"), row("es_XX", "tr_TR"), row("ru_RU", "es_XX")]
+    shown = [line for line in evaluation.samples(rows, 3).splitlines() if " source     " in line]
+    assert shown == [
+        "ru_RU source     ru_RU 0",
+        "ru_RU source     ru_RU 1",
+        "en_XX source     en_XX 0",
+        "es_XX source     es_XX 0",
+        "en_XX source     en_XX 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings, trained",
+    [
+        ({}, []),
+        ({"stage": "summarize", "langs": ["es_XX"], "pairs": ["es_XX-en_XX"]}, ["es_XX-en_XX"]),
+        ({"stage": "summarize", "langs": None, "pairs": None}, ["en_XX-en_XX"]),
+        ({"stage": "summarize", "langs": ["es_XX"], "pairs": None}, ["es_XX-es_XX"]),
+        (
+            {"stage": "translate", "langs": ["es_XX", "en_XX"], "pairs": None},
+            ["es_XX-es_XX", "es_XX-en_XX", "en_XX-es_XX", "en_XX-en_XX"],
+        ),
+        (
+            {"stage": "align", "langs": None, "pairs": None, "align_pairs": ["en_XX-ru_RU"]},
+            ["en_XX-ru_RU"],
+        ),
+    ],
+)
+def test_the_pairs_of_a_run_are_read_from_its_settings_however_old(settings, trained):
+    assert ["-".join(pair) for pair in evaluation.trained_pairs(settings)] == trained
+
+
+def test_pairs_that_a_run_was_not_trained_on_are_marked_zero_shot(run, small, tmp_path):
+    tokenizer = Tokenizer.from_pretrained(small)
+    MBart.from_pretrained(small).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    write_json(tmp_path / "args.json", {"stage": "summarize", "pairs": ["en_XX-en_XX"]})
+    done = run(
+        "eval.py",
+        "--model", tmp_path,
+        "--lang", "en_XX",
+        "--source-lang", "en_XX", "es_XX",
+        "--examples", 2,
+        "--max-new-tokens", 3,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.endswith("zero-shot") for line in lines if " -> en_XX" in line] == [False, True]
+
+
 def test_ones_own_text_is_translated_and_nothing_else_printed(run, small):
-    done = run("eval.py", "--model", small, "--stage", "translate", "--lang", "es_XX", "--source-lang", "en_XX",
-               "--text", "The teacher found a map.", "--max-new-tokens", 5)
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--stage", "translate",
+        "--lang", "es_XX",
+        "--source-lang", "en_XX",
+        "--text", "The teacher found a map.",
+        "--max-new-tokens", 5,
+    )  # fmt: skip
     assert done.returncode == 0 and len(done.stdout.splitlines()) <= 1, done.stderr
+    assert not done.stderr
 
 
 def test_a_text_longer_than_the_model_reads_is_cut_with_a_note(run, small):
-    done = run("eval.py", "--model", small, "--stage", "translate", "--lang", "es_XX", "--source-lang", "en_XX",
-               "--text", "map " * 400, "--max-new-tokens", 3, "--beam", 1)
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--stage", "translate",
+        "--lang", "es_XX",
+        "--source-lang", "en_XX",
+        "--text", "map " * 400,
+        "--max-new-tokens", 3,
+        "--beam", 1,
+    )  # fmt: skip
     assert done.returncode == 0 and "the model reads 256" in done.stderr
     assert "% of it was used" in done.stderr
 
 
 def test_a_model_that_was_only_pretrained_is_said_to_copy(run, small):
-    done = run("eval.py", "--model", small, "--lang", "es_XX", "--source-lang", "en_XX", "--examples", 2,
-               "--max-new-tokens", 3)
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--lang", "es_XX",
+        "--source-lang", "en_XX",
+        "--examples", 2,
+        "--max-new-tokens", 3,
+    )  # fmt: skip
     assert done.returncode == 0 and "copies its input" in done.stdout
 
 
 def test_without_a_run_it_says_what_to_run_first(run, tmp_path):
     done = run(ROOT / "eval.py", "--lang", "tr_TR", cwd=tmp_path)
-    assert done.returncode == 2 and "train.py --stage translate" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "train.py --stage translate" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("args, words", [
-    (("--lang", "tr"), "did you mean tr_TR"), (("--lang", "es_XX", "--text", "hello"), "--source-lang"),
-    (("--lang", "es_XX", "--source-lang", "en_XX", "--text", " "), "empty"),
-    (("--lang", "it_IT",), "no 'it_IT'"), ((), "--lang"),
-    (("--lang", "es_XX", "--data", "jsonl:/nowhere"), "/nowhere"),
-    (("--lang", "es_XX", "--source-lang", "es_XX"), "other than the target")])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (("--lang", "tr"), "did you mean tr_TR"),
+        (("--pairs", "en_XX-tr"), "did you mean tr_TR"),
+        (("--lang", "es_XX", "--text", "hello"), "--source-lang"),
+        (("--lang", "es_XX", "--source-lang", "en_XX", "--text", " "), "empty"),
+        (("--lang", "it_IT",), "no 'it_IT'"),
+        ((), "--lang"),
+        (("--lang", "es_XX", "--data", "jsonl:/nowhere"), "/nowhere"),
+        (("--lang", "es_XX", "--source-lang", "es_XX"), "other than the target"),
+    ],
+)
 def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, small, args, words):
     done = run("eval.py", "--model", small, "--stage", "translate", *args)
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_missing_model_folder_is_named(run):
@@ -107,55 +289,33 @@ def test_a_missing_model_folder_is_named(run):
     assert done.returncode == 2 and "/nowhere" in done.stderr
 
 
-def test_the_pipeline_translates_each_sentence_to_the_pivot_summarizes_there_and_translates_back(small, monkeypatch):
-    """With a translator that only re-labels its text and a summarizer that keeps the first sentence, the way that each
-    text takes is seen."""
-    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
-    pipeline = evaluation.Pipeline(small, "cpu", pivot="en_XX")
-    seen = []
-
-    def fake(m, t, sources, lang, progress=None, **options):
-        seen.append((m is pipeline.model, lang, len(sources)))
-        return [t.decode(ids) for ids in sources]
-
-    monkeypatch.setattr(evaluation, "decode", fake)
-    rows, _ = evaluation.evaluate(model, tokenizer, "summarize", "builtin", [("es_XX", "tr_TR"), ("en_XX", "en_XX")], 3,
-                                  show_progress=False, pipeline=pipeline)
-    assert [lang for _, lang, _ in seen] == ["en_XX", "en_XX", "tr_TR", "en_XX"]
-    assert [ours for ours, _, _ in seen] == [True, False, True, False]
-    assert seen[0][2] > 3 and seen[1][2] == 3  # sentences, then documents
-    assert rows[0]["examples"][0]["output"] == rows[0]["examples"][0]["source"]
-
-
 def test_summaries_come_with_their_floors(small):
-    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
-    rows, _ = evaluation.evaluate(model, tokenizer, "summarize", "builtin", [("en_XX", "en_XX"), ("es_XX", "en_XX")],
-                                  30, show_progress=False, beam=1, max_new_tokens=2)
-    within, across = (row["floors"] for row in rows)
-    assert 20 < within["random"]["R1"][0] < within["lead"]["R1"][0] < 70  # articles match by themselves
+    pairs = [("en_XX", "en_XX"), ("es_XX", "en_XX")]
+    write = Writer(small, beam=1, max_new_tokens=2)
+    rows, _ = evaluate(write, "summarize", "builtin", pairs, 30, MBART25)
+    within, across = (row.floors for row in rows)
+    # articles match by themselves
+    assert 20 < within["random"]["R1"][0] < within["lead"]["R1"][0] < 70
     assert across["lead"]["off-target"][0] == 100 and across["random"]["off-target"][0] == 0
     assert across["random"]["facts"][0] < 10
 
 
 def test_a_file_and_standard_input_are_read_like_a_text(run, small, tmp_path):
-    (tmp_path / "article.txt").write_text("The teacher found a map.\nIt was cold.\n")
-    options = ("eval.py", "--model", small, "--lang", "en_XX", "--stage", "summarize", "--max-new-tokens", 5)
-    outputs = [run(*options, "--file", tmp_path / "article.txt"),
-               run(*options, "--file", "-", input="The teacher found a map.\nIt was cold.\n"),
-               run(*options, "--text", "The teacher found a map. It was cold.")]
+    article = "The teacher found a map.\nIt was cold.\n"
+    (tmp_path / "article.txt").write_text(article)
+    options = (
+        "eval.py",
+        "--model", small,
+        "--lang", "en_XX",
+        "--stage", "summarize",
+        "--max-new-tokens", 5,
+    )  # fmt: skip
+    outputs = [
+        run(*options, "--file", tmp_path / "article.txt"),
+        run(*options, "--file", "-", input=article),
+        run(*options, "--text", "The teacher found a map. It was cold."),
+    ]
     assert all(done.returncode == 0 for done in outputs), outputs
     assert len({done.stdout for done in outputs}) == 1
     done = run(*options, "--file", tmp_path / "none.txt")
     assert done.returncode == 2 and "none.txt" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_two_processes_decode_what_one_decodes(run, run_process, small, tmp_path):
-    options = ("eval.py", "--model", small, "--lang", "tr_TR", "--stage", "summarize", "--source-lang", "en_XX",
-               "es_XX", "--examples", 9, "--beam", 2, "--max-new-tokens", 8, "--json")
-    one = run(*options, tmp_path / "one.json")
-    port = str(29900 + os.getpid() % 90)
-    two = run_process("-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", port, *options,
-              tmp_path / "two.json")
-    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
-    assert one.stdout.replace("one.json", "") == two.stdout.replace("two.json", "")
-    assert (tmp_path / "one.json").read_text() == (tmp_path / "two.json").read_text()

@@ -1,0 +1,113 @@
+"""Translate, summarize, translate: a pipeline to compare with (Solovyev et al. 2024, section 4.4).
+
+    python -m papers.pipeline runs/summarize runs/translate --pairs es_XX-es_XX ru_RU-en_XX
+
+A translation model stands around one that summarizes in the pivot language alone: for a document in
+the source language s, the pivot p and the target language t,
+
+    summary = translate(summarize(translate(document, s -> p), p -> p), p -> t)
+
+where translate() leaves a text alone whose language is right already. The table and the JSON file
+are eval.py's.
+"""
+import argparse
+from itertools import islice
+
+import eval as evaluation
+from data import SENTENCE_END, split_pairs
+from plumbing.files import UserError, run
+from plumbing.options import COUNT, device
+from plumbing.runs import read_settings
+
+
+class Pipeline:
+    """Two decoding functions as one: pipeline(texts, source, target) -> summaries.
+
+    summarize, translate: called as eval.Writer is."""
+
+    def __init__(self, summarize, translate, pivot="en_XX"):
+        self.summarize = summarize
+        self.translate = translate
+        self.pivot = pivot
+
+    def __call__(self, texts, source, target):
+        texts = self.by_sentence(texts, source, self.pivot)
+        summaries = self.summarize(texts, self.pivot, self.pivot)
+        return self.by_sentence(summaries, self.pivot, target)
+
+    def by_sentence(self, texts, source, target):
+        """Translates texts sentence by sentence, as a model that has seen only sentences needs."""
+        if source == target:
+            return texts
+        sentences = []
+        counts = []  # of sentences, a text
+        for text in texts:
+            found = [part for part in SENTENCE_END.split(text) if part.strip()]
+            sentences.extend(found)
+            counts.append(len(found))
+        translated = iter(self.translate(sentences, source, target))
+        return [" ".join(islice(translated, count)) for count in counts]
+
+
+def parse_args(argv=None):
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("summarizer", help="the folder of a model that summarizes in the pivot language")
+    add("translator", help="the folder of a model that translates to and from it")
+    add("--pairs", nargs="+", required=True, metavar="SRC-TGT", help="rows, e.g. es_XX-es_XX")
+    add("--pivot", default="en_XX", help="the language of the summarizer (default en_XX)")
+    add("--data", metavar="SPEC", help="as train.py's (default: the summarizer's)")
+    add("--examples", type=COUNT, default=200, help="test examples per pair (default 200)")
+    add("--json", metavar="FILE", help="also write scores and outputs to this file")
+    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    where = args.device or evaluation.default_device()
+    options = {  # eval.py's defaults
+        "beam": 5,
+        "max_new_tokens": 100,
+        "min_new_tokens": 0,
+        "length_penalty": 1.0,
+        "no_repeat_ngram": evaluation.NO_REPEAT["summarize"],
+    }
+    summarizer = evaluation.Writer(args.summarizer, where, **options)
+    translator = evaluation.Writer(args.translator, where)
+    pairs = split_pairs(args.pairs)
+    for pair in [(args.pivot, args.pivot), *pairs]:
+        for lang in pair:
+            summarizer.tokenizer.lang_id(lang)
+            translator.tokenizer.lang_id(lang)
+
+    settings = read_settings(args.summarizer)
+    data_spec = args.data or settings.get("data", "builtin")
+    trained = evaluation.trained_pairs(settings)
+    print(
+        f"{args.translator} around {args.summarizer}, to {args.pivot} and back, {data_spec}: "
+        "score [95% bootstrap interval]"
+    )
+    pipeline = Pipeline(summarizer, translator, args.pivot)
+    languages = summarizer.tokenizer.languages
+    rows, signatures = evaluation.evaluate(
+        pipeline, "summarize", data_spec, pairs, args.examples, languages, trained
+    )
+    if not rows:
+        raise UserError(f"--data {data_spec}: no test example of {' '.join(args.pairs[:6])}")
+    print(evaluation.table(rows, trained))
+    print("\n".join(signatures))
+    print("\n" + evaluation.samples(rows))
+    if args.json:
+        evaluation.write_report(
+            args.json, args.summarizer, "summarize", data_spec, options, signatures, rows
+        )
+
+
+if __name__ == "__main__":
+    run(main)
