@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from plumbing.files import UserError
-from tokenizer import PAD, UNK
+from tokenizer import PAD
 
 HIDDEN = 256  # of the classifier, as published
 
@@ -154,54 +154,3 @@ class Adversary:
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-# ---------------------------------------------------------------------------------------------- probing
-
-@torch.no_grad()
-def layer_states(model, batch, side="encoder"):
-    """The states of every layer of one side for a batch: a list of L + 1 tensors (B, T, D), the embedding first."""
-    if side == "encoder":
-        return model.encode(batch.source, all_states=True)
-    return model.decode(batch.decoder_input, model.encode(batch.source), batch.source, all_states=True)
-
-
-def words_only(ids, tokenizer):
-    """Which ids are pieces of text: no padding, </s> or language tag (the tag would give the language away)."""
-    return (ids > UNK) & (ids < min(tokenizer.tag.values()))
-
-
-def token_states(model, tokenizer, batches, languages, side):
-    """Every layer's states of the batches' text tokens, and the class of each one's SOURCE language:
-    ([(N, D)] * (L + 1), (N,))."""
-    layers, classes = None, []
-    for batch in batches:
-        moved = batch.to(next(model.parameters()).device)
-        ids, vocabulary = (moved.source, tokenizer.source) if side == "encoder" else (moved.decoder_input, tokenizer)
-        keep = words_only(ids, vocabulary)
-        states = [x[keep].cpu() for x in layer_states(model, moved, side)]
-        layers = [[x] for x in states] if layers is None else [rows + [x] for rows, x in zip(layers, states)]
-        classes.append(source_classes(batch, keep, languages).cpu())
-    return [torch.cat(rows) for rows in layers], torch.cat(classes)
-
-
-def probe(states, true, held_states, held_true, languages, rescaled=False, steps=250, seed=0):
-    """Trains a fresh classifier on states (N, D) with classes (N,); returns its confusion matrix (L, L) on held-out
-    states: row = true language, column = predicted, each row sums to 1."""
-    torch.manual_seed(seed)
-    if rescaled:
-        mean, scale = states.mean(0), states.std(0) + 1e-6
-        states, held_states = (states - mean) / scale, (held_states - mean) / scale
-    classifier = Classifier(states.size(1), languages)
-    optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
-    for _ in range(steps):
-        rows = torch.randint(len(states), (1024,))
-        F.cross_entropy(classifier(states[rows]), true[rows]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    classifier.eval()
-    with torch.no_grad():
-        predicted = classifier(held_states).argmax(1)
-    matrix = torch.zeros(languages, languages)
-    matrix.index_put_((held_true, predicted), torch.ones(len(predicted)), accumulate=True)
-    return matrix / matrix.sum(1, keepdim=True).clamp(min=1)

@@ -14,8 +14,6 @@ runs no layer beyond N. Trained alone (stage align) or beside a task:
 import torch
 import torch.nn.functional as F
 
-from adversarial import layer_states
-
 TEMPERATURE = 0.1  # as published
 
 
@@ -40,32 +38,3 @@ def alignment_loss(model, batch, layer, tokenizer):
         states = model.encode(ids, upto=layer).float()  # (B, T, D)
         pooled.append(mean_pool(states, ids, tokenizer.source))
     return contrastive_loss(*pooled)
-
-
-def retrieval(a, b):
-    """Share of rows of a (N, D) whose nearest row of b by cosine is their own translation, and back, averaged."""
-    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
-    own = torch.arange(len(a))
-    return sum((similarity.argmax(side) == own).float().mean().item() for side in (0, 1)) / 2
-
-
-def pooled_states(model, tokenizer, batches, side="encoder"):
-    """Mean over each text's tokens of every layer's states: L + 1 tensors (N, D), in the batches' order."""
-    layers = []
-    for batch in batches:
-        batch = batch.to(next(model.parameters()).device)
-        ids, vocabulary = (batch.source, tokenizer.source) if side == "encoder" else (batch.decoder_input, tokenizer)
-        layers.append([mean_pool(x, ids, vocabulary).cpu() for x in layer_states(model, batch, side)])
-    return [torch.cat(rows) for rows in zip(*layers)]
-
-
-def svcca(x, y, keep=0.99):
-    """Mean canonical correlation between x (N, D) and y (N, E) after each keeps its `keep` largest share of variance.
-
-    N should be several times D, or chance alone correlates."""
-    bases = []
-    for states in (x, y):
-        u, s, _ = torch.linalg.svd((states - states.mean(0)).double(), full_matrices=False)
-        share = (s**2).cumsum(0) / (s**2).sum()
-        bases.append(u[:, :int((share < keep).sum()) + 1])  # orthonormal: whitened already
-    return torch.linalg.svdvals(bases[0].T @ bases[1]).clamp(max=1).mean().item()

@@ -65,6 +65,7 @@ from qk_finetune import (
     RECIPES,
     add_lora,
     apply_recipe,
+    check_fresh,
     describe,
     merged_state,
     needed_by,
@@ -292,6 +293,9 @@ def check(s):
             "`python train.py --stage pretrain --init runs/start --out base`, or name a model with "
             "--init FOLDER"
         )
+    fresh = read_settings(s.init).get("fresh")  # embeddings that tools.new_language has drawn
+    if fresh:
+        check_fresh(s.recipe, fresh)
     if s.stage == "align" and not s.align_layer:
         raise UserError(
             "--stage align needs --align-layer N, the encoder layer whose states are to meet"

@@ -53,41 +53,6 @@ def written(folder):
     return (folder / "args.json").stat().st_mtime
 
 
-def latest_run(stages):
-    """The folder of the newest run in runs/ of one of these stages that has a model."""
-    folders = []
-    for path in Path("runs").glob("*/args.json"):
-        trained = read_settings(path.parent).get("stage") in stages
-        if trained and (path.parent / "config.json").exists():
-            folders.append(path.parent)
-    if not folders:
-        raise UserError(
-            "there is no run in runs/ yet; run `python train.py --stage translate` first (some "
-            "minutes on two CPU cores), or name a model with --model FOLDER"
-        )
-    return max(folders, key=written)
-
-
-def written(folder):
-    return (folder / "args.json").stat().st_mtime
-
-
-def latest_run(stages, folder="runs"):
-    """The newest folder in runs/ that holds a model of one of these stages."""
-    found = []
-    for path in Path(folder).glob("*/args.json"):
-        if not (path.parent / "config.json").exists():
-            continue
-        if read_settings(path.parent).get("stage") in stages:
-            found.append(path)
-    if not found:
-        raise UserError(
-            "there is no run in runs/ yet; run `python train.py --stage translate` first (some minutes "
-            "on two CPU cores), or name a model with --model FOLDER"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime).parent
-
-
 @contextmanager
 def only_run_in(folder):
     """Holds a folder for one training run; the system lets go however the process ends."""
