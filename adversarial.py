@@ -1,24 +1,26 @@
-"""The adversary: a classifier of the source language on the encoder's states, and the losses that fool it.
+"""The adversary: a classifier of the source language on the encoder's states, and what fools it.
 
-A model finetuned on summaries within languages learns to write the language that it reads: across languages it copies
-the source. If nothing in the encoder's states tells the language, the decoder can only follow its target tag.
+A model finetuned on summaries within languages learns to write the language that it reads: across
+languages it copies the source. If nothing in the encoder's states tells the language, the decoder
+can only follow its target tag.
 
-    classifier   p = softmax(W_2 relu(W_1 h + b_1) + b_2)      for every source token's state h, over n languages
-    its update   -log p_true                                   only the classifier moves
-    task update  -log p(target | source) + fooling(p)          the classifier stands still
-      standard   -log(1 - p_true)                              any WRONG language will do
-      balanced   KL(uniform || p) = -log n - 1/n sum_l log p_l  zero only where p is uniform
+    classifier   p = softmax(W_2 relu(W_1 h + b_1) + b_2)     of every source token's state h,
+                                                              over n languages
+    its update   -log p_true                                  only the classifier moves
+    task update  -log p(target | source) + fooling(p)         the classifier stands still
+      standard   -log(1 - p_true)                             any WRONG language will do
+      balanced   KL(uniform || p) = -log n - 1/n sum_l log p_l      zero only where p is uniform
 
-(Solovyev et al. 2024, section 3.3.) The standard loss is small when the states look like one other language, and its
-gradient keeps on pushing p_true down from where p is uniform: states wander from one language to the next, and the
-classifier follows. The balanced loss rests at "cannot tell", whichever side it comes from.
+(Solovyev et al. 2024, section 3.3.) The standard loss is small when the states look like one other
+language, and its gradient keeps on pushing p_true down from where p is uniform: states wander from
+one language to the next, and the classifier follows. The balanced loss rests at "cannot tell",
+whichever side it comes from.
 
-The updates alternate. Task and fooling loss are sums over tokens, divided by the same number of target tokens.
+The updates alternate. Task and fooling loss are sums over tokens, divided by the same number of
+target tokens.
 
-PROBING asks afterwards what is left: a fresh classifier learns the source language from the frozen states of each
-layer, the decoder's too; its accuracy on held-out documents is the mean of its confusion matrix's diagonal (section
-5.3). It reads the states as they are, as the adversary's own classifier did. Beside it stands a stricter one, on states
-RESCALED to variance 1 in every dimension: an encoder can fool a classifier by making what tells the language small.
+    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced --recipe full
+    python -m tools.layers --measures probe        how much the states of a run still tell
 """
 import math
 
@@ -28,146 +30,127 @@ import torch.nn.functional as F
 from torch import nn
 
 from plumbing.files import UserError
-from tokenizer import UNK
+from tokenizer import PAD
 
-KINDS = ("none", "standard", "balanced")
+HIDDEN = 256  # of the classifier, as published
 
 
 class Classifier(nn.Module):
-    """states (N, D) -> logits over languages (N, L): one hidden layer of 256, as published."""
+    """states (N, D) -> logits over languages (N, L): one hidden layer."""
 
     def __init__(self, d_model, languages, dropout=0.1):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(d_model, 256), nn.ReLU(), nn.Dropout(dropout), nn.Linear(256, languages))
+        self.layers = nn.Sequential(
+            nn.Linear(d_model, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(HIDDEN, languages),
+        )
 
     def forward(self, states):
         return self.layers(states)
 
 
-def standard_loss(logits, true):
-    """-log(1 - p_true) for every row: logits (N, L), true (N,) -> (N,). As log-sums: finite where p_true is 1."""
-    others = logits.scatter(1, true[:, None], -torch.inf)
+def standard_loss(logits, classes):
+    """-log(1 - p_true) for every row: logits (N, L), the true classes (N,) -> (N,).
+
+    As a difference of log-sums it is finite where p_true is 1."""
+    others = logits.scatter(1, classes[:, None], -torch.inf)  # (N, L)
     return logits.logsumexp(1) - others.logsumexp(1)
 
 
-def balanced_loss(logits, true=None):
-    """KL(uniform || p) for every row: logits (N, L) -> (N,)."""
+def balanced_loss(logits, classes=None):
+    """KL(uniform || p) for every row: logits (N, L) -> (N,). The true classes play no part."""
     return -logits.log_softmax(1).mean(1) - math.log(logits.size(1))
 
 
 FOOLING = {"standard": standard_loss, "balanced": balanced_loss}
+KINDS = ("none", *FOOLING)
 
 
 def source_classes(batch, keep, languages):
-    """The source language, as its place in `languages`, of every token that keep (B, T) keeps: (N,)."""
-    langs = torch.tensor([languages.index(lang) for lang in batch.source_langs], device=keep.device)
-    return langs[:, None].expand(keep.shape)[keep]
+    """The source language, as its place in `languages`, of every token that keep (B, S) keeps.
+
+    Returns (N,), in the order of states[keep]."""
+    places = [languages.index(lang) for lang in batch.source_langs]
+    places = torch.tensor(places, device=keep.device)  # (B,)
+    return places[:, None].expand(keep.shape)[keep]
 
 
 class Adversary:
-    """The classifier with its optimizer, for the training loop: update() before each task update, loss() in it."""
+    """The classifier with its optimizer: update() before each task update, loss() within it."""
 
     def __init__(self, kind, d_model, languages, lr, updates, device, seed=0, dropout=0.1):
-        """languages: the codes of the training sources; updates: classifier updates for each task update."""
+        """languages: the codes of the training sources; updates: of the classifier, for each of
+        the task."""
         if len(languages) < 2:
-            raise UserError(f"--adversarial {kind} needs at least two source languages to tell apart, not "
-                            f"{' '.join(languages)}; name more with --langs")
-        self.kind, self.languages, self.updates = kind, list(languages), updates
+            raise UserError(
+                f"--adversarial {kind} needs at least two source languages to tell apart, not "
+                f"{' '.join(languages)}; name more with --langs"
+            )
+        self.kind = kind
+        self.languages = list(languages)
+        self.updates = updates
         torch.manual_seed(seed)
-        self.classifier = Classifier(d_model, len(languages), dropout).to(device).requires_grad_(False)
+        self.classifier = Classifier(d_model, len(languages), dropout).to(device)
+        self.classifier.requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
-        self.right = self.seen = 0
+        self.right = 0  # tokens whose language was told, of those seen since the last accuracy()
+        self.seen = 0
 
-    def classes(self, batch, pad):
-        """The language of every source token but padding, as token_states() of the model has them: (N,)."""
-        return source_classes(batch, batch.source != pad, self.languages)
+    def classes(self, batch):
+        """The class of every source token but padding, as model.token_states() has them: (N,)."""
+        return source_classes(batch, batch.source != PAD, self.languages)
 
     def update(self, model, batches, world=1):
-        """`updates` steps of the classifier on the states of these batches, by -log p_true a token."""
+        """`updates` steps of the classifier on the states of these batches, by -log p_true."""
+        states = []
+        classes = []
         with torch.no_grad():
-            pairs = [(model.token_states(batch.source), self.classes(batch, model.config.pad_token_id))
-                     for batch in batches]
-        total = torch.tensor(sum(len(true) for _, true in pairs), device=pairs[0][1].device)
+            for batch in batches:
+                states.append(model.token_states(batch.source))  # (N, D)
+                classes.append(self.classes(batch))  # (N,)
+        tokens = torch.tensor(sum(map(len, classes)), device=classes[0].device)
         if world > 1:
-            dist.all_reduce(total)
+            dist.all_reduce(tokens)
         self.classifier.requires_grad_(True)
         for _ in range(self.updates):
-            for states, true in pairs:
-                logits = self.classifier(states.float())
-                (F.cross_entropy(logits, true, reduction="sum") / total).backward()
+            for state, true in zip(states, classes):
+                logits = self.classifier(state.float())  # (N, L)
+                (F.cross_entropy(logits, true, reduction="sum") / tokens).backward()
                 self.right += (logits.argmax(1) == true).sum().item()
                 self.seen += len(true)
-            for parameter in self.classifier.parameters():
-                if world > 1:
-                    dist.all_reduce(parameter.grad)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.step(world)
         self.classifier.requires_grad_(False)
 
-    def loss(self, states, true):
-        """The fooling loss, summed over tokens: states (N, D), their languages as classes (N,). Its gradient reaches
-        the states alone."""
-        return FOOLING[self.kind](self.classifier(states.float()), true).sum()
+    def step(self, world):
+        """One step of the classifier by the gradients of all processes."""
+        if world > 1:
+            for parameter in self.classifier.parameters():
+                dist.all_reduce(parameter.grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def loss(self, states, batch):
+        """The fooling loss of a batch, summed over its source tokens.
+
+        states: token_states (N, D) of its source; the gradient reaches these alone."""
+        logits = self.classifier(states.float())  # (N, L)
+        return FOOLING[self.kind](logits, self.classes(batch)).sum()
 
     def accuracy(self):
         """The share of tokens whose language the classifier got right since the last call."""
-        share, self.right, self.seen = self.right / max(1, self.seen), 0, 0
+        share = self.right / max(1, self.seen)
+        self.right = 0
+        self.seen = 0
         return share
 
     def state_dict(self):
-        return {"classifier": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-# ---------------------------------------------------------------------------------------------- probing
-
-@torch.no_grad()
-def layer_states(model, batch, side="encoder"):
-    """The states of every layer of one side for a batch: a list of L + 1 tensors (B, T, D), the embedding first."""
-    if side == "encoder":
-        return model.encode(batch.source, all_states=True)
-    return model.decode(batch.decoder_input, model.encode(batch.source), batch.source, all_states=True)
-
-
-def words_only(ids, tokenizer):
-    """Which ids are pieces of text: no padding, </s> or language tag (the tag would give the language away)."""
-    return (ids > UNK) & (ids < min(tokenizer.tag.values()))
-
-
-def token_states(model, tokenizer, batches, languages, side):
-    """Every layer's states of the batches' text tokens, and the class of each one's SOURCE language:
-    ([(N, D)] * (L + 1), (N,))."""
-    layers, classes = None, []
-    for batch in batches:
-        moved = batch.to(next(model.parameters()).device)
-        ids, vocabulary = (moved.source, tokenizer.source) if side == "encoder" else (moved.decoder_input, tokenizer)
-        keep = words_only(ids, vocabulary)
-        states = [x[keep].cpu() for x in layer_states(model, moved, side)]
-        layers = [[x] for x in states] if layers is None else [rows + [x] for rows, x in zip(layers, states)]
-        classes.append(source_classes(batch, keep, languages).cpu())
-    return [torch.cat(rows) for rows in layers], torch.cat(classes)
-
-
-def probe(states, true, held_states, held_true, languages, rescaled=False, steps=250, seed=0):
-    """Trains a fresh classifier on states (N, D) with classes (N,); returns its confusion matrix (L, L) on held-out
-    states: row = true language, column = predicted, each row sums to 1."""
-    torch.manual_seed(seed)
-    if rescaled:
-        mean, scale = states.mean(0), states.std(0) + 1e-6
-        states, held_states = (states - mean) / scale, (held_states - mean) / scale
-    classifier = Classifier(states.size(1), languages)
-    optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
-    for _ in range(steps):
-        rows = torch.randint(len(states), (1024,))
-        F.cross_entropy(classifier(states[rows]), true[rows]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    classifier.eval()
-    with torch.no_grad():
-        predicted = classifier(held_states).argmax(1)
-    matrix = torch.zeros(languages, languages)
-    matrix.index_put_((held_true, predicted), torch.ones(len(predicted)), accumulate=True)
-    return matrix / matrix.sum(1, keepdim=True).clamp(min=1)

@@ -1,65 +1,40 @@
-"""Middle-layer alignment: translations are pulled together in one encoder layer; and how alike languages' states are.
+"""Middle-layer alignment: translations are pulled together in one layer of the encoder.
 
-    a_i, b_i   mean over its tokens of layer N's states of a text and of its translation       (B, D) each
-    loss       -1/B sum_i log softmax_j(cos(a_i, b_j) / 0.1)_i           the other texts of the batch are the negatives
+    a_i, b_i   mean over its tokens of layer N's states, of a text and of its translation    (B, D)
+    loss       -1/B sum_i log softmax_j(cos(a_i, b_j) / 0.1)_i
+               the other texts of the batch are the negatives
 
-(Liu and Niehues 2025, section 3: task updates and alignment updates alternate; an alignment update runs no layer
-beyond N.) retrieval() measures it: how often is a text's nearest neighbour in the other language its translation?
+(Liu and Niehues 2025, section 3.) Task updates and alignment updates alternate; an alignment update
+runs no layer beyond N. Trained alone (stage align) or beside a task:
 
-SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular directions that hold
-99% of the variance; canonical correlation analysis then finds the pairs of directions, one on each side, that correlate
-most, and their mean correlation is the similarity: 1 if one language's states are a linear map of the other's. (The
-similarity that Solovyev et al. 2024, section 7, leave open.)
+    python train.py --stage align --align-layer 2
+    python train.py --stage summarize --recipe lora --align-layer 2
+    python -m tools.layers --measures retrieval       how near each layer of a run brings them
 """
 import torch
 import torch.nn.functional as F
 
-from adversarial import layer_states, words_only
+TEMPERATURE = 0.1  # as published
 
 
 def mean_pool(states, ids, tokenizer):
-    """states (B, T, D) of ids (B, T) -> (B, D): the mean over text tokens (no padding, </s> or tag)."""
-    keep = words_only(ids, tokenizer)[..., None]
+    """states (B, T, D) of ids (B, T) -> (B, D): the mean over the tokens that are text."""
+    keep = tokenizer.is_text(ids)[..., None]  # (B, T, 1)
     return (states * keep).sum(1) / keep.sum(1).clamp(min=1)
 
 
-def contrastive_loss(a, b, temperature=0.1):
+def contrastive_loss(a, b, temperature=TEMPERATURE):
     """a, b (B, D), row i of one translates row i of the other -> the mean loss."""
-    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature  # (B, B)
+    a = F.normalize(a, dim=1)
+    b = F.normalize(b, dim=1)
+    similarity = a @ b.T / temperature  # (B, B)
     return F.cross_entropy(similarity, torch.arange(len(a), device=a.device))
 
 
 def alignment_loss(model, batch, layer, tokenizer):
-    """The contrastive loss of a ParallelBatch in one layer."""
-    a, b = (mean_pool(model.encode(ids, upto=layer).float(), ids, tokenizer.source)
-            for ids in (batch.source, batch.translation))
-    return contrastive_loss(a, b)
-
-
-def retrieval(a, b):
-    """Share of rows of a (N, D) whose nearest row of b by cosine is their own translation, and back, averaged."""
-    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
-    own = torch.arange(len(a))
-    return sum((similarity.argmax(side) == own).float().mean().item() for side in (0, 1)) / 2
-
-
-def pooled_states(model, tokenizer, batches, side="encoder"):
-    """Mean over each text's tokens of every layer's states: L + 1 tensors (N, D), in the batches' order."""
-    layers = []
-    for batch in batches:
-        batch = batch.to(next(model.parameters()).device)
-        ids, vocabulary = (batch.source, tokenizer.source) if side == "encoder" else (batch.decoder_input, tokenizer)
-        layers.append([mean_pool(x, ids, vocabulary).cpu() for x in layer_states(model, batch, side)])
-    return [torch.cat(rows) for rows in zip(*layers)]
-
-
-def svcca(x, y, keep=0.99):
-    """Mean canonical correlation between x (N, D) and y (N, E) after each keeps its `keep` largest share of variance.
-
-    N should be several times D, or chance alone correlates."""
-    bases = []
-    for states in (x, y):
-        u, s, _ = torch.linalg.svd((states - states.mean(0)).double(), full_matrices=False)
-        share = (s**2).cumsum(0) / (s**2).sum()
-        bases.append(u[:, :int((share < keep).sum()) + 1])  # orthonormal: whitened already
-    return torch.linalg.svdvals(bases[0].T @ bases[1]).clamp(max=1).mean().item()
+    """The contrastive loss of a ParallelBatch in encoder layer `layer`, counted from 1."""
+    pooled = []
+    for ids in (batch.source, batch.translation):
+        states = model.encode(ids, upto=layer).float()  # (B, T, D)
+        pooled.append(mean_pool(states, ids, tokenizer.source))
+    return contrastive_loss(*pooled)

@@ -1,322 +1,654 @@
 """The stages and the one training loop.
 
-    python train.py --stage pretrain     a small base model from nothing: denoising the built-in corpus -> runs/pretrain
-    python train.py --stage translate    sentences, every pair of languages, from base/ -> runs/translate
-    python train.py --stage summarize    documents -> headlines within each language (zero-shot across), from base/
-    python train.py --stage summarize --init runs/translate --recipe qk        the two steps of Solovyev et al. 2024
-    python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata --preset large       the real thing
-    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced      instead of the first step
+    python train.py --stage translate     sentences, every pair of languages, from base/
+    python train.py --stage summarize     documents -> headlines within each language, from base/
+    python train.py --stage summarize --init runs/translate --recipe qk     the second of two steps
+    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced
     python train.py --stage align --align-layer 2        translations meet in a middle layer
-    torchrun --nproc-per-node 4 train.py --stage translate ...                 several processes or GPUs
+    python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata        for a GPU
+    python -m tools.start runs/start      a vocabulary and a small random model, and then:
+    python train.py --stage pretrain --init runs/start   denoising, from nothing
+    torchrun --standalone --nproc-per-node 4 train.py --stage translate     four processes or GPUs
+    python train.py --resume runs/translate              goes on where a run stopped
 
-A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N label tokens of the
-global batch,      L = -1/N sum_t log p(y_t | y_<t, x)      (label-smoothed where asked; plus the fooling loss, if any)
-with AdamW, a learning rate that warms up and then falls linearly, and gradients clipped by norm.
+A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N
+label tokens of the global batch,
 
-A run folder holds the best model by validation loss (or the last: --keep; Hugging Face layout), args.json, log.csv and
-state.pt. Ctrl-C or SIGTERM saves and exits; `--resume` goes on exactly where it stopped: dropout is seeded by the
-batch's number and the data stream by its position, so nothing depends on how often a run was interrupted or on how many
-processes it has.
+    L = -1/N sum_t log p(y_t | y_<t, x)
+
+label-smoothed where asked, plus the fooling loss of an adversary (adversarial.py), if any, with
+AdamW, a learning rate that warms up and then falls linearly, and gradients clipped by norm.
+
+A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
+validation loss (or the last: --keep), args.json, log.csv and state.pt. Ctrl-C or SIGTERM saves and
+exits, and --resume goes on exactly there: dropout is seeded by the batch's number and the stream of
+batches by its position, so nothing depends on how often a run was interrupted.
 """
 import math
 import os
-import signal
-import sys
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from tqdm import tqdm
 
-from adversarial import Adversary
+from adversarial import KINDS, Adversary
 from align import alignment_loss
+from corpora.facts import BASE_LANGUAGES
 from corpora.sets import open_data
-from data import Batches, Examples, held_out
-from initial import initial_model
+from data import (
+    Batches,
+    Examples,
+    ParallelBatch,
+    alignment_pairs,
+    held_out,
+    language_pairs,
+    split_pairs,
+)
 from model import MBart
-from options import BASE, alignment_pairs, language_pairs, parse_args
-from plumbing.files import UserError, run, write_json
-from plumbing.runs import Log, only_run_in, read_state, write_state
-from qk_finetune import add_lora, apply_recipe, describe, merged_state, needed_by
+from plumbing.files import UserError, run
+from plumbing.options import COUNT, POSITIVE, SHARE, device, number, option, read_options
+from plumbing.runs import (
+    HOUSE,
+    Run,
+    add_up,
+    first_signal,
+    only_run_in,
+    processes,
+    read_settings,
+    share_gradients,
+    signals,
+)
+from qk_finetune import (
+    PROJECTIONS,
+    RECIPES,
+    add_lora,
+    apply_recipe,
+    check_fresh,
+    describe,
+    merged_state,
+    needed_by,
+)
 from tokenizer import Tokenizer
 
-
-def learning_rate(step, args):
-    """Linear warm-up to lr over `warmup` updates, then linear decay to final_lr at the last."""
-    if step < args.warmup:
-        return args.lr * (step + 1) / args.warmup
-    return args.final_lr + (args.lr - args.final_lr) * (args.steps - step) / max(1, args.steps - args.warmup)
+STAGES = ("pretrain", "translate", "summarize", "align")
+BASE = Path(__file__).resolve().parent / "base"
 
 
-class Objective(torch.nn.Module):
-    """What a batch costs; one module, so that DDP sees all of an update."""
+# ------------------------------------------------------------------------------------ settings
 
-    def __init__(self, model, adversary, label_smoothing, align=None):
-        """align: (layer, tokenizer) where the batches are translation pairs (stage align)."""
-        super().__init__()
-        self.align = align
-        self.model, self.label_smoothing = model, label_smoothing
-        self.adversary = adversary  # no module: its classifier has an update of its own
+@dataclass(kw_only=True)
+class Settings:
+    """Every option. One without a default here has it from the preset, SMALL or LARGE."""
 
-    def forward(self, batch, count=1):
-        """Batch -> (task loss plus fooling loss, task loss), sums over tokens divided by `count`."""
-        if self.align:
-            tokens = batch.target_tokens
-            loss = alignment_loss(self.model, batch, *self.align) * (tokens / count)
-            return loss, loss.detach()
-        task, states = self.model.loss(batch.source, batch.decoder_input, batch.labels, self.label_smoothing, count,
-                                       with_states=True)
-        if self.adversary is None:
-            return task, task.detach()
-        true = self.adversary.classes(batch, self.model.config.pad_token_id)
-        return task + self.adversary.loss(states, true) / count, task.detach()
+    # What is trained, from what and into which folder.
+    stage: str = option("what to train (required unless --resume)", None, choices=STAGES)
+    recipe: str = option("which tensors train (qk_finetune.py)", choices=RECIPES)
+    init: str = option("an mBART folder to start from (default: base/)", None, metavar="FOLDER")
+    out: str = option("the run folder (default: runs/STAGE)", None, metavar="FOLDER")
+    overwrite: bool = option("replace a run folder that has a model already", False)
+    resume: str = option("go on with a run, with its own options", None, metavar="FOLDER")
+    seed: int = option("of data, dropout and fresh weights", 0, type=number(int, 0))
+    preset: str = option(
+        "whose defaults: small for the built-in corpus on CPU cores, large for mBART-large "
+        "(default: small with builtin data, else large)", None, choices=("small", "large")
+    )
+
+    # The data.
+    data: str = option(
+        "builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or wikilingua:DIR (corpora/)",
+        "builtin", metavar="SPEC"
+    )
+    langs: list = option(
+        "languages (default: en es ru tr gu; summarize: en_XX alone)",
+        None, nargs="+", metavar="LANG"
+    )
+    pairs: list = option(
+        "language pairs, e.g. en_XX-es_XX (default: all pairs of --langs and copying for "
+        "translate, within each language for summarize)", None, nargs="+", metavar="SRC-TGT"
+    )
+    skip_bad_lines: bool = option("leave out and count the lines that cannot be read", False)
+    min_words: list = option(
+        "leave out and count examples with fewer words",
+        (0, 0), type=number(int, 0), nargs=2, metavar=("SOURCE", "TARGET")
+    )
+    max_length: int = option(
+        "longest source or target in tokens; the rest is cut (default: the model's)",
+        None, type=number(int, 4)
+    )
+    train_examples: int = option(
+        "only the first N training examples of each pair (few-shot)", None, type=COUNT, metavar="N"
+    )
+    temperature: float = option("of language sampling; 1: by size", 1.5, type=number(float, 0.01))
+
+    # The optimization.
+    steps: int = option("updates", type=COUNT)
+    tokens: int = option("padded tokens in a batch; lower it when memory runs out", type=COUNT)
+    accumulate: int = option("batches in an update; raise it as --tokens falls", type=COUNT)
+    lr: float = option("peak learning rate", type=POSITIVE)
+    warmup: int = option("updates until it is reached; 0: none", type=number(int, 0))
+    final_lr: float = option("the learning rate at the last update", type=number(float, 0.0))
+    clip: float = option("gradient norm; 0: no clipping", type=number(float, 0.0))
+    weight_decay: float = option("AdamW's; 0: none", type=number(float, 0.0))
+    label_smoothing: float = option("share of every label given to all words; 0: none", type=SHARE)
+    dropout: float = option("of states and attention; 0: none", type=SHARE)
+
+    # Validation: what is kept, and when to stop.
+    eval_every: int = option("updates between validations and checkpoints", type=COUNT)
+    valid_examples: int = option("validation examples per pair", type=COUNT)
+    patience: int = option(
+        "stop after so many validations without improvement; 0: never", type=number(int, 0)
+    )
+    keep: str = option(
+        "the model of the lowest validation loss, or the last one (default: best; last for "
+        "adversarial runs, where the task's loss alone would choose the one least fooled)",
+        None, choices=("best", "last")
+    )
+    stop_at: int = option(
+        "save and stop there, as if interrupted (for job queues)",
+        None, type=COUNT, metavar="UPDATE"
+    )
+
+    # The methods of the papers.
+    adversarial: str = option(
+        "fool a classifier of the source language on the encoder's states; leaves the source tag "
+        "out", "none", choices=KINDS
+    )
+    classifier_lr: float = option("learning rate of its classifier", type=POSITIVE)
+    classifier_updates: int = option("of the classifier for each of the model", type=COUNT)
+    tagless: bool = option(
+        "leave the source tag out of the encoder's input (as the model of --init was trained, if "
+        "it was)", False
+    )
+    residual_drop: int = option(
+        "no residual around the self-attention of this encoder layer, from 1 (the paper's: 7 of "
+        "12); 0: none", 0, type=number(int, 0), metavar="LAYER"
+    )
+    align_layer: int = option(
+        "after each update, one that pulls translations together in the states of encoder layer "
+        "N, from 1; 0: none", 0, type=number(int, 0), metavar="N"
+    )
+    align_pairs: list = option(
+        "translation pairs for it (default: en_XX with each other language of --langs)",
+        None, nargs="+", metavar="SRC-TGT"
+    )
+    lora_rank: int = option("of --recipe lora; its scale is 2", 8, type=COUNT)
+    lora_dropout: float = option("on its input; 0: none", 0.1, type=SHARE)
+    lora_projections: list = option(
+        "which of the layers' projections it adapts", PROJECTIONS, nargs="+", metavar="NAME"
+    )
+
+    # The machine.
+    device: str = option("cpu, cuda, cuda:1 ... (default: a GPU if any)", None, type=device)
+    precision: str = option(
+        "of the arithmetic (default: bf16 on a GPU, fp32 on a CPU)",
+        None, choices=("fp32", "bf16", "fp16")
+    )
+    compile: bool = option("torch.compile the layers (pays on a GPU)", False)
+    no_eval: bool = option("skip the table at the end", False)
+
+
+SMALL = {  # the built-in corpus on two CPU cores
+    "every stage": {
+        "tokens": 1600, "accumulate": 1, "warmup": 100, "final_lr": 0.0, "clip": 1.0,
+        "weight_decay": 0.01, "label_smoothing": 0.0, "dropout": 0.0, "valid_examples": 32,
+        "patience": 0, "classifier_lr": 2e-3, "classifier_updates": 10,
+    },
+    "pretrain": {"recipe": "full+embeddings", "lr": 2e-3, "steps": 8_000, "eval_every": 1000,
+                 "accumulate": 2, "warmup": 300},
+    "translate": {"recipe": "full", "lr": 2e-3, "steps": 1250, "eval_every": 250},
+    "summarize": {"recipe": "qk", "lr": 4e-3, "steps": 400, "eval_every": 100},
+    "align": {"recipe": "lora", "lr": 1e-3, "steps": 300, "eval_every": 100},
+}
+LARGE = {  # mBART-large, Solovyev et al. 2024, appendix A
+    "every stage": {
+        "tokens": 2800, "accumulate": 3, "warmup": 0, "final_lr": 5e-9, "clip": 0.1,
+        "weight_decay": 0.01, "label_smoothing": 0.0, "dropout": 0.1, "valid_examples": 500,
+        "patience": 1, "classifier_lr": 2e-5, "classifier_updates": 1,
+        "lr": 2e-5, "steps": 120_000, "eval_every": 5000,
+    },
+    "pretrain": {"recipe": "full+embeddings"},
+    "translate": {"recipe": "full"},
+    "summarize": {"recipe": "qk"},
+    "align": {"recipe": "lora"},
+}
+MAY_DIFFER = ("resume", "stop_at", "device", "no_eval")  # when a run goes on
+
+
+def parse_args(argv=None):
+    """argv (default: the program's own) -> Settings: typed, else the preset's, else decided."""
+    typed = read_options(Settings, argv, __doc__)
+    if "resume" in typed:
+        return resumed(typed)
+    if "stage" not in typed:
+        raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
+    if "preset" not in typed:
+        builtin = typed.get("data", "builtin") == "builtin"
+        typed["preset"] = "small" if builtin else "large"
+    preset = SMALL if typed["preset"] == "small" else LARGE
+    settings = Settings(**preset["every stage"] | preset[typed["stage"]] | typed)
+    decide(settings)
+    check(settings)
+    return settings
+
+
+def resumed(typed):
+    """The settings of an interrupted run, but for the few that may differ this time."""
+    folder = typed["resume"]
+    saved = read_settings(folder)
+    if not saved:
+        raise UserError(
+            f"--resume {folder}: no args.json there; name the folder of an interrupted run"
+        )
+    if saved.get("house") != HOUSE:
+        raise UserError(
+            f"--resume {folder}: begun by another version of this project, which saved other "
+            f"things; start a run from its model instead, with --init {folder}"
+        )
+    for name in typed:
+        if name not in MAY_DIFFER:
+            raise UserError(
+                f"--resume goes on with the run's own options; leave out --{name.replace('_', '-')}"
+            )
+    known = {each.name for each in fields(Settings)}
+    saved = {name: value for name, value in saved.items() if name in known}
+    try:
+        return Settings(**saved | {"stop_at": None, "out": folder} | typed)
+    except TypeError as error:
+        raise UserError(f"{Path(folder) / 'args.json'}: not a run's settings ({error})") from None
+
+
+def decide(s):
+    """Fills in the settings that follow from others; a run's args.json holds them all."""
+    if s.init is None and s.stage != "pretrain":
+        s.init = str(BASE)
+    if s.out is None:
+        s.out = f"runs/{s.stage}"
+    if s.keep is None:
+        s.keep = "best" if s.adversarial == "none" else "last"
+    if s.adversarial != "none":
+        s.tagless = True
+    if s.init is not None and read_settings(s.init).get("tagless"):
+        s.tagless = True
+    if s.align_layer and s.stage != "align":
+        s.align_pairs = ["-".join(pair) for pair in alignment_pairs(s.langs, s.align_pairs)]
+    pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
+    s.pairs = ["-".join(pair) for pair in pairs]
+    s.langs = list(dict.fromkeys(lang for pair in pairs for lang in pair))
+    if s.precision is None:
+        s.precision = "bf16" if device_of(s).type == "cuda" else "fp32"
+
+
+def check(s):
+    """UserError for settings that do not fit each other or what is on the disk."""
+    if s.init is None:
+        raise UserError(
+            "--stage pretrain needs --init FOLDER: `python -m tools.start runs/start` makes one "
+            "with a vocabulary and a small random model"
+        )
+    if s.init == str(BASE) and not (BASE / "config.json").exists():
+        raise UserError(
+            "base/ is missing; make it with `python -m tools.start runs/start` and then "
+            "`python train.py --stage pretrain --init runs/start --out base`, or name a model with "
+            "--init FOLDER"
+        )
+    fresh = read_settings(s.init).get("fresh")  # embeddings that tools.new_language has drawn
+    if fresh:
+        check_fresh(s.recipe, fresh)
+    if s.stage == "align" and not s.align_layer:
+        raise UserError(
+            "--stage align needs --align-layer N, the encoder layer whose states are to meet"
+        )
+    if s.stage == "align" and s.adversarial != "none":
+        raise UserError("--adversarial belongs to a task; --stage align has none")
+    if (Path(s.out) / "config.json").exists() and not s.overwrite:
+        raise UserError(
+            f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
+            "it, --out names another folder"
+        )
+
+
+def device_of(s):
+    return torch.device(s.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+# ----------------------------------------------------------------------------- model and data
+
+def prepare_model(s):
+    """(model, tokenizer) as a run starts or goes on; which of its tensors train is marked."""
+    folder = s.init
+    if s.resume and s.recipe != "lora":  # LoRA: a run folder has it merged, and it is needed apart
+        folder = s.out
+    model = MBart.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    for code in s.langs:
+        tokenizer.lang_id(code)
+    model.config.dropout = s.dropout
+    model.config.attention_dropout = s.dropout
+    if s.residual_drop:
+        model.drop_residual(s.residual_drop)
+    if s.recipe == "lora":
+        add_lora(
+            model,
+            rank=s.lora_rank,
+            dropout=s.lora_dropout,
+            projections=s.lora_projections,
+            seed=s.seed,
+        )
+    names = apply_recipe(model, s.recipe)
+    check_alignment(s, model.config.encoder_layers, names)
+    return model, tokenizer
+
+
+def check_alignment(s, layers, names):
+    """UserError if the model has no such layer or `names`, which train, cannot move its states."""
+    if s.align_layer > layers:
+        raise UserError(f"--align-layer {s.align_layer}: the encoder has layers 1 to {layers}")
+    if s.align_layer and not any(needed_by(name, s.align_layer) for name in names):
+        raise UserError(
+            f"--recipe {s.recipe} trains nothing that the states of encoder layer {s.align_layer} "
+            "depend on: alignment has nothing to move"
+        )
+
+
+def open_split(s, split, tokenizer, max_length):
+    """The training or validation examples of a run, as ids."""
+    texts = open_data(
+        s.data,
+        s.stage,
+        split,
+        split_pairs(s.pairs),
+        tokenizer.languages,
+        seed=s.seed,
+        skip=s.skip_bad_lines,
+        minimum=s.min_words,
+    )
+    limit = s.train_examples if split == "train" else None
+    tagged = not s.tagless
+    return Examples(texts, tokenizer, s.stage, tagged, max_length, seed=s.seed, limit=limit)
+
+
+def open_alignment(s, tokenizer, max_length):
+    """The stream of translations for alignment updates between a task's; None where not asked."""
+    if not s.align_layer or s.stage == "align":
+        return None
+    texts = open_data(
+        s.data,
+        "align",
+        "train",
+        split_pairs(s.align_pairs),
+        tokenizer.languages,
+        seed=s.seed,
+        skip=s.skip_bad_lines,
+    )
+    examples = Examples(texts, tokenizer, "align", not s.tagless, max_length)
+    return Batches(examples, s.tokens, s.seed)
+
+
+def make_adversary(s, d_model, device):
+    """The adversary of the run's source languages; None where not asked."""
+    if s.adversarial == "none":
+        return None
+    sources = sorted({source for source, _ in split_pairs(s.pairs)})
+    return Adversary(
+        s.adversarial, d_model, sources, s.classifier_lr, s.classifier_updates, device, s.seed
+    )
+
+
+# -------------------------------------------------------------------------------------- losses
+
+def task_loss(model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None):
+    """What a batch costs: the sum over its label tokens, divided by `tokens` (the global batch's).
+
+    Returns it with the encoder's states of the source's tokens (N, D). The cost of a ParallelBatch
+    is its alignment in encoder layer `layer`, weighted as many tokens; it has no states."""
+    if isinstance(batch, ParallelBatch):
+        loss = alignment_loss(model, batch, layer, tokenizer)
+        return loss * (batch.target_tokens / tokens), None
+    return model.loss(
+        batch.source,
+        batch.decoder_input,
+        batch.labels,
+        label_smoothing,
+        reduction=tokens,
+        with_states=True,
+    )
 
 
 @torch.no_grad()
-def validation_loss(objective, batches, device, autocast):
-    """Mean task loss per label token over the held-out batches."""
-    model = objective.model
+def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
+    """Mean task loss per label token over the held-out batches: every process takes its share of
+    them, and all return the same number."""
+    device = next(model.parameters()).device
+    total = 0.0
+    tokens = 0
     model.eval()
-    total = count = 0
-    for batch in batches:
+    for batch in batches[rank::world]:
+        tokens += batch.target_tokens
         batch = batch.to(device)
-        with autocast():
-            total += objective(batch)[1].item()
-        count += batch.target_tokens
+        with autocast(device, s.precision):
+            loss, _ = task_loss(model, batch, 1, layer=s.align_layer, tokenizer=tokenizer)
+        total += loss.item()
     model.train()
-    return total / count
+    sums = torch.tensor([total, tokens], dtype=torch.float64, device=device)
+    total, tokens = add_up(sums, world)
+    return total / tokens
 
 
-def alignment_batches(args, tokenizer, max_length):
-    """Batches of translation pairs, for alignment updates between a task's."""
-    data = open_data(args.align_data or args.data, "align", "train", alignment_pairs(args), tokenizer.languages,
-                     args.seed, args.skip_bad_lines)
-    return Batches(Examples(data, tokenizer, "align", not args.tagless, max_length), args.tokens, args.seed)
-
-
-def seed_of(*numbers):
-    return hash(numbers) % 2**63  # of whole numbers: the same in every process
-
-
-def train(args):
-    """Runs one stage from start or checkpoint to end; returns the run folder."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    main_process = rank == 0
-    say = print if main_process else (lambda *_, **__: None)
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if world > 1:
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    if args.accumulate % world:
-        args.accumulate = math.ceil(args.accumulate / world) * world  # every process takes an equal share of an update
-    out = Path(args.out)
-    if (out / "config.json").exists() and not (args.resume or args.overwrite):
-        raise UserError(f"{out} has a model already; --resume {out} goes on with it, --overwrite replaces it, "
-                        "--out names another folder")
-
-    # Model, data, optimizer.
-    pairs = language_pairs(args)
-    lora = args.recipe == "lora"  # a run folder has the merged weights: a resume needs the base and the adapters apart
-    model, tokenizer = initial_model(args, world) if lora or not args.resume else (
-        MBart.from_pretrained(out), Tokenizer.from_pretrained(out))
-    for code in {code for pair in pairs for code in pair}:
-        tokenizer.lang_id(code)
-    if not 0 <= args.align_layer <= model.config.encoder_layers:
-        raise UserError(f"--align-layer {args.align_layer}: the encoder has layers 1 to {model.config.encoder_layers}")
-    model.config.dropout = model.config.attention_dropout = args.dropout
-    if args.residual_drop:
-        model.drop_residual(args.residual_drop)
-    max_length = min(args.max_length or 10**9, model.config.max_position_embeddings)
-    texts = {split: open_data(args.data, args.stage, split, pairs, tokenizer.languages, args.seed, args.skip_bad_lines,
-                              args.min_words) for split in ("train", "valid")}
-    data = {split: Examples(texts[split], tokenizer, args.stage, not args.tagless, max_length, seed=args.seed,
-                            limit=args.train_examples if split == "train" else None) for split in texts}
-    batches = Batches(data["train"], args.tokens, args.seed, args.temperature)
-    valid = held_out(data["valid"], args.valid_examples, args.tokens * 2)
-    if lora:
-        add_lora(model, args.lora_rank, args.lora_dropout, args.lora_projections, args.seed)
-    names = apply_recipe(model, args.recipe)
-    if args.stage == "align":  # what stands behind the layer gets no gradient: frozen, DDP does not wait for it
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and needed_by(name, args.align_layer))
-        names = [name for name in names if needed_by(name, args.align_layer)]
-    if args.align_layer and not any(needed_by(name, args.align_layer) for name in names):
-        raise UserError(f"--recipe {args.recipe} trains nothing that the states of encoder layer {args.align_layer} "
-                        "depend on: alignment has nothing to move")
-    say(f"{args.stage}: {len(pairs)} language pairs, recipe {args.recipe}, on {device}\n{describe(model)}", flush=True)
-    model.to(device).train()
-    precision = args.precision or ("bf16" if device.type == "cuda" else "fp32")
+def autocast(device, precision):
+    """Half precision, where it was asked for, in the arithmetic within."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
-    def autocast():
-        return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, args.lr, (0.9, 0.999), 1e-8, args.weight_decay, fused=True)
-    adversary = None
-    if args.adversarial != "none":
-        adversary = Adversary(args.adversarial, model.config.d_model, sorted({source for source, _ in pairs}),
-                              args.classifier_lr, args.classifier_updates, device, args.seed)
-    aligned = None
-    if args.align_layer and args.stage != "align":
-        aligned = alignment_batches(args, tokenizer, max_length)
-    if args.compile:
+def seed_dropout(*numbers):
+    """Dropout depends on these whole numbers alone, in every process and after a resume."""
+    torch.manual_seed(hash(numbers) % 2**63)
+
+
+def learning_rate(step, s):
+    """Linear warm-up to lr over `warmup` updates, then linear decay to final_lr at the last."""
+    if step < s.warmup:
+        return s.lr * (step + 1) / s.warmup
+    left = (s.steps - step) / max(1, s.steps - s.warmup)
+    return s.final_lr + (s.lr - s.final_lr) * left
+
+
+# ------------------------------------------------------------------------------------- the loop
+
+def train(s, rank, world, device):
+    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes."""
+    run = Run(s, main_process=rank == 0)
+    s.accumulate = math.ceil(s.accumulate / world) * world  # every process takes an equal share
+
+    # The model and the data.
+    run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {s.recipe}, on {device}")
+    model, tokenizer = prepare_model(s)
+    run.say(describe(model))
+    if s.stage == "align":
+        run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
+    run.say(f"reading the data ({s.data})")
+    max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
+    examples = open_split(s, "train", tokenizer, max_length)
+    stream = Batches(examples, s.tokens, s.seed, s.temperature)
+    examples = open_split(s, "valid", tokenizer, max_length)
+    held = held_out(examples, s.valid_examples, s.tokens * 2)
+    alignment = open_alignment(s, tokenizer, max_length)
+
+    # What trains it.
+    model.to(device).train()
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, s.lr, (0.9, 0.999), 1e-8, s.weight_decay, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
+    adversary = make_adversary(s, model.config.d_model, device)
+    if s.compile:
         model.compile_layers()
-    objective = Objective(model, adversary, args.label_smoothing,
-                          (args.align_layer, tokenizer) if args.stage == "align" else None)
-    held_objective = Objective(model, None, 0.0, objective.align)
-    if world > 1:
-        objective = torch.nn.parallel.DistributedDataParallel(objective)
-    stateful = {"optimizer": optimizer, "scaler": scaler, "batches": batches}  # what a resume restores
-    stateful |= {name: part for name, part in (("adversary", adversary), ("aligned", aligned)) if part is not None}
-    progress = {"step": 0, "best": math.inf, "bad": 0, "seconds": 0.0, "loss": 0.0, "labels": 0,  # since last log
-                "overflows": 0}
-    if args.resume:
-        state = read_state(out / "state.pt", device)
-        with torch.no_grad():  # its own copy of what trains: a crash between the two files cannot mix two moments
-            for name, parameter in model.named_parameters():
-                if name in state["weights"]:
-                    parameter.copy_(state["weights"][name])
-        for name, part in stateful.items():
-            part.load_state_dict(state[name])
-        progress.update(state["progress"])
-        say(f"resuming at update {progress['step']} of {args.steps}", flush=True)
-    elif main_process:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "state.pt").unlink(missing_ok=True)  # of a run that stood here: a crash must not bring it back
-        model.save_pretrained(out, merged_state(model))
-        tokenizer.save_pretrained(out)
-        write_json(out / "args.json", vars(args) | {"torch": torch.__version__, "world_size": world})
-    log = Log(out / "log.csv", progress["step"]) if main_process else None
+    parts = {"optimizer": optimizer, "scaler": scaler, "stream": stream}
+    if adversary:
+        parts["adversary"] = adversary
+    if alignment:
+        parts["alignment"] = alignment
 
-    stopped = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: stopped.append(number))
-    bar = tqdm(total=args.steps, initial=progress["step"], unit="step", disable=not main_process, mininterval=1.0,
-               dynamic_ncols=True, desc=args.stage)
+    # Where it stands.
+    if s.resume:
+        run.restore(model, parts)
+        run.say(f"going on at update {run.progress.step} of {s.steps}")
+    else:
+        loss = validation_loss(model, held, s, tokenizer, rank, world)
+        run.say(f"before training: validation loss {loss:.4f}")
+        run.begin(model, tokenizer, merged_state(model), world)
 
-    def checkpoint(best=False):
-        if main_process:
-            if best:
-                model.save_pretrained(out, merged_state(model))
-            weights = {name: p.detach().cpu() for name, p in model.named_parameters() if name in names}
-            write_state({"weights": weights, "progress": dict(progress)}
-                        | {name: part.state_dict() for name, part in stateful.items()}, out / "state.pt")
-
-    def step_optimizer():
-        scaler.unscale_(optimizer)
-        if args.clip:
-            torch.nn.utils.clip_grad_norm_(parameters, args.clip)
-        scale = scaler.get_scale()
-        scaler.step(optimizer)
-        scaler.update()
-        progress["overflows"] += scaler.get_scale() < scale  # fp16: this update was skipped
-        model.zero_grad()
-
-    tokens, clock = 0, time.perf_counter()
-    while progress["step"] < args.steps and not (args.patience and progress["bad"] >= args.patience):
-        # One update: every process walks the whole stream and computes its own share of these batches.
-        step = progress["step"]
-        update = [next(batches) for _ in range(args.accumulate)]
-        labels = sum(batch.target_tokens for batch in update)
-        rate = learning_rate(step, args)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        own, total = [batch.to(device) for batch in update[rank::world]], torch.zeros((), device=device)
-        if adversary is not None:
-            torch.manual_seed(seed_of(args.seed, own[0].number, 1))
-            with autocast():
-                adversary.update(model, own, world)
-        for i, batch in enumerate(own):
-            torch.manual_seed(seed_of(args.seed, batch.number))  # dropout depends on the batch alone
-            with autocast(), nullcontext() if i == len(own) - 1 or world == 1 else objective.no_sync():
-                loss, task = objective(batch, labels / world)  # DDP averages over processes: undo it
+    progress = run.progress
+    seen = 0  # tokens, source and target, since the last validation
+    clock = time.perf_counter()
+    with signals() as received, run.bar() as bar:
+        while progress.step < s.steps and not (s.patience and progress.bad >= s.patience):
+            # Every process walks the whole stream and computes its own share of an update.
+            batches = [next(stream) for _ in range(s.accumulate)]
+            tokens = sum(batch.target_tokens for batch in batches)
+            mine = [batch.to(device) for batch in batches[rank::world]]
+            rate = learning_rate(progress.step, s)
+            set_learning_rate(optimizer, rate)
+            if adversary:  # the classifier learns, then it is fooled
+                seed_dropout(s.seed, mine[0].number, 1)
+                with autocast(device, s.precision):
+                    adversary.update(model, mine, world)
+            loss_sum = torch.zeros((), device=device)
+            for batch in mine:
+                seed_dropout(s.seed, batch.number)  # a resumed run drops the same numbers
+                with autocast(device, s.precision):
+                    loss, states = task_loss(
+                        model, batch, tokens, s.label_smoothing, s.align_layer, tokenizer
+                    )
+                    loss_sum += loss.detach()
+                    if adversary:
+                        loss = loss + adversary.loss(states, batch) / tokens
                 scaler.scale(loss).backward()
-            total += task
-        if world > 1:
-            dist.all_reduce(total)
-        value = total.item() / world
-        if not math.isfinite(value):
-            bar.close()
-            if main_process:
-                write_json(out / "bad_batch.json", [
-                    {"batch": b.number, "source language": lang, "source ids": s, "label ids": y,
-                     "source": tokenizer.source.decode(s), "labels": tokenizer.decode(y)}
-                    for b in update for lang, s, y in zip(b.source_langs, b.source.tolist(), b.labels.tolist())])
-            raise UserError(f"the loss is {value} at update {step + 1}; its batches are in {out / 'bad_batch.json'}, "
-                            f"the last good checkpoint in {out}. Lower --lr, or use --precision bf16 in place of fp16")
-        step_optimizer()
-        if aligned is not None:  # outside DDP, which expects every parameter to take part
-            batch = [next(aligned) for _ in range(world)][rank].to(device)
-            torch.manual_seed(seed_of(args.seed, batch.number, 2))
-            with autocast():
-                close = alignment_loss(model, batch, args.align_layer, tokenizer) * args.align_weight / world
-            scaler.scale(close).backward()
-            for parameter in parameters if world > 1 else ():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-            step_optimizer()
-        progress["step"] = step = step + 1
-        progress |= {"loss": progress["loss"] + value * labels, "labels": progress["labels"] + labels}
-        tokens += labels + sum(batch.source_tokens for batch in update)
-        bar.update()
-        bar.set_postfix_str(f"loss {value:.3f}", refresh=False)
+            mean_loss = add_up(loss_sum, world)
+            if not math.isfinite(mean_loss):
+                run.end_with_bad_batch(mean_loss, readable(batches, tokenizer))
+            skipped = update(model, weights, optimizer, scaler, s.clip, world)
+            progress.overflows += skipped
+            if alignment:  # translations meet, in an update of its own
+                batch = [next(alignment) for _ in range(world)][rank].to(device)
+                seed_dropout(s.seed, batch.number, 2)
+                with autocast(device, s.precision):
+                    loss = alignment_loss(model, batch, s.align_layer, tokenizer) / world
+                scaler.scale(loss).backward()
+                skipped = update(model, weights, optimizer, scaler, s.clip, world)
+                progress.overflows += skipped
+            progress.step += 1
+            progress.loss += mean_loss * tokens
+            progress.tokens += tokens
+            seen += tokens + sum(batch.source_tokens for batch in batches)
+            bar.update()
+            bar.set_postfix_str(f"loss {mean_loss:.3f}", refresh=False)
 
-        # Validate, save, log.
-        if step % args.eval_every == 0 or step == args.steps:
-            progress["seconds"] += time.perf_counter() - clock
-            speed = tokens / (time.perf_counter() - clock)
-            held = validation_loss(held_objective, valid, device, autocast)
-            better, loss = held < progress["best"], progress["loss"] / progress["labels"]
-            progress |= {"best": min(held, progress["best"]), "bad": 0 if better else progress["bad"] + 1,
-                         "loss": 0.0, "labels": 0}
-            if main_process:
-                log.write(step, loss, held, speed, rate)
-                bar.write(f"update {step}: loss {loss:.4f}, validation {held:.4f}, "
-                          f"{speed:,.0f} tokens/s, learning rate {rate:.2e}"
-                          + (f", {progress['overflows']} updates skipped by overflow" if progress["overflows"] else "")
-                          + (f", classifier {adversary.accuracy():.1%} right" if adversary else ""))
-            checkpoint(best=better or args.keep == "last")
-            tokens, clock = 0, time.perf_counter()
-        if world > 1:  # a signal may reach one process first: all must leave at the same update
-            flag = torch.tensor(stopped[0] if stopped else 0, device=device)
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-            stopped[:] = [int(flag)] if flag else []
-        if stopped or step == args.stop_at:
-            bar.close()
-            checkpoint()
-            say(f"\nstopped at update {step}; go on with: python train.py --resume {out}", flush=True)
-            sys.exit(128 + stopped[0] if stopped else 0)
-    bar.close()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-    say(f"done: {progress['step']} updates in {progress['seconds']:.0f} s, best validation loss "
-        f"{progress['best']:.4f}; model in {out}", flush=True)
-    if world > 1:
-        dist.destroy_process_group()
-    return out
+            # Validate, log, save.
+            if progress.step % s.eval_every == 0 or progress.step == s.steps:
+                seconds = time.perf_counter() - clock
+                held_loss = validation_loss(model, held, s, tokenizer, rank, world)
+                note = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
+                run.report(held_loss, seen / seconds, rate, note)
+                better = progress.validated(held_loss, seconds)
+                kept = merged_state(model) if better or s.keep == "last" else None
+                run.save(model, parts, kept)
+                seen = 0
+                clock = time.perf_counter()
+            signal = first_signal(received, world, device)
+            if signal or progress.step == s.stop_at:
+                bar.close()
+                run.save(model, parts)
+                run.stop(signal)
+    run.say(
+        f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
+        f"{progress.best:.4f}; model in {s.out}"
+    )
+
+
+def set_learning_rate(optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def update(model, weights, optimizer, scaler, clip, world):
+    """One step of the optimizer by the gradients of all processes.
+
+    Returns whether it was left out, as fp16 does where a gradient overflows."""
+    share_gradients(weights, world)
+    scaler.unscale_(optimizer)
+    if clip:
+        torch.nn.utils.clip_grad_norm_(weights, clip)
+    scale = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    model.zero_grad()
+    return scaler.get_scale() < scale
+
+
+def readable(batches, tokenizer):
+    """The examples of some batches, as ids and as text."""
+    rows = []
+    for batch in batches:
+        for place, source in enumerate(batch.source.tolist()):
+            row = {"batch": batch.number, "source ids": source}
+            row["source"] = tokenizer.source.decode(source)
+            if isinstance(batch, ParallelBatch):
+                row["translation ids"] = batch.translation[place].tolist()
+                row["translation"] = tokenizer.source.decode(row["translation ids"])
+            else:
+                row["source language"] = batch.source_langs[place]
+                row["label ids"] = batch.labels[place].tolist()
+                row["labels"] = tokenizer.decode(row["label ids"])
+            rows.append(row)
+    return rows
+
+
+# ------------------------------------------------------------------------------------ afterwards
+
+def show_result(s):
+    """What eval.py prints of the model, and what to run next."""
+    if s.stage in ("translate", "summarize"):
+        import eval as evaluation  # late: its metrics take seconds to import
+
+        evaluation.main(evaluation_words(s))
+    nexts = {
+        "pretrain": f"train.py --stage translate --init {s.out}",
+        "align": f"train.py --stage summarize --init {s.out}",
+        "translate": f"train.py --stage summarize --init {s.out}    (the second step: QK "
+                     "finetuning on summaries)",
+        "summarize": f"eval.py --model {s.out} --lang tr_TR    (every source language, zero-shot)",
+    }
+    print(f"next: python {nexts[s.stage]}")
+
+
+def evaluation_words(s):
+    """eval.py's command line for a finished run: the pairs that show what it learned."""
+    pairs = s.pairs
+    count = 100
+    if s.stage == "translate":
+        copying = {f"{lang}-{lang}" for lang in s.langs}
+        pairs = [pair for pair in s.pairs if pair not in copying] or s.pairs
+        count = 50
+    elif s.data == "builtin":
+        pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
+    words = ["--model", s.out, "--data", s.data, "--examples", str(count), "--pairs", *pairs]
+    if s.skip_bad_lines:
+        words.append("--skip-bad-lines")
+    if s.device:
+        words += ["--device", s.device]
+    return words
 
 
 def main(argv=None):
-    args = parse_args(__doc__, argv)
-    if args.init == str(BASE) and not (BASE / "config.json").exists():
-        if "RANK" in os.environ:
-            raise UserError("base/ is missing; train it first: python train.py --stage pretrain --out base")
-        print("base/ is missing: training it first (python train.py --stage pretrain --out base)", flush=True)
-        train(parse_args(__doc__, ["--stage", "pretrain", "--out", str(BASE), "--no-eval"]))
-    if int(os.environ.get("RANK", 0)) == 0:
-        with only_run_in(args.out):
-            out = train(args)
-    else:
-        out = train(args)
-    if int(os.environ.get("RANK", 0)) == 0 and not args.no_eval:
-        import eval as evaluation  # late: its metrics are not needed while training
-        evaluation.after_training(out, args, language_pairs(args))
+    s = parse_args(argv)
+    main_process = int(os.environ.get("RANK", 0)) == 0
+    lock = only_run_in(s.out) if main_process else nullcontext()
+    with lock, processes(device_of(s)) as (rank, world, device):
+        train(s, rank, world, device)
+    if main_process and not s.no_eval:
+        show_result(s)
 
 
 if __name__ == "__main__":

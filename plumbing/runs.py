@@ -1,65 +1,94 @@
-"""The files of a run folder beside its model: the lock, log.csv, state.pt and args.json."""
+"""What a training run needs around its loop: its folder's files, its signals and its processes.
+
+A run folder has, beside the model, args.json (its settings), log.csv (a line a validation),
+state.pt (what a resume needs) and, while it trains, .lock.
+"""
 import csv
+import math
 import os
+import signal
+import sys
 import zipfile
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from tqdm import tqdm
 
-from plumbing.files import UserError, first_line, read_json, saving
+from plumbing.files import UserError, first_line, read_json, saving, write_json
 
+HOUSE = 2  # what wrote a run's files; another house's runs are not resumed
+BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
+
+
+# --------------------------------------------------------------------------------------- files
 
 def read_settings(folder):
     """args.json of a run folder; {} where there is none, as in a folder of published weights."""
-    return read_json(Path(folder) / "args.json") or {}
+    path = Path(folder) / "args.json"
+    settings = read_json(path) or {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: not the settings of a run; mend or remove it")
+    return settings
 
 
-def latest_run(stages, folder="runs"):
-    """The newest folder in runs/ that holds a model of one of these stages."""
-    found = []
-    for path in Path(folder).glob("*/args.json"):
-        if not (path.parent / "config.json").exists():
-            continue
-        if read_settings(path.parent).get("stage") in stages:
-            found.append(path)
-    if not found:
+def latest_run(stages):
+    """The folder of the newest run in runs/ of one of these stages that has a model."""
+    folders = []
+    for path in Path("runs").glob("*/args.json"):
+        trained = read_settings(path.parent).get("stage") in stages
+        if trained and (path.parent / "config.json").exists():
+            folders.append(path.parent)
+    if not folders:
         raise UserError(
-            "there is no run in runs/ yet; run `python train.py --stage translate` first (some minutes "
-            "on two CPU cores), or name a model with --model FOLDER"
+            "there is no run in runs/ yet; run `python train.py --stage translate` first (some "
+            "minutes on two CPU cores), or name a model with --model FOLDER"
         )
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+    return max(folders, key=written)
+
+
+def written(folder):
+    return (folder / "args.json").stat().st_mtime
 
 
 @contextmanager
 def only_run_in(folder):
-    """Holds a folder for one training run; the system lets go when the process ends, however it ends."""
-    import fcntl
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder) / ".lock", "w") as file:
+    """Holds a folder for one training run; the system lets go however the process ends."""
+    import fcntl  # late: Windows has none
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{folder}: another run is training into this folder; wait for it, or name another with "
-                            "--out") from None
+            raise UserError(
+                f"{folder}: another run is training into this folder; wait for it, or name "
+                "another with --out"
+            ) from None
         try:
             yield
         finally:
-            if [path.name for path in Path(folder).iterdir()] == [".lock"]:  # a run that did not begin leaves nothing
-                os.remove(Path(folder) / ".lock")
+            names = [path.name for path in folder.iterdir()]
+            if names == [".lock"]:  # a run that did not begin leaves nothing
+                os.remove(folder / ".lock")
                 os.rmdir(folder)
 
 
 class Log:
-    """log.csv of a run: one line a validation; a resumed run drops the lines after its checkpoint."""
+    """log.csv: one line a validation; a resumed run drops the lines after its checkpoint."""
 
     FIELDS = ("step", "loss", "validation loss", "tokens/s", "learning rate")
 
     def __init__(self, path, step=0):
-        self.path, self.rows = path, []
+        self.path = path
+        self.rows = []
         if step and path.exists():
             with open(path, newline="") as file:
-                self.rows = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
+                rows = list(csv.reader(file))[1:]
+            self.rows = [row for row in rows if int(row[0]) <= step]
 
     def write(self, *row):
         self.rows.append(row)
@@ -73,15 +102,233 @@ def write_state(state, path):
         torch.save(state, temporary)
 
 
-def read_state(path, device):
+def read_state(path):
+    """What write_state wrote, its tensors in main memory; UserError if it is missing or damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads on over a flipped bit; the archive's checksums do not
-            if (changed := archive.testzip()) is not None:
-                raise ValueError(f"checksum of {changed}")
-        return torch.load(path, map_location=device, weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+        if changed is not None:  # torch reads on over a flipped bit; the archive's checksums do not
+            raise ValueError(f"checksum of {changed}")
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: not found; the run was stopped before its first checkpoint: start it again with "
-                        "--overwrite") from None
+        raise UserError(
+            f"{path}: not found; the run was stopped before its first checkpoint: start it again "
+            "with --overwrite"
+        ) from None
     except Exception as error:  # a damaged archive raises many kinds
-        raise UserError(f"{path}: damaged ({first_line(error, 100)}); the last best model in {path.parent} "
-                        "is whole: use it with --init") from None
+        raise UserError(
+            f"{path}: damaged ({first_line(error, 100)}); the last best model in {path.parent} is "
+            "whole: use it with --init"
+        ) from None
+
+
+# -------------------------------------------------------------------------------- a run's state
+
+@dataclass
+class Progress:
+    """How far a run is."""
+    step: int = 0           # updates done
+    best: float = math.inf  # lowest validation loss
+    bad: int = 0            # validations in a row that were no lower
+    seconds: float = 0.0    # of training
+    loss: float = 0.0       # summed over the label tokens since the last line of the log
+    tokens: int = 0         # how many these were
+    overflows: int = 0      # steps left out because fp16 overflowed
+
+    def validated(self, loss, seconds):
+        """Takes in a validation's loss after so many seconds of training; is it the lowest?"""
+        better = loss < self.best
+        self.best = min(loss, self.best)
+        self.bad = 0 if better else self.bad + 1
+        self.seconds += seconds
+        self.loss = 0.0
+        self.tokens = 0
+        return better
+
+
+class Run:
+    """A training run's folder, its progress and what it says.
+
+    Of several processes the first writes and speaks; the others take the same steps in silence."""
+
+    def __init__(self, settings, main_process=True):
+        """settings: a dataclass with out, stage and steps."""
+        self.settings = settings
+        self.main_process = main_process
+        self.folder = Path(settings.out)
+        self.progress = Progress()
+        self.log = Log(self.folder / "log.csv")
+
+    def say(self, text):
+        if self.main_process:
+            tqdm.write(text)  # above the bar, if there is one
+            sys.stdout.flush()
+
+    def begin(self, model, tokenizer, tensors, world):
+        """Writes the folder of a new run: the model as it starts, and the settings."""
+        if not self.main_process:
+            return
+        (self.folder / "state.pt").unlink(missing_ok=True)  # a crash must not bring an old run back
+        model.save_pretrained(self.folder, tensors)
+        tokenizer.save_pretrained(self.folder)
+        machine = {"house": HOUSE, "torch": torch.__version__, "world_size": world}
+        write_json(self.folder / "args.json", asdict(self.settings) | machine)
+
+    def bar(self):
+        """The bar of progress, to be updated at every step."""
+        return tqdm(
+            total=self.settings.steps,
+            initial=self.progress.step,
+            unit="step",
+            disable=not self.main_process,
+            mininterval=1.0,
+            dynamic_ncols=True,
+            desc=self.settings.stage,
+        )
+
+    def report(self, held_loss, speed, rate, note=""):
+        """A line for log.csv and for the screen, of the updates since the last one."""
+        if not self.main_process:
+            return
+        progress = self.progress
+        loss = progress.loss / progress.tokens
+        self.log.write(progress.step, loss, held_loss, speed, rate)
+        if progress.overflows:
+            note = f", {progress.overflows} updates skipped by overflow{note}"
+        self.say(
+            f"update {progress.step}: loss {loss:.4f}, validation {held_loss:.4f}, "
+            f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{note}"
+        )
+
+    def save(self, model, parts, tensors=None):
+        """Writes state.pt; and the model, where tensors for its file are given.
+
+        parts: {name: object with a state_dict()}, all that changes in training but the model. Of
+        that state.pt has its own copy: a crash between the two files mixes no moments."""
+        if not self.main_process:
+            return
+        if tensors is not None:
+            model.save_pretrained(self.folder, tensors)
+        weights = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                weights[name] = parameter.detach().cpu()
+        state = {"weights": weights, "progress": asdict(self.progress)}
+        for name, part in parts.items():
+            state[name] = part.state_dict()
+        write_state(state, self.folder / "state.pt")
+
+    @torch.no_grad()
+    def restore(self, model, parts):
+        """Puts model, parts and progress back to where save() was last called."""
+        state = read_state(self.folder / "state.pt")
+        for name, parameter in model.named_parameters():
+            if name in state["weights"]:
+                parameter.copy_(state["weights"][name])
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        self.progress = Progress(**state["progress"])
+        self.log = Log(self.folder / "log.csv", self.progress.step)
+
+    def stop(self, number):
+        """Ends the program, after save(). number: the signal's; 0: as was planned."""
+        self.say(
+            f"\nstopped at update {self.progress.step}; go on with: "
+            f"python train.py --resume {self.folder}"
+        )
+        sys.exit(128 + number if number else 0)
+
+    def end_with_bad_batch(self, loss, rows):
+        """Ends a run whose loss is no number; rows: its last examples, saved for a look at them."""
+        path = self.folder / "bad_batch.json"
+        if self.main_process:
+            write_json(path, rows)
+        raise UserError(
+            f"the loss is {loss} at update {self.progress.step + 1}; its batches are in {path}, "
+            f"the last good checkpoint in {self.folder}. Lower --lr, or use --precision bf16 in "
+            "place of fp16"
+        )
+
+
+# ------------------------------------------------------------------------------------- signals
+
+@contextmanager
+def signals():
+    """Inside, Ctrl-C and SIGTERM end nothing: they are put into the list that this yields."""
+    received = []
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def first_signal(received, world, device):
+    """A signal's number that any of the processes received, the same in all of them; 0: none."""
+    number = received[0] if received else 0
+    if world > 1:
+        number = torch.tensor(number, device=device)
+        dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        number = number.item()
+    return number
+
+
+# ----------------------------------------------------------------------------------- processes
+
+@contextmanager
+def processes(device):
+    """Joins the processes that torchrun started: yields this one's rank, their number and this
+    one's device. Without torchrun there is one."""
+    rank = int(os.environ.get("RANK", 0))
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield rank, world, device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield rank, world, device
+    finally:
+        dist.destroy_process_group()
+
+
+def add_up(values, world):
+    """A tensor of numbers -> the same as Python numbers, summed over the processes."""
+    if world > 1:
+        dist.all_reduce(values)
+    return values.tolist()
+
+
+def share_gradients(weights, world):
+    """Every weight's gradient becomes the sum of all processes' gradients.
+
+    Weights without a gradient are passed over: which these are must be the same everywhere."""
+    if world == 1:
+        return
+    bucket = []
+    for weight in weights:
+        if weight.grad is None:
+            continue
+        if bucket and sum(map(torch.numel, bucket)) + weight.numel() > BUCKET:
+            all_reduce_flat(bucket)
+            bucket = []
+        bucket.append(weight.grad)
+    if bucket:
+        all_reduce_flat(bucket)
+
+
+def all_reduce_flat(tensors):
+    """Sums tensors over the processes in one call, in place."""
+    if len(tensors) == 1:  # a large one, such as the embedding table's: no copy
+        dist.all_reduce(tensors[0])
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts):
+        tensor.copy_(part.view_as(tensor))

@@ -1,14 +1,15 @@
-"""align.py: the alignment loss, what it runs, and retrieval."""
+"""align.py: the alignment loss, what it runs and what it brings about."""
 import math
 
 import pytest
 import torch
 
-from align import alignment_loss, contrastive_loss, mean_pool, retrieval
+from align import alignment_loss, contrastive_loss, mean_pool
 from corpora.builtin import Builtin
 from data import Batches, Examples
 from model import MBart
 from tokenizer import Tokenizer
+from tools.layers import retrieval
 
 
 def test_the_contrastive_loss_is_the_equations():
@@ -28,14 +29,6 @@ def test_pooling_leaves_out_padding_tags_and_ends(small):
     ids = torch.tensor([[10, 11, 2, tokenizer.tag["en_XX"], 1]])
     states = torch.arange(10.0).view(1, 5, 2)
     assert mean_pool(states, ids, tokenizer).tolist() == [[1.0, 2.0]]
-
-
-def test_retrieval_counts_right_neighbours_in_both_directions():
-    a = torch.eye(4)
-    assert retrieval(a, a) == 1 and retrieval(a, a.roll(1, 0)) == 0
-    b = a.clone()
-    b[3] = torch.tensor([0.9, 0, 0, 0.1])  # row 3 is taken for a translation of row 0, and 0 still finds its own
-    assert retrieval(a, b) == (4 + 3) / 8
 
 
 @pytest.fixture
@@ -63,10 +56,15 @@ def test_alignment_updates_bring_translations_together(setting):
     model, tokenizer, batches = setting
     held = [next(batches) for _ in range(4)]
 
+    @torch.no_grad()
     def accuracy():
-        with torch.no_grad():
-            return sum(retrieval(*(mean_pool(model.encode(ids, upto=1), ids, tokenizer)
-                                   for ids in (batch.source, batch.translation))) for batch in held) / len(held)
+        shares = []
+        for batch in held:
+            pooled = []
+            for ids in (batch.source, batch.translation):
+                pooled.append(mean_pool(model.encode(ids, upto=1), ids, tokenizer))
+            shares.append(retrieval(*pooled))
+        return sum(shares) / len(shares)
 
     before = accuracy()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
@@ -78,25 +76,39 @@ def test_alignment_updates_bring_translations_together(setting):
 
 
 def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):
-    options = ("--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small, "--recipe", "full", "--tokens",
-               300, "--align-layer", 1, "--steps", 6, "--eval-every", 2, "--valid-examples", 2, "--no-eval", "--device",
-               "cpu")
-    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
-    assert run("train.py", *options, "--out", tmp_path / "plain", "--align-layer", 0).returncode == 0
-    assert run("train.py", *options, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
+    options = (
+        "--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small, "--recipe", "full",
+        "--tokens", 300, "--steps", 6, "--eval-every", 2, "--valid-examples", 2, "--no-eval",
+        "--device", "cpu",
+    )
+    aligned = (*options, "--align-layer", 1)
+    assert run("train.py", *aligned, "--out", tmp_path / "whole").returncode == 0
+    assert run("train.py", *options, "--out", tmp_path / "plain").returncode == 0
+    assert run("train.py", *aligned, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
     done = run("train.py", "--resume", tmp_path / "cut")
     assert done.returncode == 0, done.stderr
-    whole, cut, plain = (MBart.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut", "plain"))
+    names = ("whole", "cut", "plain")
+    whole, cut, plain = (MBart.from_pretrained(tmp_path / name).state_dict() for name in names)
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    assert not torch.equal(whole["model.encoder.layers.0.fc1.weight"], plain["model.encoder.layers.0.fc1.weight"])
+    name = "model.encoder.layers.0.fc1.weight"
+    assert not torch.equal(whole[name], plain[name])
     done = run("train.py", *options, "--out", tmp_path / "x", "--align-layer", 9)
     assert done.returncode == 2 and "layers 1 to 2" in done.stderr
 
 
-def test_a_run_of_alignment_alone_ends_with_what_to_run_next_and_can_be_evaluated(run, small, tmp_path):
-    done = run("train.py", "--stage", "align", "--align-layer", 1, "--langs", "en_XX", "es_XX", "--init", small,
-               "--steps", 2, "--valid-examples", 2, "--tokens", 300, "--device", "cpu", "--out", tmp_path / "run")
-    assert done.returncode == 0 and "next: python train.py --stage summarize --init" in done.stdout, done.stderr
-    done = run("eval.py", "--model", tmp_path / "run", "--lang", "es_XX", "--source-lang", "en_XX", "--examples", 2,
-               "--max-new-tokens", 3)
+def test_a_run_of_alignment_alone_ends_with_what_to_run_next_and_can_be_evaluated(
+    run, small, tmp_path
+):
+    out = tmp_path / "run"
+    done = run(
+        "train.py", "--stage", "align", "--align-layer", 1, "--langs", "en_XX", "es_XX", "--init",
+        small, "--steps", 2, "--valid-examples", 2, "--tokens", 300, "--device", "cpu",
+        "--out", out,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "next: python train.py --stage summarize --init" in done.stdout
+    done = run(
+        "eval.py", "--model", out, "--lang", "es_XX", "--source-lang", "en_XX", "--examples", 2,
+        "--max-new-tokens", 3,
+    )
     assert done.returncode == 0 and "en_XX -> es_XX" in done.stdout, done.stderr

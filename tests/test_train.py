@@ -1,6 +1,6 @@
-"""train.py: the loop, resuming, several processes and the errors a user meets, through the command line."""
+"""train.py: settings, the loop, resuming, several processes and the errors a user meets."""
 import csv
-import os
+import json
 import signal
 import subprocess
 import sys
@@ -9,74 +9,149 @@ from argparse import Namespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
+import eval as evaluation
 import train
+from data import language_pairs, split_pairs
 from model import MBart
-from options import language_pairs, parse_args
 from plumbing.files import UserError
-from plumbing.runs import read_state
+from plumbing.runs import read_settings, read_state
+from train import parse_args
 
-QUICK = ("--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", "300", "--valid-examples", "4", "--no-eval",
-         "--device", "cpu", "--seed", "3")
+QUICK = (
+    "--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", 300, "--valid-examples", 4,
+    "--no-eval", "--device", "cpu", "--seed", 3,
+)
 
 
 def losses(folder):
     with open(folder / "log.csv") as file:
-        return [(row["step"], row["loss"], row["validation loss"]) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [(row["step"], row["loss"], row["validation loss"]) for row in rows]
 
 
-def same_weights(a, b):
-    a, b = (MBart.from_pretrained(folder).state_dict() for folder in (a, b))
-    return all(torch.equal(a[name], b[name]) for name in a)
+def assert_near(one, two, rel):
+    """The lines of two runs' logs are the same, but for rounding."""
+    for a, b in zip(losses(one), losses(two), strict=True):
+        assert [float(x) for x in a] == pytest.approx([float(x) for x in b], rel=rel)
 
+
+def same_weights(one, two):
+    one = MBart.from_pretrained(one).state_dict()
+    two = MBart.from_pretrained(two).state_dict()
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+# ---------------------------------------------------------------------------------- settings
+
+def test_what_is_typed_comes_before_the_preset_and_the_preset_before_what_is_decided():
+    s = parse_args(["--stage", "translate"])
+    assert (s.steps, s.recipe, s.out, s.keep) == (1250, "full", "runs/translate", "best")
+    assert s.init.endswith("base") and not s.tagless and s.langs[0] == "en_XX"
+    s = parse_args(["--stage", "translate", "--steps", "7", "--adversarial", "balanced"])
+    assert (s.steps, s.keep, s.tagless) == (7, "last", True)
+    assert parse_args(["--stage", "summarize", "--data", "jsonl:DIR"]).steps == 120_000
+
+
+def test_the_large_preset_is_the_papers():
+    s = parse_args(["--stage", "summarize", "--preset", "large"])
+    assert (s.lr, s.final_lr, s.steps, s.clip, s.dropout) == (2e-5, 5e-9, 120_000, 0.1, 0.1)
+    assert (s.tokens, s.accumulate, s.eval_every, s.patience) == (2800, 3, 5000, 1)
+    assert s.recipe == "qk" and s.weight_decay == 0.01 and s.label_smoothing == 0
+
+
+def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_language():
+    assert len(parse_args(["--stage", "translate"]).pairs) == 25
+    s = parse_args(["--stage", "summarize", "--langs", "en_XX", "es_XX"])
+    assert split_pairs(s.pairs) == [("en_XX", "en_XX"), ("es_XX", "es_XX")]
+    assert language_pairs("summarize", s.langs) == split_pairs(s.pairs)
+    with pytest.raises(UserError, match="en_XX-es_XX"):
+        parse_args(["--stage", "translate", "--pairs", "en_XX"])
+
+
+def test_alignment_pairs_are_english_with_each_language_of_the_run():
+    s = parse_args(["--stage", "summarize", "--align-layer", "1", "--langs", "es_XX", "ru_RU"])
+    assert s.align_pairs == ["en_XX-es_XX", "en_XX-ru_RU"]
+    assert s.pairs == ["es_XX-es_XX", "ru_RU-ru_RU"]
+
+
+def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
+    s = Namespace(lr=1.0, warmup=10, final_lr=0.1, steps=110)
+    assert train.learning_rate(0, s) == pytest.approx(0.1) and train.learning_rate(9, s) == 1.0
+    assert train.learning_rate(10, s) == 1.0
+    assert train.learning_rate(60, s) == pytest.approx(0.55)
+    assert train.learning_rate(110, s) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("args, words", [
+    (("--stage", "translte"), "invalid choice"),
+    ((), "--stage is required"),
+    (("--stage", "translate", "--langs", "en_XX", "tr"), "did you mean tr_TR"),
+    (("--stage", "translate", "--langs", "en_XX", "fi_FI"), "the built-in corpus has no 'fi_FI'"),
+    (("--stage", "translate", "--init", "/nowhere"), "/nowhere"),
+    (("--stage", "translate", "--data", "jsonl:/nowhere"), "/nowhere"),
+    (("--stage", "translate", "--steps", "0"), "--steps: must be at least 1"),
+    (("--stage", "summarize", "--recipe", "kq"), "invalid choice"),
+    (("--resume", "/nowhere"), "no args.json"),
+    (("--stage", "pretrain"), "python -m tools.start"),
+    (("--stage", "align"), "--align-layer"),
+    (("--stage", "translate", "--out", "base"), "has a model already"),
+])
+def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp_path):
+    out = () if {"--out", "--resume"} & set(args) else ("--out", tmp_path / "run")
+    done = run("train.py", *args, *out)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_missing_base_names_the_commands_that_make_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "BASE", tmp_path / "base")
+    with pytest.raises(UserError, match="python -m tools.start .* --stage pretrain --init"):
+        parse_args(["--stage", "summarize"])
+
+
+# ---------------------------------------------------------------------------------- the loop
 
 def test_a_run_learns_logs_and_leaves_a_model_in_the_hugging_face_layout(run, small, tmp_path):
     out = tmp_path / "run"
-    done = run("train.py", *QUICK, "--init", small, "--out", out, "--steps", 40, "--eval-every", 20, "--lr", 1e-2,
-               "--recipe", "full+embeddings")
+    done = run(
+        "train.py", *QUICK, "--init", small, "--out", out, "--steps", 40, "--eval-every", 20,
+        "--lr", 1e-2, "--recipe", "full+embeddings",
+    )
     assert done.returncode == 0, done.stderr
     rows = losses(out)
-    assert [row[0] for row in rows] == ["20", "40"] and float(rows[1][2]) < float(rows[0][2]) - 0.5
-    assert {p.name for p in out.iterdir()} >= {"config.json", "model.safetensors", "sentencepiece.bpe.model",
-                                               "tokenizer.json", "args.json", "log.csv", "state.pt"}
+    assert [row[0] for row in rows] == ["20", "40"]
+    assert float(rows[1][2]) < float(rows[0][2]) - 0.5
+    assert {path.name for path in out.iterdir()} >= {
+        "config.json", "model.safetensors", "sentencepiece.bpe.model", "tokenizer.json",
+        "args.json", "log.csv", "state.pt",
+    }
     assert not list(out.glob("*.tmp")) and "tensors that train" in done.stdout
+    before = done.stdout.split("before training: validation loss ")[1].split()[0]
+    assert float(before) > float(rows[0][2])
+    settings = read_settings(out)
+    assert settings["pairs"] == [f"{a}-{b}" for a in ("en_XX", "es_XX") for b in ("en_XX", "es_XX")]
+    assert settings["house"] == 2 and settings["world_size"] == 1 and settings["torch"]
 
 
 def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path):
     for keep in ("best", "last"):
-        done = run("train.py", *QUICK, "--init", small, "--steps", 6, "--eval-every", 1, "--lr", 1, "--warmup", 0,
-                   "--recipe", "full+embeddings", "--keep", keep, "--out", tmp_path / keep)
+        done = run(
+            "train.py", *QUICK, "--init", small, "--steps", 6, "--eval-every", 1, "--lr", 1,
+            "--warmup", 0, "--recipe", "full+embeddings", "--keep", keep, "--out", tmp_path / keep,
+        )
         assert done.returncode == 0, done.stderr
         found = [float(row[2]) for row in losses(tmp_path / keep)]
         assert min(found) != found[-1], "the run must get worse, or the two are the same"
-        last = read_state(tmp_path / keep / "state.pt", "cpu")["weights"]
+        last = read_state(tmp_path / keep / "state.pt")["weights"]
         kept = MBart.from_pretrained(tmp_path / keep).state_dict()
         assert all(torch.equal(last[name], kept[name]) for name in last) == (keep == "last")
 
 
-def test_a_run_stopped_by_a_signal_resumes_bit_exactly(run, small, tmp_path):
-    """Dropout, data order, optimizer and the model are the uninterrupted run's, to the last digit."""
-    options = (*QUICK, "--init", small, "--steps", 60, "--eval-every", 20, "--dropout", 0.2, "--recipe",
-               "full+embeddings", "--lr", 1e-2, "--accumulate", 2)
-    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
-    command = [sys.executable, "train.py", *map(str, options), "--out", str(tmp_path / "cut")]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.time() + 120
-    while not (tmp_path / "cut" / "log.csv").exists() and time.time() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 128 + signal.SIGTERM and "--resume" in output, output
-    assert len(losses(tmp_path / "cut")) < 3, "the run was stopped before its end"
-    done = run("train.py", "--resume", tmp_path / "cut")
-    assert done.returncode == 0, done.stderr
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    assert same_weights(tmp_path / "cut", tmp_path / "whole")
-
-
 def test_the_dropout_asked_for_is_the_dropout_used(small):
-    """The folder's config says 0.1; --dropout 0 must leave no randomness, in the attention's weights neither."""
+    """The folder's config says 0.1; --dropout 0 must leave no randomness, in attention neither."""
     model = MBart.from_pretrained(small).train()
     ids = torch.randint(4, 200, (2, 9))
     assert not torch.equal(model(ids, ids), model(ids, ids))
@@ -86,133 +161,295 @@ def test_the_dropout_asked_for_is_the_dropout_used(small):
     assert not torch.equal(model(ids, ids), model(ids, ids))
 
 
-def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
-    command = [sys.executable, "train.py", *QUICK, "--init", str(small), "--steps", "100000", "--eval-every", "5",
-               "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    while not (tmp_path / "run" / "log.csv").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130 and "Traceback" not in output
-    assert (tmp_path / "run" / "state.pt").exists()
-
-
-@pytest.mark.parametrize("dropout, recipe", [(0.0, "full"), (0.3, "full"), (0.0, "full+embeddings")])
-def test_two_processes_follow_one_process_on_the_same_global_batch(small, tmp_path, dropout, recipe):
-    options = [*QUICK, "--init", str(small), "--steps", "12", "--eval-every", "3", "--accumulate", "2",
-               "--dropout", str(dropout), "--recipe", recipe, "--lr", "1e-2"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    one = subprocess.run([sys.executable, "train.py", *options, "--out", str(tmp_path / "one")], cwd=ROOT, env=env,
-                         capture_output=True, text=True)
-    two = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
-                          str(29500 + os.getpid() % 500), "train.py", *options, "--out", str(tmp_path / "two")],
-                         cwd=ROOT, env=env, capture_output=True, text=True)
-    assert one.returncode == 0 and two.returncode == 0, one.stderr + two.stderr
-    for a, b in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
-        assert [float(x) for x in a] == pytest.approx([float(x) for x in b], rel=2e-6)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_learns_what_full_precision_learns(run, small, tmp_path, precision):
-    for name, options in (("full", ()), (precision, ("--precision", precision))):
-        done = run("train.py", *QUICK, "--init", small, "--out", tmp_path / name, "--steps", 30, "--eval-every", 30,
-                   "--lr", 1e-2, "--recipe", "full+embeddings", *options)
+def test_mixed_precision_learns_what_full_precision_learns(run, small, tmp_path):
+    found = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        done = run(
+            "train.py", *QUICK, "--init", small, "--out", tmp_path / precision, "--steps", 30,
+            "--eval-every", 30, "--lr", 1e-2, "--recipe", "full+embeddings",
+            "--precision", precision,
+        )
         assert done.returncode == 0, done.stderr
-    full, half = (float(losses(tmp_path / name)[-1][2]) for name in ("full", precision))
-    assert half == pytest.approx(full, rel=0.05)
+        found[precision] = float(losses(tmp_path / precision)[-1][2])
+    for half in ("bf16", "fp16"):
+        assert found[half] == pytest.approx(found["fp32"], rel=0.05)
+        assert found[half] != found["fp32"]
 
 
+@pytest.mark.slow
 def test_the_compiled_model_follows_the_plain_one(run, small, tmp_path):
     for name, options in (("plain", ()), ("compiled", ("--compile",))):
-        done = run("train.py", *QUICK, "--init", small, "--out", tmp_path / name, "--steps", 6, "--eval-every", 3,
-                   "--lr", 1e-2, *options)
+        done = run(
+            "train.py", *QUICK, "--init", small, "--out", tmp_path / name, "--steps", 6,
+            "--eval-every", 3, "--lr", 1e-2, *options,
+        )
         assert done.returncode == 0, done.stderr
-    for a, b in zip(losses(tmp_path / "plain"), losses(tmp_path / "compiled"), strict=True):
-        assert [float(x) for x in a] == pytest.approx([float(x) for x in b], rel=1e-4)
+    assert_near(tmp_path / "plain", tmp_path / "compiled", rel=1e-4)
 
 
-def test_a_run_stops_after_as_many_bad_validations_as_patience_allows_and_keeps_the_best_model(run, small, tmp_path):
-    done = run("train.py", *QUICK, "--init", small, "--out", tmp_path / "run", "--steps", 400, "--eval-every", 4,
-               "--lr", 30, "--warmup", 0, "--clip", 0, "--patience", 2, "--recipe", "full+embeddings")
+def test_a_run_stops_after_as_many_bad_validations_as_patience_allows_and_keeps_the_best_model(
+    run, small, tmp_path
+):
+    done = run(
+        "train.py", *QUICK, "--init", small, "--out", tmp_path / "run", "--steps", 400,
+        "--eval-every", 4, "--lr", 30, "--warmup", 0, "--clip", 0, "--patience", 2,
+        "--recipe", "full+embeddings",
+    )
     assert done.returncode == 0, done.stderr
     held = [float(row[2]) for row in losses(tmp_path / "run")]
     assert len(held) < 100 and min(held) < min(held[-2:])
     assert f"{min(held):.4f}" in done.stdout.splitlines()[-1]
 
 
-def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
-    args = Namespace(lr=1.0, warmup=10, final_lr=0.1, steps=110)
-    assert train.learning_rate(0, args) == pytest.approx(0.1) and train.learning_rate(9, args) == 1.0
-    assert train.learning_rate(10, args) == 1.0 and train.learning_rate(60, args) == pytest.approx(0.55)
-    assert train.learning_rate(110, args) == pytest.approx(0.1)
+def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, "main", asked.append)
+    quick = [word for word in QUICK if word not in ("--no-eval", "--stage", "translate")]
+    for stage in ("summarize", "translate", "pretrain"):
+        done = run(
+            "train.py", *quick, "--stage", stage, "--init", small, "--out", tmp_path / stage,
+            "--steps", 1,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith("next: python ")
+    summarize, translate = asked  # pretraining has nothing to score yet
+    pairs = summarize[summarize.index("--pairs") + 1:summarize.index("--device")]
+    assert pairs == [f"{lang}-{lang}" for lang in ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN")]
+    assert translate[:2] == ["--model", str(tmp_path / "translate")]
+    pairs = translate[translate.index("--pairs") + 1:translate.index("--device")]
+    assert pairs == ["en_XX-es_XX", "es_XX-en_XX"]
+    for words in asked:
+        evaluation.parse_args(words)  # options that it has
 
 
-def test_the_large_preset_is_the_papers():
-    args = parse_args(train.__doc__, ["--stage", "summarize", "--preset", "large"])
-    assert (args.lr, args.final_lr, args.steps, args.clip, args.dropout) == (2e-5, 5e-9, 120_000, 0.1, 0.1)
-    assert (args.tokens, args.accumulate, args.eval_every, args.patience) == (2800, 3, 5000, 1)
-    assert args.recipe == "qk" and args.weight_decay == 0.01 and args.label_smoothing == 0
+# ------------------------------------------------------------------------ stopping and going on
+
+# Sends itself SIGTERM when it draws its batch of that number.
+STOPPED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import data, train
+from plumbing.files import run
+draw = data.Batches.__next__
+def stop(self):
+    if self.position.number == {number}:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return draw(self)
+data.Batches.__next__ = stop
+run(lambda: train.main(sys.argv[1:]))
+"""
 
 
-def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_language():
-    assert len(language_pairs(parse_args(train.__doc__, ["--stage", "translate"]))) == 25
-    args = parse_args(train.__doc__, ["--stage", "summarize", "--langs", "en_XX", "es_XX"])
-    assert language_pairs(args) == [("en_XX", "en_XX"), ("es_XX", "es_XX")]
-    with pytest.raises(UserError, match="en_XX-es_XX"):
-        language_pairs(parse_args(train.__doc__, ["--stage", "translate", "--pairs", "en_XX"]))
+@pytest.mark.slow
+def test_a_run_stopped_by_a_signal_resumes_bit_exactly(run, run_process, small, tmp_path):
+    """Dropout, data order, optimizer and model are the uninterrupted run's, to the last digit."""
+    options = (
+        *QUICK, "--init", small, "--steps", 30, "--eval-every", 10, "--dropout", 0.2, "--recipe",
+        "full+embeddings", "--lr", 1e-2, "--accumulate", 2,
+    )
+    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+    code = STOPPED.format(root=str(ROOT), number=33)
+    done = run_process("-c", code, *options, "--out", tmp_path / "cut")
+    assert done.returncode == 128 + signal.SIGTERM and "--resume" in done.stdout, done.stderr
+    assert len(losses(tmp_path / "cut")) == 1, "the run was stopped before its end"
+    done = run("train.py", "--resume", tmp_path / "cut")
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("args, words", [
-    (("--stage", "translte"), "invalid choice"), ((), "--stage is required"),
-    (("--stage", "translate", "--langs", "en_XX", "tr"), "did you mean tr_TR"),
-    (("--stage", "translate", "--langs", "en_XX", "fi_FI"), "the built-in corpus has no 'fi_FI'"),
-    (("--stage", "translate", "--init", "/nowhere"), "/nowhere"),
-    (("--stage", "translate", "--data", "jsonl:/nowhere"), "/nowhere"),
-    (("--stage", "translate", "--steps", "0"), "--steps: must be at least 1"),
-    (("--stage", "summarize", "--recipe", "kq"), "invalid choice"), (("--resume", "/nowhere"), "no args.json"),
-    (("--stage", "translate", "--out", "base"), "has a model already")])
-def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp_path):
-    out = () if {"--out", "--resume"} & set(args) else ("--out", tmp_path / "run")
-    done = run("train.py", *args, *out)
-    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+@pytest.mark.slow
+def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
+    command = [
+        sys.executable, "train.py", *QUICK, "--init", small, "--steps", 100000, "--eval-every", 5,
+        "--out", tmp_path / "run",
+    ]
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    while not (tmp_path / "run" / "log.csv").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 130 and "Traceback" not in output
+    assert (tmp_path / "run" / "state.pt").exists()
+
+
+def test_training_leaves_the_programs_signals_as_they_were(run, small, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    done = run("train.py", *QUICK, "--init", small, "--steps", 2, "--stop-at", 1, "--out",
+               tmp_path / "run")
+    assert done.returncode == 0 and "stopped at update 1" in done.stdout, done.stderr
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
+    run, small, tmp_path
+):
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", small, "--out", out, "--steps", 4, "--stop-at", 2)
+    assert run("train.py", *options).returncode == 0
+    done = run("train.py", "--resume", out, "--steps", 9)
+    assert done.returncode == 2 and "leave out --steps" in done.stderr
+    assert run("train.py", "--resume", out).returncode == 0
+    assert [row[0] for row in losses(out)] == ["4"]
+    settings = read_settings(out)
+    del settings["house"]
+    (out / "args.json").write_text(json.dumps(settings))
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 2 and f"--init {out}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    other = tmp_path / "other"
+    assert run("train.py", *QUICK, "--init", out, "--steps", 1, "--out", other).returncode == 0
 
 
 def test_a_damaged_checkpoint_is_named(run, small, tmp_path):
     out = tmp_path / "run"
     options = (*QUICK, "--init", small, "--out", out, "--steps", 4, "--eval-every", 2)
     assert run("train.py", *options).returncode == 0
-    state = (out / "state.pt").read_bytes()
-    (out / "state.pt").write_bytes(state[:len(state) // 2])
-    done = run("train.py", "--resume", out)
-    assert done.returncode == 2 and "state.pt: damaged" in done.stderr and "Traceback" not in done.stderr
-    weights = (out / "model.safetensors").read_bytes()
-    (out / "model.safetensors").write_bytes(weights[:len(weights) // 2])
-    done = run("train.py", "--resume", out)
-    assert done.returncode == 2 and "model.safetensors" in done.stderr and "Traceback" not in done.stderr
+    for name, words in (("state.pt", "state.pt: damaged"), ("model.safetensors", "model.safet")):
+        content = (out / name).read_bytes()
+        (out / name).write_bytes(content[:len(content) // 2])
+        done = run("train.py", "--resume", out)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
 
 
-def test_two_processes_resume_and_a_rank_that_dies_ends_the_run_with_its_error(small, tmp_path):
-    def torchrun(*args, code=None):
-        port = str(29100 + os.getpid() % 300)
-        script = ["train.py"] if code is None else [str(code)]
-        return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port",
-                               port, *script, *map(str, args)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                              capture_output=True, text=True, timeout=200)
+# -------------------------------------------------------------------------- several processes
 
-    options = (*QUICK, "--init", small, "--steps", 8, "--eval-every", 2, "--accumulate", 2, "--recipe", "full")
-    assert torchrun(*options, "--out", tmp_path / "whole").returncode == 0
-    assert torchrun(*options, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
-    done = torchrun("--resume", tmp_path / "cut")
+# Runs train.py in two processes, with each of several command lines in turn. They are forked, so
+# that no import is repeated, and each tells how many held-out batches it computed.
+TWO = """
+import json, os, socket, sys, traceback
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+torch.optim.AdamW([torch.zeros(1)])  # imports 800 files when it is first called
+import train
+from model import MBart
+from plumbing.files import run
+
+validated = 0
+loss = MBart.loss
+def counted(self, *args, **options):
+    global validated
+    validated += not self.training
+    return loss(self, *args, **options)
+MBart.loss = counted
+
+def work(rank, argv, file):
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+    code = 0
+    try:
+        run(lambda: train.main(argv))
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with open(file, "w") as opened:
+        json.dump(validated, opened)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+for number, argv in enumerate(json.loads(sys.argv[1])):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ["WORLD_SIZE"] = "2"
+    children = []
+    for rank in (0, 1):
+        child = os.fork()
+        if child == 0:
+            work(rank, argv, f"{folder}/{{number}}-{{rank}}")
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        sys.exit(f"{{argv}} ended with {{codes}}")
+"""
+
+
+def two_processes(run_process, folder, *commands):
+    """Runs train.py's command lines one after the other, each in two processes.
+
+    Returns for each the number of held-out batches that either process computed."""
+    words = json.dumps([[str(word) for word in command] for command in commands])
+    done = run_process("-c", TWO.format(root=str(ROOT), folder=folder), words)
     assert done.returncode == 0, done.stderr
-    for a, b in zip(losses(tmp_path / "whole"), losses(tmp_path / "cut"), strict=True):
-        assert [float(x) for x in a] == pytest.approx([float(x) for x in b], rel=1e-6)
-    dying = tmp_path / "dying.py"
-    dying.write_text(f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nimport data, train\n"
-                     "step = data.Batches.__next__\ndef fail(self):\n"
-                     "    if os.environ['RANK'] == '1' and self.position.number == 6:\n"
-                     "        raise RuntimeError('this rank dies')\n    return step(self)\n"
-                     "data.Batches.__next__ = fail\ntrain.main()\n")
-    done = torchrun(*options, "--out", tmp_path / "dead", code=dying)
+    counts = []
+    for number in range(len(commands)):
+        counts.append([int((folder / f"{number}-{rank}").read_text()) for rank in (0, 1)])
+    return counts
+
+
+@pytest.mark.slow
+def test_two_processes_follow_one_process_on_the_same_global_batch(
+    run, run_process, small, tmp_path, monkeypatch
+):
+    options = {}
+    for dropout, recipe in ((0.0, "full"), (0.3, "full"), (0.0, "full+embeddings")):
+        options[f"{recipe}-{dropout}"] = (
+            *QUICK, "--init", small, "--steps", 12, "--eval-every", 3, "--accumulate", 2,
+            "--dropout", dropout, "--recipe", recipe, "--lr", 1e-2,
+        )
+    commands = [(*words, "--out", tmp_path / f"{name}-two") for name, words in options.items()]
+    counts = two_processes(run_process, tmp_path, *commands)
+    batches = []
+    validate = train.validation_loss
+
+    def counted(model, held, *rest):
+        batches.append(len(held))
+        return validate(model, held, *rest)
+
+    monkeypatch.setattr(train, "validation_loss", counted)
+    for name, words in options.items():
+        done = run("train.py", *words, "--out", tmp_path / f"{name}-one")
+        assert done.returncode == 0, done.stderr
+        assert_near(tmp_path / f"{name}-one", tmp_path / f"{name}-two", rel=2e-6)
+    for first, second in counts:  # validation is shared
+        assert first + second == sum(batches) / len(options) and min(first, second) > 0
+
+
+@pytest.mark.slow
+def test_two_processes_resume(run_process, small, tmp_path):
+    options = (
+        *QUICK, "--init", small, "--steps", 8, "--eval-every", 2, "--accumulate", 2, "--recipe",
+        "full",
+    )
+    two_processes(
+        run_process,
+        tmp_path,
+        (*options, "--out", tmp_path / "whole"),
+        (*options, "--out", tmp_path / "cut", "--stop-at", 3),
+        ("--resume", tmp_path / "cut"),
+    )
+    assert_near(tmp_path / "whole", tmp_path / "cut", rel=1e-6)
+
+
+# Process 1 dies when it draws its batch of that number.
+DYING = """
+import os, sys
+sys.path.insert(0, {root!r})
+import data, train
+draw = data.Batches.__next__
+def fail(self):
+    if os.environ["RANK"] == "1" and self.position.number == 6:
+        raise RuntimeError("this rank dies")
+    return draw(self)
+data.Batches.__next__ = fail
+train.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_run_with_its_error(run_process, small, tmp_path):
+    script = tmp_path / "dying.py"
+    script.write_text(DYING.format(root=str(ROOT)))
+    done = run_process(
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, *QUICK,
+        "--init", small, "--steps", 8, "--accumulate", 2, "--out", tmp_path / "dead",
+    )
     assert done.returncode != 0 and "this rank dies" in done.stderr
