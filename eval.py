@@ -483,27 +483,6 @@ def write_own_text(args, stage, write):
     print(write([text], source, args.lang)[0])
 
 
-def after_training(out, args, pairs):
-    """What train.py prints at its end, until it calls main() itself."""
-    if args.stage not in STAGES:
-        after = {"pretrain": "translate", "align": "summarize"}[args.stage]
-        print(f"next: python train.py --stage {after} --init {out}")
-        return
-    count = 50
-    shown = [pair for pair in pairs if pair[0] != pair[1]] or pairs
-    if args.stage == "summarize":
-        count = 100
-        shown = sorted(pairs)
-        if args.data == "builtin":
-            shown = [(lang, lang) for lang in BASE_LANGUAGES]
-    names = ["-".join(pair) for pair in shown]
-    main(["--model", str(out), "--examples", str(count), "--pairs", *names])
-    if args.stage == "translate":
-        print(f"next: python train.py --stage summarize --init {out}")
-    else:
-        print(f"next: python eval.py --model {out} --lang tr_TR")
-
-
 def main(argv=None):
     args = parse_args(argv)
     folder = args.model or latest_run(STAGES)

@@ -1,7 +1,7 @@
-"""Files that are never half written, JSON that names its own faults, and the one handler of a user's mistakes.
+"""Files that are never half written, JSON that names its own faults, the one handler of mistakes.
 
-A mistake that a person can mend (a word typed wrong, a damaged file) is a UserError: run(main) prints its message as
-one line, without a traceback, and ends with exit code 2.
+A mistake that a person can mend (a word typed wrong, a damaged file) is a UserError: run(main)
+prints its message as one line, without a traceback, and ends with exit code 2.
 """
 import json
 import os
@@ -16,7 +16,9 @@ class UserError(ValueError):
 
 
 def run(main):
-    """Runs a program's main(): a UserError ends it with one line on standard error and exit code 2, Ctrl-C with 130."""
+    """Runs a program's main().
+
+    A UserError ends it with one line on standard error and exit code 2, Ctrl-C with 130."""
     try:
         main()
     except UserError as error:
@@ -42,7 +44,7 @@ def saving(path):
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # a power cut must not leave a renamed file without its bytes
+            os.fsync(file.fileno())  # or a power cut could leave a new name without its bytes
         os.replace(temporary, path)
     except Exception as error:
         try:

@@ -1,8 +1,9 @@
 """Fixtures that several test files share; the repository root is put on the import path.
 
-Programs run in this process (`run`), for most of a test's time would otherwise go into importing torch; where a process
-of its own is the point (signals, several processes, a limit on memory), a test takes `run_process`.
-Each test computes on one thread, its children too: sums over two threads differ in the last digit.
+Programs run in this process (`run`), for most of a test's time would otherwise go into importing
+torch; where a process of its own is the point (signals, several processes, a limit on memory), a
+test takes `run_process`. Each test computes on one thread, its children too: sums over two threads
+differ in the last digit.
 """
 import contextlib
 import importlib
@@ -30,8 +31,9 @@ def pytest_collection_modifyitems(items):
 
 
 def run_here(*args, cwd=ROOT, input=None):
-    """A program in this process, as `python train.py ...` or `python -m tools.delta ...` would run it: the finished
-    process's returncode, stdout and stderr."""
+    """A program in this process: run_here("train.py", ...), run_here("-m", "tools.delta", ...).
+
+    Returns what subprocess.run() would: returncode, stdout and stderr."""
     from plumbing.files import run as handled
 
     words = [str(arg) for arg in args]

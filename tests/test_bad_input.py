@@ -31,8 +31,9 @@ def refused(main, argv, out=None):
     said, before = io.StringIO(), sys.argv
     sys.argv = [main.__module__ + ".py", *map(str, argv)]
     try:
-        with redirect_stderr(said), redirect_stdout(io.StringIO()), pytest.raises(SystemExit) as ended:
-            run(main)
+        with redirect_stderr(said), redirect_stdout(io.StringIO()):
+            with pytest.raises(SystemExit) as ended:
+                run(main)
     finally:
         sys.argv = before
     message = said.getvalue().strip()

@@ -1,4 +1,4 @@
-"""README.md: what it says about the files is true, and its commands are words that the programs know."""
+"""README.md: what it says about the files is true, and the programs know its commands."""
 import ast
 import re
 
