@@ -29,6 +29,8 @@ from plumbing.weights import check_shapes, check_types, read_tensors, write_tens
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 ACTIVATIONS = ("gelu", "relu")
+KINDS_OF_LAYER = 32  # graphs to compile at most: of both sides, in training or not, behind frozen weights or not, for
+# one text or more; with torch's limit of 8 the last of them would silently not be compiled
 LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; each chunk passes over the whole of E three times
 
 
@@ -261,9 +263,10 @@ class MBart(nn.Module):
         super().zero_grad(set_to_none)
 
     def compile_layers(self):
-        """torch.compile for both stacks: pays on a GPU."""
-        self.model.encoder.compile(dynamic=True)
-        self.model.decoder.compile(dynamic=True)
+        """torch.compile for every layer: one graph for each kind of layer serves them all; pays on a GPU."""
+        for stack in (self.model.encoder, self.model.decoder):
+            for layer in stack.layers:
+                layer.compile(dynamic=True, recompile_limit=KINDS_OF_LAYER)
 
     def source_table(self):
         """The encoder's token embeddings: its own if untied, else the shared ones."""
