@@ -1,16 +1,18 @@
-"""Beam search with a key/value cache: the K best partial outputs of every sentence grow by one token a step.
+"""Beam search with a key/value cache: every sentence's K best partial outputs grow token by token.
 
-    score(y_1..t) = sum_t log p(y_t | y_<t, x)         a finished hypothesis counts score / t^length_penalty
+    score(y_1..t) = sum_t log p(y_t | y_<t, x)      a finished one counts score / t^length_penalty
 
-Each step extends the K beams of a sentence by every word, and keeps the best 2K continuations: at most K of them can
-end in </s>, so K remain to go on with. Those among the best K that end become finished hypotheses. A sentence is done
-when its best running beam could no longer beat the worst of K finished ones (by score / length so far: early_stopping
-False of the transformers library, whose outputs these equal), or at max_new_tokens; it then leaves the batch.
+Each step extends the K beams of a sentence by every word, and keeps the best 2K continuations: at
+most K of them can end in </s>, so K remain to go on with. Those among the best K that end become
+finished hypotheses. A sentence is done when its best running beam could no longer beat the worst of
+K finished ones (by score / length so far: early_stopping False of the transformers library, whose
+outputs these equal), or at max_new_tokens; it then leaves the batch.
 
-The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50 with </s> and the
-tag, which there counts as a new token.
+The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
+with </s> and the tag, which there counts as a new token.
 
-Run it alone to see a text pass through a model:  python generate.py base en_XX es_XX "The teacher found a map."
+Run it alone to see a text pass through a model:
+    python generate.py base en_XX es_XX "The teacher found a map."
 """
 import argparse
 from dataclasses import dataclass
@@ -27,12 +29,21 @@ NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it
 
 
 @torch.inference_mode()
-def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, length_penalty=1.0, no_repeat_ngram=0):
+def generate(
+    model,
+    source,
+    lang,
+    beam=5,
+    max_new_tokens=100,
+    min_new_tokens=0,
+    length_penalty=1.0,
+    no_repeat_ngram=0,
+):
     """Decodes source (B, S) int64, padded right, into the target language(s).
 
-    lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n forbids any n-gram
-    to appear twice (0: off). Returns B lists of ids, without the language tag, </s> and padding. UserError if an
-    argument cannot be met."""
+    lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n
+    forbids any n-gram to appear twice (0: off). Returns B lists of ids, without the language tag,
+    </s> and padding. UserError if an argument cannot be met."""
     config = model.config
     device = source.device
     language_ids = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
@@ -47,10 +58,10 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
     # The N sentences that are still being decoded: all of them at first.
     rows = torch.arange(source.size(0), device=device)  # (N,) of source
     tokens = prompt[:, None].repeat(1, beam, 1)  # (N, K, t)
-    scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
+    finished_scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
+    finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)
+    scores = finished_scores.clone()  # (N, K)
     scores[:, 0] = 0.0  # all beams start alike: only one may count, or they would stay alike
-    finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)  # (N, K, length)
-    finished_scores = torch.full((len(rows), beam), NEVER, device=device)
 
     memory = Memory()
     cache = Cache(model, source, beam, length)
@@ -78,9 +89,11 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
         if is_last:
             ends = torch.ones_like(ends)
 
-        # Finished: the ends among the best K continuations compete with the hypotheses finished before.
-        ended_scores = torch.where(ends[:, :beam], best[:, :beam] / position**length_penalty, NEVER)
-        ended = F.pad(grown[:, :beam], (0, length - position - 1), value=config.pad_token_id)  # (N, K, length)
+        # Finished: ends among the best K compete with the hypotheses that were finished before.
+        ended_scores = best[:, :beam] / position**length_penalty
+        ended_scores = torch.where(ends[:, :beam], ended_scores, NEVER)
+        padding = (0, length - grown.size(2))
+        ended = F.pad(grown[:, :beam], padding, value=config.pad_token_id)  # (N, K, length)
         finished_scores, chosen = torch.cat([finished_scores, ended_scores], 1).topk(beam)
         finished = select(torch.cat([finished, ended], 1), chosen)
 
@@ -89,7 +102,7 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
         tokens = select(grown, chosen)
         parents = parents.gather(1, chosen)  # (N, K)
 
-        # Done: those whose best running beam cannot beat the worst finished one (NEVER, if fewer than K are finished).
+        # Done: the best running beam cannot beat the worst of K finished ones (NEVER, if fewer).
         done = scores[:, 0] / position**length_penalty <= finished_scores[:, -1]  # (N,)
         if beam == 1:
             done = finished_scores[:, 0] > NEVER / 2  # greedy search stops at the first </s>
@@ -115,7 +128,7 @@ def generate(model, source, lang, beam=5, max_new_tokens=100, min_new_tokens=0, 
 
 
 def first_tokens(config, language_ids):
-    """language_ids (B,) -> what the decoder is made to start with: (B, 1), with mBART-50's </s> (B, 2)."""
+    """language_ids (B,) -> what the decoder must start with: (B, 1), in mBART-50 (B, 2)."""
     if config.decoder_start_token_id != config.eos_token_id:
         return language_ids[:, None]
     ends = torch.full_like(language_ids, config.eos_token_id)
@@ -137,10 +150,12 @@ def strip(ids, start, config):
     return ids
 
 
-# ---------------------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------- words
 
 def log_sum_exp(logits, memory):
-    """log sum_v exp(logits[r, v]), (R, 1), from one pass of softmax: twice as fast as torch.logsumexp."""
+    """log sum_v exp(logits[r, v]): (R, V) -> (R, 1).
+
+    From one pass of softmax, which is twice as fast as torch.logsumexp; memory lends its place."""
     probabilities = memory.take("softmax", logits.shape, logits)
     torch.softmax(logits, 1, out=probabilities)
     memory["softmax"] = probabilities
@@ -150,8 +165,8 @@ def log_sum_exp(logits, memory):
 def top_words(logits, k, block=256):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
-    First the k blocks with the largest maxima, which hold them all, then the k words in these: sorting all V words
-    for k takes several times as long."""
+    First the k blocks with the largest maxima, which hold them all, then the k words in these:
+    sorting all V words for k takes several times as long."""
     cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
     blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
     if blocks.size(1) <= k:
@@ -165,7 +180,7 @@ def top_words(logits, k, block=256):
 
 
 def forbid_repeats(logits, tokens, n):
-    """Sets to -inf all words of logits (N, K, V) that would repeat an n-gram which tokens (N, K, t) already have."""
+    """Sets logits (N, K, V) of words that would repeat an n-gram of tokens (N, K, t) to -inf."""
     t = tokens.size(2)
     if t < n:
         return
@@ -173,13 +188,13 @@ def forbid_repeats(logits, tokens, n):
     grams = tokens.unfold(2, n, 1)  # (N, K, t - n + 1, n)
     last = tokens[:, :, None, t - n + 1:]  # (N, K, 1, n - 1)
     begins_alike = (grams[..., :-1] == last).all(-1)  # (N, K, t - n + 1)
-    forbidden = torch.where(begins_alike, grams[..., -1], vocab)  # the others fall into a column more
+    forbidden = torch.where(begins_alike, grams[..., -1], vocab)  # the rest: an extra column
     is_forbidden = torch.zeros(*logits.shape[:2], vocab + 1, dtype=torch.bool, device=logits.device)
     is_forbidden.scatter_(2, forbidden, True)
     logits.masked_fill_(is_forbidden[..., :vocab], -torch.inf)
 
 
-# ---------------------------------------------------------------------------------------------- the cache
+# ---------------------------------------------------------------------- the cache
 
 @dataclass
 class LayerCache:
@@ -191,15 +206,16 @@ class LayerCache:
 
 
 class Cache:
-    """The keys and values of what N sentences with K beams each have decoded so far; step() adds a position.
+    """The keys and values of what N sentences with K beams each have decoded so far.
 
-    The beams of a sentence are K queries over the same keys. Cross-attention's are stored once a sentence.
-    Self-attention's stay in the slot where they were computed: every step fills K more, one for each beam, and
-    whichever beams grow out of that one read it there. ancestors (N, K, slots) is 0 at the slots that a beam descends
-    from and -inf elsewhere: it is attention's mask, and when beams are reordered, nothing else has to move."""
+    The beams of a sentence are K queries over the same keys. Cross-attention's are stored once a
+    sentence. Self-attention's stay in the slot where they were computed: every step fills K more,
+    one for each beam, and whichever beams grow out of that one read it there. `ancestors`
+    (N, K, slots) is 0 at the slots that a beam descends from and -inf elsewhere: it is attention's
+    mask, and when beams are reordered, nothing else has to move."""
 
     def __init__(self, model, source, beams, length):
-        """Encodes source (N, S) with a model in eval mode, and makes room for `length` positions."""
+        """Encodes source (N, S), the model in eval mode; makes room for `length` positions."""
         if not is_packed(model):
             pack_for_decoding(model)
         self.model = model
@@ -207,9 +223,8 @@ class Cache:
         self.filled = 0  # slots in use
         states = model.encode(source)  # (N, S, D)
         self.ancestors = states.new_full((source.size(0), beams, beams * length), -torch.inf)
-        is_padding = source == model.config.pad_token_id
-        self.source_mask = torch.zeros_like(is_padding, dtype=states.dtype)
-        self.source_mask = self.source_mask.masked_fill(is_padding, -torch.inf)[:, None, None]  # (N, 1, 1, S)
+        is_token = model.mask(source)  # (N, 1, 1, S)
+        self.source_mask = states.new_zeros(is_token.shape).masked_fill_(~is_token, -torch.inf)
         self.layers = [self.layer_cache(layer, states) for layer in model.model.decoder.layers]
 
     def layer_cache(self, layer, states):
@@ -221,13 +236,16 @@ class Cache:
         return LayerCache(states.new_empty(shape), states.new_empty(shape), source_k, source_v)
 
     def step(self, tokens):
-        """tokens (N*K,) of one position -> logits (N*K, V) for the next."""
+        """tokens (N*K,) of one position -> logits (N*K, V) of the next."""
         decoder = self.model.model.decoder
+        table = self.model.model.shared.weight
         self.add_slots()
-        x = decoder.embed(tokens[:, None], self.model.model.shared.weight, self.position)[:, 0]  # (N*K, D)
+        x = decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
         for layer, kept in zip(decoder.layers, self.layers):
-            x = x + self.attend_to_ancestors(layer.self_attn, layer.self_attn_layer_norm(x), kept)
-            x = x + self.attend_to_source(layer.encoder_attn, layer.encoder_attn_layer_norm(x), kept)
+            normed = layer.self_attn_layer_norm(x)
+            x = x + self.attend_to_ancestors(layer.self_attn, normed, kept)
+            normed = layer.encoder_attn_layer_norm(x)
+            x = x + self.attend_to_source(layer.encoder_attn, normed, kept)
             x = layer.ffn(x)
         self.position += 1
         return self.model.project(decoder.layer_norm(x))  # (N*K, V)
@@ -247,14 +265,18 @@ class Cache:
         k = kept.k[:, :, :self.filled]  # (N, H, slots, d)
         v = kept.v[:, :, :self.filled]
         mask = self.ancestors[:, None, :, :self.filled]  # (N, 1, K, slots)
-        return attention.out_proj(attention.attend(q, k, v, mask).view(x.shape))  # (N*K, D)
+        out = attention.attend(q, k, v, mask)  # (N, K, D)
+        return attention.out_proj(out.view(x.shape))  # (N*K, D)
 
     def attend_to_source(self, attention, x, kept):
         q = self.split(attention, attention.q_proj(x))
-        return attention.out_proj(attention.attend(q, kept.source_k, kept.source_v, self.source_mask).view(x.shape))
+        out = attention.attend(q, kept.source_k, kept.source_v, self.source_mask)
+        return attention.out_proj(out.view(x.shape))
 
     def split(self, attention, x):
-        return attention.split(x.view(*self.ancestors.shape[:2], -1))  # (N*K, D) -> (N, H, K, d)
+        """(N*K, D) -> (N, H, K, d)."""
+        n, beams, _ = self.ancestors.shape
+        return attention.split(x.view(n, beams, -1))
 
     def reorder(self, parents):
         """Beam j of every sentence now goes on from its beam parents[:, j]: (N, K)."""
@@ -266,10 +288,15 @@ class Cache:
         self.ancestors = self.ancestors[going]
         self.source_mask = self.source_mask[going]
         for kept in self.layers:
-            kept.k = kept.k[going]
-            kept.v = kept.v[going]
+            kept.k = self.move_up(kept.k, going)
+            kept.v = self.move_up(kept.v, going)
             kept.source_k = kept.source_k[going]
             kept.source_v = kept.source_v[going]
+
+    def move_up(self, slots, going):
+        """The sentences `going` of slots (N, H, slots, d); what is not filled yet is not copied."""
+        slots[:len(going), :, :self.filled] = slots[:, :, :self.filled][going]
+        return slots[:len(going)]
 
     def sweep(self):
         """Once no running beam descends from half of the slots, the others move together.
@@ -280,7 +307,7 @@ class Cache:
         most = int(is_live.sum(1).max())
         if most > self.filled // 2:
             return
-        order = is_live.int().argsort(descending=True, stable=True)[:, :most]  # (N, most): live ones first
+        order = is_live.int().argsort(descending=True, stable=True)[:, :most]  # live ones first
         swept = ancestors.gather(2, order[:, None].expand(-1, ancestors.size(1), -1))
         self.ancestors[..., :most] = swept
         self.ancestors[..., most:] = -torch.inf
@@ -291,26 +318,27 @@ class Cache:
                 slots[:, :, :most] = slots.gather(2, places)
 
 
-# ---------------------------------------------------------------------------------------------- the door
+# ---------------------------------------------------------------------- the door
 
 def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
     """UserError for arguments of generate() that cannot be met."""
     if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
         raise UserError(
-            f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, min_new_tokens {min_new_tokens} "
-            "at least 0"
+            f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, "
+            f"min_new_tokens {min_new_tokens} at least 0"
         )
     if max_new_tokens + 1 > config.max_position_embeddings:
         raise UserError(
-            f"max_new_tokens {max_new_tokens} is more than the {config.max_position_embeddings - 1} that the model "
-            "has positions for"
+            f"max_new_tokens {max_new_tokens} is more than the "
+            f"{config.max_position_embeddings - 1} that the model has positions for"
         )
     is_token = source != config.pad_token_id
     if bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
         raise UserError("source must be padded on the right")
     if ((language_ids < 0) | (language_ids >= config.vocab_size)).any():
         raise UserError(
-            f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() gives them"
+            f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() "
+            "gives them"
         )
     if 2 * beam > config.vocab_size:
         raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
@@ -321,14 +349,15 @@ def main(argv=None):
 
     parser = argparse.ArgumentParser(description="Decodes one text with beam search.")
     parser.add_argument("folder", help="of a model and its vocabulary, e.g. base")
-    parser.add_argument("source_lang", metavar="SOURCE_LANG", help="the text's language, e.g. en_XX")
-    parser.add_argument("target_lang", metavar="TARGET_LANG", help="the output's language")
-    parser.add_argument("text", metavar="TEXT")
+    parser.add_argument("source_lang", help="the text's language, e.g. en_XX")
+    parser.add_argument("target_lang", help="the output's language")
+    parser.add_argument("text")
     args = parser.parse_args(argv)
     model = MBart.from_pretrained(args.folder)
     tokenizer = Tokenizer.from_pretrained(args.folder)
     ids = tokenizer.encode(args.text, args.source_lang, model.config.max_position_embeddings)
-    outputs = generate(model, torch.tensor([ids]), tokenizer.lang_id(args.target_lang), max_new_tokens=60)
+    lang = tokenizer.lang_id(args.target_lang)
+    outputs = generate(model, torch.tensor([ids]), lang, max_new_tokens=60)
     print(tokenizer.decode(outputs[0]))
 
 

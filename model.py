@@ -1,21 +1,26 @@
 """mBART, the transformer, and the converter to and from the Hugging Face layout.
 
-    encoder   x_0 = LN(s E[source] + P[positions])                       (B, S, D)    s = sqrt(D) if scale_embedding
-              x   = x + SelfAttention(LN(x));   x = x + FFN(LN(x))       for every layer (pre-norm)
-    decoder   the same with causal self-attention and, between the two, y = y + CrossAttention(LN(y), LN(x_L))
-    logits    LN(y_L) E^T + final_logits_bias                            (B, T, V)    E is tied to the input embedding
-    attention softmax(Q K^T / sqrt(d)) V  with  Q = x W_q + b_q,  K = y W_k + b_k,  V = y W_v + b_v
-    FFN       gelu(x W_1 + b_1) W_2 + b_2
+    encoder    x_0 = LN(s E[source] + P[positions])                 (B, S, D)
+               x   = x + SelfAttention(LN(x))
+               x   = x + FFN(LN(x))                                 for every layer (pre-norm)
+    decoder    the same with causal self-attention and, between the two,
+               y   = y + CrossAttention(LN(y), LN(x_L))             (B, T, D)
+    logits     LN(y_L) E^T + final_logits_bias                      (B, T, V)
 
-as in Vaswani et al. 2017 with the changes of BART and mBART: learned positions (their table starts with two unused
-rows), layer norm after the embedding, a last layer norm on each stack. Parameter names are those of the Hugging Face
-checkpoints, so that loading renames nothing. Q, K and V are three projections, each of which can be frozen by itself.
+    attention  softmax(Q K^T / sqrt(d)) V
+               with  Q = x W_q + b_q,  K = y W_k + b_k,  V = y W_v + b_v
+    FFN        gelu(x W_1 + b_1) W_2 + b_2
+    s          sqrt(D) if scale_embedding, else 1; E is one table for both inputs and the output
+
+as in Vaswani et al. 2017 with the changes of BART and mBART: learned positions (their table starts
+with two unused rows), layer norm after the embedding, a last layer norm on each stack. Parameter
+names are those of the Hugging Face checkpoints, so that loading renames nothing. Q, K and V are
+three projections, each of which can be frozen by itself.
 
 Run it alone to see a folder's shape and that it loads:  python model.py base
 """
-import json
+import argparse
 import math
-import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -23,18 +28,449 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plumbing.files import UserError, read_json, run, write_text
+from plumbing.files import UserError, read_json, run, write_json
 from plumbing.memory import Memory
 from plumbing.weights import check_shapes, check_types, read_tensors, write_tensors
 
+ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+
+
+class Attention(nn.Module):
+    def __init__(self, config, heads):
+        super().__init__()
+        self.config = config  # the config itself: a run may change its dropout
+        self.heads = heads
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = nn.Linear(config.d_model, config.d_model)
+        self.v_proj = nn.Linear(config.d_model, config.d_model)
+        self.out_proj = nn.Linear(config.d_model, config.d_model)
+
+    def forward(self, x, y, mask=None, causal=False):
+        """Queries from x (B, T, D), keys and values from y (B, S, D) -> (B, T, D); mask as attend()
+        has it."""
+        q = self.split(self.q_proj(x))  # (B, H, T, d)
+        k = self.split(self.k_proj(y))  # (B, H, S, d)
+        v = self.split(self.v_proj(y))
+        return self.out_proj(self.attend(q, k, v, mask, causal))
+
+    def split(self, x):
+        """(B, T, D) -> (B, H, T, d)."""
+        return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)
+
+    def attend(self, q, k, v, mask=None, causal=False):
+        """softmax(q k^T / sqrt(d)) v of every head, side by side: (B, T, D).
+
+        mask, of a shape that spreads to (B, H, T, S), is true where to look, or a number to add to
+        the logits."""
+        dropout = self.config.attention_dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
+        return out.transpose(1, 2).flatten(2)  # (B, H, T, d) -> (B, T, D)
+
+
+class Layer(nn.Module):
+    """One pre-norm layer; the decoder's has cross-attention in its middle."""
+
+    def __init__(self, config, decoder=False, residual=True):
+        super().__init__()
+        if decoder:
+            heads = config.decoder_attention_heads
+            width = config.decoder_ffn_dim
+        else:
+            heads = config.encoder_attention_heads
+            width = config.encoder_ffn_dim
+        self.config = config
+        self.decoder = decoder
+        self.residual = residual
+        self.self_attn = Attention(config, heads)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        if decoder:
+            self.encoder_attn = Attention(config, heads)
+            self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, width)
+        self.fc2 = nn.Linear(width, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x, mask=None, encoder_states=None, encoder_mask=None):
+        normed = self.self_attn_layer_norm(x)
+        attended = self.drop(self.self_attn(normed, normed, mask, causal=self.decoder))
+        if self.residual:
+            x = x + attended
+        else:  # what is bound to its position cannot flow straight on: drop_residual()
+            x = attended
+        if self.decoder:
+            normed = self.encoder_attn_layer_norm(x)
+            x = x + self.drop(self.encoder_attn(normed, encoder_states, encoder_mask))
+        return self.ffn(x)
+
+    def ffn(self, x):
+        activation = ACTIVATIONS[self.config.activation_function]
+        hidden = activation(self.fc1(self.final_layer_norm(x)))  # (B, T, F)
+        hidden = F.dropout(hidden, self.config.activation_dropout, self.training)
+        return x + self.drop(self.fc2(hidden))
+
+    def drop(self, x):
+        return F.dropout(x, self.config.dropout, self.training)
+
+
+class Stack(nn.Module):
+    """Encoder or decoder: embedding, layers, last norm. The token table is passed in, for it is
+    shared."""
+
+    def __init__(self, config, decoder=False):
+        super().__init__()
+        self.config = config
+        if not decoder and config.source_vocab_size is not None:
+            self.embed_tokens = nn.Embedding(config.source_vocab_size, config.d_model)
+        positions = config.max_position_embeddings + 2  # the first two rows are never used
+        self.embed_positions = nn.Embedding(positions, config.d_model)
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.layers = nn.ModuleList()
+        count = config.decoder_layers if decoder else config.encoder_layers
+        for number in range(1, count + 1):
+            residual = decoder or number != config.residual_drop_layer
+            self.layers.append(Layer(config, decoder, residual))
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+    def embed(self, token_ids, table, start=0):
+        """token_ids (B, T), the first of them at position `start` -> (B, T, D)."""
+        positions = torch.arange(start, start + token_ids.size(1), device=token_ids.device)
+        tokens = Lookup.apply(token_ids, table) * embedding_scale(self.config)
+        x = self.layernorm_embedding(tokens + self.embed_positions(positions + 2))
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def forward(
+        self, x, mask=None, encoder_states=None, encoder_mask=None, upto=None, all_states=False
+    ):
+        """Embedded x (B, T, D) through the layers; what is returned, MBart.encode() says."""
+        states = [x]
+        for layer in self.layers[:upto]:
+            x = layer(x, mask, encoder_states, encoder_mask)
+            states.append(x)
+        if all_states:
+            return [*states[:-1], self.layer_norm(x)]
+        if upto is not None:
+            return x
+        return self.layer_norm(x)
+
+
+class MBart(nn.Module):
+    """The whole: model(source, decoder_input) -> logits. loss() trains it, generate.py decodes."""
+
+    def __init__(self, config):
+        super().__init__()
+        config.check()
+        self.config = config
+        self.model = nn.Module()  # the checkpoints' names begin with "model."
+        self.model.shared = nn.Embedding(config.vocab_size, config.d_model)  # E
+        self.model.encoder = Stack(config)
+        self.model.decoder = Stack(config, decoder=True)
+        self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
+        self.head = F.linear  # the product with E^T; decoding puts a quicker one here
+        self.memory = Memory()  # of the loss
+        if self.final_logits_bias.device.type != "meta":
+            self.initialize()
+
+    def forward(self, source, decoder_input):
+        """(B, S), (B, T) int64 -> logits (B, T, V)."""
+        return self.project(self.decode(decoder_input, self.encode(source), source))
+
+    def encode(self, source, upto=None, all_states=False):
+        """source (B, S) -> states (B, S, D) after the last layer norm.
+
+        upto=N stops after layer N and returns its output as it is: no later layer runs.
+        all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and
+        the normed last."""
+        check_length(self.config, source, "source")
+        x = self.model.encoder.embed(source, self.source_table())
+        return self.model.encoder(x, self.mask(source), upto=upto, all_states=all_states)
+
+    def decode(self, decoder_input, encoder_states, source, all_states=False):
+        """decoder_input (B, T), encoder_states (B, S, D), source (B, S) -> states (B, T, D).
+
+        source tells which encoder states are padding. all_states as in encode()."""
+        check_length(self.config, decoder_input, "decoder input")
+        x = self.model.decoder.embed(decoder_input, self.model.shared.weight)
+        return self.model.decoder(x, None, encoder_states, self.mask(source), all_states=all_states)
+
+    def project(self, hidden):
+        """(..., D) -> logits (..., V)."""
+        bias = self.final_logits_bias[0].to(hidden.dtype)
+        return self.head(hidden, self.model.shared.weight, bias)
+
+    def mask(self, source):
+        """source (B, S) -> (B, 1, 1, S), true where there is a token."""
+        return (source != self.config.pad_token_id)[:, None, None, :]
+
+    def source_table(self):
+        """The encoder's token embeddings: its own if untied, else the shared ones."""
+        if self.config.source_vocab_size is None:
+            return self.model.shared.weight
+        return self.model.encoder.embed_tokens.weight
+
+    def token_states(self, source):
+        """source (B, S) -> the encoder's states (N, D) of its N tokens but padding, row by row."""
+        return self.encode(source)[source != self.config.pad_token_id]
+
+    # --- training
+
+    def loss(
+        self,
+        source,
+        decoder_input,
+        labels,
+        label_smoothing=0.0,
+        reduction="mean",
+        with_states=False,
+    ):
+        """Cross-entropy over the labels (B, T) that are not padding.
+
+        reduction: their "mean", "sum", or a number by which the sum is divided. with_states=True
+        returns (loss, token_states(source)). Only these positions are projected, a chunk at a time:
+        the logits of all of them are never stored together. ValueError if the padding is not on
+        the right."""
+        is_label = labels != self.config.pad_token_id
+        check_right_padding(is_label)
+        encoder_states = self.encode(source)  # (B, S, D)
+        token_states = encoder_states[source != self.config.pad_token_id]
+        hidden = self.decode(decoder_input, encoder_states, source)[is_label]  # (N, D)
+        loss = ChunkedCrossEntropy.apply(
+            hidden,
+            self.model.shared.weight,
+            self.final_logits_bias[0],
+            labels[is_label],
+            label_smoothing,
+            scale_of(reduction, len(hidden)),
+            self.memory,
+        )
+        if with_states:
+            return loss, token_states
+        return loss
+
+    def zero_grad(self, set_to_none=True):
+        """Drops the gradients, but keeps the memory of the table's for the next update."""
+        if set_to_none and self.model.shared.weight.grad is not None:
+            self.memory["gradient"] = self.model.shared.weight.grad
+        super().zero_grad(set_to_none)
+
+    def compile_layers(self):
+        """torch.compile for every layer; pays on a GPU.
+
+        One graph serves all layers of a kind. Kinds differ by side, by training or not, by whether
+        the input needs a gradient, and for a batch of one. If there were more of them than the
+        limit (torch's own is 8), the last would silently not be compiled."""
+        for stack in (self.model.encoder, self.model.decoder):
+            for layer in stack.layers:
+                layer.compile(dynamic=True, recompile_limit=32)
+
+    def drop_residual(self, number):
+        """Takes away the residual around the self-attention of encoder layer `number`, from 1.
+
+        (Solovyev et al. 2024, section 3.4.) config.json records it. UserError if there is no such
+        layer."""
+        if not 1 <= number <= self.config.encoder_layers:
+            raise UserError(
+                f"there is no encoder layer {number} to drop a residual in; the model has layers "
+                f"1 to {self.config.encoder_layers}"
+            )
+        self.config.residual_drop_layer = number
+        for i, layer in enumerate(self.model.encoder.layers, start=1):
+            layer.residual = i != number
+
+    @torch.no_grad()
+    def initialize(self):
+        """N(0, init_std) weights, zero biases.
+
+        Positions start as sinusoids (Vaswani et al. 2017, section 3.5) of the size of the scaled
+        token embeddings: from random positions a small base learns to copy much later."""
+        std = self.config.init_std
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, 0.0, std)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        for stack in (self.model.encoder, self.model.decoder):
+            positions = stack.embed_positions.weight
+            waves = sinusoids(*positions.shape)  # mean square 1/2
+            positions.copy_(waves * math.sqrt(2) * std * embedding_scale(self.config))
+        self.model.shared.weight[self.config.pad_token_id] = 0
+
+    # --- files
+
+    @classmethod
+    def from_pretrained(cls, folder, dtype=torch.float32):
+        """Reads config.json and the weights, safetensors or pytorch_model.bin, whole or sharded.
+
+        Every key and shape is checked before anything is used. The tensors read become the
+        parameters themselves: the weights are in memory once. UserError names the file and the key
+        that does not fit."""
+        config = Config.read(Path(folder) / "config.json")
+        with torch.device("meta"):
+            model = cls(config)
+        tensors = read_fitting(Path(folder), model.state_dict())
+        for name in list(tensors):  # one at a time: no second copy of a file in half precision
+            tensors[name] = tensors[name].to(dtype)
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def save_pretrained(self, folder, tensors=None):
+        """Writes config.json, generation_config.json and model.safetensors.
+
+        transformers opens the folder as it is. tensors: {name: tensor}, if they are not the
+        state_dict's own."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(tensors or self.state_dict(), folder / "model.safetensors")
+        self.config.write(folder / "config.json")
+        write_json(folder / "generation_config.json", self.config.special_tokens())
+
+
+def embedding_scale(config):
+    return math.sqrt(config.d_model) if config.scale_embedding else 1.0
+
+
+def sinusoids(rows, d_model):
+    """(rows, D): sines in the first half of the columns, cosines in the second; waves lengthen."""
+    frequencies = torch.exp(torch.arange(0, d_model, 2) * (-math.log(1e4) / d_model))
+    angles = torch.arange(rows)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()[:, :d_model // 2]], 1)
+
+
+def check_length(config, ids, name):
+    if ids.size(1) > config.max_position_embeddings:
+        raise UserError(
+            f"{name} of {ids.size(1)} tokens, but the model has {config.max_position_embeddings} "
+            "positions; cut it"
+        )
+
+
+def check_right_padding(is_label):
+    if bool((is_label[:, 1:] & ~is_label[:, :-1]).any()):
+        raise ValueError("labels must be padded on the right: a label stands behind padding")
+
+
+# ---------------------------------------------------------------------- the loss
+
+# In mBART one table E (V, D) is the output head and both sides' token embedding: most of a small
+# model's weights, and up to a gigabyte of gradient. Its three gradients are therefore written into
+# one piece of memory, which the next update uses again: on a CPU fresh memory costs more than the
+# arithmetic done in it (half of a training step at V = 250,027).
+
+LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; a chunk passes over E three times
+
+
+class Lookup(torch.autograd.Function):
+    """E[ids], whose gradient is added in place to the rows of E.grad that were used: no other table."""
+
+    @staticmethod
+    def forward(ctx, ids, table):
+        ctx.ids = ids
+        ctx.table = table
+        return F.embedding(ids, table)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        table = ctx.table
+        if table.grad is None:
+            table.grad = torch.zeros_like(table)
+        rows = gradient.flatten(0, -2).to(table.dtype)  # (B * T, D)
+        table.grad.index_add_(0, ctx.ids.flatten(), rows)
+        return None, None
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """scale * sum_n -log softmax(h_n E^T + b)[y_n], never holding the logits of a whole batch.
+
+    Label-smoothed by a, a word's loss is (1 - a) of this plus a / V of the sum over all words. The
+    gradient by the logits is known as soon as they are: it is taken to h and (only if it trains) to
+    E before the next chunk's logits overwrite it. E's is put into E.grad directly."""
+
+    @staticmethod
+    def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory):
+        """hidden (N, D), table E (V, D), bias (V,), labels (N,) -> a number.
+
+        memory lends the large tensors."""
+        device = hidden.device.type
+        needs_hidden, needs_table = ctx.needs_input_grad[:2]
+        vocab = table.size(0)
+        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / LOGITS_BUDGET))  # of equal size
+        rows = math.ceil(len(hidden) / chunks)
+        head = table
+        if torch.is_autocast_enabled(device):
+            head = table.to(torch.get_autocast_dtype(device))
+        total = hidden.new_zeros((), dtype=torch.promote_types(table.dtype, torch.float32))
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_table = memory.take("gradient", table.shape, head) if needs_table else None
+        all_logits = memory.take("logits", (rows, vocab), head)
+
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(hidden), rows):
+                chunk = slice(start, start + rows)
+                h = hidden[chunk].to(head.dtype)  # (R, D)
+                logits = torch.mm(h, head.T, out=all_logits[:len(h)])  # (R, V)
+                logits = logits.to(total.dtype).add_(bias)  # half precision ends here
+                loss, gradient = loss_and_gradient(logits, labels[chunk], smoothing)
+                total += loss
+                gradient = gradient.to(head.dtype)
+                if needs_hidden:
+                    grad_hidden[chunk] = (gradient @ head).mul_(scale)
+                if needs_table:  # beta 0: what the memory held before is not read
+                    grad_table.addmm_(gradient.T, h * scale, beta=float(start > 0))
+
+        memory["logits"] = all_logits
+        ctx.table = table
+        ctx.gradients = grad_hidden, grad_table
+        return total * scale
+
+    @staticmethod
+    def backward(ctx, gradient):
+        table = ctx.table
+        grad_hidden, grad_table = ctx.gradients
+        ctx.gradients = None, None
+        for tensor in (grad_hidden, grad_table):
+            if tensor is not None and (gradient.is_cuda or gradient != 1):
+                tensor.mul_(gradient.to(tensor.dtype))
+        if grad_table is not None:
+            grad_table = grad_table.to(table.dtype)
+            if table.grad is None:
+                table.grad = grad_table
+            else:
+                table.grad += grad_table
+        return grad_hidden, None, None, None, None, None, None
+
+
+def loss_and_gradient(logits, labels, smoothing):
+    """logits (R, V), labels (R,) -> their loss, summed, and its gradient, in the logits' memory.
+
+    With p the softmax and a the smoothing, the gradient is  p - (1 - a) onehot(y) - a / V."""
+    labels = labels[:, None]
+    label_logits = logits.gather(1, labels)  # (R, 1)
+    mean = logits.mean(1) if smoothing else 0
+    top = logits.amax(1)
+    p = torch.softmax(logits, 1, out=logits)
+    log_sum = top - p.amax(1).log()  # p's largest never underflows, unlike the label's
+    loss = (log_sum - (1 - smoothing) * label_logits[:, 0] - smoothing * mean).sum()
+    gradient = p.scatter_add_(1, labels, torch.full_like(label_logits, smoothing - 1))
+    if smoothing:
+        gradient.sub_(smoothing / logits.size(1))
+    return loss, gradient
+
+
+def scale_of(reduction, count):
+    if reduction == "mean":
+        return 1 / count
+    if reduction == "sum":
+        return 1.0
+    return 1 / reduction
+
+
+# ---------------------------------------------------------------------- files
+
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
-ACTIVATIONS = ("gelu", "relu")
-LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; each chunk passes over the whole of E three times
 
 
 @dataclass
 class Config:
-    """The keys of config.json that the model reads. The defaults are mbart-large-cc25's published values."""
+    """The keys of config.json that the model reads; the defaults are mbart-large-cc25's."""
     vocab_size: int = 250027
     d_model: int = 1024
     encoder_layers: int = 12
@@ -54,380 +490,114 @@ class Config:
     pad_token_id: int = 1
     eos_token_id: int = 2
     decoder_start_token_id: int | None = None  # mBART-50: </s>; mBART-25: none (starts with LANG)
-    source_vocab_size: int | None = None  # ours: an untied embedding of this many rows for the encoder's input
-    residual_drop_layer: int = 0  # ours: this encoder layer (from 1) has no self-attention residual; 0: none
     extra: dict = field(default_factory=dict)  # all other keys of config.json, kept as they are
 
-    # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is not the value above.
+    # Ours: rows of an embedding that the encoder has to itself (None: it shares the decoder's),
+    # and the encoder layer, from 1, whose self-attention has no residual (0: none).
+    source_vocab_size: int | None = None
+    residual_drop_layer: int = 0
+
+    # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is
+    # not the value above.
     ABSENT = {"vocab_size": 50265, "scale_embedding": False, "attention_dropout": 0.0}
-    WRITTEN = {"model_type": "mbart", "architectures": ["MBartForConditionalGeneration"], "is_encoder_decoder": True,
-               "tie_word_embeddings": True, "normalize_before": True, "normalize_embedding": True,
-               "add_final_layer_norm": True}
+    WRITTEN = {
+        "model_type": "mbart",
+        "architectures": ["MBartForConditionalGeneration"],
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": True,
+        "normalize_before": True,
+        "normalize_embedding": True,
+        "add_final_layer_norm": True,
+    }
 
     @classmethod
     def read(cls, path):
         """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
-        values = read_json(path)
-        if values is None:
+        written = read_json(path)
+        if written is None:
             raise UserError(f"{path}: not found; a model folder holds config.json and its weights")
-        if not isinstance(values, dict) or values.get("model_type", "mbart") != "mbart":
+        if not isinstance(written, dict) or written.get("model_type", "mbart") != "mbart":
             raise UserError(f"{path}: model_type is not mbart; only mBART folders can be read")
-        own = {f.name: f.type for f in fields(cls) if f.name != "extra"}
-        read = cls.ABSENT | {k: v for k, v in values.items() if k in own}
-        read = {name: read.get(name, getattr(cls, name)) for name in own}
-        check_types(read, own, path)
-        config = cls(**read, extra={k: v for k, v in values.items() if k not in own})
+        kinds = {own.name: own.type for own in fields(cls) if own.name != "extra"}
+        values = {}
+        for name in kinds:
+            default = cls.ABSENT.get(name, getattr(cls, name))
+            values[name] = written.get(name, default)
+        check_types(values, kinds, path)
+        extra = {name: value for name, value in written.items() if name not in kinds}
+        config = cls(**values, extra=extra)
         config.check(path)
         return config
 
     def check(self, where="config"):
         if self.activation_function not in ACTIVATIONS:
-            raise UserError(f"{where}: activation_function {self.activation_function!r} is not one of "
-                            f"{', '.join(ACTIVATIONS)}")
+            raise UserError(
+                f"{where}: activation_function {self.activation_function!r} is not one of "
+                f"{', '.join(ACTIVATIONS)}"
+            )
         for side in ("encoder", "decoder"):
             heads = getattr(self, f"{side}_attention_heads")
             if not heads or self.d_model % heads:
-                raise UserError(f"{where}: d_model {self.d_model} is not a multiple of {side}_attention_heads {heads}")
+                raise UserError(
+                    f"{where}: d_model {self.d_model} is not a multiple of "
+                    f"{side}_attention_heads {heads}"
+                )
 
     def write(self, path):
-        values = {k: v for k, v in asdict(self).items() if k != "extra"}
+        values = asdict(self)
+        del values["extra"]
         if self.source_vocab_size is None:
             del values["source_vocab_size"]
         if not self.residual_drop_layer:
             del values["residual_drop_layer"]
-        write_text(path, json.dumps(self.extra | self.WRITTEN | values, indent=2) + "\n")
+        write_json(path, self.extra | self.WRITTEN | values)
+
+    def special_tokens(self):
+        """The ids of <s>, <pad>, </s> and, in mBART-50, of the decoder's start."""
+        ids = {
+            "bos_token_id": self.bos_token_id,
+            "pad_token_id": self.pad_token_id,
+            "eos_token_id": self.eos_token_id,
+        }
+        if self.decoder_start_token_id is not None:
+            ids["decoder_start_token_id"] = self.decoder_start_token_id
+        return ids
 
 
 def read_fitting(folder, expected):
-    """{name: tensor} of a model folder with the names and shapes of `expected`. Tied names that the file repeats, and a
-    bias that it lacks, are put right; UserError names the file and the first tensor that does not fit."""
+    """{name: tensor} of a model folder with the names and shapes of `expected`.
+
+    Tied names that the file repeats, and a bias that it lacks, are put right; UserError names the
+    file and the first tensor that does not fit."""
     tensors, where = read_tensors(folder)
+    if "model.shared.weight" not in tensors:  # some checkpoints carry only one of the tied names
+        for name in TIED:
+            if name in tensors:
+                tensors["model.shared.weight"] = tensors[name]
+                break
     shared = tensors.get("model.shared.weight")
-    if shared is None:  # some checkpoints carry only one of the tied names
-        shared = next((tensors[name] for name in TIED if name in tensors), None)
-        tensors |= {} if shared is None else {"model.shared.weight": shared}
     for name in TIED:
         if name in tensors and name not in expected:
-            tied = tensors.pop(name)
-            if tied is not shared and not (tied.shape == shared.shape and torch.equal(tied, shared)):
-                raise UserError(f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file is "
-                                "not a plain mBART checkpoint")
-    tensors.setdefault("final_logits_bias", torch.zeros(expected["final_logits_bias"].shape))
+            if not are_equal(tensors.pop(name), shared):
+                raise UserError(
+                    f"{where}: {name} differs from model.shared.weight, but mBART ties them; "
+                    "the file is not a plain mBART checkpoint"
+                )
+    if "final_logits_bias" not in tensors:
+        tensors["final_logits_bias"] = torch.zeros(expected["final_logits_bias"].shape)
     check_shapes(tensors, expected, where)
     return tensors
 
 
-class Attention(nn.Module):
-    def __init__(self, config, heads):
-        super().__init__()
-        d_model = config.d_model
-        self.heads, self.config = heads, config  # the config itself: a run may change its dropout
-        self.q_proj = nn.Linear(d_model, d_model)
-        self.k_proj = nn.Linear(d_model, d_model)
-        self.v_proj = nn.Linear(d_model, d_model)
-        self.out_proj = nn.Linear(d_model, d_model)
-
-    def split(self, x):
-        return x.view(x.size(0), x.size(1), self.heads, -1).transpose(1, 2)  # (B, T, D) -> (B, H, T, d)
-
-    def attend(self, q, k, v, mask=None, causal=False):
-        """q (B, H, T, d), k and v (B, H, S, d) -> (B, T, D); mask (B, 1, 1, S) is true where to look."""
-        dropout = self.config.attention_dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)  # (B, H, T, d)
-        return out.transpose(1, 2).flatten(2)  # (B, T, D)
-
-    def forward(self, x, y, mask=None, causal=False):
-        """Queries from x (B, T, D), keys and values from y (B, S, D); mask as above."""
-        q, k, v = self.q_proj(x), self.k_proj(y), self.v_proj(y)
-        return self.out_proj(self.attend(self.split(q), self.split(k), self.split(v), mask, causal))
+def are_equal(a, b):
+    return a is b or (a.shape == b.shape and torch.equal(a, b))
 
 
-class Layer(nn.Module):
-    """One pre-norm layer; the decoder's has cross-attention in its middle."""
-
-    def __init__(self, config, decoder=False, residual=True):
-        super().__init__()
-        side = "decoder" if decoder else "encoder"
-        heads, ffn = getattr(config, f"{side}_attention_heads"), getattr(config, f"{side}_ffn_dim")
-        self.decoder, self.residual, self.config = decoder, residual, config
-        self.self_attn = Attention(config, heads)
-        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        if decoder:
-            self.encoder_attn = Attention(config, heads)
-            self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.fc1 = nn.Linear(config.d_model, ffn)
-        self.fc2 = nn.Linear(ffn, config.d_model)
-        self.final_layer_norm = nn.LayerNorm(config.d_model)
-
-    def drop(self, x):
-        return F.dropout(x, self.config.dropout, self.training)
-
-    def ffn(self, x):
-        hidden = getattr(F, self.config.activation_function)(self.fc1(self.final_layer_norm(x)))  # (B, T, F)
-        return x + self.drop(self.fc2(F.dropout(hidden, self.config.activation_dropout, self.training)))
-
-    def forward(self, x, mask, states=None, cross_mask=None):
-        normed = self.self_attn_layer_norm(x)
-        attended = self.drop(self.self_attn(normed, normed, mask, causal=self.decoder))
-        x = x + attended if self.residual else attended  # without: position-bound identity cannot flow straight on
-        if self.decoder:
-            x = x + self.drop(self.encoder_attn(self.encoder_attn_layer_norm(x), states, cross_mask))
-        return self.ffn(x)
-
-
-class Stack(nn.Module):
-    """Encoder or decoder: embedding, layers, last norm. Token embeddings are passed in, for they are shared."""
-
-    def __init__(self, config, decoder=False):
-        super().__init__()
-        self.config = config
-        if not decoder and config.source_vocab_size is not None:
-            self.embed_tokens = nn.Embedding(config.source_vocab_size, config.d_model)
-        self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, config.d_model)  # two unused rows first
-        self.layernorm_embedding = nn.LayerNorm(config.d_model)
-        self.layers = nn.ModuleList(
-            Layer(config, decoder, residual=decoder or i + 1 != config.residual_drop_layer)
-            for i in range(config.decoder_layers if decoder else config.encoder_layers))
-        self.layer_norm = nn.LayerNorm(config.d_model)
-
-    def embed(self, ids, table, start=0):
-        """ids (B, T), the first of them at position `start` -> (B, T, D)."""
-        positions = torch.arange(start, start + ids.size(1), device=ids.device)
-        scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
-        x = Lookup.apply(ids, table) * scale + self.embed_positions(positions + 2)
-        return F.dropout(self.layernorm_embedding(x), self.config.dropout, self.training)
-
-    def forward(self, x, mask, states=None, cross_mask=None, upto=None, all_states=False):
-        """Embedded x (B, T, D) through the layers; masks as Attention has them."""
-        kept = [x]
-        for layer in self.layers[:upto]:
-            x = layer(x, mask, states, cross_mask)
-            kept.append(x)
-        if all_states:
-            return [*kept[:-1], self.layer_norm(x)]
-        return x if upto is not None else self.layer_norm(x)
-
-
-class MBart(nn.Module):
-    """The whole model. model(source, decoder_input) -> logits; .loss for training; generate.py decodes."""
-
-    def __init__(self, config):
-        super().__init__()
-        config.check()
-        self.config = config
-        self.memory = Memory()
-        self.head = F.linear  # of project(); pack_for_decoding() puts a quicker one here
-        self.model = nn.Module()  # the checkpoints' names begin with "model."
-        self.model.shared = nn.Embedding(config.vocab_size, config.d_model)
-        self.model.encoder = Stack(config)
-        self.model.decoder = Stack(config, decoder=True)
-        self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
-        if self.final_logits_bias.device.type != "meta":
-            self.initialize()
-
-    @torch.no_grad()
-    def initialize(self):
-        """N(0, init_std) weights, zero biases. Positions start as sinusoids (Vaswani et al. 2017, section 3.5) of the
-        size of the scaled token embeddings: from random positions a small base learns to copy much later."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, 0.0, self.config.init_std)
-                if isinstance(module, nn.Linear):
-                    nn.init.zeros_(module.bias)
-        scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
-        for stack in (self.model.encoder, self.model.decoder):
-            rows, d = stack.embed_positions.weight.shape
-            angles = torch.arange(rows)[:, None] * torch.exp(torch.arange(0, d, 2) * (-math.log(1e4) / d))
-            waves = torch.cat([angles.sin(), angles.cos()[:, :d // 2]], 1)  # mean square 1/2
-            stack.embed_positions.weight.copy_(waves * math.sqrt(2) * self.config.init_std * scale)
-        self.model.shared.weight[self.config.pad_token_id] = 0
-
-    def drop_residual(self, layer):
-        """Takes away the residual around the self-attention of one encoder layer, counted from 1 (Solovyev et al. 2024,
-        section 3.4); config.json records it."""
-        if not 1 <= layer <= self.config.encoder_layers:
-            raise UserError(f"there is no encoder layer {layer} to drop a residual in; the model has layers 1 to "
-                            f"{self.config.encoder_layers}")
-        self.config.residual_drop_layer = layer
-        for i, module in enumerate(self.model.encoder.layers):
-            module.residual = i + 1 != layer
-
-    # --- training
-
-    def zero_grad(self, set_to_none=True):
-        """Drops the gradients, but keeps the memory of the table's for the next update."""
-        if set_to_none and self.model.shared.weight.grad is not None:
-            self.memory["gradient"] = self.model.shared.weight.grad
-        super().zero_grad(set_to_none)
-
-    def compile_layers(self):
-        """torch.compile for both stacks: pays on a GPU."""
-        self.model.encoder.compile(dynamic=True)
-        self.model.decoder.compile(dynamic=True)
-
-    def source_table(self):
-        """The encoder's token embeddings: its own if untied, else the shared ones."""
-        return getattr(self.model.encoder, "embed_tokens", self.model.shared).weight
-
-    def mask(self, source):
-        return (source != self.config.pad_token_id)[:, None, None, :]  # (B, 1, 1, S), true where there is a token
-
-    def check_length(self, ids, name):
-        if ids.size(1) > self.config.max_position_embeddings:
-            raise UserError(f"{name} of {ids.size(1)} tokens, but the model has {self.config.max_position_embeddings} "
-                            "positions; cut it")
-
-    def encode(self, source, upto=None, all_states=False):
-        """source (B, S) -> states (B, S, D) after the last layer norm.
-
-        upto=N stops after layer N and returns its output as it is: no later layer runs.
-        all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and the normed last."""
-        self.check_length(source, "source")
-        x = self.model.encoder.embed(source, self.source_table())
-        return self.model.encoder(x, self.mask(source), upto=upto, all_states=all_states)
-
-    def decode(self, decoder_input, states, source, all_states=False):
-        """decoder_input (B, T), encoder states (B, S, D), source (B, S; for its padding) -> (B, T, D), or the list of
-        every layer's as in encode()."""
-        self.check_length(decoder_input, "decoder input")
-        x = self.model.decoder.embed(decoder_input, self.model.shared.weight)
-        return self.model.decoder(x, None, states, self.mask(source), all_states=all_states)
-
-    def project(self, hidden):
-        """(..., D) -> logits (..., V)."""
-        return self.head(hidden, self.model.shared.weight, self.final_logits_bias[0].to(hidden.dtype))
-
-    def forward(self, source, decoder_input):
-        """(B, S), (B, T) int64 -> logits (B, T, V)."""
-        return self.project(self.decode(decoder_input, self.encode(source), source))
-
-    def token_states(self, source):
-        """source (B, S) -> the encoder's states (N, D) of its N tokens that are not padding, row after row."""
-        return self.encode(source)[source != self.config.pad_token_id]
-
-    def loss(self, source, decoder_input, labels, label_smoothing=0.0, reduction="mean", with_states=False):
-        """Cross-entropy over the labels that are not padding: their "mean", "sum", or the sum divided by a number.
-
-        Only these positions are projected, a chunk at a time: the logits of all of them are never stored together.
-        with_states: returns (loss, token_states(source)). ValueError if padding is not on the right."""
-        real, shared = labels != self.config.pad_token_id, self.model.shared.weight
-        if bool((real[:, 1:] & ~real[:, :-1]).any()):
-            raise ValueError("labels must be padded on the right: a label stands behind padding")
-        padded = self.encode(source)
-        states = padded[source != self.config.pad_token_id]
-        hidden = self.decode(decoder_input, padded, source)[real]
-        scale = 1 / {"mean": len(hidden), "sum": 1}.get(reduction, reduction)
-        total = ChunkedCrossEntropy.apply(hidden, shared, self.final_logits_bias[0], labels[real], label_smoothing,
-                                          scale, self.memory)
-        return (total, states) if with_states else total
-
-    # --- files
-
-    @classmethod
-    def from_pretrained(cls, folder, dtype=torch.float32):
-        """Reads config.json and model.safetensors or pytorch_model.bin, whole or sharded, in mBART's own names.
-
-        Every key and shape is checked before anything is used. The tensors read become the parameters themselves:
-        the weights are in memory once. UserError names the file and the key that does not fit."""
-        config = Config.read(Path(folder) / "config.json")
-        with torch.device("meta"):
-            model = cls(config)
-        tensors = read_fitting(Path(folder), model.state_dict())
-        for name in list(tensors):  # one at a time: a half-precision file is converted without a second copy
-            tensors[name] = tensors[name].to(dtype)
-        model.load_state_dict(tensors, assign=True)
-        return model
-
-    def save_pretrained(self, folder, state=None):
-        """Writes config.json, generation_config.json and model.safetensors; transformers opens the folder as it is.
-        state: the tensors, if they are not the state_dict's own."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(state or self.state_dict(), folder / "model.safetensors")
-        self.config.write(folder / "config.json")
-        ids = {name: getattr(self.config, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id",
-                                                             "decoder_start_token_id")}
-        write_text(folder / "generation_config.json", json.dumps(
-            {name: value for name, value in ids.items() if value is not None}, indent=2) + "\n")
-
-
-# ---------------------------------------------------------------------------------------------- the loss
-
-# The training loss over a large vocabulary, without ever holding the logits of a whole batch. E is most of a small
-# model's weights, and up to a gigabyte of gradient. Its three gradients (the output head's and two of lookups) are
-# therefore written into one piece of memory, which the next update uses again: on a CPU fresh memory costs more than
-# the arithmetic done in it (half of a training step at V = 250,027).
-
-class Lookup(torch.autograd.Function):
-    """E[ids], whose gradient is added to E.grad in place: only the rows used, no other table of zeros."""
-
-    @staticmethod
-    def forward(ctx, ids, table):
-        ctx.ids, ctx.table = ids, table
-        return F.embedding(ids, table)
-
-    @staticmethod
-    def backward(ctx, grad):
-        if ctx.table.grad is None:
-            ctx.table.grad = torch.zeros_like(ctx.table)
-        ctx.table.grad.index_add_(0, ctx.ids.flatten(), grad.flatten(0, -2).to(ctx.table.dtype))
-        return None, None
-
-
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """scale * sum_n -log softmax(h_n E^T + b)[y_n], label-smoothed: (1 - a) of it plus a / V of the sum over all words.
-
-    With p the softmax, the gradient by the logits is  p - (1 - a) onehot(y) - a / V, so it is computed right away, in
-    the logits' own memory, and taken to h and (only if it trains) E before the next chunk's logits overwrite it. E's is
-    put into E.grad directly."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, bias, labels, smoothing, scale, memory):
-        need_hidden, need_weight = ctx.needs_input_grad[:2]
-        n, vocab, device = hidden.size(0), weight.size(0), hidden.device.type
-        chunks = max(1, math.ceil(n * 4 * vocab / LOGITS_BUDGET))  # of equal size
-        rows = math.ceil(n / chunks)
-        head = weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
-        total = hidden.new_zeros((), dtype=torch.promote_types(weight.dtype, torch.float32))
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = memory.take("gradient", weight.shape, head) if need_weight else None
-        whole = memory.take("logits", (rows, vocab), head)
-        with torch.autocast(device, enabled=False):
-            for start in range(0, n, rows):
-                h, y = hidden[start:start + rows].to(head.dtype), labels[start:start + rows, None]
-                logits = torch.mm(h, head.T, out=whole[:len(h)]).to(total.dtype).add_(bias)  # half precision ends here
-                true, mean, top = logits.gather(1, y), logits.mean(1) if smoothing else 0, logits.amax(1)
-                p = torch.softmax(logits, 1, out=logits)
-                log_sum = top - p.amax(1).log()  # p's largest never underflows, unlike the label's
-                total += (log_sum - (1 - smoothing) * true[:, 0] - smoothing * mean).sum()
-                if need_hidden or need_weight:
-                    grad = p.scatter_add_(1, y, torch.full_like(true, smoothing - 1))
-                    grad = (grad.sub_(smoothing / vocab) if smoothing else grad).to(head.dtype)
-                    if need_hidden:
-                        grad_hidden[start:start + rows] = (grad @ head).mul_(scale)
-                    if need_weight:  # beta 0: what the memory held before is not read
-                        grad_weight.addmm_(grad.T, h * scale, beta=float(start > 0))
-        memory["logits"] = whole
-        ctx.gradients, ctx.weight = (grad_hidden, grad_weight), weight
-        return total * scale
-
-    @staticmethod
-    def backward(ctx, grad):
-        (grad_hidden, grad_weight), ctx.gradients = ctx.gradients, (None, None)
-        for tensor in (grad_hidden, grad_weight):
-            if tensor is not None and (grad.is_cuda or grad != 1):
-                tensor.mul_(grad.to(tensor.dtype))
-        if grad_weight is not None:
-            grad_weight = grad_weight.to(ctx.weight.dtype)
-            if ctx.weight.grad is None:
-                ctx.weight.grad = grad_weight
-            else:
-                ctx.weight.grad += grad_weight
-        return grad_hidden, *[None] * 6
-
-
-def main():
-    model = MBart.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else "base")
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Loads a model and prints its shape.")
+    parser.add_argument("folder", nargs="?", default="base")
+    args = parser.parse_args(argv)
+    model = MBart.from_pretrained(args.folder)
     print(model.config)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 

@@ -1,7 +1,8 @@
 """Large tensors that one training step leaves to the next.
 
-On a CPU fresh memory costs more than the arithmetic done in it: a gradient of the embedding table or a block of logits
-is up to a gigabyte, and half of a training step at mBART's vocabulary went into asking the system for it.
+On a CPU fresh memory costs more than the arithmetic done in it: a gradient of the embedding table
+or a block of logits is up to a gigabyte, and half of a training step at mBART's vocabulary went
+into asking the system for it.
 """
 
 

@@ -1,5 +1,5 @@
-"""Linear layers for a few rows at a time, as decoding has them: the same product from a copy of the weights in an
-order that a CPU likes.
+"""Linear layers for a few rows at a time, as decoding has them: the same product from a copy of the
+weights in an order that a CPU likes.
 
     y = x W^T + b      x (R, in) of 1 to some 50 rows, W (out, in) as training has it
 
@@ -8,10 +8,10 @@ Reading W is the cost, and row by row it is read badly. Measured on one thread, 
     W 4096 x 1024        blocked by oneDNN, 1.4 (1.9) times
     W 250027 x 1024      blocked by oneDNN, 1.2 (2.0) times
 
-INT8, if asked for, rounds W to 8 bits, one scale s_o for each output, and x to 8 bits with one scale and zero point
-for all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, summed in 32 bits. A quarter of the bytes are read, and the
-head is three to four times as fast again; a product is off by about 1% of its size, so outputs differ from float32's
-here and there.
+INT8, if asked for, rounds W to 8 bits, one scale s_o for each output, and x to 8 bits with one
+scale and zero point for all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, summed in 32 bits. A
+quarter of the bytes are read, and the head is three to four times as fast again; a product is off
+by about 1% of its size, so outputs differ from float32's here and there.
 """
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,9 @@ ROUNDED = 2**18  # and from which on rounding x costs less than 8-bit products s
 def pack_for_decoding(model, int8=False):
     """Puts packed products in place of the decoder's linear layers and of the output head.
 
-    The parameters stay the same objects under the same names, and training goes on as before. Called again, it
-    switches between float32 and int8. LoRA's layers, which add to their product, are left alone. UserError if this
-    torch cannot do int8."""
+    The parameters stay the same objects under the same names, and training goes on as before.
+    Called again, it switches between float32 and int8. LoRA's layers, which add to their product,
+    are left alone. UserError if this torch cannot do int8."""
     if int8 and not torch.backends.mkldnn.is_available():
         raise UserError("int8 decoding needs a torch with oneDNN, which this one lacks")
     decoder = model.model.decoder
@@ -50,7 +50,7 @@ def is_packed(model):
 
 
 class PackedLinear(nn.Linear):
-    """The same linear layer; one decoding step's rows (R, in) are multiplied with a packed copy of its weight."""
+    """The same linear layer, which multiplies a decoding step's rows with a copy of its weight."""
 
     def __init__(self, linear):
         nn.Module.__init__(self)  # nn.Linear's own would draw weights that nobody needs
@@ -68,8 +68,9 @@ class PackedLinear(nn.Linear):
 class PackedProduct:
     """product(x, weight, bias) = x W^T + b, as torch's F.linear.
 
-    For rows x (R, in) in float32 on a CPU without autograd, it is made from a copy of the weight: at first use, and
-    anew when the weight has changed. Whole sequences (B, T, in), training and GPUs get F.linear itself."""
+    Rows x (R, in) in float32 on a CPU, without autograd, are multiplied with a copy of the weight,
+    made at first use and anew when the weight has changed. Whole sequences (B, T, in), training,
+    other types and GPUs get F.linear itself."""
 
     def __init__(self, int8=False):
         self.int8 = int8
@@ -82,7 +83,7 @@ class PackedProduct:
 
     def forget(self):
         self.copy = None
-        self.weight = None  # what the copy was made from; held, so that no other tensor can come to lie there
+        self.weight = None  # what the copy was made from; held, or another could come to lie there
         self.version = None
 
     def __call__(self, x, weight, bias):
@@ -110,7 +111,7 @@ def suits(x, weight):
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
 
 
-# ---------------------------------------------------------------------------------------------- has a weight changed?
+# ---------------------------------------------------------------------- has a weight changed?
 
 optimizer_steps = 0
 
@@ -120,15 +121,16 @@ def count_step(*_):
     optimizer_steps += 1
 
 
-register_optimizer_step_post_hook(count_step)  # fused optimizers change a weight, but not its version
+# Fused optimizers change a weight, but not its version.
+register_optimizer_step_post_hook(count_step)
 
 
 def version_of(weight):
-    """Another one if the numbers in this memory have changed (unless through .data, which hides it)."""
+    """Another one when the weight's numbers have changed; only .data hides such a change."""
     return weight._version, optimizer_steps
 
 
-# ---------------------------------------------------------------------------------------------- the copies
+# ---------------------------------------------------------------------- the copies
 
 def copy_of(weight, int8):
     """The quickest copy of a weight (out, in): a function of x (R, in) and the bias (out,)."""

@@ -1,4 +1,6 @@
-"""Tensors on disk: read without unpickling anything else, checked against names and shapes, written with a checksum."""
+"""Tensors on disk: read without unpickling anything else, checked by name and shape, and written
+with a checksum.
+"""
 import json
 import os
 import warnings
@@ -21,7 +23,8 @@ WEIGHT_FILES = (
 
 
 def read_tensors(folder):
-    """{name: tensor} of a model folder, and the path to name in errors. Nothing is unpickled but plain tensors."""
+    """{name: tensor} of a model folder, and the path to name in errors. Nothing is unpickled but
+    plain tensors."""
     path = weights_file(folder)
     tensors = {}
     for part in parts_of(path):
@@ -39,7 +42,8 @@ def weights_file(folder):
         if (Path(folder) / name).is_file():
             return Path(folder) / name
     raise UserError(
-        f"{folder}: no weights; expected model.safetensors or pytorch_model.bin (or their .index.json)"
+        f"{folder}: no weights; expected model.safetensors or pytorch_model.bin "
+        "(or their .index.json)"
     )
 
 
@@ -57,8 +61,8 @@ def parts_of(path):
 def read_pickle(path):
     """{name: tensor} of a file that torch.save wrote; anything but plain tensors is refused."""
     try:
-        with warnings.catch_warnings():  # about the pickle's version: a file that matters fails by itself
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its version: a bad file fails by itself
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle raises many kinds
         raise UserError(
@@ -68,7 +72,8 @@ def read_pickle(path):
 
 
 def read_safetensors(path):
-    """{name: tensor} and {key: text} of a safetensors file; UserError if it is missing or damaged."""
+    """{name: tensor} and {key: text} of a safetensors file; UserError if it is missing or
+    damaged."""
     try:
         tensors = safetensors.torch.load_file(path)
         with safetensors.safe_open(path, "pt") as file:
@@ -105,12 +110,14 @@ def checksum(tensors):
 
 
 def check_shapes(tensors, expected, where):
-    """UserError, which names the file `where` and the first fault, if the names or shapes of {name: tensor} are not
-    those of `expected`."""
+    """UserError if the names or shapes of {name: tensor} are not those of `expected`.
+
+    It names the file `where` and the first fault."""
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise UserError(
-            f"{where}: lacks {missing[0]} and {len(missing) - 1} other tensors that config.json asks for"
+            f"{where}: lacks {missing[0]} and {len(missing) - 1} other tensors that config.json "
+            "asks for"
         )
     unknown = [name for name in tensors if name not in expected]
     if unknown:
@@ -127,7 +134,7 @@ def check_shapes(tensors, expected, where):
 
 
 def check_types(values, kinds, where):
-    """UserError if a value of {name: value} is not of its kind: {name: a type, or a union of types}.
+    """UserError if a value of {name: value} is not of its kind, {name: a type, or a union of them}.
 
     Whole numbers must not be negative, and are read as fractions where a fraction is meant."""
     for name, kind in kinds.items():
