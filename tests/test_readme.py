@@ -12,6 +12,24 @@ def test_the_first_screen_has_the_two_commands_in_its_first_25_lines():
     assert sum("&& .venv" in line for line in first) == 2
 
 
+def test_the_reading_order_and_the_table_have_every_file_and_house():
+    files = sorted(path.name for path in ROOT.glob("*.py"))
+    door = README[README.index("**To read it.**"):README.index("shows itself when it is run alone")]
+    order = re.findall(r"`(\w+\.py)`", door)
+    assert order[0] == "model.py" and sorted(order) == files
+    table = README[README.index("## Ten files and their houses"):]
+    rows = re.findall(r"^\| `([\w.]+)/?` \|", table[:table.index("Imports run down")], re.M)
+    houses = [path.parent.name for path in ROOT.glob("*/__init__.py")]
+    assert sorted(rows) == sorted(files + houses)
+
+
+def test_every_file_and_module_that_is_named_exists():
+    for module in set(re.findall(r"-m ((?:tools|bench|papers|corpora)\.\w+)", README)):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+    for path in re.findall(r"\]\(([\w/.]+)\)", README):
+        assert (ROOT / path).is_file(), path
+
+
 def test_every_option_in_a_readme_command_exists(run):
     known = {script: run(script, "--help").stdout for script in ("train.py", "eval.py")}
     commands = re.findall(r"(train|eval)\.py ([^`\n|]*)", README)
