@@ -359,7 +359,7 @@ LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; a chunk passes ov
 
 
 class Lookup(torch.autograd.Function):
-    """E[ids], whose gradient is added in place to the rows of E.grad that were used: no other table."""
+    """E[ids], whose gradient is added to the used rows of E.grad in place: no table of zeros."""
 
     @staticmethod
     def forward(ctx, ids, table):

@@ -11,7 +11,8 @@ Reading W is the cost, and row by row it is read badly. Measured on one thread, 
 INT8, if asked for, rounds W to 8 bits, one scale s_o for each output, and x to 8 bits with one
 scale and zero point for all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, summed in 32 bits. A
 quarter of the bytes are read, and the head is three to four times as fast again; a product is off
-by about 1% of its size, so outputs differ from float32's here and there.
+by about 1% of its size, so outputs differ from float32's here and there. (A processor without VNNI
+adds pairs of products in 16 bits, which may overflow: up to 4%.)
 """
 import torch
 import torch.nn.functional as F

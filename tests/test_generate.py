@@ -1,4 +1,5 @@
-"""generate.py: the ids of transformers' generate on random float64 models, and searches checked by hand."""
+"""generate.py: the ids of transformers' generate on random models, and searches checked by hand."""
+
 import copy
 import itertools
 
@@ -16,20 +17,41 @@ VOCAB, LANG = 40, 35
 
 @pytest.fixture(scope="module", params=["mbart25", "mbart50"])
 def models(request, tmp_path_factory):
-    """(transformers' model, ours), random, float64, sharp enough that hypotheses end at different lengths."""
+    """(transformers' model, ours), random, float64, so sharp that lengths differ."""
     found = []
     for seed in range(3):
         torch.manual_seed(seed)
         start = {"decoder_start_token_id": 2} if request.param == "mbart50" else {}
-        other = MBartForConditionalGeneration(MBartConfig(
-            vocab_size=VOCAB, d_model=24, encoder_layers=1 + seed, decoder_layers=2, encoder_attention_heads=2,
-            decoder_attention_heads=3, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=40,
-            scale_embedding=True, init_std=0.5, forced_eos_token_id=None, **start)).double().eval()
+        other = (
+            MBartForConditionalGeneration(
+                MBartConfig(
+                    vocab_size=VOCAB,
+                    d_model=24,
+                    encoder_layers=1 + seed,
+                    decoder_layers=2,
+                    encoder_attention_heads=2,
+                    decoder_attention_heads=3,
+                    encoder_ffn_dim=32,
+                    decoder_ffn_dim=32,
+                    max_position_embeddings=40,
+                    scale_embedding=True,
+                    init_std=0.5,
+                    forced_eos_token_id=None,
+                    **start,
+                )
+            )
+            .double()
+            .eval()
+        )
         with torch.no_grad():
             for stack in (other.model.encoder, other.model.decoder):
-                stack.embed_positions.weight.normal_(0, 2.5)  # what comes next depends on where: no endless loops
+                stack.embed_positions.weight.normal_(
+                    0, 2.5
+                )  # what comes next depends on where: no endless loops
             other.final_logits_bias.normal_()
-            other.final_logits_bias[0, 2] += 4  # </s> is likely, so that searches end, at many lengths
+            other.final_logits_bias[0, 2] += (
+                4  # </s> is likely, so that searches end, at many lengths
+            )
         folder = tmp_path_factory.mktemp(f"{request.param}{seed}")
         other.save_pretrained(folder)
         found.append((other, MBart.from_pretrained(folder, dtype=torch.float64)))
@@ -40,25 +62,37 @@ def sources(seed, rows=5):
     torch.manual_seed(seed)
     source = torch.randint(4, VOCAB, (rows, 9))
     for row in range(1, rows):
-        source[row, 9 - row:] = 1
+        source[row, 9 - row :] = 1
     return source
 
 
 def their_generate(layout, model, source, lang, beam=5, no_repeat_ngram=0, **options):
-    start = {"forced_bos_token_id": lang} if layout == "mbart50" else {"decoder_start_token_id": lang}
-    rows = model.generate(input_ids=source, attention_mask=(source != 1).long(), num_beams=beam, do_sample=False,
-                          early_stopping=False, forced_eos_token_id=None, no_repeat_ngram_size=no_repeat_ngram,
-                          **start, **options).tolist()
+    start = (
+        {"forced_bos_token_id": lang} if layout == "mbart50" else {"decoder_start_token_id": lang}
+    )
+    rows = model.generate(
+        input_ids=source,
+        attention_mask=(source != 1).long(),
+        num_beams=beam,
+        do_sample=False,
+        early_stopping=False,
+        forced_eos_token_id=None,
+        no_repeat_ngram_size=no_repeat_ngram,
+        **start,
+        **options,
+    ).tolist()
     stripped = []
     for row in rows:
-        row = row[2 if layout == "mbart50" else 1:]
+        row = row[2 if layout == "mbart50" else 1 :]
         while row and row[-1] == 1:
             row.pop()
         stripped.append(row[:-1] if row and row[-1] == 2 else row)
     return stripped
 
 
-GRID = list(itertools.product((1, 2, 5), (0.6, 1.0, 2.0), (0, 2, 3), ((0, 12), (4, 12), (0, 3), (0, 25))))
+GRID = list(
+    itertools.product((1, 2, 5), (0.6, 1.0, 2.0), (0, 2, 3), ((0, 12), (4, 12), (0, 3), (0, 25)))
+)
 
 
 @pytest.mark.parametrize("beam, length_penalty, no_repeat_ngram, limits", GRID)
@@ -67,16 +101,27 @@ def test_ids_equal_transformers(models, beam, length_penalty, no_repeat_ngram, l
     layout, found = models
     case = GRID.index((beam, length_penalty, no_repeat_ngram, limits))
     other, ours = found[case % 3]
-    options = {"beam": beam, "length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram,
-               "min_new_tokens": limits[0], "max_new_tokens": limits[1]}
+    options = {
+        "beam": beam,
+        "length_penalty": length_penalty,
+        "no_repeat_ngram": no_repeat_ngram,
+        "min_new_tokens": limits[0],
+        "max_new_tokens": limits[1],
+    }
     source = sources(case)
-    assert generate(ours, source, LANG, **options) == their_generate(layout, other, source, LANG, **options)
+    assert generate(ours, source, LANG, **options) == their_generate(
+        layout, other, source, LANG, **options
+    )
 
 
 def test_the_grid_meets_outputs_of_many_lengths(models):
     _, found = models
-    lengths = [len(row) for _, ours in found for seed in range(6)
-               for row in generate(ours, sources(seed), LANG, max_new_tokens=25)]
+    lengths = [
+        len(row)
+        for _, ours in found
+        for seed in range(6)
+        for row in generate(ours, sources(seed), LANG, max_new_tokens=25)
+    ]
     assert len(set(lengths)) > 10 and max(lengths) >= 20 and min(lengths) < 6
 
 
@@ -84,7 +129,10 @@ def test_a_language_per_row_equals_each_row_by_itself(models):
     _, ((_, ours), *_) = models
     source, langs = sources(1), [31, 35, 36, 37, 31]
     together = generate(ours, source, langs, max_new_tokens=15)
-    alone = [generate(ours, source[i:i + 1], lang, max_new_tokens=15)[0] for i, lang in enumerate(langs)]
+    alone = [
+        generate(ours, source[i : i + 1], lang, max_new_tokens=15)[0]
+        for i, lang in enumerate(langs)
+    ]
     assert together == alone == generate(ours, source, torch.tensor(langs), max_new_tokens=15)
     assert together != generate(ours, source, 31, max_new_tokens=15)
 
@@ -94,24 +142,33 @@ def test_a_batch_equals_its_sentences_one_by_one_although_the_finished_leave_it(
     for _, ours in found:
         source = sources(7)
         whole = generate(ours, source, LANG, max_new_tokens=25, no_repeat_ngram=2)
-        alone = [generate(ours, row[row != 1][None], LANG, max_new_tokens=25, no_repeat_ngram=2)[0] for row in source]
+        alone = [
+            generate(ours, row[row != 1][None], LANG, max_new_tokens=25, no_repeat_ngram=2)[0]
+            for row in source
+        ]
         assert whole == alone
 
 
 class Script(Cache):
-    """A cache whose next-word probabilities are written down: {words so far: {word: probability}}. A slot's key is
-    the word that stands there."""
+    """A cache whose next words are written down, {words so far: {word: probability}}.
+
+    A slot's key is the word that stands there."""
+
     table = {}
 
     def step(self, tokens):
         n, beams, _ = self.ancestors.shape
         self.add_slots()
         words = self.layers[0].k[:, 0, :, 0]  # (N, slots)
-        words[:, self.filled - beams:self.filled] = tokens.view(n, beams)
+        words[:, self.filled - beams : self.filled] = tokens.view(n, beams)
         seen = self.ancestors == 0  # (N, K, slots)
-        grown = [row[sees].int().tolist() for row, beams_see in zip(words, seen) for sees in beams_see]
+        grown = [
+            row[sees].int().tolist() for row, beams_see in zip(words, seen) for sees in beams_see
+        ]
         self.position += 1
-        assert {len(row) for row in grown} == {self.position}  # sweeping loses none and keeps their order
+        assert {len(row) for row in grown} == {
+            self.position
+        }  # sweeping loses none and keeps their order
         logits = torch.full((len(tokens), 10), -50.0)
         for row, written in enumerate(grown):
             for word, p in self.table.get(tuple(written[1:]), {END: 1.0}).items():
@@ -122,8 +179,19 @@ class Script(Cache):
 @pytest.fixture
 def search(monkeypatch):
     """search(table, options of generate()) -> the words found; the model itself has no say."""
-    model = MBart(Config(vocab_size=10, d_model=4, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
-                         decoder_attention_heads=1, encoder_ffn_dim=4, decoder_ffn_dim=4, max_position_embeddings=200))
+    model = MBart(
+        Config(
+            vocab_size=10,
+            d_model=4,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=1,
+            decoder_attention_heads=1,
+            encoder_ffn_dim=4,
+            decoder_ffn_dim=4,
+            max_position_embeddings=200,
+        )
+    )
 
     def run(table, **options):
         monkeypatch.setattr(Script, "table", table)
@@ -144,7 +212,12 @@ def test_by_hand_two_beams_find_what_greedy_search_misses(search):
 
 
 def test_by_hand_the_length_penalty_decides_between_a_short_and_a_long_hypothesis(search):
-    table = {(): {END: 0.5, A: 0.5}, (A,): {A: 0.8, END: 0.2}, (A, A): {A: 0.8, END: 0.2}, (A, A, A): {END: 1.0}}
+    table = {
+        (): {END: 0.5, A: 0.5},
+        (A,): {A: 0.8, END: 0.2},
+        (A, A): {A: 0.8, END: 0.2},
+        (A, A, A): {END: 1.0},
+    }
     # </s>: log 0.5 = -0.69 over 1 token; A A A </s>: log(0.5 x 0.8 x 0.8) = -1.14 over 4 tokens
     assert search(table, beam=2, length_penalty=0.0) == [[]]
     assert search(table, beam=2, length_penalty=1.0) == [[A, A, A]]
@@ -160,17 +233,39 @@ def test_by_hand_minimum_and_maximum_length_and_repeated_bigrams(search):
 
 def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
     torch.manual_seed(0)
-    model = MBart(Config(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-                         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, dropout=0.5)).train()
+    model = MBart(
+        Config(
+            vocab_size=50,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            dropout=0.5,
+        )
+    ).train()
     source = torch.randint(4, 50, (2, 6))
-    assert generate(model, source, 40, max_new_tokens=9) == generate(model, source, 40, max_new_tokens=9)
+    assert generate(model, source, 40, max_new_tokens=9) == generate(
+        model, source, 40, max_new_tokens=9
+    )
     assert model.training
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"lang": 40}, "language ids"), ({"lang": -1}, "language ids"), ({"beam": 0}, "at least 1"),
-    ({"max_new_tokens": 0}, "at least 1"), ({"max_new_tokens": 40}, "positions"), ({"beam": 30}, "too wide"),
-    ({"source": torch.tensor([[1, 5, 6]])}, "padded on the right"), ({"source": torch.full((1, 41), 5)}, "positions")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"lang": 40}, "language ids"),
+        ({"lang": -1}, "language ids"),
+        ({"beam": 0}, "at least 1"),
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"max_new_tokens": 40}, "positions"),
+        ({"beam": 30}, "too wide"),
+        ({"source": torch.tensor([[1, 5, 6]])}, "padded on the right"),
+        ({"source": torch.full((1, 41), 5)}, "positions"),
+    ],
+)
 def test_arguments_that_cannot_be_met_are_refused(models, options, words):
     _, ((_, ours), *_) = models
     with pytest.raises(UserError, match=words):

@@ -1,8 +1,10 @@
 """model.py: parity with transformers, the converter, and errors that name what does not fit."""
+
 import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,20 +19,54 @@ from plumbing.files import UserError
 
 SHAPES = [  # unequal depths, heads and feed-forward sizes, embedding scale on and off, relu
     {"encoder_layers": 2, "decoder_layers": 2},
-    {"encoder_layers": 1, "decoder_layers": 3, "encoder_attention_heads": 8, "decoder_attention_heads": 2},
+    {
+        "encoder_layers": 1,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 8,
+        "decoder_attention_heads": 2,
+    },
     {"encoder_layers": 3, "decoder_layers": 1, "scale_embedding": False, "encoder_ffn_dim": 20},
-    {"encoder_layers": 2, "decoder_layers": 1, "decoder_ffn_dim": 100, "d_model": 48, "activation_function": "relu"},
-    {"encoder_layers": 1, "decoder_layers": 1, "vocab_size": 301, "max_position_embeddings": 17, "d_model": 8,
-     "encoder_attention_heads": 1, "decoder_attention_heads": 4},
+    {
+        "encoder_layers": 2,
+        "decoder_layers": 1,
+        "decoder_ffn_dim": 100,
+        "d_model": 48,
+        "activation_function": "relu",
+    },
+    {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "vocab_size": 301,
+        "max_position_embeddings": 17,
+        "d_model": 8,
+        "encoder_attention_heads": 1,
+        "decoder_attention_heads": 4,
+    },
 ]
 
 
 def theirs(seed=0, dtype=torch.float64, **shape):
     torch.manual_seed(seed)
-    model = MBartForConditionalGeneration(MBartConfig(**{
-        "vocab_size": 90, "d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-        "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64, "scale_embedding": True,
-        "init_std": 0.2} | shape)).to(dtype).eval()
+    model = (
+        MBartForConditionalGeneration(
+            MBartConfig(
+                **{
+                    "vocab_size": 90,
+                    "d_model": 32,
+                    "encoder_attention_heads": 4,
+                    "decoder_attention_heads": 4,
+                    "encoder_ffn_dim": 64,
+                    "decoder_ffn_dim": 64,
+                    "max_position_embeddings": 64,
+                    "scale_embedding": True,
+                    "init_std": 0.2,
+                }
+                | shape
+            )
+        )
+        .to(dtype)
+        .eval()
+    )
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms away from 0 and 1
             if parameter.dim() == 1:
@@ -43,8 +79,8 @@ def batch(vocab, seed=0, rows=5, source=13, target=11):
     torch.manual_seed(seed)
     x, y = torch.randint(4, vocab, (rows, source)), torch.randint(4, vocab, (rows, target + 1))
     for row in range(1, rows):
-        x[row, source - 2 * row:] = 1
-        y[row, target + 1 - row:] = 1
+        x[row, source - 2 * row :] = 1
+        y[row, target + 1 - row :] = 1
     decoder_input, labels = y[:, :-1].clone(), y[:, 1:].clone()
     decoder_input[labels == 1] = 1
     return x, decoder_input, labels
@@ -63,7 +99,9 @@ def test_logits_equal_transformers(pair, dtype, tolerance):
     other, ours = (model.to(dtype) for model in pair)
     x, decoder_input, labels = batch(ours.config.vocab_size)
     with torch.no_grad():
-        expected = other(input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input).logits
+        expected = other(
+            input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input
+        ).logits
         difference = (ours(x, decoder_input) - expected)[labels != 1].abs().max()
     assert difference < tolerance
 
@@ -71,9 +109,13 @@ def test_logits_equal_transformers(pair, dtype, tolerance):
 def test_loss_and_every_gradient_equal_transformers(pair):
     other, ours = pair
     x, decoder_input, labels = batch(ours.config.vocab_size, 1)
-    expected = F.cross_entropy(other(input_ids=x, attention_mask=(x != 1).long(),
-                                     decoder_input_ids=decoder_input).logits.flatten(0, 1), labels.flatten(),
-                               ignore_index=1)
+    expected = F.cross_entropy(
+        other(
+            input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input
+        ).logits.flatten(0, 1),
+        labels.flatten(),
+        ignore_index=1,
+    )
     expected.backward()
     value = ours.loss(x, decoder_input, labels)
     value.backward()
@@ -81,7 +123,9 @@ def test_loss_and_every_gradient_equal_transformers(pair):
     grads = {name: p.grad for name, p in other.named_parameters()}
     assert set(dict(ours.named_parameters())) == set(grads)
     for name, parameter in ours.named_parameters():
-        if name.endswith("k_proj.bias"):  # zero in truth: softmax does not change when all its inputs move together
+        if name.endswith(
+            "k_proj.bias"
+        ):  # zero in truth: softmax does not change when all its inputs move together
             assert parameter.grad.abs().max() < 1e-12
             continue
         assert (parameter.grad - grads[name]).norm() <= 1e-5 * grads[name].norm(), name
@@ -89,11 +133,18 @@ def test_loss_and_every_gradient_equal_transformers(pair):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_chunked_loss_is_cross_entropy_whatever_the_chunk(pair, monkeypatch, smoothing, reduction):
+def test_the_chunked_loss_is_cross_entropy_whatever_the_chunk(
+    pair, monkeypatch, smoothing, reduction
+):
     _, ours = pair
     x, decoder_input, labels = batch(ours.config.vocab_size)
-    expected = F.cross_entropy(ours(x, decoder_input).flatten(0, 1), labels.flatten(), ignore_index=1,
-                               label_smoothing=smoothing, reduction=reduction)
+    expected = F.cross_entropy(
+        ours(x, decoder_input).flatten(0, 1),
+        labels.flatten(),
+        ignore_index=1,
+        label_smoothing=smoothing,
+        reduction=reduction,
+    )
     expected.backward()
     wanted = {name: p.grad.clone() for name, p in ours.named_parameters()}
     for rows in (1, 3, 1000):
@@ -105,14 +156,27 @@ def test_the_chunked_loss_is_cross_entropy_whatever_the_chunk(pair, monkeypatch,
         for name, parameter in ours.named_parameters():
             assert torch.allclose(parameter.grad, wanted[name], rtol=1e-9, atol=1e-12), name
     with torch.no_grad():
-        assert ours.loss(x, decoder_input, labels, smoothing, reduction).item() == pytest.approx(expected.item())
+        assert ours.loss(x, decoder_input, labels, smoothing, reduction).item() == pytest.approx(
+            expected.item()
+        )
 
 
 def test_the_loss_never_stores_the_whole_logits(monkeypatch):
-    """Every tensor that the loss makes is watched: none has as many elements as tokens x vocabulary."""
+    """Every tensor that the loss makes is watched: none is as large as tokens x vocabulary."""
     from torch.utils._python_dispatch import TorchDispatchMode
-    model = MBart(Config(vocab_size=5000, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-                         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16))
+
+    model = MBart(
+        Config(
+            vocab_size=5000,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+        )
+    )
     monkeypatch.setattr(model_file, "LOGITS_BUDGET", 4 * 5000 * 7)
     largest = []
 
@@ -131,9 +195,20 @@ def test_the_loss_never_stores_the_whole_logits(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_loss_under_autocast_is_close_and_its_gradients_point_the_same_way(dtype):
     torch.manual_seed(0)
-    model = MBart(Config(vocab_size=500, d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-                         decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0,
-                         attention_dropout=0.0))
+    model = MBart(
+        Config(
+            vocab_size=500,
+            d_model=64,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            dropout=0.0,
+            attention_dropout=0.0,
+        )
+    )
     grads = []
     for enabled in (False, True):
         model.zero_grad()
@@ -154,7 +229,9 @@ def test_frozen_embeddings_get_no_gradient_and_the_rest_the_same(pair):
     ours.model.shared.weight.requires_grad_(False)
     ours.loss(*data).backward()
     assert ours.model.shared.weight.grad is None
-    assert torch.allclose(ours.model.decoder.layers[0].fc1.weight.grad, wanted, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        ours.model.decoder.layers[0].fc1.weight.grad, wanted, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_labels_padded_on_the_left_and_texts_beyond_the_positions_are_refused(pair):
@@ -172,7 +249,7 @@ def test_padding_changes_nothing(pair):
     whole = ours(x, decoder_input)
     for row in range(len(x)):
         real_x, real_y = x[row][x[row] != 1][None], decoder_input[row][labels[row] != 1][None]
-        assert torch.allclose(ours(real_x, real_y)[0], whole[row, :real_y.size(1)], atol=1e-12)
+        assert torch.allclose(ours(real_x, real_y)[0], whole[row, : real_y.size(1)], atol=1e-12)
 
 
 def test_decoding_step_by_step_equals_decoding_at_once(pair):
@@ -187,13 +264,20 @@ def test_decoding_step_by_step_equals_decoding_at_once(pair):
 def test_every_layers_states_are_transformers_and_upto_runs_no_later_layer(pair):
     other, ours = pair
     x, decoder_input, _ = batch(ours.config.vocab_size)
-    expected = other(input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input,
-                     output_hidden_states=True)
+    expected = other(
+        input_ids=x,
+        attention_mask=(x != 1).long(),
+        decoder_input_ids=decoder_input,
+        output_hidden_states=True,
+    )
     states = ours.encode(x, all_states=True)
     for a, b in zip(states, expected.encoder_hidden_states, strict=True):
         assert torch.allclose(a[x != 1], b[x != 1], atol=1e-9)
-    for a, b in zip(ours.decode(decoder_input, states[-1], x, all_states=True), expected.decoder_hidden_states,
-                    strict=True):
+    for a, b in zip(
+        ours.decode(decoder_input, states[-1], x, all_states=True),
+        expected.decoder_hidden_states,
+        strict=True,
+    ):
         assert torch.allclose(a, b, atol=1e-9)
     calls = []
     for i, layer in enumerate(ours.model.encoder.layers):
@@ -206,9 +290,21 @@ def test_every_layers_states_are_transformers_and_upto_runs_no_later_layer(pair)
 
 def test_residual_drop_leaves_out_the_residual_around_self_attention_of_that_layer_alone():
     torch.manual_seed(0)
-    shape = {"vocab_size": 50, "d_model": 16, "encoder_layers": 3, "decoder_layers": 1, "encoder_attention_heads": 2,
-             "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "init_std": 0.3}
-    plain, dropped = MBart(Config(**shape)).eval(), MBart(Config(**shape, residual_drop_layer=2)).eval()
+    shape = {
+        "vocab_size": 50,
+        "d_model": 16,
+        "encoder_layers": 3,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "init_std": 0.3,
+    }
+    plain, dropped = (
+        MBart(Config(**shape)).eval(),
+        MBart(Config(**shape, residual_drop_layer=2)).eval(),
+    )
     dropped.load_state_dict(plain.state_dict())
     x = torch.randint(4, 50, (2, 7))
     a, b = plain.encode(x, all_states=True), dropped.encode(x, all_states=True)
@@ -220,9 +316,19 @@ def test_residual_drop_leaves_out_the_residual_around_self_attention_of_that_lay
 
 def test_untied_source_embeddings_are_used_by_the_encoder_alone_and_survive_saving(tmp_path):
     torch.manual_seed(0)
-    model = MBart(Config(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-                         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
-                         source_vocab_size=70)).eval()
+    model = MBart(
+        Config(
+            vocab_size=50,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            source_vocab_size=70,
+        )
+    ).eval()
     x, y = torch.randint(50, 70, (2, 5)), torch.randint(4, 50, (2, 4))
     before = model(x, y)
     model.save_pretrained(tmp_path)
@@ -236,6 +342,7 @@ def test_untied_source_embeddings_are_used_by_the_encoder_alone_and_survive_savi
 
 # --- the converter
 
+
 @pytest.mark.parametrize("layout", ["safetensors", "sharded", "bin", "sharded bin", "old"])
 def test_every_published_file_layout_loads_to_the_same_logits(tmp_path, layout):
     other = theirs(encoder_layers=2, decoder_layers=2)
@@ -244,6 +351,7 @@ def test_every_published_file_layout_loads_to_the_same_logits(tmp_path, layout):
         assert (tmp_path / "model.safetensors.index.json").exists()
     if "bin" in layout or layout == "old":
         from safetensors.torch import load_file
+
         parts = sorted(tmp_path.glob("*.safetensors"))
         for i, part in enumerate(parts):
             state = load_file(part)
@@ -252,8 +360,11 @@ def test_every_published_file_layout_loads_to_the_same_logits(tmp_path, layout):
                     state[f"{name}.weight"] = state["model.shared.weight"]
                 del state["final_logits_bias"]
                 other.final_logits_bias.zero_()
-            torch.save(state, tmp_path / ("pytorch_model.bin" if len(parts) == 1 else f"part{i}.bin"),
-                       _use_new_zipfile_serialization=layout != "old")
+            torch.save(
+                state,
+                tmp_path / ("pytorch_model.bin" if len(parts) == 1 else f"part{i}.bin"),
+                _use_new_zipfile_serialization=layout != "old",
+            )
             part.unlink()
         if len(parts) > 1:
             index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -263,27 +374,41 @@ def test_every_published_file_layout_loads_to_the_same_logits(tmp_path, layout):
             (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     ours = MBart.from_pretrained(tmp_path, dtype=torch.float64).eval()
     x, decoder_input, labels = batch(90)
-    expected = other(input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input).logits
+    expected = other(
+        input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input
+    ).logits
     assert (ours(x, decoder_input) - expected)[labels != 1].abs().max() < 1e-9
 
 
-def test_the_checkpoints_own_config_values_are_read_and_absent_ones_are_transformers_defaults(tmp_path):
+def test_the_checkpoints_own_config_values_are_read_and_absent_ones_are_transformers_defaults(
+    tmp_path,
+):
     theirs(scale_embedding=False, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config.pop("scale_embedding", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert MBart.from_pretrained(tmp_path).config.scale_embedding is MBartConfig().scale_embedding is False
+    assert (
+        MBart.from_pretrained(tmp_path).config.scale_embedding
+        is MBartConfig().scale_embedding
+        is False
+    )
     assert Config().scale_embedding and Config().vocab_size == 250027
 
 
-def test_what_we_save_opens_in_transformers_with_no_missing_or_unexpected_key_and_equal_logits(pair, tmp_path):
+def test_what_we_save_opens_in_transformers_with_no_missing_or_unexpected_key_and_equal_logits(
+    pair, tmp_path
+):
     _, ours = pair
     folder = tmp_path / "saved"
     ours.save_pretrained(folder)
-    other, info = MBartForConditionalGeneration.from_pretrained(folder, output_loading_info=True, dtype=torch.float64)
+    other, info = MBartForConditionalGeneration.from_pretrained(
+        folder, output_loading_info=True, dtype=torch.float64
+    )
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     x, decoder_input, labels = batch(ours.config.vocab_size)
-    expected = other.eval()(input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input).logits
+    expected = other.eval()(
+        input_ids=x, attention_mask=(x != 1).long(), decoder_input_ids=decoder_input
+    ).logits
     assert (ours(x, decoder_input) - expected)[labels != 1].abs().max() < 1e-9
     assert not list(folder.glob("*.tmp"))
     assert (folder / "model.safetensors").stat().st_mode & 0o444 == 0o444, "readable by others"
@@ -294,9 +419,14 @@ def test_loaded_parameters_train_and_keys_of_the_config_that_we_do_not_use_are_k
     config = json.loads((tmp_path / "config.json").read_text()) | {"task_specific_params": {"a": 1}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = MBart.from_pretrained(tmp_path)
-    assert all(p.requires_grad and p.dtype == torch.float32 and p.device.type == "cpu" for p in model.parameters())
+    assert all(
+        p.requires_grad and p.dtype == torch.float32 and p.device.type == "cpu"
+        for p in model.parameters()
+    )
     model.save_pretrained(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "config.json").read_text())["task_specific_params"] == {"a": 1}
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["task_specific_params"] == {
+        "a": 1
+    }
 
 
 def edit(name, change):
@@ -305,6 +435,7 @@ def edit(name, change):
         config = json.loads(path.read_text())
         config[name] = change
         path.write_text(json.dumps(config))
+
     return damage
 
 
@@ -315,6 +446,7 @@ def cut(folder):
 
 def retie(folder):
     from safetensors.torch import load_file, save_file
+
     state = load_file(folder / "model.safetensors")
     state["lm_head.weight"] = state["model.shared.weight"] + 1
     save_file(state, folder / "model.safetensors")
@@ -323,11 +455,13 @@ def retie(folder):
 def rename(old, new):
     def damage(folder):
         from safetensors.torch import load_file, save_file
+
         state = load_file(folder / "model.safetensors")
         tensor = state.pop(old)
         if new:
             state[new] = tensor
         save_file(state, folder / "model.safetensors")
+
     return damage
 
 
@@ -341,26 +475,41 @@ def hostile(folder):
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"model.shared.weight": Hostile()}))
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda f: (f / "config.json").unlink(), "config.json: not found"),
-    (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
-    (lambda f: (f / "config.json").write_text("[]"), "not mbart"),
-    (edit("model_type", "bart"), "model_type is not mbart"), (edit("d_model", "many"), "d_model is 'many'"),
-    (edit("d_model", 64), "model.shared.weight has shape (90, 32)"),
-    (edit("encoder_layers", 3), "lacks model.encoder"), (edit("encoder_attention_heads", 5), "multiple"),
-    (edit("decoder_layers", 0), "other tensors that an mBART of this"),
-    (edit("activation_function", "swish"), "activation_function 'swish'"),
-    (lambda f: (f / "model.safetensors").unlink(), "no weights"), (cut, "model.safetensors: damaged or cut short"),
-    (retie, "lm_head.weight differs"), (rename("model.encoder.layers.0.fc1.bias", None), "fc1.bias"),
-    (rename("model.encoder.layers.0.fc1.bias", "model.encoder.layers.0.fc3.bias"), "fc1.bias"),
-    (hostile, "pytorch_model.bin: cannot be read safely")])
-def test_a_folder_that_does_not_fit_is_refused_with_its_name_and_nothing_is_executed(tmp_path, damage, words):
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda f: (f / "config.json").unlink(), "config.json: not found"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "not mbart"),
+        (edit("model_type", "bart"), "model_type is not mbart"),
+        (edit("d_model", "many"), "d_model is 'many'"),
+        (edit("d_model", 64), "model.shared.weight has shape (90, 32)"),
+        (edit("encoder_layers", 3), "lacks model.encoder"),
+        (edit("encoder_attention_heads", 5), "multiple"),
+        (edit("decoder_layers", 0), "other tensors that an mBART of this"),
+        (edit("activation_function", "swish"), "activation_function 'swish'"),
+        (lambda f: (f / "model.safetensors").unlink(), "no weights"),
+        (cut, "model.safetensors: damaged or cut short"),
+        (retie, "lm_head.weight differs"),
+        (rename("model.encoder.layers.0.fc1.bias", None), "fc1.bias"),
+        (rename("model.encoder.layers.0.fc1.bias", "model.encoder.layers.0.fc3.bias"), "fc1.bias"),
+        (hostile, "pytorch_model.bin: cannot be read safely"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_with_its_name_and_nothing_is_executed(
+    tmp_path, damage, words
+):
     theirs(encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path)
     damage(tmp_path)
     with pytest.raises(UserError) as caught:
         MBart.from_pretrained(tmp_path)
-    assert words in str(caught.value) and str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        words in str(caught.value)
+        and str(tmp_path) in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
     import pathlib
+
     assert not pathlib.Path("/tmp/qkbart_was_here").exists()
 
 
@@ -371,18 +520,44 @@ def test_a_missing_shard_is_named(tmp_path):
         MBart.from_pretrained(tmp_path)
 
 
+LOADING = """
+import re, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from model import MBart
+
+def peak():  # not getrusage's, which starts at the size of the process that started this one
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+MBart.from_pretrained(Path(sys.argv[1]) / "base")  # what torch imports along the way is not counted
+before = peak()
+model = MBart.from_pretrained(sys.argv[2])
+total = sum(p.sum().item() for p in model.parameters())  # touch every page
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux")
 @pytest.mark.parametrize("file_dtype", ["float32", "float16"])
 def test_a_large_checkpoint_is_not_held_twice_while_it_loads(tmp_path, file_dtype):
-    """Peak memory of loading about 400 MB of weights, in a process of its own, stays well under two copies."""
-    config = Config(vocab_size=60_000, encoder_layers=1, decoder_layers=1)
+    """Peak memory of loading 110 MB, in a process of its own, stays well under two copies.
+
+    A file in half precision is half a copy, for as long as it is read."""
+    config = Config(
+        vocab_size=40_000,
+        d_model=512,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_ffn_dim=2048,
+        decoder_ffn_dim=2048,
+    )
     model = MBart(config)
     size = sum(p.numel() for p in model.parameters()) * 4
     model.to(getattr(torch, file_dtype)).save_pretrained(tmp_path)
-    code = ("import resource, sys, torch; sys.path.insert(0, sys.argv[1]); from model import MBart\n"
-            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-            "before = peak(); model = MBart.from_pretrained(sys.argv[2])\n"
-            "total = sum(p.sum().item() for p in model.parameters())  # touch every page\n"
-            "print(peak() - before)")
-    done = subprocess.run([sys.executable, "-c", code, str(ROOT), str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, str(ROOT), str(tmp_path)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"
+    assert 0.9 * size < int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"
