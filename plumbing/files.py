@@ -54,8 +54,8 @@ def saving(path):
         if not is_systems(error):
             raise
         raise UserError(
-            f"{path}: could not be written ({first_line(error)}); make room or mend the permissions. "
-            "What was saved there before is whole"
+            f"{path}: could not be written ({first_line(error)}); make room or mend the "
+            "permissions. What was saved there before is whole"
         ) from None
 
 

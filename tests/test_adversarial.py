@@ -100,6 +100,7 @@ def test_the_classifiers_step_moves_nothing_else_and_the_task_step_no_classifier
     assert "model.encoder.layers.0.self_attn.q_proj.weight" in moved(model, model_before)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_the_language_and_the_fooling_loss_takes_it_away(setting):
     """On a model that is free to move: accuracy rises to near 1, and the fooling loss lowers it."""
     model, batches = setting
@@ -139,6 +140,7 @@ def test_one_language_cannot_be_told_apart():
     assert Classifier(8, 3)(torch.zeros(5, 8)).shape == (5, 3)
 
 
+@pytest.mark.slow
 def test_an_adversarial_run_leaves_the_tag_out_resumes_bit_exactly_and_its_followers_stay_tagless(
     run, small, tmp_path
 ):

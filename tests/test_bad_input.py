@@ -71,6 +71,7 @@ BAD_LINES = st.one_of(
 
 @FEW
 @given(line=BAD_LINES, at=st.integers(0, 5))
+@pytest.mark.slow
 def test_a_bad_line_of_a_data_file_is_named(small, tmp_path, line, at):
     rows = [json.dumps(GOOD).encode()] * 5
     (tmp_path / "train.jsonl").write_bytes(b"\n".join([*rows[:at], line, *rows[at:]]) + b"\n")

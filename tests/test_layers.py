@@ -23,6 +23,7 @@ def few(monkeypatch):
     monkeypatch.setattr("tools.layers.RETRIEVED", 30)
 
 
+@pytest.mark.slow
 def test_the_probe_finds_what_is_there_and_nothing_where_nothing_is():
     generator = torch.Generator().manual_seed(0)
     true = torch.randint(0, 3, (3000,), generator=generator)
@@ -80,6 +81,7 @@ def test_probing_reads_text_tokens_alone_and_does_not_move_the_model(small):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_layer_and_the_file_every_number(run, few, tmp_path):
     file = tmp_path / "layers.json"
     done = run(*LAYERS, "--model", "base", "--source-lang", "en_XX", "ru_RU", "--json", file)

@@ -161,6 +161,7 @@ def test_the_dropout_asked_for_is_the_dropout_used(small):
     assert not torch.equal(model(ids, ids), model(ids, ids))
 
 
+@pytest.mark.slow
 def test_mixed_precision_learns_what_full_precision_learns(run, small, tmp_path):
     found = {}
     for precision in ("fp32", "bf16", "fp16"):
