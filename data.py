@@ -1,7 +1,8 @@
 """From texts to batches: denoising noise, examples as ids, batches.
 
 What a stage makes of a data set's texts (a source text, a target text):
-    pretrain     source: the target with noise (infill() below); target: the document itself
+    pretrain     source: the document, some with shuffled sentences, spans masked
+                 (Examples.denoising); target: the document itself
     translate    source: a text; target: its translation
     summarize    source: a document; target: its headline
     align        two inputs of the encoder: a text and its translation
@@ -9,8 +10,10 @@ What a stage makes of a data set's texts (a source text, a target text):
 Batches hold examples of like length, up to a budget of tokens. Language pairs are drawn with
 temperature T (Liu 2020, section 2.1, with T = 1/alpha):
     p_l ~ n_l^(1/T)      n_l: examples of pair l; T = 1 draws by size, a large T all pairs alike
+A stream without end counts as n_l = 1: data sets have one kind or the other.
 The stream of batches is a pure function of (seed, position): a resumed run sees the same ones.
 """
+import math
 import random
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -30,13 +33,15 @@ SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+")
 
 # ------------------------------------------------------------------------------ language pairs
 
-def split_pairs(texts):
-    """["en_XX-es_XX", ...] -> [("en_XX", "es_XX"), ...]; UserError for a text of another form."""
+def split_pairs(texts, option="--pairs"):
+    """["en_XX-es_XX", ...] -> [("en_XX", "es_XX"), ...].
+
+    UserError for a text of another form; it names the option that the texts were given to."""
     pairs = []
     for text in texts:
         pair = tuple(text.split("-"))
         if len(pair) != 2:
-            raise UserError(f"--pairs {text}: write pairs as en_XX-es_XX")
+            raise UserError(f"{option} {text}: write pairs as en_XX-es_XX")
         pairs.append(pair)
     return pairs
 
@@ -59,7 +64,7 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
 def alignment_pairs(langs=None, align_pairs=None):
     """The translation pairs whose states are to meet: as typed, or English with each language."""
     if align_pairs:
-        return split_pairs(align_pairs)
+        return split_pairs(align_pairs, "--align-pairs")
     langs = langs or BASE_LANGUAGES
     pairs = [("en_XX", lang) for lang in langs if lang != "en_XX"]
     if not pairs:
@@ -74,8 +79,8 @@ def alignment_pairs(langs=None, align_pairs=None):
 def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
     """Text infilling (Lewis 2019, section 2.2; Liu 2020, section 2.1).
 
-    Spans of whole words, lengths ~ Poisson(3.5), are each replaced by ONE <mask>, until `share` of
-    the words is gone.
+    Spans of whole words, lengths ~ Poisson(mean_span) but at least 1, are each replaced by ONE
+    <mask>, until `share` of the words is gone.
 
     ids: pieces, with </s> between sentences, which stays; is_start[i]: does a word begin at piece
     i. Returns the noised ids."""
@@ -105,7 +110,7 @@ def mask_words(words, rng, share, mean_span):
         start = rng.randrange(len(words) - span + 1)
         end = start + span
         if any(masked[max(0, start - 1):end + 1]):
-            continue  # spans must not touch: two masks in a row would tell a length
+            continue  # two masks in a row would show where one span ends
         if any(word[0] == EOS for word in words[start:end]):
             continue  # the ends of sentences stay
         masked[start:end] = [True] * span
@@ -115,11 +120,11 @@ def mask_words(words, rng, share, mean_span):
 
 def poisson(mean, rng):
     """Knuth's method: how many uniform factors until the product falls below exp(-mean)."""
-    limit = np.exp(-mean)
-    product = rng.random()
+    limit = math.exp(-mean)
+    left = rng.random()
     count = 0
-    while product > limit:
-        product *= rng.random()
+    while left > limit:
+        left *= rng.random()
         count += 1
     return count
 
@@ -155,10 +160,12 @@ class Examples:
 
     tagged=False leaves out the source's tag; max_length: ids of a side, the rest is cut; permuted:
     share of the documents whose sentences pretraining shuffles; limit keeps the first so many
-    examples of every pair (few-shot)."""
+    examples of every pair (few-shot). UserError for pretraining where the encoder has a vocabulary
+    of its own."""
 
     def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
                  limit=None):
+        check_vocabulary(stage, tokenizer)
         self.data = data
         self.tokenizer = tokenizer
         self.stage = stage
@@ -200,12 +207,15 @@ class Examples:
         for sentence in SENTENCE_END.split(text):
             if sentence.strip():
                 sentences.append(self.tokenizer.piece_ids(sentence))
-        labels = self.tokenizer.tagged(self.joined(sentences), pair[1])
+        # Before they are shuffled: source and target hold the same ones.
+        sentences = first_sentences(sentences, self.max_length - 2)  # </s> and the tag come behind
+        labels = self.tokenizer.tagged(joined(sentences), pair[1])
 
+        # The same noise in every epoch: an example is a function of its index.
         rng = random.Random(f"{self.seed} noise {pair} {index}")
         if rng.random() < self.permuted:
             rng.shuffle(sentences)
-        ids = self.joined(sentences)
+        ids = joined(sentences)
         is_start = [self.begins_word[i] for i in ids]
         noised = infill(ids, is_start, self.tokenizer.mask_id, rng)
         source = self.tokenizer.tagged(noised, self.source_tag(pair[0]))
@@ -219,21 +229,43 @@ class Examples:
             return lang
         return None
 
-    def joined(self, sentences):
-        """Sentences as one list of ids with </s> between them, cut to the model's length."""
-        ids = []
-        for sentence in sentences:
-            ids += [*sentence, EOS]
-        return ids[:-1][:self.max_length - 2]  # the last </s> and the tag come behind
-
     @cached_property
     def begins_word(self):
         """By id: does a word begin with this piece? Denoising alone asks."""
         pieces = self.tokenizer.pieces
         begins = [True] * (UNK + 1)
-        for piece in range(UNK, pieces.get_piece_size()):  # SentencePiece's numbers: id - 1
+        # SentencePiece's first three are specials; id = number + 1.
+        for piece in range(3, pieces.get_piece_size()):
             begins.append(pieces.id_to_piece(piece).startswith("▁"))
         return begins
+
+
+def check_vocabulary(stage, tokenizer):
+    if stage == "pretrain" and tokenizer.source is not tokenizer:
+        raise UserError(
+            "--stage pretrain rebuilds a text from its own pieces, but this model's encoder has "
+            "another vocabulary than its decoder; name a model with one vocabulary with --init"
+        )
+
+
+def first_sentences(sentences, room):
+    """The first of some sentences (lists of ids) that make at most `room` ids when joined; the last
+    of them may be cut."""
+    first = []
+    for sentence in sentences:
+        if room <= 0:
+            break
+        first.append(sentence[:room])
+        room -= len(sentence) + 1  # and the </s> behind it
+    return first
+
+
+def joined(sentences):
+    """Sentences as one list of ids with </s> between them."""
+    ids = []
+    for sentence in sentences:
+        ids += [*sentence, EOS]
+    return ids[:-1]
 
 
 def at_most(count, size):
@@ -345,7 +377,7 @@ def held_out(examples, count, tokens):
 @dataclass
 class Position:
     """Where a stream of batches stands."""
-    pool: int = 0
+    pool: int = 0    # the number of this pool
     batch: int = 0   # in this pool
     number: int = 0  # in the whole stream
     cursors: dict = field(default_factory=dict)  # {"en_XX-es_XX": examples drawn before this pool}
@@ -354,21 +386,22 @@ class Position:
 class Batches:
     """An endless, resumable stream of training batches.
 
-    Examples are drawn into a pool of `pool` batches' worth, sorted by length, cut into batches of
-    at most `tokens` padded tokens, and the batches are shuffled. state_dict() is a position, a few
-    numbers; load_state_dict() goes on from there with the very same batches."""
+    Examples are drawn into a pool of `pool_size` batches' worth, sorted by length, cut into batches
+    of at most `tokens` padded tokens, and the batches are shuffled. state_dict() is a position, a
+    few numbers; load_state_dict() goes on from there with the very same batches."""
 
-    def __init__(self, examples, tokens, seed=0, temperature=1.5, pool=32):
+    def __init__(self, examples, tokens, seed=0, temperature=1.5, pool_size=32):
         self.examples = examples
         self.tokens = tokens
         self.seed = seed
-        self.pool_size = pool
+        self.pool_size = pool_size
         self.pairs = sorted(examples.sizes)
         self.weights = self.probabilities(temperature)
         self.epochs = {}  # {pair: the epoch whose order is in `orders`}
         self.orders = {}  # {pair: its examples' numbers in that epoch's order}
         self.position = Position()
         self.batches = None  # of this pool
+        self.next_cursors = {}  # the cursors after this pool
 
     def probabilities(self, temperature):
         """How often each of self.pairs is drawn: p_l ~ n_l^(1/T), streams without end alike."""

@@ -2,11 +2,12 @@
 
     score(y_1..t) = sum_t log p(y_t | y_<t, x)      a finished one counts score / t^length_penalty
 
-Each step extends the K beams of a sentence by every word, and keeps the best 2K continuations: at
-most K of them can end in </s>, so K remain to go on with. Those among the best K that end become
-finished hypotheses. A sentence is done when its best running beam could no longer beat the worst of
-K finished ones (by score / length so far: early_stopping False of the transformers library, whose
-outputs these equal), or at max_new_tokens; it then leaves the batch.
+Each step extends the K beams of a sentence by every word (here: an entry of the vocabulary), and
+keeps the best 2K continuations: at most K of them can end in </s>, so K remain to go on with. Those
+among the best K that end become finished hypotheses. A sentence is done when its best running beam
+could no longer beat the worst of K finished ones (by score / t^length_penalty at the present t:
+early_stopping False of the transformers library, whose outputs these equal), or at max_new_tokens;
+it then leaves the batch.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token.
@@ -24,6 +25,7 @@ from model import MBart
 from plumbing.files import UserError, run
 from plumbing.memory import Memory
 from plumbing.packed import is_packed, pack_for_decoding
+from plumbing.runs import read_settings
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
 
@@ -68,7 +70,7 @@ def generate(
     for position in range(prompt.size(1) - 1):
         cache.step(tokens[:, :, position].flatten())
 
-    for position in range(prompt.size(1), length):  # whose token is now chosen
+    for position in range(prompt.size(1), length):  # where the token chosen now will stand
         is_last = position + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V)
         log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some words are forbidden
@@ -97,7 +99,7 @@ def generate(
         finished_scores, chosen = torch.cat([finished_scores, ended_scores], 1).topk(beam)
         finished = select(torch.cat([finished, ended], 1), chosen)
 
-        # Running: the best K that do not end.
+        # Running: the best K that do not end. Ends are lowered, not set, as in transformers.
         scores, chosen = torch.where(ends, best + NEVER, best).topk(beam)
         tokens = select(grown, chosen)
         parents = parents.gather(1, chosen)  # (N, K)
@@ -129,6 +131,7 @@ def generate(
 
 def first_tokens(config, language_ids):
     """language_ids (B,) -> what the decoder must start with: (B, 1), in mBART-50 (B, 2)."""
+    # mBART-25 has none, or the id of a language in some finetuned checkpoints.
     if config.decoder_start_token_id != config.eos_token_id:
         return language_ids[:, None]
     ends = torch.full_like(language_ids, config.eos_token_id)
@@ -165,8 +168,8 @@ def log_sum_exp(logits, memory):
 def top_words(logits, k, block=256):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
-    First the k blocks with the largest maxima, which hold them all, then the k words in these:
-    sorting all V words for k takes several times as long."""
+    First the k blocks with the largest maxima, which contain the k largest, then the k largest
+    words of these: looking for k among all V words takes several times as long."""
     cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
     blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
     if blocks.size(1) <= k:
@@ -209,13 +212,16 @@ class Cache:
     """The keys and values of what N sentences with K beams each have decoded so far.
 
     The beams of a sentence are K queries over the same keys. Cross-attention's are stored once a
-    sentence. Self-attention's stay in the slot where they were computed: every step fills K more,
-    one for each beam, and whichever beams grow out of that one read it there. `ancestors`
+    sentence. Self-attention's are never moved when beams are reordered: every step fills K slots,
+    one for each beam, and all later beams that descend from that beam read its slot. `ancestors`
     (N, K, slots) is 0 at the slots that a beam descends from and -inf elsewhere: it is attention's
-    mask, and when beams are reordered, nothing else has to move."""
+    mask, and all that is reordered."""
 
     def __init__(self, model, source, beams, length):
-        """Encodes source (N, S), the model in eval mode; makes room for `length` positions."""
+        """Encodes source (N, S); makes room for `length` positions.
+
+        The model must be in eval mode; its decoder's linear layers become packed ones
+        (plumbing/packed.py), which still train."""
         if not is_packed(model):
             pack_for_decoding(model)
         self.model = model
@@ -299,9 +305,10 @@ class Cache:
         return slots[:len(going)]
 
     def sweep(self):
-        """Once no running beam descends from half of the slots, the others move together.
+        """Where at most half of the filled slots are ancestors of a running beam, moves those to
+        the front and frees the rest.
 
-        Beams that share their beginning then read it once."""
+        Attention then reads only slots that some beam needs."""
         ancestors = self.ancestors[..., :self.filled]  # (N, K, slots)
         is_live = (ancestors == 0).any(1)  # (N, slots)
         most = int(is_live.sum(1).max())
@@ -318,7 +325,7 @@ class Cache:
                 slots[:, :, :most] = slots.gather(2, places)
 
 
-# ---------------------------------------------------------------------- the door
+# ---------------------------------------------------------------------- arguments, command line
 
 def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
     """UserError for arguments of generate() that cannot be met."""
@@ -345,7 +352,7 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
 
 
 def main(argv=None):
-    from tokenizer import Tokenizer
+    from tokenizer import Tokenizer  # late: decoding itself needs no text
 
     parser = argparse.ArgumentParser(description="Decodes one text with beam search.")
     parser.add_argument("folder", help="of a model and its vocabulary, e.g. base")
@@ -355,7 +362,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     model = MBart.from_pretrained(args.folder)
     tokenizer = Tokenizer.from_pretrained(args.folder)
-    ids = tokenizer.encode(args.text, args.source_lang, model.config.max_position_embeddings)
+    source_lang = args.source_lang
+    if read_settings(args.folder).get("tagless"):
+        source_lang = None  # as the model was trained
+    ids = tokenizer.encode(args.text, source_lang, model.config.max_position_embeddings)
     lang = tokenizer.lang_id(args.target_lang)
     outputs = generate(model, torch.tensor([ids]), lang, max_new_tokens=60)
     print(tokenizer.decode(outputs[0]))

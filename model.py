@@ -1,4 +1,4 @@
-"""mBART, the transformer, and the converter to and from the Hugging Face layout.
+"""mBART: the transformer, its loss, and reading and writing Hugging Face folders.
 
     encoder    x_0 = LN(s E[source] + P[positions])                 (B, S, D)
                x   = x + SelfAttention(LN(x))
@@ -6,8 +6,9 @@
     decoder    the same with causal self-attention and, between the two,
                y   = y + CrossAttention(LN(y), LN(x_L))             (B, T, D)
     logits     LN(y_L) E^T + final_logits_bias                      (B, T, V)
+               x_L, y_L: the last layer's output
 
-    attention  softmax(Q K^T / sqrt(d)) V
+    attention  concat over heads of softmax(Q K^T / sqrt(d)) V, then W_o and b_o;  d = D / heads
                with  Q = x W_q + b_q,  K = y W_k + b_k,  V = y W_v + b_v
     FFN        gelu(x W_1 + b_1) W_2 + b_2
     s          sqrt(D) if scale_embedding, else 1; E is one table for both inputs and the output
@@ -60,8 +61,8 @@ class Attention(nn.Module):
     def attend(self, q, k, v, mask=None, causal=False):
         """softmax(q k^T / sqrt(d)) v of every head, side by side: (B, T, D).
 
-        mask, of a shape that spreads to (B, H, T, S), is true where to look, or a number to add to
-        the logits."""
+        mask, of a shape that spreads to (B, H, T, S), is true where a query may look, or is a
+        number added to the logits."""
         dropout = self.config.attention_dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
         return out.transpose(1, 2).flatten(2)  # (B, H, T, d) -> (B, T, D)
@@ -95,7 +96,7 @@ class Layer(nn.Module):
         attended = self.drop(self.self_attn(normed, normed, mask, causal=self.decoder))
         if self.residual:
             x = x + attended
-        else:  # what is bound to its position cannot flow straight on: drop_residual()
+        else:  # drop_residual(): a position keeps nothing of its own but what attention brings
             x = attended
         if self.decoder:
             normed = self.encoder_attn_layer_norm(x)
@@ -113,8 +114,10 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Encoder or decoder: embedding, layers, last norm. The token table is passed in, for it is
-    shared."""
+    """Encoder or decoder: embedding, layers, last norm.
+
+    embed() is given the token table: the shared one, or embed_tokens where the encoder has a
+    vocabulary of its own (Config.source_vocab_size, below)."""
 
     def __init__(self, config, decoder=False):
         super().__init__()
@@ -134,6 +137,7 @@ class Stack(nn.Module):
     def embed(self, token_ids, table, start=0):
         """token_ids (B, T), the first of them at position `start` -> (B, T, D)."""
         positions = torch.arange(start, start + token_ids.size(1), device=token_ids.device)
+        # F.embedding, but its gradient goes straight into table.grad (Lookup, below).
         tokens = Lookup.apply(token_ids, table) * embedding_scale(self.config)
         x = self.layernorm_embedding(tokens + self.embed_positions(positions + 2))
         return F.dropout(x, self.config.dropout, self.training)
@@ -141,7 +145,10 @@ class Stack(nn.Module):
     def forward(
         self, x, mask=None, encoder_states=None, encoder_mask=None, upto=None, all_states=False
     ):
-        """Embedded x (B, T, D) through the layers; what is returned, MBart.encode() says."""
+        """Embedded x (B, T, D) -> the last layer's output, normed.
+
+        upto=N: the output of layer N instead, not normed. all_states=True (without upto): a list,
+        x, the outputs of layers 1 to L - 1, and the normed last."""
         states = [x]
         for layer in self.layers[:upto]:
             x = layer(x, mask, encoder_states, encoder_mask)
@@ -208,7 +215,7 @@ class MBart(nn.Module):
         return self.model.encoder.embed_tokens.weight
 
     def token_states(self, source):
-        """source (B, S) -> the encoder's states (N, D) of its N tokens but padding, row by row."""
+        """The encoder's states (N, D) of source's N tokens that are not padding, row by row."""
         return self.encode(source)[source != self.config.pad_token_id]
 
     # --- training
@@ -224,18 +231,21 @@ class MBart(nn.Module):
     ):
         """Cross-entropy over the labels (B, T) that are not padding.
 
-        reduction: their "mean", "sum", or a number by which the sum is divided. with_states=True
-        returns (loss, token_states(source)). Only these positions are projected, a chunk at a time:
-        the logits of all of them are never stored together. ValueError if the padding is not on
-        the right."""
+        Only the positions that have a label are projected, a chunk at a time, so the logits of all
+        of them never exist at once. reduction: "mean" or "sum" over the labels, or a number to
+        divide the sum by. with_states=True returns (loss, token_states(source)). ValueError if
+        padding is not on the right."""
         is_label = labels != self.config.pad_token_id
-        check_right_padding(is_label)
+        check_right_padding(is_label)  # the decoder has only its causal mask: padding must be last
         encoder_states = self.encode(source)  # (B, S, D)
         token_states = encoder_states[source != self.config.pad_token_id]
         hidden = self.decode(decoder_input, encoder_states, source)[is_label]  # (N, D)
+        table = self.model.shared.weight
+        if not torch.is_grad_enabled():
+            table = table.detach()  # ctx.needs_input_grad is true of a parameter even then
         loss = ChunkedCrossEntropy.apply(
             hidden,
-            self.model.shared.weight,
+            table,
             self.final_logits_bias[0],
             labels[is_label],
             label_smoothing,
@@ -247,9 +257,12 @@ class MBart(nn.Module):
         return loss
 
     def zero_grad(self, set_to_none=True):
-        """Drops the gradients, but keeps the memory of the table's for the next update."""
-        if set_to_none and self.model.shared.weight.grad is not None:
-            self.memory["gradient"] = self.model.shared.weight.grad
+        """Drops the gradients, but on a CPU keeps the memory of the table's for the next update.
+
+        On a GPU, where fresh memory costs nothing, it would be a gigabyte held in vain."""
+        gradient = self.model.shared.weight.grad
+        if set_to_none and gradient is not None and gradient.device.type == "cpu":
+            self.memory["gradient"] = gradient
         super().zero_grad(set_to_none)
 
     def compile_layers(self):
@@ -353,13 +366,16 @@ def check_right_padding(is_label):
 # In mBART one table E (V, D) is the output head and both sides' token embedding: most of a small
 # model's weights, and up to a gigabyte of gradient. Its three gradients are therefore written into
 # one piece of memory, which the next update uses again: on a CPU fresh memory costs more than the
-# arithmetic done in it (half of a training step at V = 250,027).
+# arithmetic done in it (half of a training step at V = 250,027). That holds for float32 and one
+# batch an update: each further batch, and half precision, makes a gradient of its own, which is
+# then added.
 
-LOGITS_BUDGET = 256 * 2**20  # bytes of logits held at a time; a chunk passes over E three times
+# Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
+LOGITS_BUDGET = 256 * 2**20
 
 
 class Lookup(torch.autograd.Function):
-    """E[ids], whose gradient is added to the used rows of E.grad in place: no table of zeros."""
+    """E[ids]. Its gradient is added to the rows of E.grad in place: no second (V, D) is made."""
 
     @staticmethod
     def forward(ctx, ids, table):
@@ -380,9 +396,12 @@ class Lookup(torch.autograd.Function):
 class ChunkedCrossEntropy(torch.autograd.Function):
     """scale * sum_n -log softmax(h_n E^T + b)[y_n], never holding the logits of a whole batch.
 
-    Label-smoothed by a, a word's loss is (1 - a) of this plus a / V of the sum over all words. The
-    gradient by the logits is known as soon as they are: it is taken to h and (only if it trains) to
-    E before the next chunk's logits overwrite it. E's is put into E.grad directly."""
+    With label smoothing a, position n costs
+
+        (1 - a) (-log p_n[y_n]) + a / V sum_v -log p_n[v]        p_n = softmax(h_n E^T + b)
+
+    The gradient by the logits is known as soon as they are: it is taken to h and (only if it
+    trains) to E before the next chunk's logits overwrite it. E's is put into E.grad directly."""
 
     @staticmethod
     def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory):
@@ -394,25 +413,26 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         vocab = table.size(0)
         chunks = max(1, math.ceil(len(hidden) * vocab * 4 / LOGITS_BUDGET))  # of equal size
         rows = math.ceil(len(hidden) / chunks)
-        head = table
+        weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):
-            head = table.to(torch.get_autocast_dtype(device))
+            weight = table.to(torch.get_autocast_dtype(device))
         total = hidden.new_zeros((), dtype=torch.promote_types(table.dtype, torch.float32))
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_table = memory.take("gradient", table.shape, head) if needs_table else None
-        all_logits = memory.take("logits", (rows, vocab), head)
+        grad_table = memory.take("gradient", table.shape, weight) if needs_table else None
+        all_logits = memory.take("logits", (rows, vocab), weight)
 
         with torch.autocast(device, enabled=False):
             for start in range(0, len(hidden), rows):
                 chunk = slice(start, start + rows)
-                h = hidden[chunk].to(head.dtype)  # (R, D)
-                logits = torch.mm(h, head.T, out=all_logits[:len(h)])  # (R, V)
-                logits = logits.to(total.dtype).add_(bias)  # half precision ends here
+                h = hidden[chunk].to(weight.dtype)  # (R, D)
+                logits = torch.mm(h, weight.T, out=all_logits[:len(h)])  # (R, V)
+                # The softmax and its gradient are computed in float32 even where E is in half.
+                logits = logits.to(total.dtype).add_(bias)
                 loss, gradient = loss_and_gradient(logits, labels[chunk], smoothing)
                 total += loss
-                gradient = gradient.to(head.dtype)
+                gradient = gradient.to(weight.dtype)
                 if needs_hidden:
-                    grad_hidden[chunk] = (gradient @ head).mul_(scale)
+                    grad_hidden[chunk] = (gradient @ weight).mul_(scale)
                 if needs_table:  # beta 0: what the memory held before is not read
                     grad_table.addmm_(gradient.T, h * scale, beta=float(start > 0))
 
@@ -426,11 +446,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         table = ctx.table
         grad_hidden, grad_table = ctx.gradients
         ctx.gradients = None, None
-        for tensor in (grad_hidden, grad_table):
-            if tensor is not None and (gradient.is_cuda or gradient != 1):
-                tensor.mul_(gradient.to(tensor.dtype))
         if grad_table is not None:
+            # Before it is multiplied: in float16 a loss scale of 65,536 is infinite.
             grad_table = grad_table.to(table.dtype)
+        if gradient.is_cuda or gradient != 1:  # on a GPU, asking would wait for it
+            for tensor in (grad_hidden, grad_table):
+                if tensor is not None:
+                    tensor.mul_(gradient.to(tensor.dtype))
+        if grad_table is not None:
             if table.grad is None:
                 table.grad = grad_table
             else:
@@ -446,8 +469,9 @@ def loss_and_gradient(logits, labels, smoothing):
     label_logits = logits.gather(1, labels)  # (R, 1)
     mean = logits.mean(1) if smoothing else 0
     top = logits.amax(1)
-    p = torch.softmax(logits, 1, out=logits)
-    log_sum = top - p.amax(1).log()  # p's largest never underflows, unlike the label's
+    p = torch.softmax(logits, 1, out=logits)  # in place: the logits are gone from here on
+    # p_top = exp(top - log_sum), so log_sum = top - log p_top; p_top >= 1 / V cannot underflow.
+    log_sum = top - p.amax(1).log()
     loss = (log_sum - (1 - smoothing) * label_logits[:, 0] - smoothing * mean).sum()
     gradient = p.scatter_add_(1, labels, torch.full_like(label_logits, smoothing - 1))
     if smoothing:
@@ -523,13 +547,14 @@ class Config:
         for name in kinds:
             default = cls.ABSENT.get(name, getattr(cls, name))
             values[name] = written.get(name, default)
-        check_types(values, kinds, path)
+        check_types(values, kinds, path)  # and reads whole numbers as float where one is meant
         extra = {name: value for name, value in written.items() if name not in kinds}
         config = cls(**values, extra=extra)
         config.check(path)
         return config
 
     def check(self, where="config"):
+        """UserError for values that no mBART can have; `where` names the file they came from."""
         if self.activation_function not in ACTIVATIONS:
             raise UserError(
                 f"{where}: activation_function {self.activation_function!r} is not one of "
@@ -542,6 +567,11 @@ class Config:
                     f"{where}: d_model {self.d_model} is not a multiple of "
                     f"{side}_attention_heads {heads}"
                 )
+        if self.pad_token_id != 1:  # the tokenizer's, which pads what this model reads
+            raise UserError(
+                f"{where}: pad_token_id is {self.pad_token_id}; every mBART vocabulary has <pad> "
+                "at 1"
+            )
 
     def write(self, path):
         values = asdict(self)

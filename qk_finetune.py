@@ -2,9 +2,10 @@
 
 Attention computes softmax(Q K^T / sqrt(d)) V with Q = x W_q, K = y W_k, V = y W_v. Q and K decide
 WHERE a position looks, V and everything behind it decide WHAT is written. Finetuning only Q and K
-on English summaries therefore teaches a model which parts of a document matter without touching
-the path on which the words of every other language travel: that is the `qk` recipe, and the reason
-why Q, K and V are separate tensors in model.py.
+of the attention that reads the source (not of the decoder's self-attention) on English summaries
+therefore teaches a model which parts of a document matter without touching the path on which the
+words of every other language travel: that is the `qk` recipe, and the reason why Q, K and V are
+separate tensors in model.py.
 
 A recipe is one regular expression over parameter names (transformers' own names). Embeddings
 (token, position and the layer norm on top of them) stay frozen in all but `full+embeddings` and
@@ -47,6 +48,7 @@ SIDES = {  # the embeddings of one side where it has a vocabulary of its own
     "src": r"model\.encoder\.(embed_\w+|layernorm_embedding)\.",
     "tgt": r"model\.(shared|decoder\.embed_positions|decoder\.layernorm_embedding)\.",
 }
+TABLES = {"src": "model.encoder.embed_tokens.weight", "tgt": "model.shared.weight"}  # of tokens
 
 RECIPES = {
     # Finetuning for a task.
@@ -69,7 +71,7 @@ RECIPES = {
     "tgt+body": f"{SIDES['tgt']}|{LAYERS}",  # and every layer
     # A new language of a multilingual model, in the vocabulary that both sides share.
     "emb": EMBEDDINGS,                       # the embeddings
-    "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention; all: full+embeddings
+    "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention (all: full+embeddings)
 }
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # that LoRA can adapt
 
@@ -97,16 +99,16 @@ def check_recipe(recipe, config):
         raise UserError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
     if side_of(recipe) and config.source_vocab_size is None:
         raise UserError(
-            f"--recipe {recipe} trains the embeddings of a new language, which this model has not; "
-            "make a folder that has with `python -m tools.new_language fresh` and give it to --init"
+            f"--recipe {recipe} trains a new language's own vocabulary, which this model lacks; "
+            "make a folder with one by `python -m tools.new_language fresh` and name it with --init"
         )
 
 
 def check_fresh(recipe, side):
-    """UserError if a recipe would leave embeddings of `side` (src, tgt) as they were drawn.
+    """UserError if a recipe would not train the freshly drawn embeddings of `side`.
 
-    A folder of tools.new_language says in its args.json, as "fresh", which side that is."""
-    if side_of(recipe) != side and recipe != "full+embeddings":
+    side: "src" or "tgt"; tools.new_language writes it into a folder's args.json, as "fresh"."""
+    if not re.match(RECIPES[recipe], TABLES[side]):
         raise UserError(
             f"--recipe {recipe} would leave the fresh {side} embeddings frozen; use {side}, "
             f"{side}+xattn, {side}+body or full+embeddings"
@@ -119,8 +121,12 @@ def side_of(recipe):
     return side if side in SIDES else None
 
 
-def needed_by(name, layer):
-    """Do the states of encoder layer `layer` (from 1) depend on the parameter of this name?"""
+def needed_by(name, layer, untied=False):
+    """Do the states of encoder layer `layer` (from 1) depend on the parameter of this name?
+
+    untied: the encoder has a table of its own (Config.source_vocab_size), and shares none."""
+    if untied and name == TABLES["tgt"]:
+        return False
     number = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
     if number:
         return int(number[1]) < layer
@@ -202,8 +208,8 @@ def part_of(name):
 def parameters_by_recipe(config, rank=8):
     """{recipe: (all, those that train)} in numbers of parameters, for a model of this shape.
 
-    The recipes of a new language count one whose vocabulary is as large as the model's own, `lora`
-    its additions. Nothing is allocated."""
+    Recipes for a new language are counted as if its vocabulary had the model's own size; `lora`
+    with its additions. Nothing is allocated."""
     counts = {}
     for recipe in RECIPES:
         shape = config

@@ -103,7 +103,7 @@ class Tokenizer:
     def lang_id(self, code):
         """The id of a language's tag; an unknown language is a UserError that lists the known."""
         if code not in self.tag:
-            hint = ""
+            hint = "."
             close = difflib.get_close_matches(str(code), self.languages, 1, 0.4)
             if close:
                 hint = f"; did you mean {close[0]}?"
@@ -138,8 +138,8 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", self.as_tokenizer_config())
 
     def as_tokenizer_json(self):
-        """What the tokenizers library reads: the pieces with their scores, and how text is split
-        before and joined behind."""
+        """What the tokenizers library reads: the pieces with their scores, how a text is cut into
+        words before they are looked up, and how pieces become text again."""
         vocab = [[special, 0.0] for special in SPECIALS]
         for i in range(3, self.pieces.get_piece_size()):
             vocab.append([self.pieces.id_to_piece(i), self.pieces.get_score(i)])
@@ -160,7 +160,7 @@ class Tokenizer:
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "normalizer": None,
+            "normalizer": None,  # MBartTokenizer sets it so whatever stands here
             "post_processor": None,
             "added_tokens": added,
             "pre_tokenizer": {
@@ -203,8 +203,8 @@ def load_pieces(path):
         raise UserError(f"{path}: not a SentencePiece model ({reason}); copy it again") from None
 
 
-def read_layout(folder, pieces):
-    """The layout of a folder whose SentencePiece model has so many `pieces`.
+def read_layout(folder, piece_count):
+    """The layout of a folder whose SentencePiece model has piece_count pieces.
 
     It follows from config.json's vocab_size; without one from the class that tokenizer_config.json
     names; and is mBART-25 for the bare file."""
@@ -212,15 +212,15 @@ def read_layout(folder, pieces):
     config = read_json(path)
     if config and "vocab_size" in config:
         vocab_size = config["vocab_size"]
-        size25 = pieces + len(MBART25) + 2  # the ids move by one, and <mask>
-        size50 = pieces + len(MBART50) + 2
+        size25 = piece_count + len(MBART25) + 2  # the ids move by one, and <mask>
+        size50 = piece_count + len(MBART50) + 2
         if vocab_size == size25:
             return "mbart25"
         if vocab_size == size50:
             return "mbart50"
         raise UserError(
-            f"{path}: vocab_size {vocab_size} does not fit {MODEL_FILE}: {pieces} pieces make "
-            f"{size25} (mBART-25) or {size50} (mBART-50)"
+            f"{path}: vocab_size {vocab_size} does not fit {MODEL_FILE}: {piece_count} pieces "
+            f"make {size25} (mBART-25) or {size50} (mBART-50)"
         )
     config = read_json(Path(folder) / "tokenizer_config.json") or {}
     if "50" in str(config.get("tokenizer_class")):
@@ -257,9 +257,9 @@ def copy_file(source, target):
 def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
     """Learns a unigram vocabulary (the kind that mBART's own is) from an iterator of sentences.
 
-    vocab_size counts mBART ids without the 26 tags and <mask>; required_chars are letters that must
-    have a piece even if the text lacks them. Writes `path`; the same sentences and seed give the
-    same file."""
+    vocab_size: SentencePiece pieces at most; mBART adds <pad>, the tags and <mask>.
+    required_chars: letters that must have a piece even if the text lacks them. Writes `path`; the
+    same sentences and seed give the same file."""
     sentencepiece.set_random_generator_seed(seed)
     with saving(path) as temporary, open(temporary, "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
@@ -287,7 +287,8 @@ def main(argv=None):
     print("encoder input:", tokenizer.encode(args.text, args.lang))
     print("decoder input:", decoder_input)
     print("labels:", labels)
-    print("pieces:", " ".join(tokenizer.pieces.encode(args.text, out_type=str)))
+    pieces = tokenizer.source.pieces.encode(args.text, out_type=str)
+    print("source pieces:", " ".join(pieces))
 
 
 if __name__ == "__main__":

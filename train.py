@@ -337,15 +337,18 @@ def prepare_model(s):
             seed=s.seed,
         )
     names = apply_recipe(model, s.recipe)
-    check_alignment(s, model.config.encoder_layers, names)
+    check_alignment(s, model.config, names)
     return model, tokenizer
 
 
-def check_alignment(s, layers, names):
+def check_alignment(s, config, names):
     """UserError if the model has no such layer or `names`, which train, cannot move its states."""
-    if s.align_layer > layers:
-        raise UserError(f"--align-layer {s.align_layer}: the encoder has layers 1 to {layers}")
-    if s.align_layer and not any(needed_by(name, s.align_layer) for name in names):
+    if s.align_layer > config.encoder_layers:
+        raise UserError(
+            f"--align-layer {s.align_layer}: the encoder has layers 1 to {config.encoder_layers}"
+        )
+    untied = config.source_vocab_size is not None
+    if s.align_layer and not any(needed_by(name, s.align_layer, untied) for name in names):
         raise UserError(
             f"--recipe {s.recipe} trains nothing that the states of encoder layer {s.align_layer} "
             "depend on: alignment has nothing to move"

@@ -19,8 +19,10 @@ from data import (
     alignment_pairs,
     collate,
     cut,
+    first_sentences,
     held_out,
     infill,
+    joined,
     language_pairs,
     split_pairs,
 )
@@ -61,7 +63,7 @@ def from_file(jsonl, tokenizer, pairs=(EN_ES, RU_EN)):
 def stream(tokenizer, seed=0, stage="translate", tokens=400, data=None, **options):
     data = data or Builtin(stage, "train", PAIRS)
     examples = Examples(data, tokenizer, stage, seed=seed)
-    return Batches(examples, tokens, seed, pool=8, **options)
+    return Batches(examples, tokens, seed, pool_size=8, **options)
 
 
 def rows_of(batch):
@@ -87,6 +89,8 @@ def test_pairs_that_are_none_are_refused():
         split_pairs(["en_XX-es_XX", "en_XX"])
     with pytest.raises(UserError, match="--align-pairs"):
         alignment_pairs(["en_XX"])
+    with pytest.raises(UserError, match="--align-pairs en_XX: write pairs as en_XX-es_XX"):
+        alignment_pairs(align_pairs=["en_XX"])
 
 
 # batches
@@ -94,7 +98,7 @@ def test_pairs_that_are_none_are_refused():
 @pytest.mark.parametrize("stage", ["pretrain", "translate", "summarize"])
 def test_batches_keep_the_token_budget_and_their_sentences_are_of_like_length(tokenizer, stage):
     pairs = [(a, a) for a, _ in PAIRS] if stage == "pretrain" else PAIRS
-    batches = Batches(Examples(Builtin(stage, "train", pairs), tokenizer, stage), 800, pool=32)
+    batches = Batches(Examples(Builtin(stage, "train", pairs), tokenizer, stage), 800, pool_size=32)
     filled = 0
     total = 0
     for _ in range(60):
@@ -260,6 +264,60 @@ def test_pretraining_pairs_noised_text_with_the_text_itself(tokenizer):
         assert mask not in example.labels
         assert set(example.source) - {mask} <= set(example.labels)
     assert masked == 50
+
+
+class Document:
+    """A data set of one document in numbered sentences."""
+
+    sizes = {EN_EN: 1}
+
+    def text(self, pair, index):
+        text = " ".join(f"The teacher found {number} maps." for number in range(40))
+        return text, text
+
+
+def test_a_long_document_is_cut_before_its_sentences_are_shuffled(tokenizer, monkeypatch):
+    monkeypatch.setattr("data.infill", lambda ids, is_start, mask_id, rng: ids)
+    orders = set()
+    for seed in range(5):
+        examples = Examples(
+            Document(), tokenizer, "pretrain", max_length=50, permuted=1.0, seed=seed
+        )
+        example = examples(EN_EN, 0)
+        assert len(example.source) == len(example.labels) == 50
+        assert example.labels[:48] == whole_document(tokenizer)[:48]
+        assert Counter(example.source) == Counter(example.labels)
+        orders.add(tuple(example.source))
+    assert len(orders) > 1
+
+
+def whole_document(tokenizer):
+    text, _ = Document().text(EN_EN, 0)
+    ids = []
+    for sentence in text.split(". "):
+        ids += [*tokenizer.piece_ids(sentence.removesuffix(".") + "."), EOS]
+    return ids
+
+
+@pytest.mark.parametrize("room, wanted", [
+    (9, [[5, 6], [7], [8, 9, 10]]),
+    (8, [[5, 6], [7], [8, 9, 10]]),
+    (7, [[5, 6], [7], [8, 9]]),
+    (5, [[5, 6], [7]]),
+    (1, [[5]]),
+])
+def test_first_sentences_and_their_ends_fill_the_room(room, wanted):
+    first = first_sentences([[5, 6], [7], [8, 9, 10]], room)
+    assert first == wanted and len(joined(first)) <= room
+
+
+def test_pretraining_where_the_encoder_has_its_own_vocabulary_is_refused(tokenizer):
+    own = Tokenizer(tokenizer.model_file, tokenizer.layout)
+    untied = Tokenizer(tokenizer.model_file, tokenizer.layout, source=own)
+    data = Builtin("pretrain", "train", [EN_EN])
+    with pytest.raises(UserError, match="another vocabulary than its decoder"):
+        Examples(data, untied, "pretrain")
+    Examples(data, untied, "translate")
 
 
 def test_long_texts_are_cut_to_the_models_length(tokenizer):

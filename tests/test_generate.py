@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import generate as generate_file
 from generate import Cache, generate
 from model import Config, MBart
 from plumbing.files import UserError
+from tokenizer import Tokenizer
 
 VOCAB, LANG = 40, 35
 
@@ -270,6 +272,27 @@ def test_arguments_that_cannot_be_met_are_refused(models, options, words):
     _, ((_, ours), *_) = models
     with pytest.raises(UserError, match=words):
         generate(ours, **{"source": sources(0), "lang": LANG, "max_new_tokens": 5} | options)
+
+
+def test_the_command_gives_a_tagless_runs_model_no_tag_of_the_source(
+    run, small, tmp_path, monkeypatch
+):
+    shutil.copytree(small, tmp_path / "run")
+    seen = []
+
+    def watched(model, source, lang, **options):
+        seen.append(source.tolist())
+        return [[]]
+
+    monkeypatch.setattr(generate_file, "generate", watched)
+    words = ("generate.py", tmp_path / "run", "en_XX", "es_XX", "The map.")
+    run(*words)
+    (tmp_path / "run" / "args.json").write_text('{"tagless": true}', encoding="utf-8")
+    run(*words)
+    tokenizer = Tokenizer.from_pretrained(small)
+    tagged = tokenizer.encode("The map.", "en_XX")
+    assert seen == [[tagged], [tokenizer.encode("The map.", None)]]
+    assert seen[1] == [tagged[:-1]]
 
 
 def test_a_model_in_half_precision_decodes_as_on_a_gpu(models):

@@ -1,4 +1,4 @@
-"""model.py: parity with transformers, the converter, and errors that name what does not fit."""
+"""model.py: parity with transformers, its files, and errors that name what does not fit."""
 
 import json
 import pickle
@@ -14,8 +14,9 @@ from transformers import MBartConfig, MBartForConditionalGeneration
 
 import model as model_file
 from generate import Cache
-from model import Config, MBart
+from model import ChunkedCrossEntropy, Config, MBart
 from plumbing.files import UserError
+from plumbing.memory import Memory
 
 SHAPES = [  # unequal depths, heads and feed-forward sizes, embedding scale on and off, relu
     {"encoder_layers": 2, "decoder_layers": 2},
@@ -220,6 +221,33 @@ def test_the_loss_under_autocast_is_close_and_its_gradients_point_the_same_way(d
     assert F.cosine_similarity(grads[0][1], grads[1][1], dim=0) > 0.99
 
 
+def test_a_float16_gradient_bears_the_loss_scale_that_float16_cannot_hold():
+    torch.manual_seed(0)
+    table = torch.randn(50, 8, requires_grad=True)
+    hidden = torch.randn(6, 8, requires_grad=True)
+    labels = torch.randint(0, 50, (6,))
+    loss = F.cross_entropy(hidden @ table.T, labels)
+    wanted = torch.autograd.grad(loss, [hidden, table])
+    with torch.autocast("cpu", torch.float16):
+        value = ChunkedCrossEntropy.apply(
+            hidden, table, torch.zeros(50), labels, 0.0, 1 / 6, Memory()
+        )
+    (value * 65536).backward()
+    for parameter, gradient in zip((hidden, table), wanted):
+        assert torch.allclose(parameter.grad / 65536, gradient, atol=2e-3)
+
+
+def test_without_gradients_the_loss_makes_none_of_the_table_and_leaves_the_kept_memory(pair):
+    _, ours = pair
+    data = batch(ours.config.vocab_size)
+    ours.loss(*data).backward()
+    gradient = ours.model.shared.weight.grad
+    ours.zero_grad()
+    with torch.no_grad():
+        ours.loss(*data)
+    assert ours.memory["gradient"] is gradient and ours.model.shared.weight.grad is None
+
+
 def test_frozen_embeddings_get_no_gradient_and_the_rest_the_same(pair):
     _, ours = pair
     data = batch(ours.config.vocab_size)
@@ -340,7 +368,7 @@ def test_untied_source_embeddings_are_used_by_the_encoder_alone_and_survive_savi
         assert torch.equal(again.encode(x), states) and not torch.equal(again(x, y), before)
 
 
-# --- the converter
+# --- files
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "sharded", "bin", "sharded bin", "old"])
@@ -488,6 +516,7 @@ def hostile(folder):
         (edit("encoder_attention_heads", 5), "multiple"),
         (edit("decoder_layers", 0), "other tensors that an mBART of this"),
         (edit("activation_function", "swish"), "activation_function 'swish'"),
+        (edit("pad_token_id", 0), "pad_token_id is 0"),
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
         (cut, "model.safetensors: damaged or cut short"),
         (retie, "lm_head.weight differs"),

@@ -11,8 +11,10 @@ from qk_finetune import (
     LoRALinear,
     add_lora,
     apply_recipe,
+    check_fresh,
     describe,
     merged_state,
+    needed_by,
     parameters_by_recipe,
     side_of,
 )
@@ -166,6 +168,29 @@ def test_lora_adapts_the_named_projections_alone(small):
     assert adapted == {"q_proj", "fc1"}
     with pytest.raises(UserError, match="out_proj"):
         add_lora(model, projections=["query"])
+
+
+def test_an_encoder_with_its_own_table_does_not_need_the_shared_one(small):
+    model = new_language(MBart.from_pretrained(small), "src", 300)
+    needed = {name for name, _ in model.named_parameters() if needed_by(name, 1, untied=True)}
+    model.encode(torch.randint(4, 300, (2, 9)), upto=1).sum().backward()
+    assert needed == {name for name, p in model.named_parameters() if p.grad is not None}
+    assert needed_by("model.shared.weight", 1)
+
+
+def test_a_recipe_that_trains_the_fresh_table_is_accepted_and_no_other():
+    accepted = {"src": set(), "tgt": set()}
+    for side, recipes in accepted.items():
+        for recipe in RECIPES:
+            try:
+                check_fresh(recipe, side)
+            except UserError:
+                continue
+            recipes.add(recipe)
+    assert accepted["src"] == {"src", "src+xattn", "src+body", "full+embeddings"}
+    assert accepted["tgt"] == {
+        "tgt", "tgt+xattn", "tgt+body", "emb", "emb+xattn", "full+embeddings",
+    }
 
 
 def test_a_new_sources_recipe_needs_the_new_source(small):

@@ -126,6 +126,8 @@ def test_an_unknown_language_is_an_error_with_a_suggestion(bare):
         tokenizer.encode("x", "tr")
     with pytest.raises(UserError, match="unknown language 'sw_KE'"):
         tokenizer.lang_id("sw_KE")
+    with pytest.raises(UserError, match=r"unknown language '\?\?\?'\. This model has: ar_AR"):
+        tokenizer.lang_id("???")
     assert Tokenizer.from_pretrained(bare["mbart50"]).lang_id("sw_KE")
 
 
@@ -158,8 +160,18 @@ def test_a_damaged_vocabulary_of_the_encoder_is_an_error_that_names_it(bare, tmp
         Tokenizer.from_pretrained(tmp_path)
 
 
+def test_the_command_prints_the_pieces_of_the_encoders_own_vocabulary(run, bare, tmp_path):
+    shutil.copy(bare["mbart25"] / "sentencepiece.bpe.model", tmp_path)
+    train_sentencepiece(["the map"] * 50, tmp_path / SOURCE_FILE, 15)
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    pieces = tokenizer.source.pieces.encode("the map", out_type=str)
+    assert pieces != tokenizer.pieces.encode("the map", out_type=str)
+    done = run("tokenizer.py", tmp_path, "en_XX", "the map")
+    assert done.returncode == 0 and f"source pieces: {' '.join(pieces)}\n" in done.stdout
+
+
 def test_the_command_prints_a_texts_ids_and_pieces(run):
     done = run("tokenizer.py", "base", "en_XX", "The teacher found a map.")
-    assert done.returncode == 0 and "pieces: ▁The ▁teacher" in done.stdout
+    assert done.returncode == 0 and "source pieces: ▁The ▁teacher" in done.stdout
     done = run("tokenizer.py", "base", "en", "The teacher found a map.")
     assert done.returncode == 2 and "did you mean en_XX" in done.stderr
