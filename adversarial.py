@@ -77,6 +77,12 @@ def source_classes(batch, keep, languages):
     return places[:, None].expand(keep.shape)[keep]
 
 
+def full_precision(device):
+    """Within, autocast is off: it would round the classifier's input and weights, and go on with
+    weights that it rounded before an update of the classifier."""
+    return torch.autocast(device.type, enabled=False)
+
+
 class Adversary:
     """The classifier with its optimizer: update() before each task update, loss() within it."""
 
@@ -114,13 +120,14 @@ class Adversary:
         if world > 1:
             dist.all_reduce(tokens)
         self.classifier.requires_grad_(True)
-        for _ in range(self.updates):
-            for state, true in zip(states, classes):
-                logits = self.classifier(state.float())  # (N, L)
-                (F.cross_entropy(logits, true, reduction="sum") / tokens).backward()
-                self.right += (logits.argmax(1) == true).sum().item()
-                self.seen += len(true)
-            self.step(world)
+        with full_precision(tokens.device):
+            for _ in range(self.updates):
+                for state, true in zip(states, classes):
+                    logits = self.classifier(state.float())  # (N, L)
+                    (F.cross_entropy(logits, true, reduction="sum") / tokens).backward()
+                    self.right += (logits.argmax(1) == true).sum().item()
+                    self.seen += len(true)
+                self.step(world)
         self.classifier.requires_grad_(False)
 
     def step(self, world):
@@ -135,7 +142,8 @@ class Adversary:
         """The fooling loss of a batch, summed over its source tokens.
 
         states: token_states (N, D) of its source; the gradient reaches these alone."""
-        logits = self.classifier(states.float())  # (N, L)
+        with full_precision(states.device):
+            logits = self.classifier(states.float())  # (N, L)
         return FOOLING[self.kind](logits, self.classes(batch)).sum()
 
     def accuracy(self):

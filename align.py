@@ -1,6 +1,6 @@
 """Middle-layer alignment: translations are pulled together in one layer of the encoder.
 
-    a_i, b_i   mean over its tokens of layer N's states, of a text and of its translation    (B, D)
+    a_i, b_i   text i and its translation: each the mean of layer N's states over its text tokens
     loss       -1/B sum_i log softmax_j(cos(a_i, b_j) / 0.1)_i
                the other texts of the batch are the negatives
 
@@ -24,11 +24,12 @@ def mean_pool(states, ids, tokenizer):
 
 
 def contrastive_loss(a, b, temperature=TEMPERATURE):
-    """a, b (B, D), row i of one translates row i of the other -> the mean loss."""
-    a = F.normalize(a, dim=1)
-    b = F.normalize(b, dim=1)
-    similarity = a @ b.T / temperature  # (B, B)
-    return F.cross_entropy(similarity, torch.arange(len(a), device=a.device))
+    """a, b (B, D) in float32, row i of one translates row i of the other -> the mean loss."""
+    with torch.autocast(a.device.type, enabled=False):  # bf16 has but 3 digits
+        a = F.normalize(a, dim=1)
+        b = F.normalize(b, dim=1)
+        similarity = a @ b.T / temperature  # (B, B)
+        return F.cross_entropy(similarity, torch.arange(len(a), device=a.device))
 
 
 def alignment_loss(model, batch, layer, tokenizer):

@@ -9,9 +9,9 @@
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024,
 section 4). Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the
-share of outputs that are not in the target language; on the built-in corpus, facts: the share of
-who, did, what and where that the output says. Beside ROUGE-1 stand its floors, which need no model:
-another example's headline, and the source's first sentence.
+share of outputs that are not found to be in the target language; on the built-in corpus, facts: the
+share of the headline's facts (who, did what, where) that the output tells. Beside ROUGE-1 stand its
+floors, which need no model: another example's headline, and the source's first sentence.
 """
 import argparse
 import sys
@@ -26,11 +26,12 @@ import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from corpora.sets import open_data
-from data import SENTENCE_END, language_pairs, pad, split_pairs
+from data import SENTENCE_END, at_most, language_pairs, pad, split_pairs
 from generate import generate
 from model import MBart
 from plumbing.files import UserError, run, write_json
-from plumbing.options import COUNT, device, number
+from plumbing.options import COUNT, number
+from plumbing.options import device as device_name
 from plumbing.packed import pack_for_decoding
 from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
@@ -95,7 +96,8 @@ class Writer:
         self.tagged = not read_settings(folder).get("tagless")  # as it was trained
         self.limit = self.model.config.max_position_embeddings
         longest = options.get("max_new_tokens", 100)
-        self.options = options | {"max_new_tokens": min(longest, self.limit - 2)}
+        longest = min(longest, self.limit - 1)  # the decoder's start token has a position too
+        self.options = options | {"max_new_tokens": longest}
 
     def __call__(self, texts, source, target):
         sources = [self.encode(text, source, self.limit) for text in texts]
@@ -128,7 +130,9 @@ class Row:
     n: int  # examples
     scores: dict  # as in Marks
     each: dict  # as in Marks
-    floors: dict  # of summaries: {"random", "lead"}, the scores of outputs that need no model
+    # Of summaries: the scores of outputs that need no model, {"random": another example's headline
+    # (where there is another), "lead": the source's first sentence}.
+    floors: dict
     examples: list  # {"source", "reference", "output"}
 
 
@@ -165,7 +169,8 @@ def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=
         marks = mark(outputs)
         floors = {}
         if stage == "summarize":
-            floors["random"] = mark(references[1:] + references[:1]).scores
+            if len(references) > 1:  # a single example's neighbour would be itself
+                floors["random"] = mark(references[1:] + references[:1]).scores
             floors["lead"] = mark([first_sentence(text) for text in texts]).scores
         examples = [
             {"source": text, "reference": reference, "output": output}
@@ -179,12 +184,9 @@ def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=
 
 def first_examples(data, pair, count):
     """The first `count` examples of a language pair: a list of texts, a list of references."""
-    size = data.sizes[pair]
-    if size is None:  # without end
-        size = count
     texts = []
     references = []
-    for i in range(min(count, size)):
+    for i in range(at_most(count, data.sizes[pair])):
         text, reference = data.text(pair, i)
         texts.append(text)
         references.append(reference)
@@ -227,7 +229,7 @@ def score(outputs, references, stage, target, identify, facts=None):
 
 
 def off_target(outputs, target, identify):
-    """100 for every output in another language, 0 for the others.
+    """100 for every output not found to be in the target language (an empty one too), else 0.
 
     None if the identifier does not know the target: every output would seem to be in another."""
     if not identify.knows(target):
@@ -264,9 +266,8 @@ def table(rows, trained=()):
             line += cell(interval)
         line += f"{row.n:>6}  "
         if row.floors:
-            random = row.floors["random"]["R1"].value
-            lead = row.floors["lead"]["R1"].value
-            line += f"R1 floors: random {random:.1f}, lead {lead:.1f}  "
+            floors = [f"{name} {scores['R1'].value:.1f}" for name, scores in row.floors.items()]
+            line += f"R1 floors: {', '.join(floors)}  "
         if trained and (row.source, row.target) not in trained:
             line += "zero-shot"
         lines.append(line.rstrip())
@@ -280,8 +281,8 @@ def cell(interval):
 
 
 def samples(rows, count=3):
-    """The first outputs in every target language with source and reference: `count` of them, each
-    from another source language where there are enough."""
+    """`count` sample outputs for each target language, with source and reference, from as many
+    source languages as there are."""
     chosen = {row.target: [] for row in rows}
     for i in range(count):
         for row in rows:
@@ -357,7 +358,7 @@ def parse_args(argv=None):
         help="round large weights to 8 bits: faster on a CPU, and outputs differ a little",
     )
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
-    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
     if (args.lang is None) == (args.pairs is None):
         raise UserError(
@@ -405,7 +406,8 @@ def check_languages(args, tokenizer):
 
 
 def pairs_to_score(args, stage, data_spec, languages):
-    """The (source, target) pairs that --pairs names, or --lang with every source language.
+    """The (source, target) pairs that --pairs names, or --lang with every source language; of a
+    parallel data set only those that have test files.
 
     languages: the tokenizer's."""
     if args.pairs:
@@ -504,7 +506,8 @@ def main(argv=None):
     if settings.get("stage") not in STAGES and not args.stage:
         print(
             f"note: nothing says that {folder} was finetuned; a model that was only pretrained "
-            "copies its input"
+            "copies its input",
+            file=sys.stderr,
         )
     if args.text is not None or args.file is not None:
         write_own_text(args, stage, write)

@@ -35,7 +35,8 @@ class Words:
 
     def tokenize(self, text):
         folded = unicodedata.normalize("NFKC", text).casefold()
-        folded = folded.replace("i\u0307", "i")  # Turkish İ begins as i does
+        # casefold makes İ an i with a dot above; drop the dot.
+        folded = folded.replace("i\u0307", "i")
         words = []
         inside = False  # does the next character go on with the last word?
         for char in folded:
@@ -46,7 +47,7 @@ class Words:
                 words.append(char)
                 inside = False
             elif inside or (kind == "M" and words):
-                words[-1] += char
+                words[-1] += char  # a vowel sign or accent belongs to the letter before it
             else:
                 words.append(char)
                 inside = True
@@ -69,7 +70,10 @@ def rouge(hypotheses, references):
 
 
 def bleu_chrf(hypotheses, references, resamples=1000):
-    """{"BLEU": Interval, "chrF": Interval} of the whole corpus, and sacrebleu's signatures."""
+    """{"BLEU": Interval, "chrF": Interval} of the whole corpus, and sacrebleu's signatures.
+
+    BLEU splits words as sacrebleu's 13a does, at spaces and punctuation: it says little for
+    languages that are written without spaces. Read chrF there."""
     if len(hypotheses) == 1:
         resamples = 1  # one example has no interval
     scores = {}
@@ -77,6 +81,7 @@ def bleu_chrf(hypotheses, references, resamples=1000):
     for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
         result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
         value = float(result.score)
+        # Half the interval's width; sacrebleu has no public name for it.
         half = float(getattr(result, "_ci", 0.0))
         if not math.isfinite(half):
             half = 0.0

@@ -28,7 +28,7 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -48,7 +48,8 @@ from data import (
 )
 from model import MBart
 from plumbing.files import UserError, run
-from plumbing.options import COUNT, POSITIVE, SHARE, device, number, option, read_options
+from plumbing.options import COUNT, POSITIVE, SHARE, number, option, read_options
+from plumbing.options import device as device_name
 from plumbing.runs import (
     HOUSE,
     Run,
@@ -84,33 +85,40 @@ class Settings:
 
     # What is trained, from what and into which folder.
     stage: str = option("what to train (required unless --resume)", None, choices=STAGES)
-    recipe: str = option("which tensors train (qk_finetune.py)", choices=RECIPES)
-    init: str = option("an mBART folder to start from (default: base/)", None, metavar="FOLDER")
+    recipe: str = option("which of the model's tensors train (see qk_finetune.py)", choices=RECIPES)
+    init: str = option(
+        "an mBART folder to start from (default: base/; pretrain has none)", None, metavar="FOLDER"
+    )
     out: str = option("the run folder (default: runs/STAGE)", None, metavar="FOLDER")
     overwrite: bool = option("replace a run folder that has a model already", False)
-    resume: str = option("go on with a run, with its own options", None, metavar="FOLDER")
-    seed: int = option("of data, dropout and fresh weights", 0, type=number(int, 0))
+    resume: str = option(
+        "go on with the stopped run in FOLDER, with its own options", None, metavar="FOLDER"
+    )
+    seed: int = option("seed of the data's order, dropout and new weights", 0, type=number(int, 0))
     preset: str = option(
-        "whose defaults: small for the built-in corpus on CPU cores, large for mBART-large "
+        "a set of defaults: small for the built-in corpus on CPU cores, large for mBART-large "
         "(default: small with builtin data, else large)", None, choices=("small", "large")
     )
 
     # The data.
     data: str = option(
-        "builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or wikilingua:DIR (corpora/)",
+        "the data set: builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or wikilingua:DIR (see "
+        "corpora/sets.py)",
         "builtin", metavar="SPEC"
     )
     langs: list = option(
-        "languages (default: en es ru tr gu; summarize: en_XX alone)",
+        "languages to train on, e.g. en_XX es_XX (default: en_XX es_XX ru_RU tr_TR gu_IN; for "
+        "summarize en_XX alone)",
         None, nargs="+", metavar="LANG"
     )
     pairs: list = option(
-        "language pairs, e.g. en_XX-es_XX (default: all pairs of --langs and copying for "
-        "translate, within each language for summarize)", None, nargs="+", metavar="SRC-TGT"
+        "language pairs to train on, e.g. en_XX-es_XX (default: for translate all pairs of "
+        "--langs and copying, for align those of --align-pairs, else within each language)",
+        None, nargs="+", metavar="SRC-TGT"
     )
-    skip_bad_lines: bool = option("leave out and count the lines that cannot be read", False)
+    skip_bad_lines: bool = option("leave out and count lines of data that cannot be read", False)
     min_words: list = option(
-        "leave out and count examples with fewer words",
+        "leave out and count examples whose source or target has fewer words",
         (0, 0), type=number(int, 0), nargs=2, metavar=("SOURCE", "TARGET")
     )
     max_length: int = option(
@@ -120,73 +128,100 @@ class Settings:
     train_examples: int = option(
         "only the first N training examples of each pair (few-shot)", None, type=COUNT, metavar="N"
     )
-    temperature: float = option("of language sampling; 1: by size", 1.5, type=number(float, 0.01))
+    temperature: float = option(
+        "T of language sampling: a pair with n examples is drawn as n^(1/T) says; 1: by size, "
+        "more: the small ones oftener", 1.5, type=number(float, 0.01)
+    )
 
     # The optimization.
-    steps: int = option("updates", type=COUNT)
-    tokens: int = option("padded tokens in a batch; lower it when memory runs out", type=COUNT)
-    accumulate: int = option("batches in an update; raise it as --tokens falls", type=COUNT)
-    lr: float = option("peak learning rate", type=POSITIVE)
-    warmup: int = option("updates until it is reached; 0: none", type=number(int, 0))
-    final_lr: float = option("the learning rate at the last update", type=number(float, 0.0))
-    clip: float = option("gradient norm; 0: no clipping", type=number(float, 0.0))
-    weight_decay: float = option("AdamW's; 0: none", type=number(float, 0.0))
-    label_smoothing: float = option("share of every label given to all words; 0: none", type=SHARE)
-    dropout: float = option("of states and attention; 0: none", type=SHARE)
+    steps: int = option("updates of the model, all in all", type=COUNT)
+    tokens: int = option(
+        "tokens in a batch, padding included; lower it when memory runs out", type=COUNT
+    )
+    accumulate: int = option("batches in an update; raise it as you lower --tokens", type=COUNT)
+    lr: float = option("highest learning rate", type=POSITIVE)
+    warmup: int = option("updates until --lr is reached; 0: none", type=number(int, 0))
+    final_lr: float = option(
+        "what the learning rate falls to; it would be reached one update after the last",
+        type=number(float, 0.0)
+    )
+    clip: float = option(
+        "gradients of a larger norm are scaled down to this one; 0: never",
+        type=number(float, 0.0)
+    )
+    weight_decay: float = option("weight decay of AdamW; 0: none", type=number(float, 0.0))
+    label_smoothing: float = option(
+        "share of every label's probability that is spread over the vocabulary; 0: none",
+        type=SHARE
+    )
+    dropout: float = option("dropout of states and of attention; 0: none", type=SHARE)
 
     # Validation: what is kept, and when to stop.
     eval_every: int = option("updates between validations and checkpoints", type=COUNT)
-    valid_examples: int = option("validation examples per pair", type=COUNT)
+    valid_examples: int = option("validation examples for each language pair", type=COUNT)
     patience: int = option(
-        "stop after so many validations without improvement; 0: never", type=number(int, 0)
+        "stop after so many validations in a row without improvement; 0: never",
+        type=number(int, 0)
     )
     keep: str = option(
-        "the model of the lowest validation loss, or the last one (default: best; last for "
-        "adversarial runs, where the task's loss alone would choose the one least fooled)",
+        "which model the folder keeps: that of the lowest validation loss, or the last (default: "
+        "best; last for adversarial runs, for which the task's loss alone would choose a model "
+        "whose states still tell the language)",
         None, choices=("best", "last")
     )
     stop_at: int = option(
-        "save and stop there, as if interrupted (for job queues)",
+        "save and stop after this update, as if interrupted (for job queues)",
         None, type=COUNT, metavar="UPDATE"
     )
 
     # The methods of the papers.
     adversarial: str = option(
-        "fool a classifier of the source language on the encoder's states; leaves the source tag "
-        "out", "none", choices=KINDS
+        "the loss by which the model fools a classifier of the source language on its encoder's "
+        "states; with one, the source tag is left out", "none", choices=KINDS
     )
-    classifier_lr: float = option("learning rate of its classifier", type=POSITIVE)
-    classifier_updates: int = option("of the classifier for each of the model", type=COUNT)
+    classifier_lr: float = option("learning rate of the adversary's classifier", type=POSITIVE)
+    classifier_updates: int = option(
+        "updates of the adversary's classifier for each update of the model", type=COUNT
+    )
     tagless: bool = option(
-        "leave the source tag out of the encoder's input (as the model of --init was trained, if "
-        "it was)", False
+        "leave the source tag out of the encoder's input (set by itself where the model of --init "
+        "was trained so)", False
     )
     residual_drop: int = option(
-        "no residual around the self-attention of this encoder layer, from 1 (the paper's: 7 of "
-        "12); 0: none", 0, type=number(int, 0), metavar="LAYER"
+        "no residual around the self-attention of this encoder layer, counted from 1 (the "
+        "paper's: 7 of 12); 0: all stay", 0, type=number(int, 0), metavar="LAYER"
     )
     align_layer: int = option(
-        "after each update, one that pulls translations together in the states of encoder layer "
-        "N, from 1; 0: none", 0, type=number(int, 0), metavar="N"
+        "pull translations together in the states of encoder layer N, counted from 1: beside a "
+        "task in an update of its own after each of the task's; 0: do not",
+        0, type=number(int, 0), metavar="N"
     )
     align_pairs: list = option(
-        "translation pairs for it (default: en_XX with each other language of --langs)",
+        "translation pairs of --align-layer (default: en_XX with each other language of --langs, "
+        "or of en_XX es_XX ru_RU tr_TR gu_IN)",
         None, nargs="+", metavar="SRC-TGT"
     )
-    lora_rank: int = option("of --recipe lora; its scale is 2", 8, type=COUNT)
-    lora_dropout: float = option("on its input; 0: none", 0.1, type=SHARE)
+    lora_rank: int = option(
+        "rank of LoRA's matrices (--recipe lora; alpha is twice the rank)", 8, type=COUNT
+    )
+    lora_dropout: float = option(
+        "dropout on the input of LoRA's matrices; 0: none", 0.1, type=SHARE
+    )
     lora_projections: list = option(
-        "which of the layers' projections it adapts", PROJECTIONS, nargs="+", metavar="NAME"
+        "which projections of the layers LoRA adapts", PROJECTIONS, nargs="+", metavar="NAME"
     )
 
     # The machine.
-    device: str = option("cpu, cuda, cuda:1 ... (default: a GPU if any)", None, type=device)
+    device: str = option(
+        "where to compute: cpu, cuda, cuda:1 ... (default: a GPU if there is one)",
+        None, type=device_name
+    )
     precision: str = option(
-        "of the arithmetic (default: bf16 on a GPU, fp32 on a CPU)",
+        "precision of the arithmetic (default: bf16 on a GPU, fp32 on a CPU)",
         None, choices=("fp32", "bf16", "fp16")
     )
     compile: bool = option("torch.compile the layers (pays on a GPU)", False)
-    no_eval: bool = option("skip the table at the end", False)
+    no_eval: bool = option("do not score the model at the end", False)
 
 
 SMALL = {  # the built-in corpus on two CPU cores
@@ -246,17 +281,39 @@ def resumed(typed):
             f"--resume {folder}: begun by another version of this project, which saved other "
             f"things; start a run from its model instead, with --init {folder}"
         )
-    for name in typed:
-        if name not in MAY_DIFFER:
-            raise UserError(
-                f"--resume goes on with the run's own options; leave out --{name.replace('_', '-')}"
-            )
+    world = saved.get("world_size", 1)
     known = {each.name for each in fields(Settings)}
     saved = {name: value for name, value in saved.items() if name in known}
     try:
-        return Settings(**saved | {"stop_at": None, "out": folder} | typed)
+        own = Settings(**saved | {"stop_at": None, "out": folder})
     except TypeError as error:
         raise UserError(f"{Path(folder) / 'args.json'}: not a run's settings ({error})") from None
+    others = [name for name in typed if name not in MAY_DIFFER and differs(name, typed, own, world)]
+    if others:
+        options = ", ".join("--" + name.replace("_", "-") for name in others)
+        raise UserError(
+            f"--resume goes on with the run's own options, and these differ: leave out {options}"
+        )
+    return replace(own, **{name: typed[name] for name in MAY_DIFFER if name in typed})
+
+
+def differs(name, typed, own, world):
+    """Is what was typed for an option another thing than a run of `world` processes has?"""
+    value = typed[name]
+    there = getattr(own, name)
+    if name in ("init", "out"):  # a folder has many names
+        return Path(value).resolve() != Path(there).resolve()
+    if name == "accumulate":
+        return shared_equally(value, world) != there
+    if name == "langs":  # the run has those of its pairs
+        align_pairs = typed.get("align_pairs", own.align_pairs)
+        value = languages_of(language_pairs(own.stage, value, typed.get("pairs"), align_pairs))
+    return value != there
+
+
+def shared_equally(batches, world):
+    """The batches of an update, or a few more, so that every process takes as many."""
+    return math.ceil(batches / world) * world
 
 
 def decide(s):
@@ -275,9 +332,14 @@ def decide(s):
         s.align_pairs = ["-".join(pair) for pair in alignment_pairs(s.langs, s.align_pairs)]
     pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
     s.pairs = ["-".join(pair) for pair in pairs]
-    s.langs = list(dict.fromkeys(lang for pair in pairs for lang in pair))
+    s.langs = languages_of(pairs)
     if s.precision is None:
         s.precision = "bf16" if device_of(s).type == "cuda" else "fp32"
+
+
+def languages_of(pairs):
+    """The languages of some pairs, each once."""
+    return list(dict.fromkeys(lang for pair in pairs for lang in pair))
 
 
 def check(s):
@@ -318,7 +380,8 @@ def device_of(s):
 def prepare_model(s):
     """(model, tokenizer) as a run starts or goes on; which of its tensors train is marked."""
     folder = s.init
-    if s.resume and s.recipe != "lora":  # LoRA: a run folder has it merged, and it is needed apart
+    # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
+    if s.resume and s.recipe != "lora":
         folder = s.out
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
@@ -355,13 +418,13 @@ def check_alignment(s, config, names):
         )
 
 
-def open_split(s, split, tokenizer, max_length):
-    """The training or validation examples of a run, as ids."""
+def open_split(s, stage, pairs, split, tokenizer, max_length):
+    """The training or validation examples that a stage makes of a run's data, as ids."""
     texts = open_data(
         s.data,
-        s.stage,
+        stage,
         split,
-        split_pairs(s.pairs),
+        split_pairs(pairs),
         tokenizer.languages,
         seed=s.seed,
         skip=s.skip_bad_lines,
@@ -369,24 +432,15 @@ def open_split(s, split, tokenizer, max_length):
     )
     limit = s.train_examples if split == "train" else None
     tagged = not s.tagless
-    return Examples(texts, tokenizer, s.stage, tagged, max_length, seed=s.seed, limit=limit)
+    return Examples(texts, tokenizer, stage, tagged, max_length, seed=s.seed, limit=limit)
 
 
 def open_alignment(s, tokenizer, max_length):
     """The stream of translations for alignment updates between a task's; None where not asked."""
     if not s.align_layer or s.stage == "align":
         return None
-    texts = open_data(
-        s.data,
-        "align",
-        "train",
-        split_pairs(s.align_pairs),
-        tokenizer.languages,
-        seed=s.seed,
-        skip=s.skip_bad_lines,
-    )
-    examples = Examples(texts, tokenizer, "align", not s.tagless, max_length)
-    return Batches(examples, s.tokens, s.seed)
+    examples = open_split(s, "align", s.align_pairs, "train", tokenizer, max_length)
+    return Batches(examples, s.tokens, s.seed, s.temperature)
 
 
 def make_adversary(s, d_model, device):
@@ -402,10 +456,11 @@ def make_adversary(s, d_model, device):
 # -------------------------------------------------------------------------------------- losses
 
 def task_loss(model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None):
-    """What a batch costs: the sum over its label tokens, divided by `tokens` (the global batch's).
+    """A batch's loss, summed over its label tokens and divided by `tokens`, those of the whole
+    update; and the encoder's states (N, D) of its source tokens.
 
-    Returns it with the encoder's states of the source's tokens (N, D). The cost of a ParallelBatch
-    is its alignment in encoder layer `layer`, weighted as many tokens; it has no states."""
+    For a ParallelBatch: its mean alignment loss in encoder layer `layer`, weighted by its
+    translations' tokens; None for states."""
     if isinstance(batch, ParallelBatch):
         loss = alignment_loss(model, batch, layer, tokenizer)
         return loss * (batch.target_tokens / tokens), None
@@ -447,11 +502,12 @@ def autocast(device, precision):
 
 def seed_dropout(*numbers):
     """Dropout depends on these whole numbers alone, in every process and after a resume."""
-    torch.manual_seed(hash(numbers) % 2**63)
+    torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
 
 def learning_rate(step, s):
-    """Linear warm-up to lr over `warmup` updates, then linear decay to final_lr at the last."""
+    """Linear warm-up to lr over `warmup` updates, then linear decay that would reach final_lr one
+    update after the last."""
     if step < s.warmup:
         return s.lr * (step + 1) / s.warmup
     left = (s.steps - step) / max(1, s.steps - s.warmup)
@@ -462,20 +518,21 @@ def learning_rate(step, s):
 
 def train(s, rank, world, device):
     """Runs one stage from its start or its checkpoint to its end, as one of `world` processes."""
-    run = Run(s, main_process=rank == 0)
-    s.accumulate = math.ceil(s.accumulate / world) * world  # every process takes an equal share
+    this_run = Run(s, main_process=rank == 0)
+    s.accumulate = shared_equally(s.accumulate, world)
 
     # The model and the data.
-    run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {s.recipe}, on {device}")
+    this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {s.recipe}, on {device}")
     model, tokenizer = prepare_model(s)
-    run.say(describe(model))
+    this_run.say(describe(model))
     if s.stage == "align":
-        run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
-    run.say(f"reading the data ({s.data})")
+        this_run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
+    this_run.say(f"reading the data ({s.data})")
     max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
-    examples = open_split(s, "train", tokenizer, max_length)
+    examples = open_split(s, s.stage, s.pairs, "train", tokenizer, max_length)
     stream = Batches(examples, s.tokens, s.seed, s.temperature)
-    examples = open_split(s, "valid", tokenizer, max_length)
+    examples = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
+    # No gradients are kept, so twice the tokens fit.
     held = held_out(examples, s.valid_examples, s.tokens * 2)
     alignment = open_alignment(s, tokenizer, max_length)
 
@@ -495,17 +552,17 @@ def train(s, rank, world, device):
 
     # Where it stands.
     if s.resume:
-        run.restore(model, parts)
-        run.say(f"going on at update {run.progress.step} of {s.steps}")
+        this_run.restore(model, parts)
+        this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
     else:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
-        run.say(f"before training: validation loss {loss:.4f}")
-        run.begin(model, tokenizer, merged_state(model), world)
+        this_run.say(f"before training: validation loss {loss:.4f}")
+        this_run.begin(model, tokenizer, merged_state(model), world)
 
-    progress = run.progress
+    progress = this_run.progress
     seen = 0  # tokens, source and target, since the last validation
     clock = time.perf_counter()
-    with signals() as received, run.bar() as bar:
+    with signals() as received, this_run.bar() as bar:
         while progress.step < s.steps and not (s.patience and progress.bad >= s.patience):
             # Every process walks the whole stream and computes its own share of an update.
             batches = [next(stream) for _ in range(s.accumulate)]
@@ -517,7 +574,8 @@ def train(s, rank, world, device):
                 seed_dropout(s.seed, mine[0].number, 1)
                 with autocast(device, s.precision):
                     adversary.update(model, mine, world)
-            loss_sum = torch.zeros((), device=device)
+            loss_sum = torch.zeros((), device=device)  # the task's alone, as in validation
+            whole_sum = torch.zeros((), device=device)  # with the adversary's
             for batch in mine:
                 seed_dropout(s.seed, batch.number)  # a resumed run drops the same numbers
                 with autocast(device, s.precision):
@@ -527,18 +585,23 @@ def train(s, rank, world, device):
                     loss_sum += loss.detach()
                     if adversary:
                         loss = loss + adversary.loss(states, batch) / tokens
+                    whole_sum += loss.detach()
                 scaler.scale(loss).backward()
-            mean_loss = add_up(loss_sum, world)
-            if not math.isfinite(mean_loss):
-                run.end_with_bad_batch(mean_loss, readable(batches, tokenizer))
+            mean_loss, whole_loss = add_up(torch.stack((loss_sum, whole_sum)), world)
+            if not math.isfinite(whole_loss):
+                this_run.end_with_bad_batch(whole_loss, readable(batches, tokenizer))
             skipped = update(model, weights, optimizer, scaler, s.clip, world)
             progress.overflows += skipped
             if alignment:  # translations meet, in an update of its own
-                batch = [next(alignment) for _ in range(world)][rank].to(device)
+                parallel = [next(alignment) for _ in range(world)]
+                batch = parallel[rank].to(device)
                 seed_dropout(s.seed, batch.number, 2)
                 with autocast(device, s.precision):
                     loss = alignment_loss(model, batch, s.align_layer, tokenizer) / world
                 scaler.scale(loss).backward()
+                whole_loss = add_up(loss.detach(), world)
+                if not math.isfinite(whole_loss):
+                    this_run.end_with_bad_batch(whole_loss, readable(parallel, tokenizer))
                 skipped = update(model, weights, optimizer, scaler, s.clip, world)
                 progress.overflows += skipped
             progress.step += 1
@@ -553,18 +616,18 @@ def train(s, rank, world, device):
                 seconds = time.perf_counter() - clock
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
                 note = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                run.report(held_loss, seen / seconds, rate, note)
+                this_run.report(held_loss, seen / seconds, rate, note)
                 better = progress.validated(held_loss, seconds)
                 kept = merged_state(model) if better or s.keep == "last" else None
-                run.save(model, parts, kept)
+                this_run.save(model, parts, kept)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world, device)
             if signal or progress.step == s.stop_at:
                 bar.close()
-                run.save(model, parts)
-                run.stop(signal)
-    run.say(
+                this_run.save(model, parts)
+                this_run.stop(signal)
+    this_run.say(
         f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
         f"{progress.best:.4f}; model in {s.out}"
     )

@@ -122,6 +122,31 @@ def test_the_classifier_learns_the_language_and_the_fooling_loss_takes_it_away(s
     assert before > 0.9 and adversary.accuracy() < before - 0.2
 
 
+class Encoder:
+    """Stands for a model whose states are given."""
+
+    def __init__(self, states):
+        self.states = states
+
+    def token_states(self, source):
+        return self.states
+
+
+def test_the_classifier_computes_in_full_precision_where_autocast_is_on(setting):
+    batch = setting[1][0]
+    count = int((batch.source != 1).sum())
+    states = torch.randn(count, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for half in (False, True):
+        adversary = Adversary("balanced", 32, LANGS, 1e-2, updates=3, device="cpu", dropout=0.0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            adversary.update(Encoder(states), [batch])
+            loss = adversary.loss(states, batch)
+        found.append((loss.item(), adversary.classifier.state_dict()))
+    assert found[0][0] == found[1][0]
+    assert not moved(adversary.classifier, found[0][1])
+
+
 def test_padding_is_not_classified(setting):
     model, batches = setting
     batch = max(batches, key=lambda b: (b.source == 1).sum())

@@ -10,6 +10,7 @@ from data import Batches, Examples
 from model import MBart
 from tokenizer import Tokenizer
 from tools.layers import retrieval
+from train import open_alignment, parse_args
 
 
 def test_the_contrastive_loss_is_the_equations():
@@ -73,6 +74,31 @@ def test_alignment_updates_bring_translations_together(setting):
         optimizer.step()
         optimizer.zero_grad()
     assert accuracy() > before + 0.2
+
+
+def test_the_loss_is_computed_in_full_precision_where_autocast_is_on():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(8, 16, generator=generator)
+    b = a + 0.3 * torch.randn(8, 16, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = contrastive_loss(a, b)
+    assert found.item() == contrastive_loss(a, b).item()
+
+
+def test_the_translations_beside_a_task_are_drawn_as_its_options_say(small, tmp_path):
+    for lang, count in (("en_XX", 20), ("es_XX", 20), ("ru_RU", 20)):
+        lines = [f"one two {i}" for i in range(count)]
+        if lang == "ru_RU":
+            lines[5:] = ["one"] * 15  # too short
+        (tmp_path / f"train.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    s = parse_args([
+        "--stage", "summarize", "--langs", "en_XX", "es_XX", "ru_RU", "--align-layer", "1",
+        "--data", f"parallel:{tmp_path}", "--train-examples", "15", "--min-words", "1", "2",
+        "--temperature", "1",
+    ])
+    stream = open_alignment(s, Tokenizer.from_pretrained(small), 256)
+    assert stream.examples.sizes == {("en_XX", "es_XX"): 15, ("en_XX", "ru_RU"): 5}
+    assert stream.weights.tolist() == [0.75, 0.25]
 
 
 def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):

@@ -256,7 +256,8 @@ def test_a_model_that_was_only_pretrained_is_said_to_copy(run, small):
         "--examples", 2,
         "--max-new-tokens", 3,
     )  # fmt: skip
-    assert done.returncode == 0 and "copies its input" in done.stdout
+    assert done.returncode == 0 and "copies its input" in done.stderr
+    assert "copies its input" not in done.stdout  # which has one's own text's output alone
 
 
 def test_without_a_run_it_says_what_to_run_first(run, tmp_path):
@@ -298,6 +299,25 @@ def test_summaries_come_with_their_floors(small):
     assert 20 < within["random"]["R1"][0] < within["lead"]["R1"][0] < 70
     assert across["lead"]["off-target"][0] == 100 and across["random"]["off-target"][0] == 0
     assert across["random"]["facts"][0] < 10
+
+
+def test_a_single_example_has_no_floor_of_another_examples_headline():
+    pairs = [("en_XX", "en_XX")]
+
+    def write(texts, source, target):
+        return texts
+
+    rows, _ = evaluate(write, "summarize", "builtin", pairs, 1, MBART25)
+    assert list(rows[0].floors) == ["lead"] and "R1 floors: lead " in evaluation.table(rows)
+    rows, _ = evaluate(write, "summarize", "builtin", pairs, 2, MBART25)
+    assert list(rows[0].floors) == ["random", "lead"]
+    assert "R1 floors: random " in evaluation.table(rows)
+
+
+def test_an_output_is_at_most_as_long_as_the_model_can_write(small):
+    write = Writer(small, beam=1, max_new_tokens=10_000, min_new_tokens=255)
+    assert write.options["max_new_tokens"] == 255  # and the start token
+    assert len(write(["The teacher found a map."], "en_XX", "es_XX")) == 1
 
 
 def test_a_file_and_standard_input_are_read_like_a_text(run, small, tmp_path):

@@ -223,6 +223,25 @@ def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, 
         evaluation.parse_args(words)  # options that it has
 
 
+@pytest.mark.parametrize("module, name, options, key", [
+    (train.Adversary, "loss", ("--adversarial", "balanced"), "labels"),
+    (train, "alignment_loss", ("--align-layer", 1), "translation"),
+])
+def test_a_second_loss_that_is_no_number_ends_the_run_before_it_moves_the_model(
+    run, small, tmp_path, monkeypatch, module, name, options, key
+):
+    compute = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: compute(*args) * torch.nan)
+    done = run(
+        "train.py", "--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small,
+        "--tokens", 300, "--valid-examples", 2, "--device", "cpu", "--steps", 2, "--recipe",
+        "full", *options, "--out", tmp_path / "run",
+    )
+    assert done.returncode == 2 and "the loss is nan at update 1" in done.stderr, done.stderr
+    rows = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
+    assert key in rows[0]
+
+
 # ------------------------------------------------------------------------ stopping and going on
 
 # Sends itself SIGTERM when it draws its batch of that number.
@@ -291,8 +310,10 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     out = tmp_path / "run"
     options = (*QUICK, "--init", small, "--out", out, "--steps", 4, "--stop-at", 2)
     assert run("train.py", *options).returncode == 0
-    done = run("train.py", "--resume", out, "--steps", 9)
-    assert done.returncode == 2 and "leave out --steps" in done.stderr
+    done = run("train.py", "--resume", out, *QUICK, "--steps", 9, "--lr", 7)
+    assert done.returncode == 2 and "leave out --steps, --lr\n" in done.stderr, done.stderr
+    repeated = (*options[:-2], "--stop-at", 3, "--resume", out)  # the line that was typed
+    assert run("train.py", *repeated).returncode == 0
     assert run("train.py", "--resume", out).returncode == 0
     assert [row[0] for row in losses(out)] == ["4"]
     settings = read_settings(out)
@@ -303,6 +324,29 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     assert len(done.stderr.splitlines()) == 1
     other = tmp_path / "other"
     assert run("train.py", *QUICK, "--init", out, "--steps", 1, "--out", other).returncode == 0
+
+
+@pytest.mark.parametrize("first, differing", [
+    (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), None),
+    (("--langs", "en_XX", "--align-layer", "1", "--align-pairs", "en_XX-ru_RU"), None),
+    (("--langs", "es_XX", "en_XX", "--accumulate", "3", "--min-words", "0", "1"), None),
+    (("--langs", "es_XX", "en_XX"), ("--langs", "es_XX", "ru_RU")),
+    (("--accumulate", "3"), ("--accumulate", "5")),
+    ((), ("--overwrite",)),
+])
+def test_what_is_typed_beside_resume_may_be_what_the_run_has(tmp_path, first, differing):
+    line = ["--stage", "summarize", "--out", str(tmp_path), *first]
+    begun = parse_args(line)
+    begun.accumulate = train.shared_equally(begun.accumulate, 2)
+    machine = {"house": 2, "world_size": 2}
+    (tmp_path / "args.json").write_text(json.dumps(vars(begun) | machine))
+    resume = ["--resume", str(tmp_path)]
+    expected = parse_args(resume)
+    assert parse_args(line + resume) == expected
+    assert (expected.langs, expected.accumulate) == (begun.langs, begun.accumulate)
+    if differing:
+        with pytest.raises(UserError, match=f"leave out {differing[0]}$"):
+            parse_args(["--stage", "summarize", *differing, *resume])
 
 
 def test_a_damaged_checkpoint_is_named(run, small, tmp_path):
