@@ -131,7 +131,8 @@ def generate(
 
 def first_tokens(config, language_ids):
     """language_ids (B,) -> what the decoder must start with: (B, 1), in mBART-50 (B, 2)."""
-    # mBART-25 has none, or the id of a language in some finetuned checkpoints.
+    # mBART-25 has none, or the id of a language in some finetuned checkpoints; a folder's layout
+    # has the last word when its config is read (Config.learn_layout).
     if config.decoder_start_token_id != config.eos_token_id:
         return language_ids[:, None]
     ends = torch.full_like(language_ids, config.eos_token_id)
