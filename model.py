@@ -38,6 +38,7 @@ from plumbing.weights import (
     check_types,
     read_tensors,
     refuse_adapter,
+    refuse_pointer,
     weights_file,
     write_tensors,
 )
@@ -557,6 +558,7 @@ class Config:
     @classmethod
     def read(cls, path):
         """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
+        refuse_pointer(path)
         written = read_json(path)
         if written is None:
             refuse_adapter(Path(path).parent)
@@ -598,6 +600,14 @@ class Config:
                     f"{where}: d_model {self.d_model} is not a multiple of "
                     f"{side}_attention_heads {heads}"
                 )
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{where}: {name} {getattr(self, name)} is not from 0 up to 1")
+        if self.residual_drop_layer > self.encoder_layers:
+            raise UserError(
+                f"{where}: residual_drop_layer {self.residual_drop_layer} is none of the "
+                f"{self.encoder_layers} encoder layers"
+            )
         for number, name in enumerate(("bos", "pad", "eos")):  # the tokenizer's, by which it writes
             if getattr(self, f"{name}_token_id") != number:
                 raise UserError(

@@ -68,9 +68,9 @@ class Tokenizer:
         """The ids of the text alone, without any special token."""
         try:
             pieces = self.pieces.encode(text)
-        except UnicodeEncodeError as error:  # e.g. bytes of a command line that were not UTF-8
-            where = f"character {error.start + 1} of a text"
-            raise UserError(f"{where} is half of one (a lone surrogate); mend the text") from None
+        except (UnicodeEncodeError, RuntimeError):
+            check_whole(text)
+            raise
         return [piece + 1 if piece else UNK for piece in pieces]
 
     def tagged(self, ids, lang):
@@ -188,6 +188,15 @@ class Tokenizer:
         }
 
 
+def check_whole(text):
+    """UserError for half a character, e.g. from bytes of a command line that were not UTF-8."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = f"character {error.start + 1} of a text"
+        raise UserError(f"{where} is half of one (a lone surrogate); mend the text") from None
+
+
 def what_helps(folder):
     """What to do about a folder without MODEL_FILE."""
     if (Path(folder) / "tokenizer.json").is_file():
@@ -214,7 +223,7 @@ def close_language(code, languages):
 def shortened(ids, max_length):
     """Pieces cut so that they have at most max_length ids together with </s> and a tag."""
     if max_length:
-        return ids[:max_length - 2]
+        return ids[:max(0, max_length - 2)]
     return ids
 
 

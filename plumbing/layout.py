@@ -33,11 +33,16 @@ def load_pieces(path):
 
 
 def layout_of(folder):
-    """"mbart25" or "mbart50"; None where the folder has no vocabulary that could tell."""
+    """"mbart25" or "mbart50"; None where the folder has no vocabulary that could tell.
+
+    A damaged one, or one that does not fit, is refused by who reads the tokenizer."""
     path = Path(folder) / MODEL_FILE
     if not path.is_file():
         return None
-    return read_layout(folder, load_pieces(path).get_piece_size())
+    try:
+        return read_layout(folder, load_pieces(path).get_piece_size())
+    except UserError:
+        return None
 
 
 def read_layout(folder, piece_count):
@@ -47,7 +52,7 @@ def read_layout(folder, piece_count):
     names; and is mBART-25 for the bare file."""
     path = Path(folder) / "config.json"
     config = read_json(path)
-    if config and "vocab_size" in config:
+    if isinstance(config, dict) and "vocab_size" in config:
         vocab_size = config["vocab_size"]
         size25 = piece_count + len(MBART25) + 2  # the ids move by one, and <mask>
         size50 = piece_count + len(MBART50) + 2
@@ -59,7 +64,7 @@ def read_layout(folder, piece_count):
             f"{path}: vocab_size {vocab_size} does not fit {MODEL_FILE}: {piece_count} pieces "
             f"make {size25} (mBART-25) or {size50} (mBART-50)"
         )
-    config = read_json(Path(folder) / "tokenizer_config.json") or {}
-    if "50" in str(config.get("tokenizer_class")):
+    config = read_json(Path(folder) / "tokenizer_config.json")
+    if isinstance(config, dict) and "50" in str(config.get("tokenizer_class")):
         return "mbart50"
     return "mbart25"

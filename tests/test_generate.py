@@ -2,10 +2,12 @@
 
 import copy
 import itertools
+import json
 import shutil
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import generate as generate_file
@@ -299,3 +301,65 @@ def test_a_model_in_half_precision_decodes_as_on_a_gpu(models):
     half = copy.deepcopy(models[1][0][1]).bfloat16()
     outputs = generate(half, sources(3), LANG, beam=3, max_new_tokens=10, no_repeat_ngram=2)
     assert len(outputs) == 5 and all(0 <= i < VOCAB for row in outputs for i in row)
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """folder_of(layout, start): a small model and its vocabulary; config.json has the value `start`
+    of decoder_start_token_id, or none where it is "absent"."""
+
+    def make(layout, start):
+        folder = tmp_path_factory.mktemp(layout)
+        model_file = ROOT / "base" / "sentencepiece.bpe.model"
+        tokenizer = Tokenizer(model_file, layout)
+        torch.manual_seed(5)
+        config = Config(
+            vocab_size=tokenizer.vocab_size,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            max_position_embeddings=40,
+            init_std=0.5,
+        )
+        MBart(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        written = json.loads((folder / "config.json").read_text())
+        del written["decoder_start_token_id"]
+        if start != "absent":
+            written["decoder_start_token_id"] = start
+        (folder / "config.json").write_text(json.dumps(written))
+        return folder
+
+    return make
+
+
+def begin(folder):
+    """What the decoder is started with for Spanish, and what follows from it."""
+    model = MBart.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    lang = tokenizer.lang_id("es_XX")
+    source = torch.tensor([tokenizer.encode("The map.", "en_XX")])
+    prompt = generate_file.first_tokens(model.config, torch.tensor([lang])).tolist()
+    return prompt, generate(model, source, lang, max_new_tokens=9), tokenizer
+
+
+@pytest.mark.parametrize("start", [None, "absent", 2, 7, "tag"])
+@pytest.mark.parametrize("layout", ["mbart25", "mbart50"])
+def test_decoding_starts_as_the_vocabularys_layout_has_it(folder_of, layout, start):
+    wanted = {"mbart25": None, "mbart50": 2}[layout]
+    expected, outputs, tokenizer = begin(folder_of(layout, wanted))
+    decoder_input = tokenizer.target("x", "es_XX")[0]  # what training shows the decoder
+    if start == "tag":
+        start = tokenizer.lang_id("ro_RO")
+    assert expected == [decoder_input[:len(expected[0])]]
+    assert len(expected[0]) == {"mbart25": 1, "mbart50": 2}[layout]
+    folder = folder_of(layout, start)
+    assert begin(folder)[:2] == (expected, outputs)
+    MBart.from_pretrained(folder).save_pretrained(folder)  # and says so when it is written
+    written = json.loads((folder / "config.json").read_text())["decoder_start_token_id"]
+    assert layout == "mbart25" or written == 2
+    assert begin(folder)[:2] == (expected, outputs)

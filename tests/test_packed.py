@@ -203,6 +203,16 @@ def test_the_tables_gradient_memory_is_used_again_and_holds_nothing_of_the_step_
     assert torch.allclose(table.grad, sum(expected[:2]), atol=1e-6)
 
 
+def test_a_loss_in_inference_mode_leaves_training_as_it_is(model):
+    batch = (ragged(4, 15), *[ragged(4, 6, 9)] * 2)
+    fresh = copy.deepcopy(model)
+    fresh.loss(*batch).backward()
+    with torch.inference_mode():
+        model.loss(*batch)
+    model.loss(*batch).backward()
+    assert torch.equal(model.model.shared.weight.grad, fresh.model.shared.weight.grad)
+
+
 @pytest.mark.parametrize("vocab", [50, 2560, 2561, 5000])
 def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
     torch.manual_seed(vocab)
