@@ -266,6 +266,9 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
         ({"max_new_tokens": 0}, "at least 1"),
         ({"max_new_tokens": 40}, "positions"),
         ({"beam": 30}, "too wide"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens 9 is more than"),
+        ({"length_penalty": float("nan")}, "length_penalty nan must be finite"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram -1 at least 0"),
         ({"source": torch.tensor([[1, 5, 6]])}, "padded on the right"),
         ({"source": torch.full((1, 41), 5)}, "positions"),
     ],
@@ -363,3 +366,23 @@ def test_decoding_starts_as_the_vocabularys_layout_has_it(folder_of, layout, sta
     written = json.loads((folder / "config.json").read_text())["decoder_start_token_id"]
     assert layout == "mbart25" or written == 2
     assert begin(folder)[:2] == (expected, outputs)
+
+
+def test_the_command_says_what_it_leaves_out_and_refuses_a_text_without_pieces(run, folder_of):
+    folder = folder_of("mbart25", None)  # 40 positions
+    tokenizer = Tokenizer.from_pretrained(folder)
+    text = "The teacher found a red map in the park. " * 9
+    count = len(tokenizer.piece_ids(text))
+    done = run("generate.py", folder, "en_XX", "es_XX", text)
+    share = f"{(count - 38) / count:.0%}"
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"note: the text has {count} pieces, the model reads the first 38; " \
+        f"{share} is left out\n"
+    assert run("generate.py", folder, "en_XX", "es_XX", "The map.").stderr == ""
+    done = run("generate.py", folder, "en_XX", "es_XX", " \u200b ")
+    assert done.returncode == 2 and "nothing that the vocabulary can read" in done.stderr
+
+
+def test_half_a_character_on_the_command_line_is_one_line(run, folder_of):
+    done = run("generate.py", folder_of("mbart25", None), "en_XX", "es_XX", "ab\udce9")
+    assert done.returncode == 2 and done.stderr.startswith("error: character 3 of a text is half")

@@ -696,3 +696,17 @@ def test_a_large_checkpoint_is_not_held_twice_while_it_loads(tmp_path, file_dtyp
     )
     assert done.returncode == 0, done.stderr
     assert 0.9 * size < int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e39"])
+def test_a_merge_that_makes_weights_no_numbers_is_refused_before_a_folder_is_made(
+    run, small, tmp_path, weight
+):
+    model = MBart.from_pretrained(small)
+    model.model.encoder.layers[0].fc1.bias.data += 1
+    model.save_pretrained(tmp_path / "run")
+    run("-m", "tools.delta", "save", tmp_path / "run", small, tmp_path / "delta")
+    words = ("merge", small, tmp_path / "out", f"{tmp_path / 'delta'}={weight}")
+    done = run("-m", "tools.delta", *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
