@@ -13,7 +13,8 @@ scale and zero point for all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, sum
 quarter of the bytes are read, and the head is three to four times as fast again; a product is off
 by about 1% of its size, so outputs differ from float32's here and there. A processor without VNNI
 adds pairs of products in 16 bits, where 2 * 255 * 127 does not fit: x is rounded to 7 bits there
-(2 * 127 * 127 fits). On such a one int8 gains a quarter with 40 rows and nothing with 5.
+(2 * 127 * 127 fits). On such a one (oneDNN held to AVX2) the head is 1.5 (5 rows) to 1.8 times (40)
+as fast as in float32.
 """
 import torch
 import torch.nn.functional as F
