@@ -16,6 +16,8 @@ Run it alone to see a text pass through a model:
     python generate.py base en_XX es_XX "The teacher found a map."
 """
 import argparse
+import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +52,7 @@ def generate(
     device = source.device
     language_ids = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
     check(config, source, language_ids, beam, max_new_tokens, min_new_tokens)
+    check_scoring(length_penalty, no_repeat_ngram)
     was_training = model.training
     model.eval()
 
@@ -131,7 +134,8 @@ def generate(
 
 def first_tokens(config, language_ids):
     """language_ids (B,) -> what the decoder must start with: (B, 1), in mBART-50 (B, 2)."""
-    # mBART-25 has none, or the id of a language in some finetuned checkpoints.
+    # mBART-25 has none, or the id of a language in some finetuned checkpoints; a folder's layout
+    # has the last word when its config is read (Config.learn_layout).
     if config.decoder_start_token_id != config.eos_token_id:
         return language_ids[:, None]
     ends = torch.full_like(language_ids, config.eos_token_id)
@@ -334,6 +338,10 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
             f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, "
             f"min_new_tokens {min_new_tokens} at least 0"
         )
+    if min_new_tokens > max_new_tokens:
+        raise UserError(
+            f"min_new_tokens {min_new_tokens} is more than max_new_tokens {max_new_tokens}"
+        )
     if max_new_tokens + 1 > config.max_position_embeddings:
         raise UserError(
             f"max_new_tokens {max_new_tokens} is more than the "
@@ -351,6 +359,30 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
         raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
 
 
+def check_scoring(length_penalty, no_repeat_ngram):
+    if not math.isfinite(length_penalty) or no_repeat_ngram < 0:
+        raise UserError(
+            f"length_penalty {length_penalty} must be finite, no_repeat_ngram {no_repeat_ngram} at "
+            "least 0"
+        )
+
+
+def encoded(tokenizer, text, lang, positions):
+    """A text's ids, at most `positions`; says on standard error what had to be left out."""
+    count = len(tokenizer.source.piece_ids(text))
+    if not count:
+        raise UserError("the text has nothing that the vocabulary can read; give another")
+    ids = tokenizer.encode(text, lang, positions)
+    room = positions - 2
+    if count > room:
+        print(
+            f"note: the text has {count} pieces, the model reads the first {room}; "
+            f"{1 - room / count:.0%} is left out",
+            file=sys.stderr,
+        )
+    return ids
+
+
 def main(argv=None):
     from tokenizer import Tokenizer  # late: decoding itself needs no text
 
@@ -365,9 +397,11 @@ def main(argv=None):
     source_lang = args.source_lang
     if read_settings(args.folder).get("tagless"):
         source_lang = None  # as the model was trained
-    ids = tokenizer.encode(args.text, source_lang, model.config.max_position_embeddings)
+    positions = model.config.max_position_embeddings
+    ids = encoded(tokenizer, args.text, source_lang, positions)
     lang = tokenizer.lang_id(args.target_lang)
-    outputs = generate(model, torch.tensor([ids]), lang, max_new_tokens=60)
+    longest = min(60, positions - 1)
+    outputs = generate(model, torch.tensor([ids]), lang, max_new_tokens=longest)
     print(tokenizer.decode(outputs[0]))
 
 

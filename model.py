@@ -30,8 +30,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from plumbing.files import UserError, read_json, run, write_json
+from plumbing.layout import layout_of
 from plumbing.memory import Memory
-from plumbing.weights import check_shapes, check_types, read_tensors, write_tensors
+from plumbing.weights import (
+    check_numbers,
+    check_shapes,
+    check_types,
+    read_tensors,
+    refuse_adapter,
+    refuse_pointer,
+    weights_file,
+    write_tensors,
+)
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 
@@ -321,6 +331,7 @@ class MBart(nn.Module):
             model = cls(config)
         tensors = read_fitting(Path(folder), model.state_dict())
         for name in list(tensors):  # one at a time: no second copy of a file in half precision
+            check_numbers({name: tensors[name]}, weights_file(folder))
             tensors[name] = tensors[name].to(dtype)
         model.load_state_dict(tensors, assign=True)
         return model
@@ -332,9 +343,19 @@ class MBart(nn.Module):
         state_dict's own."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(tensors or self.state_dict(), folder / "model.safetensors")
-        self.config.write(folder / "config.json")
+        tensors = tensors or self.state_dict()
+        write_tensors(tensors, folder / "model.safetensors")
+        self.config.write(folder / "config.json", widest_type(tensors))
         write_json(folder / "generation_config.json", self.config.special_tokens())
+
+
+def widest_type(tensors):
+    """The type that holds every number of {name: tensor}."""
+    types = [tensor.dtype for tensor in tensors.values()]
+    widest = types[0]
+    for other in types[1:]:
+        widest = torch.promote_types(widest, other)
+    return widest
 
 
 def embedding_scale(config):
@@ -537,8 +558,10 @@ class Config:
     @classmethod
     def read(cls, path):
         """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
+        refuse_pointer(path)
         written = read_json(path)
         if written is None:
+            refuse_adapter(Path(path).parent)
             raise UserError(f"{path}: not found; a model folder holds config.json and its weights")
         if not isinstance(written, dict) or written.get("model_type", "mbart") != "mbart":
             raise UserError(f"{path}: model_type is not mbart; only mBART folders can be read")
@@ -551,7 +574,17 @@ class Config:
         extra = {name: value for name, value in written.items() if name not in kinds}
         config = cls(**values, extra=extra)
         config.check(path)
+        config.learn_layout(layout_of(Path(path).parent))
         return config
+
+    def learn_layout(self, layout):
+        """Takes over from a folder's vocabulary where decoding starts: in mBART-50 with </s>, in
+        mBART-25 with the tag, whatever config.json says or leaves out. layout None: it is as
+        config.json has it."""
+        if layout == "mbart50":
+            self.decoder_start_token_id = self.eos_token_id
+        elif layout == "mbart25" and self.decoder_start_token_id == self.eos_token_id:
+            self.decoder_start_token_id = None
 
     def check(self, where="config"):
         """UserError for values that no mBART can have; `where` names the file they came from."""
@@ -567,20 +600,32 @@ class Config:
                     f"{where}: d_model {self.d_model} is not a multiple of "
                     f"{side}_attention_heads {heads}"
                 )
-        if self.pad_token_id != 1:  # the tokenizer's, which pads what this model reads
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{where}: {name} {getattr(self, name)} is not from 0 up to 1")
+        if self.residual_drop_layer > self.encoder_layers:
             raise UserError(
-                f"{where}: pad_token_id is {self.pad_token_id}; every mBART vocabulary has <pad> "
-                "at 1"
+                f"{where}: residual_drop_layer {self.residual_drop_layer} is none of the "
+                f"{self.encoder_layers} encoder layers"
             )
+        for number, name in enumerate(("bos", "pad", "eos")):  # the tokenizer's, by which it writes
+            if getattr(self, f"{name}_token_id") != number:
+                raise UserError(
+                    f"{where}: {name}_token_id is {getattr(self, f'{name}_token_id')}; every mBART "
+                    f"vocabulary has it at {number}"
+                )
 
-    def write(self, path):
+    def write(self, path, dtype=torch.float32):
+        """dtype: that of the tensors beside it, in which transformers opens the folder."""
         values = asdict(self)
         del values["extra"]
         if self.source_vocab_size is None:
             del values["source_vocab_size"]
         if not self.residual_drop_layer:
             del values["residual_drop_layer"]
-        write_json(path, self.extra | self.WRITTEN | values)
+        kind = str(dtype).removeprefix("torch.")
+        kinds = {"dtype": kind, "torch_dtype": kind}  # the key's new name and its old one
+        write_json(path, self.extra | self.WRITTEN | kinds | values)
 
     def special_tokens(self):
         """The ids of <s>, <pad>, </s> and, in mBART-50, of the decoder's start."""

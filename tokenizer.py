@@ -15,27 +15,18 @@ Run it alone to see a text's ids and pieces:
     python tokenizer.py base en_XX "The teacher found a map."
 """
 import argparse
-import difflib
+import re
 import shutil
 from pathlib import Path
 
 import sentencepiece
 
-from plumbing.files import UserError, read_json, run, saving, write_json
-
-MBART25 = (
-    "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT "
-    "lv_LV my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"
-).split()
-MBART50 = MBART25 + (
-    "af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF "
-    "pt_XX sv_SE sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"
-).split()
+from plumbing.files import UserError, run, saving, write_json
+from plumbing.layout import MBART25, MBART50, MODEL_FILE, load_pieces, read_layout
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 BOS, PAD, EOS, UNK = range(4)
 
-MODEL_FILE = "sentencepiece.bpe.model"
 SOURCE_FILE = "source.sentencepiece.bpe.model"  # ours: the encoder's, where it has its own
 
 
@@ -63,9 +54,7 @@ class Tokenizer:
         UserError if a file is missing, damaged or does not fit the others."""
         path = Path(folder) / MODEL_FILE
         if not path.is_file():
-            raise UserError(
-                f"{path}: not found; an mBART folder holds its tokenizer under this name"
-            )
+            raise UserError(f"{path}: not found; {what_helps(folder)}")
         layout = read_layout(folder, load_pieces(path).get_piece_size())
         source_path = Path(folder) / SOURCE_FILE
         source = None
@@ -77,7 +66,12 @@ class Tokenizer:
 
     def piece_ids(self, text):
         """The ids of the text alone, without any special token."""
-        return [piece + 1 if piece else UNK for piece in self.pieces.encode(text)]
+        try:
+            pieces = self.pieces.encode(text)
+        except (UnicodeEncodeError, RuntimeError):
+            check_whole(text)
+            raise
+        return [piece + 1 if piece else UNK for piece in pieces]
 
     def tagged(self, ids, lang):
         """Pieces -> a sequence in this folder's layout; lang None leaves the tag out (adversarial
@@ -104,9 +98,9 @@ class Tokenizer:
         """The id of a language's tag; an unknown language is a UserError that lists the known."""
         if code not in self.tag:
             hint = "."
-            close = difflib.get_close_matches(str(code), self.languages, 1, 0.4)
+            close = close_language(str(code), self.languages)
             if close:
-                hint = f"; did you mean {close[0]}?"
+                hint = f"; did you mean {close}?"
             known = " ".join(self.languages)
             raise UserError(f"unknown language {code!r}{hint} This model has: {known}")
         return self.tag[code]
@@ -194,44 +188,42 @@ class Tokenizer:
         }
 
 
-def load_pieces(path):
-    """The SentencePiece model in a file; UserError if it is none."""
+def check_whole(text):
+    """UserError for half a character, e.g. from bytes of a command line that were not UTF-8."""
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise UserError(f"{path}: not a SentencePiece model ({reason}); copy it again") from None
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = f"character {error.start + 1} of a text"
+        raise UserError(f"{where} is half of one (a lone surrogate); mend the text") from None
 
 
-def read_layout(folder, piece_count):
-    """The layout of a folder whose SentencePiece model has piece_count pieces.
-
-    It follows from config.json's vocab_size; without one from the class that tokenizer_config.json
-    names; and is mBART-25 for the bare file."""
-    path = Path(folder) / "config.json"
-    config = read_json(path)
-    if config and "vocab_size" in config:
-        vocab_size = config["vocab_size"]
-        size25 = piece_count + len(MBART25) + 2  # the ids move by one, and <mask>
-        size50 = piece_count + len(MBART50) + 2
-        if vocab_size == size25:
-            return "mbart25"
-        if vocab_size == size50:
-            return "mbart50"
-        raise UserError(
-            f"{path}: vocab_size {vocab_size} does not fit {MODEL_FILE}: {piece_count} pieces "
-            f"make {size25} (mBART-25) or {size50} (mBART-50)"
+def what_helps(folder):
+    """What to do about a folder without MODEL_FILE."""
+    if (Path(folder) / "tokenizer.json").is_file():
+        return (
+            "tokenizer.json alone is not read here: copy the file from the folder of the model "
+            "that this one was trained from"
         )
-    config = read_json(Path(folder) / "tokenizer_config.json") or {}
-    if "50" in str(config.get("tokenizer_class")):
-        return "mbart50"
-    return "mbart25"
+    return "an mBART folder holds its tokenizer under this name"
+
+
+def close_language(code, languages):
+    """The one of `languages` that is meant by a code of the same language ("pt_BR", "tr", "enXX")
+    or by a country's code twice ("cz_CZ"); None where there is none."""
+    language, *region = re.split("[-_]", code.lower())
+    for known in languages:
+        if known[:2] == language or known.replace("_", "").lower() == language:
+            return known
+    places = [known for known in languages if known[3:].lower() == language]
+    if len(places) == 1 and region in ([], [language]):
+        return places[0]
+    return None
 
 
 def shortened(ids, max_length):
     """Pieces cut so that they have at most max_length ids together with </s> and a tag."""
     if max_length:
-        return ids[:max_length - 2]
+        return ids[:max(0, max_length - 2)]
     return ids
 
 

@@ -4,6 +4,7 @@ On a CPU fresh memory costs more than the arithmetic done in it: a gradient of t
 or a block of logits is up to a gigabyte, and half of a training step at mBART's vocabulary went
 into asking the system for it.
 """
+import torch
 
 
 class Memory(dict):
@@ -26,5 +27,7 @@ class Memory(dict):
 def fits(kept, count, like):
     if (kept.dtype, kept.device) != (like.dtype, like.device):
         return False
+    if kept.is_inference() and not torch.is_inference_mode_enabled():
+        return False  # torch lets nothing else write to it
     held = kept.untyped_storage().nbytes()  # a view may show less than there is
     return held >= count * kept.itemsize

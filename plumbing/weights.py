@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from plumbing.files import UserError, first_line, saving
+from plumbing.files import UserError, first_line, read_json, saving
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -20,6 +20,10 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+
+
+POINTER = b"version https://git-lfs"  # how the small file begins that Git LFS puts in place
+ADAPTER = "adapter_config.json"  # of PEFT
 
 
 def read_tensors(folder):
@@ -41,14 +45,43 @@ def weights_file(folder):
     for name in WEIGHT_FILES:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
+    refuse_adapter(folder)
     raise UserError(
         f"{folder}: no weights; expected model.safetensors or pytorch_model.bin "
         "(or their .index.json)"
     )
 
 
+def refuse_adapter(folder):
+    """UserError if a folder holds what PEFT has trained, and not the model that it adds to."""
+    path = Path(folder) / ADAPTER
+    if not path.is_file():
+        return
+    settings = read_json(path)
+    base = None
+    if isinstance(settings, dict):
+        base = settings.get("base_model_name_or_path")
+    raise UserError(
+        f"{folder}: a PEFT adapter, not a whole model; load it with PEFT on its base "
+        f"({base or 'not named'}), call merge_and_unload() and save_pretrained(), and name that "
+        "folder"
+    )
+
+
+def refuse_pointer(path):
+    """UserError if Git LFS has left a pointer where the file itself should be."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(POINTER))
+    except OSError:  # said better by who reads it
+        return
+    if begin == POINTER:
+        raise UserError(f"{path}: only a Git LFS pointer to the file; run `git lfs pull`")
+
+
 def parts_of(path):
     """The files that hold the tensors: the path itself, or the shards that an index names."""
+    refuse_pointer(path)
     if path.suffix != ".json":
         return [path]
     try:
@@ -60,20 +93,27 @@ def parts_of(path):
 
 def read_pickle(path):
     """{name: tensor} of a file that torch.save wrote; anything but plain tensors is refused."""
+    refuse_pointer(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about its version: a bad file fails by itself
-            return torch.load(path, map_location="cpu", weights_only=True)
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle raises many kinds
         raise UserError(
             f"{path}: cannot be read safely as tensors ({first_line(error, 100)}); copy it again, "
             "or convert it to safetensors"
         ) from None
+    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        raise UserError(
+            f"{path}: not a table of tensors by name; save the model's state_dict() alone"
+        )
+    return tensors
 
 
 def read_safetensors(path):
     """{name: tensor} and {key: text} of a safetensors file; UserError if it is missing or
     damaged."""
+    refuse_pointer(path)
     try:
         tensors = safetensors.torch.load_file(path)
         with safetensors.safe_open(path, "pt") as file:
@@ -130,6 +170,22 @@ def check_shapes(tensors, expected, where):
             raise UserError(
                 f"{where}: {name} has shape {tuple(tensors[name].shape)}, but config.json makes it "
                 f"{tuple(parameter.shape)}"
+            )
+
+
+def check_numbers(tensors, where):
+    """UserError if {name: tensor} holds other than floating-point numbers, or one that is none."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{where}: {name} is {kind}, as in quantized checkpoints; only floating-point "
+                "weights can be read"
+            )
+        # The largest and the smallest number tell, and need no memory; NaN passes through both.
+        if tensor.numel() and not all(map(torch.isfinite, tensor.aminmax())):
+            raise UserError(
+                f"{where}: {name} holds NaN or infinite numbers; take an earlier checkpoint"
             )
 
 

@@ -2,10 +2,12 @@
 
 import copy
 import itertools
+import json
 import shutil
 
 import pytest
 import torch
+from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import generate as generate_file
@@ -264,6 +266,9 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
         ({"max_new_tokens": 0}, "at least 1"),
         ({"max_new_tokens": 40}, "positions"),
         ({"beam": 30}, "too wide"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens 9 is more than"),
+        ({"length_penalty": float("nan")}, "length_penalty nan must be finite"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram -1 at least 0"),
         ({"source": torch.tensor([[1, 5, 6]])}, "padded on the right"),
         ({"source": torch.full((1, 41), 5)}, "positions"),
     ],
@@ -299,3 +304,85 @@ def test_a_model_in_half_precision_decodes_as_on_a_gpu(models):
     half = copy.deepcopy(models[1][0][1]).bfloat16()
     outputs = generate(half, sources(3), LANG, beam=3, max_new_tokens=10, no_repeat_ngram=2)
     assert len(outputs) == 5 and all(0 <= i < VOCAB for row in outputs for i in row)
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """folder_of(layout, start): a small model and its vocabulary; config.json has the value `start`
+    of decoder_start_token_id, or none where it is "absent"."""
+
+    def make(layout, start):
+        folder = tmp_path_factory.mktemp(layout)
+        model_file = ROOT / "base" / "sentencepiece.bpe.model"
+        tokenizer = Tokenizer(model_file, layout)
+        torch.manual_seed(5)
+        config = Config(
+            vocab_size=tokenizer.vocab_size,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            max_position_embeddings=40,
+            init_std=0.5,
+        )
+        MBart(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        written = json.loads((folder / "config.json").read_text())
+        del written["decoder_start_token_id"]
+        if start != "absent":
+            written["decoder_start_token_id"] = start
+        (folder / "config.json").write_text(json.dumps(written))
+        return folder
+
+    return make
+
+
+def begin(folder):
+    """What the decoder is started with for Spanish, and what follows from it."""
+    model = MBart.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    lang = tokenizer.lang_id("es_XX")
+    source = torch.tensor([tokenizer.encode("The map.", "en_XX")])
+    prompt = generate_file.first_tokens(model.config, torch.tensor([lang])).tolist()
+    return prompt, generate(model, source, lang, max_new_tokens=9), tokenizer
+
+
+@pytest.mark.parametrize("start", [None, "absent", 2, 7, "tag"])
+@pytest.mark.parametrize("layout", ["mbart25", "mbart50"])
+def test_decoding_starts_as_the_vocabularys_layout_has_it(folder_of, layout, start):
+    wanted = {"mbart25": None, "mbart50": 2}[layout]
+    expected, outputs, tokenizer = begin(folder_of(layout, wanted))
+    decoder_input = tokenizer.target("x", "es_XX")[0]  # what training shows the decoder
+    if start == "tag":
+        start = tokenizer.lang_id("ro_RO")
+    assert expected == [decoder_input[:len(expected[0])]]
+    assert len(expected[0]) == {"mbart25": 1, "mbart50": 2}[layout]
+    folder = folder_of(layout, start)
+    assert begin(folder)[:2] == (expected, outputs)
+    MBart.from_pretrained(folder).save_pretrained(folder)  # and says so when it is written
+    written = json.loads((folder / "config.json").read_text())["decoder_start_token_id"]
+    assert layout == "mbart25" or written == 2
+    assert begin(folder)[:2] == (expected, outputs)
+
+
+def test_the_command_says_what_it_leaves_out_and_refuses_a_text_without_pieces(run, folder_of):
+    folder = folder_of("mbart25", None)  # 40 positions
+    tokenizer = Tokenizer.from_pretrained(folder)
+    text = "The teacher found a red map in the park. " * 9
+    count = len(tokenizer.piece_ids(text))
+    done = run("generate.py", folder, "en_XX", "es_XX", text)
+    share = f"{(count - 38) / count:.0%}"
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"note: the text has {count} pieces, the model reads the first 38; " \
+        f"{share} is left out\n"
+    assert run("generate.py", folder, "en_XX", "es_XX", "The map.").stderr == ""
+    done = run("generate.py", folder, "en_XX", "es_XX", " \u200b ")
+    assert done.returncode == 2 and "nothing that the vocabulary can read" in done.stderr
+
+
+def test_half_a_character_on_the_command_line_is_one_line(run, folder_of):
+    done = run("generate.py", folder_of("mbart25", None), "en_XX", "es_XX", "ab\udce9")
+    assert done.returncode == 2 and done.stderr.startswith("error: character 3 of a text is half")

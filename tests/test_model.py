@@ -46,6 +46,19 @@ SHAPES = [  # unequal depths, heads and feed-forward sizes, embedding scale on a
 ]
 
 
+TINY = dict(
+    vocab_size=90,
+    d_model=8,
+    encoder_layers=1,
+    decoder_layers=1,
+    encoder_attention_heads=1,
+    decoder_attention_heads=1,
+    encoder_ffn_dim=8,
+    decoder_ffn_dim=8,
+    max_position_embeddings=40,
+)
+
+
 def theirs(seed=0, dtype=torch.float64, **shape):
     torch.manual_seed(seed)
     model = (
@@ -493,6 +506,45 @@ def rename(old, new):
     return damage
 
 
+def spoil(value):
+    """One number of one tensor, or the type of all."""
+
+    def damage(folder):
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(folder / "model.safetensors")
+        name = "model.decoder.layers.0.fc1.bias"
+        if isinstance(value, torch.dtype):
+            state[name] = state[name].to(value)
+        else:
+            state[name][3] = value
+        save_file(state, folder / "model.safetensors")
+
+    return damage
+
+
+def pointer(name):
+    def damage(folder):
+        (folder / "model.safetensors").unlink()
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+
+    return damage
+
+
+def adapter(missing):
+    def damage(folder):
+        (folder / missing).unlink()
+        settings = {"base_model_name_or_path": "facebook/mbart-large-cc25"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+    return damage
+
+
+def checkpoint(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"model": {"a": torch.ones(1)}, "step": 3}, folder / "pytorch_model.bin")
+
+
 class Hostile:
     def __reduce__(self):
         return exec, ("import pathlib; pathlib.Path('/tmp/qkbart_was_here').write_text('x')",)
@@ -517,6 +569,22 @@ def hostile(folder):
         (edit("decoder_layers", 0), "other tensors that an mBART of this"),
         (edit("activation_function", "swish"), "activation_function 'swish'"),
         (edit("pad_token_id", 0), "pad_token_id is 0"),
+        (edit("eos_token_id", 5), "eos_token_id is 5"),
+        (edit("dropout", 1.5), "dropout 1.5 is not from 0 up to 1"),
+        (edit("attention_dropout", float("nan")), "attention_dropout nan"),
+        (edit("residual_drop_layer", 2), "residual_drop_layer 2 is none of the 1 encoder layers"),
+        (edit("bos_token_id", 2), "bos_token_id is 2"),
+        (spoil(float("nan")), "fc1.bias holds NaN or infinite numbers"),
+        (spoil(float("inf")), "fc1.bias holds NaN or infinite numbers"),
+        (spoil(float("-inf")), "fc1.bias holds NaN or infinite numbers"),
+        (spoil(torch.int8), "fc1.bias is int8, as in quantized checkpoints"),
+        (pointer("model.safetensors"), "model.safetensors: only a Git LFS pointer"),
+        (pointer("pytorch_model.bin"), "pytorch_model.bin: only a Git LFS pointer"),
+        (pointer("model.safetensors.index.json"), "index.json: only a Git LFS pointer"),
+        (pointer("config.json"), "config.json: only a Git LFS pointer"),
+        (adapter("config.json"), "a PEFT adapter, not a whole model; load it with PEFT"),
+        (adapter("model.safetensors"), "(facebook/mbart-large-cc25), call merge_and_unload()"),
+        (checkpoint, "pytorch_model.bin: not a table of tensors by name"),
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
         (cut, "model.safetensors: damaged or cut short"),
         (retie, "lm_head.weight differs"),
@@ -540,6 +608,44 @@ def test_a_folder_that_does_not_fit_is_refused_with_its_name_and_nothing_is_exec
     import pathlib
 
     assert not pathlib.Path("/tmp/qkbart_was_here").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("old", [{}, {"dtype": "bfloat16"}, {"torch_dtype": "float16"}])
+def test_a_saved_folder_says_the_type_of_what_is_in_it(tmp_path, old, dtype):
+    """Whatever the base's config.json said; transformers opens it without rounding."""
+    theirs(encoder_layers=1, decoder_layers=1, vocab_size=90).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("dtype", "torch_dtype"):
+        config.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(config | old))
+    ours = MBart.from_pretrained(tmp_path)
+    with torch.no_grad():
+        ours.model.shared.weight.add_(1e-5)  # what training in float32 changes
+    ours = ours.to(getattr(torch, dtype))
+    ours.save_pretrained(tmp_path / "again")
+    written = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert written["dtype"] == written["torch_dtype"] == dtype
+    other = MBartForConditionalGeneration.from_pretrained(tmp_path / "again", dtype="auto")
+    for name, parameter in other.named_parameters():
+        assert torch.equal(parameter, ours.get_parameter(name)), name
+        assert parameter.dtype == getattr(torch, dtype)
+
+
+def test_tensors_of_several_types_are_said_to_have_the_widest(tmp_path):
+    model = MBart(Config(**TINY)).bfloat16()
+    tensors = model.state_dict()
+    tensors["final_logits_bias"] = tensors["final_logits_bias"].float()
+    model.save_pretrained(tmp_path, tensors)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_a_shard_that_is_a_pointer_is_named(tmp_path):
+    theirs(encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path, max_shard_size="30KB")
+    shard = next(tmp_path.glob("model-00002*"))
+    shard.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    with pytest.raises(UserError, match="model-00002.*only a Git LFS pointer"):
+        MBart.from_pretrained(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path):
@@ -590,3 +696,17 @@ def test_a_large_checkpoint_is_not_held_twice_while_it_loads(tmp_path, file_dtyp
     )
     assert done.returncode == 0, done.stderr
     assert 0.9 * size < int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "1e39"])
+def test_a_merge_that_makes_weights_no_numbers_is_refused_before_a_folder_is_made(
+    run, small, tmp_path, weight
+):
+    model = MBart.from_pretrained(small)
+    model.model.encoder.layers[0].fc1.bias.data += 1
+    model.save_pretrained(tmp_path / "run")
+    run("-m", "tools.delta", "save", tmp_path / "run", small, tmp_path / "delta")
+    words = ("merge", small, tmp_path / "out", f"{tmp_path / 'delta'}={weight}")
+    done = run("-m", "tools.delta", *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

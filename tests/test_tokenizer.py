@@ -131,6 +131,78 @@ def test_an_unknown_language_is_an_error_with_a_suggestion(bare):
     assert Tokenizer.from_pretrained(bare["mbart50"]).lang_id("sw_KE")
 
 
+@pytest.mark.parametrize(
+    "code, meant",
+    [
+        ("pt_BR", "pt_XX"),
+        ("pt-br", "pt_XX"),
+        ("ZH_TW", "zh_CN"),
+        ("sw", "sw_KE"),
+        ("esXX", "es_XX"),
+        ("cz_CZ", "cs_CZ"),
+        ("ua", "uk_UA"),
+        ("in_IN", None),  # a country of many languages
+        ("yo_NG", None),
+        ("", None),
+        ("_", None),
+        ("sw_XX_long", "sw_KE"),
+    ],
+)
+def test_a_code_suggests_the_same_language_alone(bare, code, meant):
+    tokenizer = Tokenizer.from_pretrained(bare["mbart50"])
+    with pytest.raises(UserError) as caught:
+        tokenizer.lang_id(code)
+    hint = f"unknown language {code!r}; did you mean {meant}? This model has: ar_AR"
+    if meant is None:
+        hint = f"unknown language {code!r}. This model has: ar_AR"
+    assert str(caught.value).startswith(hint)
+
+
+def test_a_language_that_mbart25_lacks_gets_no_suggestion(bare):
+    tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
+    for code in ("pt_BR", "sw_XX", "uk_UA", "th_TH", "id_ID"):
+        with pytest.raises(UserError, match=f"unknown language '{code}'\\. This model has"):
+            tokenizer.lang_id(code)
+
+
+def test_half_a_character_is_an_error_and_no_traceback(run):
+    done = run("tokenizer.py", "base", "en_XX", "ab\udce9")
+    assert done.returncode == 2
+    assert done.stderr == "error: character 3 of a text is half of one (a lone surrogate); mend " \
+        "the text\n"
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_length_that_leaves_no_room_for_text_leaves_none(bare, length):
+    tokenizer = Tokenizer.from_pretrained(bare["mbart25"])
+    ids = tokenizer.piece_ids(TEXTS[0])[:length - 2 if length > 2 else 0]
+    assert tokenizer.encode(TEXTS[0], "en_XX", length) == [*ids, 2, tokenizer.lang_id("en_XX")]
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def test_a_git_lfs_pointer_says_what_to_run(bare, tmp_path):
+    for name in ("sentencepiece.bpe.model", SOURCE_FILE):
+        shutil.copy(bare["mbart25"] / "sentencepiece.bpe.model", tmp_path)
+        (tmp_path / name).write_text(POINTER)
+        with pytest.raises(UserError, match=f"{name}: only a Git LFS pointer.*git lfs pull"):
+            Tokenizer.from_pretrained(tmp_path)
+
+
+def test_tokenizer_json_alone_says_which_file_to_copy(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="model: not found; tokenizer.json alone is not read here"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_json_files_that_hold_lists_do_not_stop_the_vocabulary(bare, tmp_path):
+    shutil.copy(bare["mbart25"] / "sentencepiece.bpe.model", tmp_path)
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text('["vocab_size"]')
+        assert Tokenizer.from_pretrained(tmp_path).layout == "mbart25"
+
+
 def test_missing_damaged_and_unfitting_files_are_errors_that_name_them(bare, tmp_path):
     with pytest.raises(UserError, match="sentencepiece.bpe.model: not found"):
         Tokenizer.from_pretrained(tmp_path)

@@ -11,6 +11,7 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError
+from plumbing.weights import check_numbers
 from tokenizer import SOURCE_FILE
 
 TOKENIZER_FILES = ("sentencepiece*", SOURCE_FILE, "tokenizer*", "special_tokens*")
@@ -41,6 +42,7 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=0):
     tokenizer: the new one, where the vocabulary is not the folder's; residual_drop_layer: where
     the tensors were trained without a residual that the folder's model has. The model is written
     last: a folder that was not finished has no config.json."""
+    check_numbers(tensors, out)
     with torch.device("meta"):
         model = MBart(fitting_config(folder, tensors, residual_drop_layer))
     model.load_state_dict(tensors, assign=True)
