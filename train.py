@@ -349,6 +349,8 @@ def check(s):
             "--stage pretrain needs --init FOLDER: `python -m tools.start runs/start` makes one "
             "with a vocabulary and a small random model"
         )
+    if not s.init.strip():
+        raise UserError("--init is empty; name a folder, or leave it out")
     if s.init == str(BASE) and not (BASE / "config.json").exists():
         raise UserError(
             "base/ is missing; make it with `python -m tools.start runs/start` and then "
@@ -364,7 +366,14 @@ def check(s):
         )
     if s.stage == "align" and s.adversarial != "none":
         raise UserError("--adversarial belongs to a task; --stage align has none")
-    if (Path(s.out) / "config.json").exists() and not s.overwrite:
+    if not s.out.strip():
+        raise UserError("--out is empty; name a folder, or leave it out")
+    if os.path.realpath(s.out) == os.path.realpath(s.init):
+        raise UserError(
+            f"{s.out} is the model that training starts from, which a run would overwrite: --out "
+            "names another folder"
+        )
+    if os.path.exists(Path(s.out) / "config.json") and not s.overwrite:
         raise UserError(
             f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
             "it, --out names another folder"
