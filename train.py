@@ -40,6 +40,7 @@ from corpora.sets import open_data
 from data import (
     Batches,
     Examples,
+    Fingerprint,
     ParallelBatch,
     alignment_pairs,
     held_out,
@@ -47,7 +48,7 @@ from data import (
     split_pairs,
 )
 from model import MBart
-from plumbing.files import UserError, run
+from plumbing.files import UserError, run, size_and_checksum
 from plumbing.options import COUNT, POSITIVE, SHARE, number, option, read_options
 from plumbing.options import device as device_name
 from plumbing.runs import (
@@ -61,6 +62,7 @@ from plumbing.runs import (
     share_gradients,
     signals,
 )
+from plumbing.weights import parts_of, weights_file
 from qk_finetune import (
     PROJECTIONS,
     RECIPES,
@@ -316,6 +318,25 @@ def shared_equally(batches, world):
     return math.ceil(batches / world) * world
 
 
+def share_batches(s, world, say):
+    """Makes --accumulate a number that every process can take an equal share of, and says so.
+
+    UserError where a run that goes on would then make other updates than before."""
+    batches = shared_equally(s.accumulate, world)
+    if batches == s.accumulate:
+        return
+    if s.resume:
+        raise UserError(
+            f"--resume {s.resume}: its updates are of {s.accumulate} batches, which {world} "
+            "processes cannot share equally; start another number of processes"
+        )
+    say(
+        f"--accumulate {s.accumulate} becomes {batches}: {world} processes share the batches of an "
+        "update equally"
+    )
+    s.accumulate = batches
+
+
 def decide(s):
     """Fills in the settings that follow from others; a run's args.json holds them all."""
     if s.init is None and s.stage != "pretrain":
@@ -368,15 +389,15 @@ def check(s):
         raise UserError("--adversarial belongs to a task; --stage align has none")
     if not s.out.strip():
         raise UserError("--out is empty; name a folder, or leave it out")
-    if os.path.realpath(s.out) == os.path.realpath(s.init):
-        raise UserError(
-            f"{s.out} is the model that training starts from, which a run would overwrite: --out "
-            "names another folder"
-        )
     if os.path.exists(Path(s.out) / "config.json") and not s.overwrite:
         raise UserError(
             f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
             "it, --out names another folder"
+        )
+    if os.path.realpath(s.out) == os.path.realpath(s.init):
+        raise UserError(
+            f"{s.out} is the model that training starts from, which a run would overwrite: --out "
+            "names another folder"
         )
 
 
@@ -444,6 +465,20 @@ def open_split(s, stage, pairs, split, tokenizer, max_length):
     return Examples(texts, tokenizer, stage, tagged, max_length, seed=s.seed, limit=limit)
 
 
+@dataclass
+class RunData:
+    """What a run reads."""
+    stream: Batches            # to train on
+    held: list                 # batches to validate on
+    alignment: Batches | None  # translations for alignment updates between a task's
+    fingerprint: Fingerprint   # of the files that the run depends on
+
+    @property
+    def sources(self):
+        """The source languages that have examples."""
+        return sorted({source for source, _ in self.stream.pairs})
+
+
 def open_alignment(s, tokenizer, max_length):
     """The stream of translations for alignment updates between a task's; None where not asked."""
     if not s.align_layer or s.stage == "align":
@@ -452,11 +487,39 @@ def open_alignment(s, tokenizer, max_length):
     return Batches(examples, s.tokens, s.seed, s.temperature)
 
 
-def make_adversary(s, d_model, device):
-    """The adversary of the run's source languages; None where not asked."""
+def read_data(s, tokenizer, max_length, say):
+    """The RunData of a run; says at its start what the model will not see of the texts."""
+    examples = open_split(s, s.stage, s.pairs, "train", tokenizer, max_length)
+    stream = Batches(examples, s.tokens, s.seed, s.temperature)
+    valid = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
+    # No gradients are kept, so twice the tokens fit.
+    held = held_out(valid, s.valid_examples, s.tokens * 2)
+    alignment = open_alignment(s, tokenizer, max_length)
+    read = {"train": examples, "valid": valid}
+    if alignment:
+        read["alignment"] = alignment.examples
+
+    if not s.resume:
+        stream.fill()  # a sample of all pairs, which the first batches are made of
+        if alignment:
+            alignment.fill()
+        for name, examples in read.items():
+            for line in examples.losses.told():
+                say(f"{name}: {line}")
+
+    fingerprint = Fingerprint()
+    for examples in read.values():
+        fingerprint.files |= examples.data.fingerprint
+    if s.recipe == "lora":  # whose matrices mean nothing beside other weights
+        for path in parts_of(weights_file(s.init)):
+            fingerprint.files[str(path)] = size_and_checksum(path)
+    return RunData(stream, held, alignment, fingerprint)
+
+
+def make_adversary(s, d_model, sources, device):
+    """The adversary of these source languages; None where not asked."""
     if s.adversarial == "none":
         return None
-    sources = sorted({source for source, _ in split_pairs(s.pairs)})
     return Adversary(
         s.adversarial, d_model, sources, s.classifier_lr, s.classifier_updates, device, s.seed
     )
@@ -528,7 +591,7 @@ def learning_rate(step, s):
 def train(s, rank, world, device):
     """Runs one stage from its start or its checkpoint to its end, as one of `world` processes."""
     this_run = Run(s, main_process=rank == 0)
-    s.accumulate = shared_equally(s.accumulate, world)
+    share_batches(s, world, this_run.say)
 
     # The model and the data.
     this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {s.recipe}, on {device}")
@@ -538,22 +601,20 @@ def train(s, rank, world, device):
         this_run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
     this_run.say(f"reading the data ({s.data})")
     max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
-    examples = open_split(s, s.stage, s.pairs, "train", tokenizer, max_length)
-    stream = Batches(examples, s.tokens, s.seed, s.temperature)
-    examples = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
-    # No gradients are kept, so twice the tokens fit.
-    held = held_out(examples, s.valid_examples, s.tokens * 2)
-    alignment = open_alignment(s, tokenizer, max_length)
+    data = read_data(s, tokenizer, max_length, this_run.say)
+    stream = data.stream
+    held = data.held
+    alignment = data.alignment
 
     # What trains it.
     model.to(device).train()
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, s.lr, (0.9, 0.999), 1e-8, s.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
-    adversary = make_adversary(s, model.config.d_model, device)
+    adversary = make_adversary(s, model.config.d_model, data.sources, device)
     if s.compile:
         model.compile_layers()
-    parts = {"optimizer": optimizer, "scaler": scaler, "stream": stream}
+    parts = {"data": data.fingerprint, "optimizer": optimizer, "scaler": scaler, "stream": stream}
     if adversary:
         parts["adversary"] = adversary
     if alignment:

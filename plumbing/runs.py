@@ -234,11 +234,14 @@ class Run:
     def restore(self, model, parts):
         """Puts model, parts and progress back to where save() was last called."""
         state = read_state(self.folder / "state.pt")
+        if "data" not in state:  # as runs were saved before there was a fingerprint
+            self.say("whether the data are those that this run began with is not known")
+            parts = {name: part for name, part in parts.items() if name != "data"}
+        for name, part in parts.items():  # the data first: other data explain what else differs
+            part.load_state_dict(state[name])
         for name, parameter in model.named_parameters():
             if name in state["weights"]:
                 parameter.copy_(state["weights"][name])
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
 
