@@ -44,7 +44,7 @@ def split_pairs(texts, option="--pairs"):
         if len(pair) != 2:
             raise UserError(f"{option} {text}: write pairs as en_XX-es_XX")
         pairs.append(pair)
-    return pairs
+    return list(dict.fromkeys(pairs))  # one that was typed twice counts once
 
 
 def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
@@ -57,6 +57,7 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
         return alignment_pairs(langs, align_pairs)
     if not langs:
         langs = ["en_XX"] if stage == "summarize" else BASE_LANGUAGES
+    langs = list(dict.fromkeys(langs))
     if stage == "translate":
         return list(product(langs, repeat=2))
     return [(lang, lang) for lang in langs]
@@ -66,7 +67,7 @@ def alignment_pairs(langs=None, align_pairs=None):
     """The translation pairs whose states are to meet: as typed, or English with each language."""
     if align_pairs:
         return split_pairs(align_pairs, "--align-pairs")
-    langs = langs or BASE_LANGUAGES
+    langs = dict.fromkeys(langs or BASE_LANGUAGES)
     pairs = [("en_XX", lang) for lang in langs if lang != "en_XX"]
     if not pairs:
         raise UserError(

@@ -36,7 +36,7 @@ import torch
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data
+from corpora.sets import open_data, tell
 from data import (
     Batches,
     Examples,
@@ -49,7 +49,7 @@ from data import (
 )
 from model import MBart
 from plumbing.files import UserError, run, size_and_checksum
-from plumbing.options import COUNT, POSITIVE, SHARE, number, option, read_options
+from plumbing.options import COUNT, POSITIVE, SHARE, check_saved, number, option, read_options
 from plumbing.options import device as device_name
 from plumbing.runs import (
     HOUSE,
@@ -265,9 +265,35 @@ def parse_args(argv=None):
         typed["preset"] = "small" if builtin else "large"
     preset = SMALL if typed["preset"] == "small" else LARGE
     settings = Settings(**preset["every stage"] | preset[typed["stage"]] | typed)
+    notes = unused(typed, settings)
     decide(settings)
     check(settings)
+    for note in notes:
+        tell(note)
     return settings
+
+
+def unused(typed, s):
+    """A line for every option that was typed and that this run makes no use of."""
+    reasons = {}
+    for name in ("lora_rank", "lora_dropout", "lora_projections"):
+        if s.recipe != "lora":
+            reasons[name] = "without --recipe lora"
+    for name in ("classifier_lr", "classifier_updates"):
+        if s.adversarial == "none":
+            reasons[name] = "without --adversarial"
+    if not s.align_layer:
+        reasons["align_pairs"] = "without --align-layer"
+    if s.pairs and (not s.align_layer or s.align_pairs or s.stage == "align"):
+        reasons["langs"] = "beside --pairs"
+    if s.data == "builtin":
+        reasons["min_words"] = "with the built-in corpus"
+        reasons["skip_bad_lines"] = "with the built-in corpus"
+    lines = []
+    for name, reason in reasons.items():
+        if name in typed:
+            lines.append(f"note: --{name.replace('_', '-')} has no effect {reason}")
+    return lines
 
 
 def resumed(typed):
@@ -283,13 +309,17 @@ def resumed(typed):
             f"--resume {folder}: begun by another version of this project, which saved other "
             f"things; start a run from its model instead, with --init {folder}"
         )
+    where = Path(folder) / "args.json"
     world = saved.get("world_size", 1)
+    if not isinstance(world, int) or world < 1:
+        raise UserError(f"{where}: world_size is {world!r}, which is no number of processes")
+    check_saved(Settings, saved, where)
     known = {each.name for each in fields(Settings)}
     saved = {name: value for name, value in saved.items() if name in known}
     try:
         own = Settings(**saved | {"stop_at": None, "out": folder})
     except TypeError as error:
-        raise UserError(f"{Path(folder) / 'args.json'}: not a run's settings ({error})") from None
+        raise UserError(f"{where}: not a run's settings ({error})") from None
     others = [name for name in typed if name not in MAY_DIFFER and differs(name, typed, own, world)]
     if others:
         options = ", ".join("--" + name.replace("_", "-") for name in others)

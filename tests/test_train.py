@@ -477,6 +477,42 @@ def test_two_processes_resume(run_process, small, tmp_path):
     assert_near(tmp_path / "whole", tmp_path / "cut", rel=1e-6)
 
 
+@pytest.mark.parametrize("change", [
+    {"steps": "x"}, {"steps": 0}, {"pairs": "en_XX-en_XX"}, {"langs": 3}, {"langs": [3]},
+    {"world_size": 0}, {"world_size": "2"}, {"data": None}, {"data": 3}, {"recipe": "nope"},
+    {"stage": 5}, {"stage": []}, {"min_words": [1]}, {"lr": None}, {"lr": True}, {"tagless": 1},
+])
+def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
+    begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"house": 2}))
+    parse_args(["--resume", str(tmp_path)])
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"house": 2} | change))
+    with pytest.raises(UserError, match=rf"args.json: {next(iter(change))} is "):
+        parse_args(["--resume", str(tmp_path)])
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--lora-rank", "4"), ["--lora-rank has no effect without --recipe lora"]),
+    (("--lora-rank", "4", "--recipe", "lora"), []),
+    (("--classifier-lr", "1"), ["--classifier-lr has no effect without --adversarial"]),
+    (("--align-pairs", "en_XX-es_XX"), ["--align-pairs has no effect without --align-layer"]),
+    (("--langs", "en_XX", "--pairs", "es_XX-ru_RU"), ["--langs has no effect beside --pairs"]),
+    (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), []),
+    (("--min-words", "3", "1"), ["--min-words has no effect with the built-in corpus"]),
+    (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
+])
+def test_an_option_without_effect_is_named(capsys, tmp_path, words, said):
+    parse_args(["--stage", "translate", "--out", str(tmp_path), *words])
+    assert capsys.readouterr().err.splitlines() == [f"note: {line}" for line in said]
+
+
+def test_what_is_typed_twice_counts_once(tmp_path):
+    words = ["--stage", "translate", "--out", str(tmp_path)]
+    s = parse_args([*words, "--langs", "en_XX", "es_XX", "en_XX"])
+    assert len(s.pairs) == 4
+    assert parse_args([*words, "--pairs", "en_XX-es_XX", "en_XX-es_XX"]).pairs == ["en_XX-es_XX"]
+
+
 @pytest.fixture
 def two_languages(tmp_path):
     """A data set of summaries, for English and Turkish; French has none."""
