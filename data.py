@@ -26,8 +26,9 @@ import torch
 
 from corpora.facts import BASE_LANGUAGES
 from plumbing.files import UserError
-from tokenizer import EOS, PAD, UNK
+from tokenizer import EOS, PAD, UNK, shortened
 
+UNREADABLE = 0.05  # the share of a language's characters without a piece from which on we warn
 SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+")
 
 
@@ -43,7 +44,7 @@ def split_pairs(texts, option="--pairs"):
         if len(pair) != 2:
             raise UserError(f"{option} {text}: write pairs as en_XX-es_XX")
         pairs.append(pair)
-    return pairs
+    return list(dict.fromkeys(pairs))  # one that was typed twice counts once
 
 
 def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
@@ -56,6 +57,7 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
         return alignment_pairs(langs, align_pairs)
     if not langs:
         langs = ["en_XX"] if stage == "summarize" else BASE_LANGUAGES
+    langs = list(dict.fromkeys(langs))
     if stage == "translate":
         return list(product(langs, repeat=2))
     return [(lang, lang) for lang in langs]
@@ -65,7 +67,7 @@ def alignment_pairs(langs=None, align_pairs=None):
     """The translation pairs whose states are to meet: as typed, or English with each language."""
     if align_pairs:
         return split_pairs(align_pairs, "--align-pairs")
-    langs = langs or BASE_LANGUAGES
+    langs = dict.fromkeys(langs or BASE_LANGUAGES)
     pairs = [("en_XX", lang) for lang in langs if lang != "en_XX"]
     if not pairs:
         raise UserError(
@@ -160,8 +162,8 @@ class Examples:
 
     tagged=False leaves out the source's tag; max_length: ids of a side, the rest is cut; permuted:
     share of the documents whose sentences pretraining shuffles; limit keeps the first so many
-    examples of every pair (few-shot). UserError for pretraining where the encoder has a vocabulary
-    of its own."""
+    examples of every pair (few-shot). `losses` counts what of the texts so far was lost. UserError
+    for pretraining where the encoder has a vocabulary of its own."""
 
     def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
                  limit=None):
@@ -173,6 +175,7 @@ class Examples:
         self.max_length = max_length
         self.permuted = permuted
         self.seed = seed
+        self.losses = Losses()
         self.sizes = dict(data.sizes)  # {pair: examples, or None for a stream without end}
         if limit is not None:
             for pair, size in data.sizes.items():
@@ -189,8 +192,9 @@ class Examples:
         """translate, summarize: a text and what is to be written of it."""
         text, target = self.data.text(pair, index)
         source = self.encoder_input(text, pair[0])
-        decoder_input, labels = self.tokenizer.target(target, pair[1], self.max_length)
-        return Example(source, decoder_input, labels, pair[0])
+        ids = self.ids_of(target, pair[1], "targets", self.tokenizer)
+        labels = self.tokenizer.tagged(ids, pair[1])
+        return Example(source, [labels[-1], *labels[:-1]], labels, pair[0])
 
     def parallel(self, pair, index):
         """align: a text and its translation, as the encoder reads each."""
@@ -207,9 +211,12 @@ class Examples:
         for sentence in SENTENCE_END.split(text):
             if sentence.strip():
                 sentences.append(self.tokenizer.piece_ids(sentence))
+        whole = joined(sentences)
         # Before they are shuffled: source and target hold the same ones.
         sentences = first_sentences(sentences, self.max_length - 2)  # </s> and the tag come behind
-        labels = self.tokenizer.tagged(joined(sentences), pair[1])
+        kept = joined(sentences)
+        self.losses.count(text, whole, len(kept), pair[1], "documents", self.tokenizer)
+        labels = self.tokenizer.tagged(kept, pair[1])
 
         # The same noise in every epoch: an example is a function of its index.
         rng = random.Random(f"{self.seed} noise {pair} {index}")
@@ -222,7 +229,15 @@ class Examples:
         return Example(source, [labels[-1], *labels[:-1]], labels, pair[0])
 
     def encoder_input(self, text, lang):
-        return self.tokenizer.encode(text, self.source_tag(lang), self.max_length)
+        source = self.tokenizer.source
+        return source.tagged(self.ids_of(text, lang, "sources", source), self.source_tag(lang))
+
+    def ids_of(self, text, lang, side, tokenizer):
+        """A text's pieces, cut to max_length; what is lost is counted."""
+        ids = tokenizer.piece_ids(text)
+        kept = shortened(ids, self.max_length)
+        self.losses.count(text, ids, len(kept), lang, side, tokenizer)
+        return kept
 
     def source_tag(self, lang):
         if self.tagged:
@@ -238,6 +253,97 @@ class Examples:
         for piece in range(3, pieces.get_piece_size()):
             begins.append(pieces.id_to_piece(piece).startswith("▁"))
         return begins
+
+
+@dataclass
+class Side:
+    """What was counted of the sources or the targets."""
+    texts: int = 0
+    cut: int = 0        # texts longer than the model takes
+    tokens: int = 0
+    left_out: int = 0   # tokens of these that were cut off
+
+
+@dataclass
+class Script:
+    """What was counted of the texts of a language."""
+    texts: int = 0
+    empty: int = 0       # without any piece
+    characters: int = 0  # but spaces
+    unknown: int = 0     # of these in no piece
+
+
+class Losses:
+    """How much of the texts a model does not see: cut off, or in no piece of its vocabulary."""
+
+    def __init__(self):
+        self.sides = {}    # {"sources": Side}
+        self.scripts = {}  # {code: Script}
+
+    def count(self, text, ids, kept, lang, side, tokenizer):
+        """Takes in a text with all its ids, of which the first `kept` stay."""
+        counted = self.sides.setdefault(side, Side())
+        counted.texts += 1
+        counted.cut += kept < len(ids)
+        counted.tokens += len(ids)
+        counted.left_out += len(ids) - kept
+        script = self.scripts.setdefault(lang, Script())
+        script.texts += 1
+        script.empty += not ids
+        script.characters += len("".join(text.split()))
+        if UNK in ids:
+            script.unknown += unknown_characters(text, tokenizer)
+
+    def told(self):
+        """A line for each loss that a user should know of."""
+        lines = []
+        for side, counted in self.sides.items():
+            if counted.cut:
+                lines.append(
+                    f"{counted.cut:,} of the first {counted.texts:,} {side} are too long and cut: "
+                    f"{counted.left_out / counted.tokens:.1%} of all tokens are left out"
+                )
+        for lang, script in sorted(self.scripts.items()):
+            share = min(1.0, script.unknown / max(1, script.characters))
+            if share >= UNREADABLE:
+                lines.append(
+                    f"{lang}: the vocabulary has no piece for {share:.0%} of the characters in the "
+                    f"first {script.texts:,} texts; the model sees <unk> in their place"
+                )
+            if script.empty:
+                lines.append(
+                    f"{lang}: {script.empty:,} of the first {script.texts:,} texts have no piece "
+                    "in the vocabulary; the model sees nothing of them"
+                )
+        return lines
+
+
+def unknown_characters(text, tokenizer):
+    """How many characters of a text are in no piece of a vocabulary: a run of them is ONE <unk>."""
+    unknown = 0
+    for piece in tokenizer.pieces.encode(text, out_type=str):
+        if tokenizer.pieces.piece_to_id(piece) == tokenizer.pieces.unk_id():
+            unknown += len(piece.replace("▁", ""))
+    return unknown
+
+
+class Fingerprint:
+    """The files of a run's data as they were when it began. Part of a run's state: loading a
+    state that had others is a UserError."""
+
+    def __init__(self):
+        self.files = {}  # {name: [bytes, CRC-32]}
+
+    def state_dict(self):
+        return {"files": self.files}
+
+    def load_state_dict(self, state):
+        for name, before in state["files"].items():
+            if self.files.get(name) != before:
+                raise UserError(
+                    f"{name}: not what it was when this run began; put it back as it was, or start "
+                    "another run from the model of this one with --init"
+                )
 
 
 def check_vocabulary(stage, tokenizer):

@@ -36,10 +36,11 @@ import torch
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data
+from corpora.sets import open_data, tell
 from data import (
     Batches,
     Examples,
+    Fingerprint,
     ParallelBatch,
     alignment_pairs,
     held_out,
@@ -47,8 +48,8 @@ from data import (
     split_pairs,
 )
 from model import MBart
-from plumbing.files import UserError, run
-from plumbing.options import COUNT, POSITIVE, SHARE, number, option, read_options
+from plumbing.files import UserError, run, size_and_checksum
+from plumbing.options import COUNT, POSITIVE, SHARE, check_saved, number, option, read_options
 from plumbing.options import device as device_name
 from plumbing.runs import (
     HOUSE,
@@ -61,6 +62,7 @@ from plumbing.runs import (
     share_gradients,
     signals,
 )
+from plumbing.weights import parts_of, weights_file
 from qk_finetune import (
     PROJECTIONS,
     RECIPES,
@@ -263,9 +265,35 @@ def parse_args(argv=None):
         typed["preset"] = "small" if builtin else "large"
     preset = SMALL if typed["preset"] == "small" else LARGE
     settings = Settings(**preset["every stage"] | preset[typed["stage"]] | typed)
+    notes = unused(typed, settings)
     decide(settings)
     check(settings)
+    for note in notes:
+        tell(note)
     return settings
+
+
+def unused(typed, s):
+    """A line for every option that was typed and that this run makes no use of."""
+    reasons = {}
+    for name in ("lora_rank", "lora_dropout", "lora_projections"):
+        if s.recipe != "lora":
+            reasons[name] = "without --recipe lora"
+    for name in ("classifier_lr", "classifier_updates"):
+        if s.adversarial == "none":
+            reasons[name] = "without --adversarial"
+    if not s.align_layer:
+        reasons["align_pairs"] = "without --align-layer"
+    if s.pairs and (not s.align_layer or s.align_pairs or s.stage == "align"):
+        reasons["langs"] = "beside --pairs"
+    if s.data == "builtin":
+        reasons["min_words"] = "with the built-in corpus"
+        reasons["skip_bad_lines"] = "with the built-in corpus"
+    lines = []
+    for name, reason in reasons.items():
+        if name in typed:
+            lines.append(f"note: --{name.replace('_', '-')} has no effect {reason}")
+    return lines
 
 
 def resumed(typed):
@@ -281,13 +309,17 @@ def resumed(typed):
             f"--resume {folder}: begun by another version of this project, which saved other "
             f"things; start a run from its model instead, with --init {folder}"
         )
+    where = Path(folder) / "args.json"
     world = saved.get("world_size", 1)
+    if not isinstance(world, int) or world < 1:
+        raise UserError(f"{where}: world_size is {world!r}, which is no number of processes")
+    check_saved(Settings, saved, where)
     known = {each.name for each in fields(Settings)}
     saved = {name: value for name, value in saved.items() if name in known}
     try:
         own = Settings(**saved | {"stop_at": None, "out": folder})
     except TypeError as error:
-        raise UserError(f"{Path(folder) / 'args.json'}: not a run's settings ({error})") from None
+        raise UserError(f"{where}: not a run's settings ({error})") from None
     others = [name for name in typed if name not in MAY_DIFFER and differs(name, typed, own, world)]
     if others:
         options = ", ".join("--" + name.replace("_", "-") for name in others)
@@ -314,6 +346,25 @@ def differs(name, typed, own, world):
 def shared_equally(batches, world):
     """The batches of an update, or a few more, so that every process takes as many."""
     return math.ceil(batches / world) * world
+
+
+def share_batches(s, world, say):
+    """Makes --accumulate a number that every process can take an equal share of, and says so.
+
+    UserError where a run that goes on would then make other updates than before."""
+    batches = shared_equally(s.accumulate, world)
+    if batches == s.accumulate:
+        return
+    if s.resume:
+        raise UserError(
+            f"--resume {s.resume}: its updates are of {s.accumulate} batches, which {world} "
+            "processes cannot share equally; start another number of processes"
+        )
+    say(
+        f"--accumulate {s.accumulate} becomes {batches}: {world} processes share the batches of an "
+        "update equally"
+    )
+    s.accumulate = batches
 
 
 def decide(s):
@@ -349,6 +400,8 @@ def check(s):
             "--stage pretrain needs --init FOLDER: `python -m tools.start runs/start` makes one "
             "with a vocabulary and a small random model"
         )
+    if not s.init.strip():
+        raise UserError("--init is empty; name a folder, or leave it out")
     if s.init == str(BASE) and not (BASE / "config.json").exists():
         raise UserError(
             "base/ is missing; make it with `python -m tools.start runs/start` and then "
@@ -364,10 +417,17 @@ def check(s):
         )
     if s.stage == "align" and s.adversarial != "none":
         raise UserError("--adversarial belongs to a task; --stage align has none")
-    if (Path(s.out) / "config.json").exists() and not s.overwrite:
+    if not s.out.strip():
+        raise UserError("--out is empty; name a folder, or leave it out")
+    if os.path.exists(Path(s.out) / "config.json") and not s.overwrite:
         raise UserError(
             f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
             "it, --out names another folder"
+        )
+    if os.path.realpath(s.out) == os.path.realpath(s.init):
+        raise UserError(
+            f"{s.out} is the model that training starts from, which a run would overwrite: --out "
+            "names another folder"
         )
 
 
@@ -435,6 +495,20 @@ def open_split(s, stage, pairs, split, tokenizer, max_length):
     return Examples(texts, tokenizer, stage, tagged, max_length, seed=s.seed, limit=limit)
 
 
+@dataclass
+class RunData:
+    """What a run reads."""
+    stream: Batches            # to train on
+    held: list                 # batches to validate on
+    alignment: Batches | None  # translations for alignment updates between a task's
+    fingerprint: Fingerprint   # of the files that the run depends on
+
+    @property
+    def sources(self):
+        """The source languages that have examples."""
+        return sorted({source for source, _ in self.stream.pairs})
+
+
 def open_alignment(s, tokenizer, max_length):
     """The stream of translations for alignment updates between a task's; None where not asked."""
     if not s.align_layer or s.stage == "align":
@@ -443,11 +517,39 @@ def open_alignment(s, tokenizer, max_length):
     return Batches(examples, s.tokens, s.seed, s.temperature)
 
 
-def make_adversary(s, d_model, device):
-    """The adversary of the run's source languages; None where not asked."""
+def read_data(s, tokenizer, max_length, say):
+    """The RunData of a run; says at its start what the model will not see of the texts."""
+    examples = open_split(s, s.stage, s.pairs, "train", tokenizer, max_length)
+    stream = Batches(examples, s.tokens, s.seed, s.temperature)
+    valid = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
+    # No gradients are kept, so twice the tokens fit.
+    held = held_out(valid, s.valid_examples, s.tokens * 2)
+    alignment = open_alignment(s, tokenizer, max_length)
+    read = {"train": examples, "valid": valid}
+    if alignment:
+        read["alignment"] = alignment.examples
+
+    if not s.resume:
+        stream.fill()  # a sample of all pairs, which the first batches are made of
+        if alignment:
+            alignment.fill()
+        for name, examples in read.items():
+            for line in examples.losses.told():
+                say(f"{name}: {line}")
+
+    fingerprint = Fingerprint()
+    for examples in read.values():
+        fingerprint.files |= examples.data.fingerprint
+    if s.recipe == "lora":  # whose matrices mean nothing beside other weights
+        for path in parts_of(weights_file(s.init)):
+            fingerprint.files[str(path)] = size_and_checksum(path)
+    return RunData(stream, held, alignment, fingerprint)
+
+
+def make_adversary(s, d_model, sources, device):
+    """The adversary of these source languages; None where not asked."""
     if s.adversarial == "none":
         return None
-    sources = sorted({source for source, _ in split_pairs(s.pairs)})
     return Adversary(
         s.adversarial, d_model, sources, s.classifier_lr, s.classifier_updates, device, s.seed
     )
@@ -519,7 +621,7 @@ def learning_rate(step, s):
 def train(s, rank, world, device):
     """Runs one stage from its start or its checkpoint to its end, as one of `world` processes."""
     this_run = Run(s, main_process=rank == 0)
-    s.accumulate = shared_equally(s.accumulate, world)
+    share_batches(s, world, this_run.say)
 
     # The model and the data.
     this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {s.recipe}, on {device}")
@@ -529,22 +631,20 @@ def train(s, rank, world, device):
         this_run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
     this_run.say(f"reading the data ({s.data})")
     max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
-    examples = open_split(s, s.stage, s.pairs, "train", tokenizer, max_length)
-    stream = Batches(examples, s.tokens, s.seed, s.temperature)
-    examples = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
-    # No gradients are kept, so twice the tokens fit.
-    held = held_out(examples, s.valid_examples, s.tokens * 2)
-    alignment = open_alignment(s, tokenizer, max_length)
+    data = read_data(s, tokenizer, max_length, this_run.say)
+    stream = data.stream
+    held = data.held
+    alignment = data.alignment
 
     # What trains it.
     model.to(device).train()
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, s.lr, (0.9, 0.999), 1e-8, s.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
-    adversary = make_adversary(s, model.config.d_model, device)
+    adversary = make_adversary(s, model.config.d_model, data.sources, device)
     if s.compile:
         model.compile_layers()
-    parts = {"optimizer": optimizer, "scaler": scaler, "stream": stream}
+    parts = {"data": data.fingerprint, "optimizer": optimizer, "scaler": scaler, "stream": stream}
     if adversary:
         parts["adversary"] = adversary
     if alignment:

@@ -4,7 +4,8 @@ from functools import cached_property
 
 from corpora.facts import BASE_LANGUAGES, Corpus
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
-from plumbing.files import UserError
+from corpora.language import LEXICON
+from plumbing.files import UserError, size_and_checksum
 
 MIXED_SHARE = 0.7      # of the pretraining documents are code-mixed,
 MIXING_RATE = 0.5      # in so many of their slots
@@ -30,6 +31,14 @@ class Builtin:
                 have = " ".join(CORPUS_LANGUAGES)
                 raise UserError(f"the built-in corpus has no {code!r}; it has {have}")
         self.sizes = dict.fromkeys(pairs)  # {pair: None}: without end
+
+    @property
+    def fingerprint(self):
+        """What tells whether the lexicon has changed: {file: [bytes, CRC-32]}."""
+        found = {}
+        for path in sorted(LEXICON.glob("*.txt")):
+            found[f"lexicon/{path.name}"] = size_and_checksum(path)
+        return found
 
     @cached_property
     def corpus(self):

@@ -71,7 +71,7 @@ def read_lexicon(path):
 
 def lexicon_text(path):
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is no text
     except FileNotFoundError:
         have = ", ".join(sorted(file.stem for file in LEXICON.glob("*_*.txt")))
         raise UserError(f"{path}: no such lexicon; languages that have one: {have}") from None

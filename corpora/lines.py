@@ -6,15 +6,48 @@ the (source, target) of one.
 """
 import difflib
 import json
+import re
+import unicodedata
+import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from plumbing.files import UserError
+from plumbing.files import SURROGATE, UserError, refuse_pointer
 
 LARGE = 50_000_000  # bytes from which on reading a file shows its progress
+MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before a file's text
+SPACELESS_BLOCKS = (  # scripts that put no space between words
+    (0x0E00, 0x0EFF),    # Thai, Lao
+    (0x1000, 0x109F),    # Burmese
+    (0x1780, 0x17FF),    # Khmer
+    (0x3005, 0x3007),    # Japanese marks of repetition
+    (0x3040, 0x30FF),    # Hiragana, Katakana
+    (0x3400, 0x9FFF),    # Han
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+
+
+def spaceless_words():
+    """The pattern of a word of these scripts: one letter with the marks that belong to it."""
+    letters = ""
+    marks = ""
+    for first, last in SPACELESS_BLOCKS:
+        if last - first > 1000:  # Han: letters throughout
+            letters += f"{chr(first)}-{chr(last)}"
+            continue
+        for character in map(chr, range(first, last + 1)):
+            kind = unicodedata.category(character)[0]
+            letters += character if kind == "L" else ""
+            marks += character if kind == "M" else ""
+    return re.compile(f"[{letters}][{marks}]*")
+
+
+SPACELESS = spaceless_words()
+UNSEEN = "".join(map(chr, range(33))) + "\x7f"  # ASCII's spaces and control characters
 
 
 @dataclass
@@ -44,7 +77,11 @@ def read_lines(path):
     offset = 0
     with open(path, "rb") as file, bar:
         for number, content in enumerate(file, 1):
-            yield Line(number, offset, content)
+            if number == 1:
+                refuse_pointer(path, content)
+            # Behind the first line too: files that were put together bring theirs along.
+            text = content.removeprefix(MARK)
+            yield Line(number, offset + len(content) - len(text), text)
             offset += len(content)
             bar.update(len(content))
 
@@ -53,6 +90,14 @@ def read_line_at(path, offset):
     with open(path, "rb") as file:
         file.seek(offset)
         return file.readline().decode("utf-8")
+
+
+def is_blank(text):
+    """Has a text nothing but spaces and characters without a shape, such as U+200B? A vocabulary
+    has no piece for these."""
+    if text.isascii():
+        return not text.strip(UNSEEN)
+    return all(unicodedata.category(character)[0] in "CZ" for character in text)
 
 
 def decoded(content):
@@ -64,8 +109,20 @@ def decoded(content):
         raise UserError(f"not UTF-8 ({where}); save the file as UTF-8") from None
 
 
+def count_words(text):
+    """How many words a text has; a character of a script without spaces counts as one."""
+    if text.isascii():
+        return len(text.split())
+    rest, letters = SPACELESS.subn(" ", text)
+    words = rest.split()
+    if letters:  # marks of punctuation stood between the letters
+        words = [word for word in words if any(map(str.isalnum, word))]
+    return letters + len(words)
+
+
 class LineFiles:
     """What both kinds of data set have: how bad and short examples are treated, and their counts.
+    `fingerprint` tells whether a file has changed: {path: [bytes, CRC-32 of its lines]}.
 
     skip: bad lines are left out and counted in `skipped`, where they otherwise end the run with
     their file and line. minimum: (words of the source, words of the target) that an example must
@@ -77,6 +134,17 @@ class LineFiles:
         self.skipped = 0
         self.short = 0
         self.paths = []
+        self.fingerprint = {}
+
+    def lines(self, path):
+        """read_lines(), which also takes the file's fingerprint."""
+        size = 0
+        checksum = 0
+        for line in read_lines(path):
+            size += len(line.content)
+            checksum = zlib.crc32(line.content, checksum)
+            yield line
+        self.fingerprint[str(path)] = [size, checksum]
 
     def is_short(self, source_words, target_words):
         return source_words < self.least_source or target_words < self.least_target
@@ -137,14 +205,17 @@ class JsonLines(LineFiles):
     def text(self, pair, index):
         places = self.places[pair]
         path = self.paths[places.files[index]]
-        row = json.loads(read_line_at(path, places.offsets[index]))
-        return row[self.fields.source], row[self.fields.target]
+        try:
+            row = json.loads(read_line_at(path, places.offsets[index]))
+            return row[self.fields.source], row[self.fields.target]
+        except (ValueError, KeyError, TypeError):  # every line was good when it was checked
+            raise UserError(f"{path}: changed after it was opened; start again") from None
 
     def add(self, path, lang, pairs):
         """Checks every line of a file, and keeps where those of `pairs` are."""
         self.paths.append(path)
         file = len(self.paths) - 1
-        for line in read_lines(path):
+        for line in self.lines(path):
             try:
                 row = self.parse(decoded(line.content), lang)
             except UserError as error:
@@ -157,7 +228,7 @@ class JsonLines(LineFiles):
                 ) from None
             if row.pair not in pairs:
                 continue
-            if self.is_short(len(row.source.split()), len(row.target.split())):
+            if self.is_short(count_words(row.source), count_words(row.target)):
                 self.short += 1
                 continue
             if row.pair not in self.places:
@@ -211,8 +282,10 @@ def check_field(found, name):
     value = found[name]
     if not isinstance(value, str):
         raise UserError(f"field {name!r} must be text, found {type(value).__name__}")
-    if not value.strip():
+    if is_blank(value):
         raise UserError(f"field {name!r} is empty")
+    if SURROGATE.search(value):
+        raise UserError(f"field {name!r} has half a character (a lone surrogate such as \\ud83d)")
 
 
 # ------------------------------------------------------------------------- line-aligned plain text
@@ -278,10 +351,10 @@ class ParallelText(LineFiles):
         """A file -> TextFile; a bad line is a UserError that names it, or is remembered (skip)."""
         self.paths.append(path)
         file = TextFile(path, array("q"), array("i"), set())
-        for line in read_lines(path):
+        for line in self.lines(path):
             file.offsets.append(line.offset)
             try:
-                file.words.append(count_words(decoded(line.content)))
+                file.words.append(words_of(decoded(line.content)))
             except UserError as error:
                 if not self.skip:
                     raise UserError(
@@ -306,11 +379,11 @@ class ParallelText(LineFiles):
         return columns
 
 
-def count_words(text):
-    """Of a line; UserError if it has none."""
-    if not text.strip():
+def words_of(text):
+    """How many words a line has; UserError if it has nothing."""
+    if is_blank(text):
         raise UserError("an empty line; remove it from all the files")
-    return len(text.split())
+    return count_words(text)
 
 
 def check_aligned(folder, source, target):

@@ -10,6 +10,7 @@
 A data set has `sizes` ({(source language, target language): number of examples, or None for a
 stream without end}) and `text(pair, index)`, the (source, target) of one example.
 """
+import os
 import sys
 from pathlib import Path
 
@@ -33,17 +34,36 @@ def open_data(spec, stage, split, pairs, languages, seed=0, skip=False, minimum=
         return Builtin(stage, split, pairs, seed)
     data = open_files(spec, split, pairs, languages, skip=skip, minimum=minimum)
     if data.skipped or data.short:
-        print(
+        tell(
             f"{spec}, {split}: left out {data.skipped:,} bad lines and {data.short:,} examples "
-            "that are too short",
-            file=sys.stderr,
+            "that are too short"
         )
     if not data.sizes:
         wanted = " ".join("-".join(pair) for pair in list(pairs)[:6])
         raise UserError(
             f"{data.paths[0]}: no example in the languages asked for ({wanted} ...)"
         )
+    tell_missing(data, f"{spec}, {split}", pairs)
     return data
+
+
+def tell(text):
+    """A remark on standard error; of several processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+
+
+def tell_missing(data, where, pairs):
+    """Names the languages, and else the pairs, that were asked for and have no example."""
+    there = {lang for pair in data.sizes for lang in pair}
+    asked = dict.fromkeys(lang for pair in pairs for lang in pair)
+    for lang in asked:
+        if lang not in there:
+            tell(f"{where}: {lang}: no example")
+    missing = ["-".join(pair) for pair in pairs if pair not in data.sizes and there >= set(pair)]
+    if missing:
+        more = f" and {len(missing) - 6} pairs more" if len(missing) > 6 else ""
+        tell(f"{where}: no example of {' '.join(missing[:6])}{more}")
 
 
 def open_files(spec, split, pairs, languages, **options):

@@ -5,10 +5,15 @@ prints its message as one line, without a traceback, and ends with exit code 2.
 """
 import json
 import os
+import re
 import signal
 import sys
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
+
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no text can be made of it
+POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a large file should
 
 
 class UserError(ValueError):
@@ -18,15 +23,35 @@ class UserError(ValueError):
 def run(main):
     """Runs a program's main().
 
-    A UserError ends it with one line on standard error and exit code 2, Ctrl-C with 130."""
+    A UserError ends it with one line on standard error and exit code 2, Ctrl-C with 130, a reader
+    of its output that has left (`| head`) with 141."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # letters that a terminal lacks must not end a program
+            stream.reconfigure(errors="backslashreplace")
     try:
+        check_words(sys.argv[1:])
         main()
+        sys.stdout.flush()  # here a broken pipe is caught, at the exit of Python it is not
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def check_words(words):
+    """UserError for words of a command line that are not text: bytes that are not UTF-8 arrive as
+    halves of characters, which no file and no vocabulary takes."""
+    for word in words:
+        if SURROGATE.search(word):
+            raise UserError(
+                f"the command line has a word that is not UTF-8: {ascii(word)}; type or name it in "
+                "UTF-8"
+            )
 
 
 def first_line(error, length=120):
@@ -74,13 +99,43 @@ def write_bytes(path, content):
         Path(temporary).write_bytes(content)
 
 
+def make_folder(folder):
+    """Makes a folder and those above it; UserError where there can be none."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{folder}: no folder can be made there ({reason}); name another"
+        ) from None
+
+
+def refuse_pointer(path, start):
+    """UserError if a file that starts with these bytes only says where Git LFS keeps it."""
+    if start.startswith(POINTER):
+        raise UserError(f"{path}: this is a Git LFS pointer, not the file; run `git lfs pull`")
+
+
+def size_and_checksum(path):
+    """[bytes, CRC-32] of a file: two numbers that tell whether it has changed."""
+    size = 0
+    value = 0
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            size += len(part)
+            value = zlib.crc32(part, value)
+    return [size, value]
+
+
 def read_json(path):
     """The parsed file, None if there is none; UserError if it is not JSON."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         return None
+    content = Path(path).read_bytes()
+    refuse_pointer(path, content)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); mend or remove it") from None
 
 

@@ -14,6 +14,8 @@ from dataclasses import MISSING, field, fields
 
 import torch
 
+from plumbing.files import UserError
+
 
 def number(kind, low, below=math.inf):
     """A converter for argparse: whole numbers or fractions from `low` on and under `below`."""
@@ -79,6 +81,47 @@ def read_options(options, argv=None, doc=""):
         words["help"] = each.metadata["meaning"] + default_in_words(each)
         parser.add_argument("--" + each.name.replace("_", "-"), **words)
     return vars(parser.parse_args(argv))
+
+
+def check_saved(options, values, where):
+    """UserError if {name: value}, read from the file `where`, has what no command line gives for
+    the options of a dataclass."""
+    for each in fields(options):
+        if each.name in values and not is_fit(each, values[each.name]):
+            value = repr(values[each.name])[:60]
+            raise UserError(f"{where}: {each.name} is {value}, which --help does not offer")
+
+
+def is_fit(each, value):
+    """Can a field of a dataclass of options have this value?"""
+    words = each.metadata["words"]
+    if value is None:
+        return each.default is None
+    if each.type is bool:
+        return isinstance(value, bool)
+    if "nargs" not in words:
+        return is_one(each.type, value, words)
+    count = words["nargs"]
+    if not isinstance(value, list | tuple) or (count != "+" and len(value) != count):
+        return False
+    kind = int if "type" in words else str
+    return all(is_one(kind, part, words) for part in value)
+
+
+def is_one(kind, value, words):
+    """Is this a value of a kind, which the option's choices and its converter take?"""
+    kinds = (int, float) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    if "choices" in words:
+        return value in words["choices"]
+    if kind is str or "type" not in words:  # a device may be another machine's
+        return True
+    try:
+        words["type"](str(value))
+    except argparse.ArgumentTypeError:
+        return False
+    return True
 
 
 def default_in_words(each):

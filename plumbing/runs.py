@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from plumbing.files import UserError, first_line, read_json, saving, write_json
+from plumbing.files import UserError, first_line, make_folder, read_json, saving, write_json
 
 HOUSE = 2  # what wrote a run's files; another house's runs are not resumed
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
@@ -28,7 +28,9 @@ BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 M
 def read_settings(folder):
     """args.json of a run folder; {} where there is none, as in a folder of published weights."""
     path = Path(folder) / "args.json"
-    settings = read_json(path) or {}
+    settings = read_json(path)
+    if settings is None and not path.is_file():
+        return {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run; mend or remove it")
     return settings
@@ -59,8 +61,8 @@ def only_run_in(folder):
     import fcntl  # late: Windows has none
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    make_folder(folder)
+    with open_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -75,6 +77,16 @@ def only_run_in(folder):
             if names == [".lock"]:  # a run that did not begin leaves nothing
                 os.remove(folder / ".lock")
                 os.rmdir(folder)
+
+
+def open_lock(path):
+    try:
+        return open(path, "w")
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: nothing can be written there ({error.strerror}); name another folder "
+            "with --out, or mend the permissions"
+        ) from None
 
 
 class Log:
@@ -222,11 +234,14 @@ class Run:
     def restore(self, model, parts):
         """Puts model, parts and progress back to where save() was last called."""
         state = read_state(self.folder / "state.pt")
+        if "data" not in state:  # as runs were saved before there was a fingerprint
+            self.say("whether the data are those that this run began with is not known")
+            parts = {name: part for name, part in parts.items() if name != "data"}
+        for name, part in parts.items():  # the data first: other data explain what else differs
+            part.load_state_dict(state[name])
         for name, parameter in model.named_parameters():
             if name in state["weights"]:
                 parameter.copy_(state["weights"][name])
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
 

@@ -5,18 +5,22 @@ import json
 import os
 import pickle
 import shutil
+import signal
+import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import eval as evaluation
 import train
 from plumbing.files import run
+from plumbing.runs import read_settings
 
 FEW = settings(
     max_examples=80,
@@ -203,3 +207,67 @@ def test_a_wrong_command_line_is_explained(small, tmp_path, options):
     message = refused(train.main, [*words, *options], tmp_path / "run")
     named = [*options, *[option.lstrip("-") for option in options]]
     assert any(word in message for word in named), message
+
+
+# --------------------------------------------------------------------------- words and terminals
+
+def test_a_word_that_is_not_utf8_is_named(small, tmp_path):
+    for word in ("caf\udce9", "\ud83d"):
+        words = ["--stage", "summarize", "--init", small, "--out", tmp_path / word]
+        message = refused(train.main, words)
+        assert "not UTF-8" in message and ascii(word)[1:-1] in message
+
+
+PRINTING = "import sys; sys.path.insert(0, {root!r}); from plumbing.files import run; run({main})"
+
+
+def test_a_terminal_that_is_not_utf8_ends_nothing(run_process):
+    code = PRINTING.format(root=str(ROOT), main="lambda: print('abc \\u043a\\u0430 \\ud83d')")
+    done = run_process("-c", code, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "abc \\u043a\\u0430 \\ud83d\n"
+
+
+def test_a_reader_that_leaves_ends_a_program_quietly():
+    code = PRINTING.format(root=str(ROOT), main="lambda: print('x' * 1_000_000)")
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    child.stdout.close()
+    assert child.stderr.read() == b"" and child.wait() == 128 + signal.SIGPIPE
+    child.stderr.close()
+
+
+@pytest.mark.parametrize("content, words", [
+    ("[]", "not the settings of a run"),
+    ('["a"]', "not the settings of a run"),
+    ("null", "not the settings of a run"),
+    ("[" * 100_000, "not valid JSON"),
+    ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+])
+def test_an_args_json_of_another_kind_is_named(small, tmp_path, content, words):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    (folder / "args.json").write_text(content)
+    begin = ["--stage", "summarize", "--init", folder, "--out", tmp_path / "run"]
+    for argv in (begin, ["--resume", folder]):
+        message = refused(train.main, argv, tmp_path / "run")
+        assert str(folder / "args.json") in message and words in message
+
+
+def test_an_args_json_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "args.json").write_bytes(b'\xef\xbb\xbf{"tagless": true}')
+    assert read_settings(tmp_path) == {"tagless": True}
+
+
+def test_a_run_folder_that_cannot_be_is_one_line(small, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    names = ("file", "file/below", "n" * 300, "file/below/deep")
+    for name in names:
+        words = ["--stage", "summarize", "--init", small, "--out", tmp_path / name]
+        message = refused(train.main, words)
+        assert len(message.splitlines()) == 1 and "no folder can be made there" in message, message
+    assert (tmp_path / "file").read_text() == "kept"
+    words = ["--stage", "summarize", "--init", small, "--out", small, "--overwrite"]
+    assert "--out names another folder" in refused(train.main, words)
+    assert "--out" in refused(train.main, [*words[:4], "--out", ""])

@@ -162,3 +162,11 @@ def test_the_command_prints_a_sample_in_every_language(run):
     assert run("-m", "corpora.facts", "--check").returncode == 0
     done = run("-m", "corpora.facts", "--langs", "xx_XX")
     assert done.returncode == 2 and "xx_XX" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_lexicon_with_a_byte_order_mark_is_the_same(tmp_path):
+    path = tmp_path / "en_XX.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + (LEXICON / "en_XX.txt").read_bytes())
+    assert read_lexicon(path) == read_lexicon(LEXICON / "en_XX.txt")
+    path.write_bytes(b"\xef\xbb\xbf[nouns]\na = b\n")
+    assert list(read_lexicon(path)) == ["nouns"]

@@ -324,3 +324,57 @@ def test_long_texts_are_cut_to_the_models_length(tokenizer):
     assert len(tokenizer.encode("map " * 500, "en_XX", 64)) == 64
     decoder_input, labels = tokenizer.target("map " * 500, "en_XX", 64)
     assert len(labels) == len(decoder_input) == 64 and labels[-2] == EOS
+
+
+class Texts:
+    """A data set of a few texts in one language."""
+
+    def __init__(self, *pairs):
+        self.pairs = pairs
+        self.sizes = {EN_EN: len(pairs)}
+
+    def text(self, pair, index):
+        return self.pairs[index]
+
+
+def test_what_is_cut_is_counted(tokenizer):
+    long = "the teacher found a map " * 20
+    examples = Examples(Texts((long, "a map"), ("a map", long)), tokenizer, "summarize",
+                        max_length=12)
+    for index in range(2):
+        example = examples(EN_EN, index)
+        assert max(len(example.source), len(example.labels)) == 12
+    whole = len(tokenizer.piece_ids(long))
+    side = examples.losses.sides["sources"]
+    short = len(tokenizer.piece_ids("a map"))
+    assert (side.texts, side.cut, side.tokens) == (2, 1, whole + short)
+    assert side.left_out == whole - 10
+    share = f"{(whole - 10) / (whole + short):.1%}"
+    assert examples.losses.told() == [
+        f"1 of the first 2 {name} are too long and cut: {share} of all tokens are left out"
+        for name in ("sources", "targets")
+    ]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "align"])
+def test_what_is_cut_is_counted_in_other_stages(tokenizer, stage):
+    long = "The teacher found a map. " * 20
+    examples = Examples(Texts((long, "a map")), tokenizer, stage, max_length=12)
+    examples(EN_EN, 0)
+    (line,) = examples.losses.told()
+    assert line.startswith("1 of the first ") and "are too long and cut" in line
+
+
+def test_text_that_the_vocabulary_cannot_read_is_told_with_its_share(tokenizer):
+    letters = "\u2d5c\u2d49\u2d3c\u2d49\u2d4f\u2d30\u2d56"  # seven, of a script that it lacks
+    examples = Examples(Texts((letters, "map"), ("\u200b", "a")), tokenizer, "summarize")
+    examples(EN_EN, 0)
+    assert examples.losses.told() == [
+        "en_XX: the vocabulary has no piece for 70% of the characters in the first 2 texts; the "
+        "model sees <unk> in their place"
+    ]
+    examples(EN_EN, 1)
+    assert examples.losses.told()[1].startswith("en_XX: 1 of the first 4 texts have no piece")
+    readable = Examples(Texts(("the map", "map")), tokenizer, "summarize")
+    readable(EN_EN, 0)
+    assert readable.losses.told() == []

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from corpora.lines import count_words
 from corpora.sets import open_data, texts_of
 from plumbing.files import UserError
 from tokenizer import MBART25
@@ -36,6 +37,9 @@ def without(name):
     (row(source=" "), "'source' is empty"),
     (row(source_lang="en"), "did you mean en_XX"),
     (b"\xff\xfe", "not UTF-8"),
+    (row(source="\u200b\u2060"), "'source' is empty"),  # no shape, and no piece
+    (row(target="\\x00").replace("\\\\x", "\\u00"), "'target' is empty"),
+    (row().replace("four", "\\ud83d"), "'target' has half a character"),
 ])
 def test_a_bad_line_is_reported_as_file_and_line(tmp_path, line, message):
     if isinstance(line, str):
@@ -170,3 +174,69 @@ def test_texts_of_gives_every_text_of_the_three_splits(tmp_path):
     pairs = [("en_XX", "en_XX"), ("es_XX", "es_XX")]
     endless = list(texts_of("builtin", "summarize", pairs, MBART25, stream=20))
     assert len(endless) == 2 * 2 * (20 + 2 + 2)  # sides x pairs x examples of each split
+
+
+def test_a_byte_order_mark_is_read_over_at_the_start_of_any_line(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    lines = [row(source=f"map {i}").encode() for i in range(3)]
+    (tmp_path / "train.jsonl").write_bytes(mark + lines[0] + lines[1] + mark + lines[2])
+    data = opened(f"jsonl:{tmp_path}")
+    assert [data.text(PAIR, i)[0] for i in range(3)] == ["map 0", "map 1", "map 2"]
+    for lang in PAIR:
+        (tmp_path / f"train.{lang}").write_bytes(mark + b"one\r\n" + mark + b"two\r\n")
+    data = opened(f"parallel:{tmp_path}")
+    assert [data.text(PAIR, i) for i in range(2)] == [("one", "one"), ("two", "two")]
+    (tmp_path / "train.en_XX").write_bytes(mark)
+    with pytest.raises(UserError, match="train.en_XX:1: an empty line"):
+        opened(f"parallel:{tmp_path}")
+
+
+@pytest.mark.parametrize("kind, name", [("jsonl", "train.jsonl"), ("parallel", "train.en_XX")])
+def test_a_git_lfs_pointer_is_called_one(tmp_path, kind, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(UserError, match=f"{name}: this is a Git LFS pointer.*git lfs pull"):
+        opened(f"{kind}:{tmp_path}", skip=True)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("one two - three", 4),
+    ("今天天气很好。", 6),
+    ("กินข้าว", 5),
+    ("ກິນ", 2),
+    ("မြန်မာ", 3),
+    ("日本語、とEnglish text", 6),
+    ("안녕 하세요", 2),
+    ("три слова — тут", 4),
+])
+def test_a_word_of_a_script_without_spaces_is_a_character(text, words):
+    assert count_words(text) == words
+
+
+def test_word_limits_keep_long_chinese_text(tmp_path):
+    chinese = row(source="今天天气很好。" * 5, target="好天气", target_lang="zh_CN")
+    (tmp_path / "train.jsonl").write_text(chinese, encoding="utf-8")
+    pair = ("en_XX", "zh_CN")
+    data = opened(f"jsonl:{tmp_path}", pairs=[pair], minimum=(30, 3))
+    assert (data.short, data.sizes) == (0, {pair: 1})
+
+
+def test_languages_and_pairs_without_an_example_are_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "train.jsonl").write_text(row() * 2)
+    pairs = [PAIR, PAIR[::-1], ("fr_XX", "en_XX"), ("fr_XX", "fr_XX")]
+    opened(f"jsonl:{tmp_path}", pairs=pairs)
+    where = f"jsonl:{tmp_path}, train"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{where}: fr_XX: no example", f"{where}: no example of es_XX-en_XX"
+    ]
+    monkeypatch.setenv("RANK", "1")  # another process of several
+    opened(f"jsonl:{tmp_path}", pairs=pairs)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_changes_while_it_is_open_is_named(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(row() * 2)
+    data = opened(f"jsonl:{tmp_path}")
+    path.write_text("x" + row() * 2)
+    with pytest.raises(UserError, match="train.jsonl: changed after it was opened"):
+        data.text(PAIR, 1)

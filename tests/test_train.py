@@ -1,6 +1,8 @@
 """train.py: settings, the loop, resuming, several processes and the errors a user meets."""
 import csv
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from conftest import PATIENCE, ROOT
 
 import eval as evaluation
 import train
+from corpora import builtin
 from data import language_pairs, split_pairs
 from model import MBart
 from plumbing.files import UserError
@@ -472,6 +475,167 @@ def test_two_processes_resume(run_process, small, tmp_path):
         ("--resume", tmp_path / "cut"),
     )
     assert_near(tmp_path / "whole", tmp_path / "cut", rel=1e-6)
+
+
+@pytest.mark.parametrize("change", [
+    {"steps": "x"}, {"steps": 0}, {"pairs": "en_XX-en_XX"}, {"langs": 3}, {"langs": [3]},
+    {"world_size": 0}, {"world_size": "2"}, {"data": None}, {"data": 3}, {"recipe": "nope"},
+    {"stage": 5}, {"stage": []}, {"min_words": [1]}, {"lr": None}, {"lr": True}, {"tagless": 1},
+])
+def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
+    begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"house": 2}))
+    parse_args(["--resume", str(tmp_path)])
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"house": 2} | change))
+    with pytest.raises(UserError, match=rf"args.json: {next(iter(change))} is "):
+        parse_args(["--resume", str(tmp_path)])
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--lora-rank", "4"), ["--lora-rank has no effect without --recipe lora"]),
+    (("--lora-rank", "4", "--recipe", "lora"), []),
+    (("--classifier-lr", "1"), ["--classifier-lr has no effect without --adversarial"]),
+    (("--align-pairs", "en_XX-es_XX"), ["--align-pairs has no effect without --align-layer"]),
+    (("--langs", "en_XX", "--pairs", "es_XX-ru_RU"), ["--langs has no effect beside --pairs"]),
+    (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), []),
+    (("--min-words", "3", "1"), ["--min-words has no effect with the built-in corpus"]),
+    (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
+])
+def test_an_option_without_effect_is_named(capsys, tmp_path, words, said):
+    parse_args(["--stage", "translate", "--out", str(tmp_path), *words])
+    assert capsys.readouterr().err.splitlines() == [f"note: {line}" for line in said]
+
+
+def test_what_is_typed_twice_counts_once(tmp_path):
+    words = ["--stage", "translate", "--out", str(tmp_path)]
+    s = parse_args([*words, "--langs", "en_XX", "es_XX", "en_XX"])
+    assert len(s.pairs) == 4
+    assert parse_args([*words, "--pairs", "en_XX-es_XX", "en_XX-es_XX"]).pairs == ["en_XX-es_XX"]
+
+
+@pytest.fixture
+def two_languages(tmp_path):
+    """A data set of summaries, for English and Turkish; French has none."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "valid"):
+        rows = []
+        for i in range(40):
+            for lang in ("en_XX", "tr_TR"):
+                rows.append(json.dumps({
+                    "source": f"the teacher found map {split} {i}", "target": f"a map {i}",
+                    "source_lang": lang, "target_lang": lang,
+                }))
+        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def on_files(folder, small, *words):
+    """The command line of a short run on a folder's JSON lines."""
+    return (
+        "train.py", "--stage", "summarize", "--preset", "small", "--data", f"jsonl:{folder}",
+        "--langs", "en_XX", "tr_TR", "fr_XX", "--init", small, "--steps", 4, "--tokens", 200,
+        "--valid-examples", 2, "--no-eval", "--device", "cpu", *words,
+    )
+
+
+@pytest.mark.parametrize("name, change", [
+    ("train.jsonl", lambda text: text.replace("map 39", "map 93")),  # as long as before
+    ("train.jsonl", lambda text: text + text.splitlines()[0] + "\n"),
+    ("valid.jsonl", lambda text: "\n".join(reversed(text.splitlines())) + "\n"),
+])
+def test_data_that_changed_since_the_run_began_are_named_at_resume(
+    run, small, tmp_path, two_languages, name, change
+):
+    out = tmp_path / "run"
+    done = run(*on_files(two_languages, small, "--stop-at", 2, "--out", out))
+    assert done.returncode == 0, done.stderr
+    path = two_languages / name
+    before = path.read_text()
+    path.write_text(change(before))
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 2 and f"{path}: not what it was when this run" in done.stderr
+    path.write_text(before)
+    assert run("train.py", "--resume", out).returncode == 0
+
+
+def test_a_checkpoint_without_a_fingerprint_goes_on_and_says_so(
+    run, small, tmp_path, two_languages
+):
+    out = tmp_path / "run"
+    assert run(*on_files(two_languages, small, "--stop-at", 2, "--out", out)).returncode == 0
+    state = read_state(out / "state.pt")
+    assert len(state.pop("data")["files"]) == 2
+    torch.save(state, out / "state.pt")
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 0 and "this run began with is not known" in done.stdout, done.stderr
+
+
+def test_a_changed_lexicon_and_a_changed_base_of_lora_are_other_data(
+    run, small, tmp_path, monkeypatch
+):
+    base = tmp_path / "base"
+    shutil.copytree(small, base)
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", base, "--recipe", "lora", "--steps", 4, "--stop-at", 2)
+    assert run("train.py", *options, "--out", out).returncode == 0
+    model = MBart.from_pretrained(base)
+    model.model.shared.weight.data.mul_(2)
+    model.save_pretrained(base)
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 2 and f"{base / 'model.safetensors'}: not what it was" in done.stderr
+    shutil.copytree(small, base, dirs_exist_ok=True)
+    lexicon = tmp_path / "lexicon"
+    shutil.copytree(builtin.LEXICON, lexicon)
+    (lexicon / "partners.txt").write_text((lexicon / "partners.txt").read_text() + "\n")
+    monkeypatch.setattr(builtin, "LEXICON", lexicon)
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 2 and "lexicon/partners.txt: not what it was" in done.stderr
+
+
+def test_languages_without_data_are_named_and_the_adversary_does_not_count_them(
+    run, small, tmp_path, two_languages
+):
+    out = tmp_path / "run"
+    words = ("--adversarial", "balanced", "--recipe", "full", "--out", out)
+    done = run(*on_files(two_languages, small, *words))
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "valid"):
+        assert f"{split}: fr_XX: no example" in done.stderr
+    classifier = read_state(out / "state.pt")["adversary"]["classifier"]
+    assert classifier["layers.3.bias"].shape == (2,)
+
+
+def test_cut_and_unreadable_texts_are_told_once_when_a_run_begins(
+    run, small, tmp_path, two_languages
+):
+    path = two_languages / "train.jsonl"
+    letters = "\u2d5c\u2d49\u2d3c\u2d49\u2d4f\u2d30\u2d56"  # letters that the base has not
+    path.write_text(path.read_text().replace("the teacher found", letters, 20))
+    out = tmp_path / "run"
+    words = ("--max-length", 8, "--stop-at", 2, "--out", out)
+    done = run(*on_files(two_languages, small, *words))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"train: \d+ of the first \d+ sources are too long and cut: \d", done.stdout)
+    assert re.search(r"en_XX: the vocabulary has no piece for \d+% of the", done.stdout)
+    assert "valid: en_XX: the vocabulary" not in done.stdout
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 0 and "too long and cut" not in done.stdout
+
+
+def test_an_update_that_processes_cannot_share_is_told_and_not_taken_up_by_others(small, tmp_path):
+    said = []
+    s = parse_args(["--stage", "summarize", "--accumulate", "3", "--init", str(small),
+                    "--out", str(tmp_path / "run")])
+    train.share_batches(s, 3, said.append)
+    assert (s.accumulate, said) == (3, [])
+    train.share_batches(s, 2, said.append)
+    assert s.accumulate == 4 and "--accumulate 3 becomes 4: 2 processes" in said[0]
+    s.resume = "run"
+    train.share_batches(s, 4, said.append)
+    with pytest.raises(UserError, match="of 4 batches, which 3 processes cannot share"):
+        train.share_batches(s, 3, said.append)
+    assert len(said) == 1
 
 
 # Process 1 dies when it draws its batch of that number.
