@@ -38,7 +38,6 @@ from plumbing.weights import (
     check_types,
     read_tensors,
     refuse_adapter,
-    refuse_pointer,
     weights_file,
     write_tensors,
 )
@@ -558,7 +557,6 @@ class Config:
     @classmethod
     def read(cls, path):
         """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
-        refuse_pointer(path)
         written = read_json(path)
         if written is None:
             refuse_adapter(Path(path).parent)

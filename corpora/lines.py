@@ -66,6 +66,7 @@ def read_lines(path):
     size = path.stat().st_size
     if not size:
         raise UserError(f"{path}: the file is empty; it needs at least one example")
+    refuse_pointer(path)
     bar = tqdm(
         total=size,
         unit="B",
@@ -77,8 +78,6 @@ def read_lines(path):
     offset = 0
     with open(path, "rb") as file, bar:
         for number, content in enumerate(file, 1):
-            if number == 1:
-                refuse_pointer(path, content)
             # Behind the first line too: files that were put together bring theirs along.
             text = content.removeprefix(MARK)
             yield Line(number, offset + len(content) - len(text), text)

@@ -110,9 +110,14 @@ def make_folder(folder):
         ) from None
 
 
-def refuse_pointer(path, start):
-    """UserError if a file that starts with these bytes only says where Git LFS keeps it."""
-    if start.startswith(POINTER):
+def refuse_pointer(path):
+    """UserError if a file only says where Git LFS keeps what should stand there."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(POINTER))
+    except OSError:  # said better by who reads it
+        return
+    if start == POINTER:
         raise UserError(f"{path}: this is a Git LFS pointer, not the file; run `git lfs pull`")
 
 
@@ -131,8 +136,8 @@ def read_json(path):
     """The parsed file, None if there is none; UserError if it is not JSON."""
     if not os.path.isfile(path):
         return None
+    refuse_pointer(path)
     content = Path(path).read_bytes()
-    refuse_pointer(path, content)
     try:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from plumbing.files import UserError, read_json
-from plumbing.weights import refuse_pointer
+from plumbing.files import UserError, read_json, refuse_pointer
 
 MBART25 = (
     "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT "

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from plumbing.files import UserError, first_line, read_json, saving
+from plumbing.files import UserError, first_line, read_json, refuse_pointer, saving
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -22,7 +22,6 @@ WEIGHT_FILES = (
 )
 
 
-POINTER = b"version https://git-lfs"  # how the small file begins that Git LFS puts in place
 ADAPTER = "adapter_config.json"  # of PEFT
 
 
@@ -66,17 +65,6 @@ def refuse_adapter(folder):
         f"({base or 'not named'}), call merge_and_unload() and save_pretrained(), and name that "
         "folder"
     )
-
-
-def refuse_pointer(path):
-    """UserError if Git LFS has left a pointer where the file itself should be."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(len(POINTER))
-    except OSError:  # said better by who reads it
-        return
-    if begin == POINTER:
-        raise UserError(f"{path}: only a Git LFS pointer to the file; run `git lfs pull`")
 
 
 def parts_of(path):
