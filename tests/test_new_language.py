@@ -152,17 +152,22 @@ def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp
 def test_what_was_made_is_made_again_but_no_run_and_no_parent_is_lost(run, small, tmp_path):
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "args.json").write_text('{"tagless": true}', encoding="utf-8")
-    assert run(*GRAFT, small, small, "src", tmp_path / "start").returncode == 0
+    done = run(*GRAFT, small, small, "src", tmp_path / "start")
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    again = ("--overwrite",)
+    assert run(*GRAFT, small, small, "src", tmp_path / "start", *again).returncode == 0
     assert Tokenizer.from_pretrained(tmp_path / "start").source.vocab_size
-    assert run(*OTHER, small, tmp_path / "start").returncode == 0
+    done = run(*OTHER, small, tmp_path / "start")
+    assert done.returncode == 2 and "has a model already; --overwrite" in done.stderr
+    assert run(*OTHER, small, tmp_path / "start", *again).returncode == 0
     tokenizer = Tokenizer.from_pretrained(tmp_path / "start")
     assert tokenizer.source is tokenizer and not (tmp_path / "start" / "args.json").exists()
     before = (small / "model.safetensors").read_bytes()
-    done = run(*OTHER, small, small)
+    done = run(*OTHER, small, small, *again)
     assert done.returncode == 2 and "made from" in done.stderr
     assert (small / "model.safetensors").read_bytes() == before
     (tmp_path / "start" / "log.csv").touch()
-    done = run(*GRAFT, small, small, "src", tmp_path / "start")
+    done = run(*GRAFT, small, small, "src", tmp_path / "start", *again)
     assert done.returncode == 2 and "is a training run" in done.stderr
 
 

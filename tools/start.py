@@ -8,7 +8,6 @@ The vocabulary is learned from the training texts, the built-in corpus or --data
 """
 import argparse
 from itertools import islice
-from pathlib import Path
 
 import torch
 
@@ -19,7 +18,7 @@ from model import Config, MBart
 from plumbing.files import run
 from plumbing.options import number
 from tokenizer import MBART25, Tokenizer, train_sentencepiece
-from tools.folders import refuse_to_overwrite
+from tools.folders import add_overwrite, begin, check_out
 
 SHAPE = {
     "d_model": 128,
@@ -94,11 +93,11 @@ def main(argv=None):
         help="size of the vocabulary (default: 3000)",
     )
     add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add_overwrite(parser)
     args = parser.parse_args(argv)
-    refuse_to_overwrite(args.out)
+    check_out(args.out, args.overwrite)
 
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = begin(args.out)
     path = out / "sentencepiece.bpe.model"
     print(f"learning a vocabulary of up to {args.pieces} pieces", flush=True)
     learn_vocabulary(path, args.data, args.langs, args.pieces, args.seed, args.skip_bad_lines)
