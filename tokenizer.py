@@ -16,12 +16,13 @@ Run it alone to see a text's ids and pieces:
 """
 import argparse
 import difflib
+import io
 import shutil
 from pathlib import Path
 
 import sentencepiece
 
-from plumbing.files import UserError, read_json, run, saving, write_json
+from plumbing.files import UserError, first_line, read_json, run, saving, write_bytes, write_json
 
 MBART25 = (
     "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT "
@@ -254,25 +255,42 @@ def copy_file(source, target):
             shutil.copyfile(source, temporary)
 
 
-def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
+def train_sentencepiece(
+    sentences, path, vocab_size, required_chars="", seed=0, character_coverage=1.0
+):
     """Learns a unigram vocabulary (the kind that mBART's own is) from an iterator of sentences.
 
     vocab_size: SentencePiece pieces at most; mBART adds <pad>, the tags and <mask>.
-    required_chars: letters that must have a piece even if the text lacks them. Writes `path`; the
-    same sentences and seed give the same file."""
+    required_chars: letters that must have a piece even if the text lacks them.
+    character_coverage: the share of the text whose letters get one, 0.98 to 1. Writes `path`; the
+    same sentences and seed give the same file. UserError if the pieces are too few for the
+    letters, or if there is no text."""
+    try:
+        learn_pieces(sentences, path, vocab_size, required_chars, seed, character_coverage)
+    except RuntimeError as error:
+        reason = str(error)
+        if "required_chars_" in reason or "vocab_size" in reason.lower():
+            reason = f"{vocab_size} pieces are too few for the letters of these texts"
+        elif "sentences_.empty" in reason:
+            reason = "there is no text to learn it from"
+        raise UserError(f"no vocabulary could be learned: {first_line(reason)}") from None
+
+
+def learn_pieces(sentences, path, vocab_size, required_chars, seed, character_coverage):
     sentencepiece.set_random_generator_seed(seed)
-    with saving(path) as temporary, open(temporary, "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=file,
-            vocab_size=vocab_size,
-            model_type="unigram",
-            character_coverage=1.0,
-            required_chars=required_chars,
-            hard_vocab_limit=False,
-            num_threads=1,
-            minloglevel=2,
-        )
+    learned = io.BytesIO()  # so that only what fails in writing is said to have failed there
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=learned,
+        vocab_size=vocab_size,
+        model_type="unigram",
+        character_coverage=character_coverage,
+        required_chars=required_chars,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    write_bytes(path, learned.getvalue())
 
 
 def main(argv=None):

@@ -11,7 +11,7 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, write_json
-from tokenizer import SOURCE_FILE, copy_file
+from tokenizer import MODEL_FILE, SOURCE_FILE, copy_file
 
 TOKENIZER_FILES = ("sentencepiece*", SOURCE_FILE, "tokenizer*", "special_tokens*")
 SOURCE_TABLE = "model.encoder.embed_tokens.weight"  # of a source side with a vocabulary of its own
@@ -90,7 +90,7 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
         model = MBart(fitting_config(folder, tensors, residual_drop_layer))
     model.load_state_dict(tensors, assign=True)
     out = begin(out)
-    remove_stale(folder, out, tokenizer)
+    remove_stale(out, tokenizer, folder)
     if settings is None:
         copy_files(folder, out, "args.json")
     elif settings:
@@ -113,9 +113,10 @@ def fitting_config(folder, tensors, residual_drop_layer=0):
     return config
 
 
-def remove_stale(folder, out, tokenizer):
-    """Removes what an earlier folder of this name had and this one will not have."""
-    kept = {"sentencepiece.bpe.model"}
+def remove_stale(out, tokenizer=None, folder=None):
+    """Removes what an earlier folder of this name had and this one, with this tokenizer or with
+    that of `folder`, will not have."""
+    kept = {MODEL_FILE}
     if tokenizer is None:
         kept = set()
         for pattern in TOKENIZER_FILES:

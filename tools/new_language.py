@@ -32,6 +32,7 @@ from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
 from tokenizer import SOURCE_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, write_like
+from tools.texts import lines, some_of
 
 VOCABULARIES = {"src": SOURCE_FILE, "tgt": "sentencepiece.bpe.model"}
 NAMES = {"src": "source", "tgt": "target"}
@@ -137,7 +138,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
 
     print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
     path = begin(out) / VOCABULARIES[side]
-    train_sentencepiece(texts_of_side(examples, side), path, pieces, seed=seed)
+    train_sentencepiece(texts_of_side(examples, side, seed), path, pieces, seed=seed)
     if side == "src":
         new = Tokenizer(path, old.layout)
         tokenizer = Tokenizer(old.model_file, old.layout, source=new)
@@ -165,14 +166,14 @@ def pairs_of(lang, side, pairs):
     return own
 
 
-def texts_of_side(examples, side):
+def texts_of_side(examples, side, seed=0):
     """Yields the texts of one side of a data set, at most EXAMPLES of each pair."""
     for pair, size in examples.sizes.items():
-        number = EXAMPLES
+        chosen = range(EXAMPLES)
         if size is not None:
-            number = min(size, EXAMPLES)
-        for index in range(number):
-            yield examples.text(pair, index)[PLACES[side]]
+            chosen = some_of(size, EXAMPLES, seed)
+        for index in chosen:
+            yield from lines(examples.text(pair, index)[PLACES[side]])
 
 
 def make_random_cross_attention(folder, out, seed=0, overwrite=False):
