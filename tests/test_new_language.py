@@ -181,3 +181,31 @@ def test_what_cannot_be_made_is_explained(run, small, tmp_path, options, complai
     done = run(*FRESH, small, tmp_path / "start", *options)
     assert done.returncode == 2 and complaint in done.stderr
     assert not (tmp_path / "start").exists()
+
+
+def test_a_graft_is_fresh_where_the_embeddings_that_it_took_are(run, small, tmp_path):
+    fresh = tmp_path / "fresh"
+    done = run(*FRESH, small, fresh, "--source", "de_DE", "--pairs", "de_DE-en_XX", "--pieces", 300)
+    assert done.returncode == 0, done.stderr
+    for body, donor, wanted in ((fresh, small, None), (small, fresh, "src")):
+        out = tmp_path / f"graft-{wanted}"
+        done = run(*GRAFT, body, donor, "src", out)
+        assert done.returncode == 0, done.stderr
+        settings = {}
+        if (out / "args.json").exists():
+            settings = json.loads((out / "args.json").read_text(encoding="utf-8"))
+        assert settings.get("fresh") == wanted
+
+
+def test_a_vocabulary_is_learned_from_all_over_the_data(monkeypatch):
+    from types import SimpleNamespace
+
+    from tools import new_language
+
+    monkeypatch.setattr(new_language, "EXAMPLES", 50)
+    pair = ("de_DE", "en_XX")
+    data = SimpleNamespace(sizes={pair: 1000}, text=lambda pair, index: (str(index), ""))
+    numbers = [int(text) for text in new_language.texts_of_side(data, "src")]
+    assert len(set(numbers)) == 50 and numbers[0] < 200 and numbers[-1] > 800
+    data.sizes[pair] = None  # a stream is read from its beginning
+    assert [int(text) for text in new_language.texts_of_side(data, "src")] == list(range(50))
