@@ -200,3 +200,14 @@ def test_the_folder_of_the_built_in_corpus_is_the_one_that_the_base_began_with(
     name = "sentencepiece.bpe.model"
     base = (ROOT / "base" / name).read_bytes()
     assert (tmp_path / "start" / name).read_bytes() == base
+
+
+def test_data_that_cannot_be_read_cost_nothing_that_stood_there(run, tmp_path):
+    start = tmp_path / "start"
+    assert run(*START, start, "--pieces", 600).returncode == 0
+    data = sorted_data(tmp_path, {"en_XX": 3})
+    for words in (("--data", data, "--langs", "xx_YY"), ("--data", data, "--langs", "fr_XX"),
+                  ("--data", "jsonl:nowhere")):
+        done = run(*START, start, "--overwrite", *words)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert MBart.from_pretrained(start) and Tokenizer.from_pretrained(start)

@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -76,6 +77,7 @@ def learn_vocabulary(path, how, languages=MBART25):
         texts = sampled_texts(how, languages)
         coverage = coverage or COVERAGE
     texts = counted(texts, letters)
+    begin(path.parent)  # not before the data are known to be readable
     train_sentencepiece(texts, path, how.pieces, ROMANCE_GERMAN_LETTERS, how.seed, coverage)
     tell_missing(letters, load_pieces(path))
 
@@ -279,7 +281,7 @@ def main(argv=None):
         layout = Tokenizer.from_pretrained(args.body).layout
     shape = shape_of(args)
 
-    out = begin(args.out)
+    out = Path(args.out)
     path = out / MODEL_FILE
     print(f"learning a vocabulary of up to {args.pieces} pieces", flush=True)
     how = Learning(
