@@ -15,13 +15,14 @@ Run it alone to see a text's ids and pieces:
     python tokenizer.py base en_XX "The teacher found a map."
 """
 import argparse
+import io
 import re
 import shutil
 from pathlib import Path
 
 import sentencepiece
 
-from plumbing.files import UserError, run, saving, write_json
+from plumbing.files import UserError, first_line, run, saving, write_bytes, write_json
 from plumbing.layout import MBART25, MBART50, MODEL_FILE, load_pieces, read_layout
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -246,25 +247,42 @@ def copy_file(source, target):
             shutil.copyfile(source, temporary)
 
 
-def train_sentencepiece(sentences, path, vocab_size, required_chars="", seed=0):
+def train_sentencepiece(
+    sentences, path, vocab_size, required_chars="", seed=0, character_coverage=1.0
+):
     """Learns a unigram vocabulary (the kind that mBART's own is) from an iterator of sentences.
 
     vocab_size: SentencePiece pieces at most; mBART adds <pad>, the tags and <mask>.
-    required_chars: letters that must have a piece even if the text lacks them. Writes `path`; the
-    same sentences and seed give the same file."""
+    required_chars: letters that must have a piece even if the text lacks them.
+    character_coverage: the share of the text whose letters get one, 0.98 to 1. Writes `path`; the
+    same sentences and seed give the same file. UserError if the pieces are too few for the
+    letters, or if there is no text."""
+    try:
+        learn_pieces(sentences, path, vocab_size, required_chars, seed, character_coverage)
+    except RuntimeError as error:
+        reason = str(error)
+        if "required_chars_" in reason or "vocab_size" in reason.lower():
+            reason = f"{vocab_size} pieces are too few for the letters of these texts"
+        elif "sentences_.empty" in reason:
+            reason = "there is no text to learn it from"
+        raise UserError(f"no vocabulary could be learned: {first_line(reason)}") from None
+
+
+def learn_pieces(sentences, path, vocab_size, required_chars, seed, character_coverage):
     sentencepiece.set_random_generator_seed(seed)
-    with saving(path) as temporary, open(temporary, "wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(sentences),
-            model_writer=file,
-            vocab_size=vocab_size,
-            model_type="unigram",
-            character_coverage=1.0,
-            required_chars=required_chars,
-            hard_vocab_limit=False,
-            num_threads=1,
-            minloglevel=2,
-        )
+    learned = io.BytesIO()  # so that only what fails in writing is said to have failed there
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=learned,
+        vocab_size=vocab_size,
+        model_type="unigram",
+        character_coverage=character_coverage,
+        required_chars=required_chars,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=2,
+    )
+    write_bytes(path, learned.getvalue())
 
 
 def main(argv=None):

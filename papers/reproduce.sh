@@ -240,7 +240,7 @@ done
 # The parent of part 7, begun here: French -> English with a French vocabulary of its own.
 parent() {
     python -m tools.new_language fresh base runs/paper/parent-start --source fr_XX \
-        --pairs fr_XX-en_XX --seed 0 &&
+        --pairs fr_XX-en_XX --seed 0 --overwrite &&
         teach parent 0 fr_XX-en_XX --init runs/paper/parent-start --recipe src+body --steps 400
 }
 job results/parent-s0.json parent
@@ -261,7 +261,7 @@ reader() { job "results/$1-s$2.json" teach_reader "$@"; }
 teach_reader() {
     local start=runs/paper/$1-start-s$2
     python -m tools.new_language fresh "$PARENT" "$start" --source de_DE --pairs de_DE-en_XX \
-        --seed "$2" "${@:4}" &&
+        --seed "$2" --overwrite "${@:4}" &&
         teach "$1" "$2" de_DE-en_XX --init "$start" --recipe "$3" "${SHORT[@]}"
 }
 
@@ -270,7 +270,7 @@ writer() { job "results/$1-s$2.json" teach_writer "$@"; }
 teach_writer() {
     local start=runs/paper/$1-start-s$2
     python -m tools.new_language fresh "$PARENT" "$start" --target "$3" --pairs "fr_XX-$3" \
-        --seed "$2" "${@:5}" &&
+        --seed "$2" --overwrite "${@:5}" &&
         teach "$1" "$2" "fr_XX-$3" --init "$start" --recipe "$4" "${LONG[@]}"
 }
 
@@ -278,7 +278,7 @@ teach_writer() {
 mbart() { job "results/$1-s$2.json" teach "$1" "$2" de_DE-en_XX --recipe "$3" "${LONG[@]}"; }
 mbart_random() {
     local start=runs/paper/mbart-randxattn-start-s$1
-    python -m tools.new_language random-cross-attention base "$start" --seed "$1" &&
+    python -m tools.new_language random-cross-attention base "$start" --seed "$1" --overwrite &&
         teach mbart-emb+randxattn "$1" de_DE-en_XX --init "$start" --recipe emb+xattn "${LONG[@]}"
 }
 
@@ -305,7 +305,8 @@ finish
 grafted() {
     local out
     out=runs/paper/graft-$(basename "$1" .json)
-    python -m tools.new_language graft "$2" "$3" src "$out" && translated "$1" "$out" "$4"
+    python -m tools.new_language graft "$2" "$3" src "$out" --overwrite &&
+        translated "$1" "$out" "$4"
 }
 
 for seed in $SEEDS; do
@@ -347,9 +348,9 @@ finish
 merged() {
     local run=runs/paper/lora-merged-$2-s$1 task=runs/paper/task-$1-$2.delta
     local align=runs/paper/align-$1-$2.delta
-    python -m tools.delta save "runs/paper/lora-task-s$1" base "$task" &&
-        python -m tools.delta save "runs/paper/lora-align-s$1" base "$align" &&
-        python -m tools.delta merge base "$run" "$task=$2" "$align=$2" &&
+    python -m tools.delta save "runs/paper/lora-task-s$1" base "$task" --overwrite &&
+        python -m tools.delta save "runs/paper/lora-align-s$1" base "$align" --overwrite &&
+        python -m tools.delta merge base "$run" "$task=$2" "$align=$2" --overwrite &&
         score "results/lora-merged-$2-s$1.json" "$run" "$ACROSS"
 }
 for seed in $SEEDS; do

@@ -1,4 +1,6 @@
 """tools/delta.py: a run as only what trained, on its own base and no other."""
+import json
+
 import pytest
 import torch
 
@@ -80,7 +82,7 @@ def test_the_commands_save_apply_merge_and_weigh(run, small, tmp_path):
     assert done.returncode == 0 and "201,523,200" in done.stdout
     done = run(*DELTA, "apply", "base", file, wrong)
     assert done.returncode == 2 and "another base" in done.stderr and not wrong.exists()
-    done = run(*DELTA, "apply", small, file, small)
+    done = run(*DELTA, "apply", small, file, small, "--overwrite")
     assert done.returncode == 2 and "is made from" in done.stderr
 
 
@@ -166,3 +168,97 @@ def test_a_delta_without_its_weight_is_explained_and_every_command_has_help(run,
     for command, word in words.items():
         done = run(*DELTA, command, "--help")
         assert done.returncode == 0 and word in done.stdout
+
+
+@pytest.fixture
+def deltas(run, small, tmp_path):
+    """deltas(name, settings) -> the delta of a run with this args.json (None: without one)."""
+    def make(name, settings):
+        folder = tmp_path / name
+        state, _ = trained(small, "qk", seed=len(name))
+        write_like(small, folder, state, settings=settings)
+        file = tmp_path / f"{name}.delta"
+        done = run(*DELTA, "save", folder, small, file)
+        assert done.returncode == 0, done.stderr
+        return file
+
+    return make
+
+
+def test_a_merged_folder_is_read_as_its_runs_were(run, small, tmp_path, deltas):
+    task = deltas("task", {"stage": "summarize", "tagless": True, "lr": 1.0, "langs": ["en_XX"]})
+    other = deltas("other!", {"stage": "summarize", "tagless": True, "lr": 2.0})
+    align = deltas("align", {"stage": "align", "tagless": True, "lr": 1.0})
+    tagged = deltas("tagged", {"stage": "summarize", "tagless": False})
+    merged = tmp_path / "m"
+    done = run(*DELTA, "merge", small, merged, f"{align}=0.5", f"{task}=0.5")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((merged / "args.json").read_text(encoding="utf-8"))
+    assert settings["tagless"] is True and settings["stage"] == "summarize"
+    assert settings["langs"] == ["en_XX"]
+    done = run(*DELTA, "merge", small, merged, f"{other}=0.5", f"{task}=0.5", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((merged / "args.json").read_text(encoding="utf-8"))
+    assert settings == {"stage": "summarize", "tagless": True}  # what both say
+    for file in (tagged, deltas("bare", {})):
+        done = run(*DELTA, "merge", small, tmp_path / "n", f"{task}=0.5", f"{file}=0.5")
+        assert done.returncode == 2 and "no one model reads both" in done.stderr
+        assert not (tmp_path / "n").exists()
+
+
+def test_a_run_without_settings_does_not_take_its_bases(run, small, tmp_path, deltas):
+    file = deltas("bare", {})
+    base = tmp_path / "base"
+    write_like(small, base, MBart.from_pretrained(small).state_dict(), settings={"tagless": True})
+    done = run(*DELTA, "apply", base, file, tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "again" / "args.json").exists()
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "-inf", "", "half"])
+def test_a_weight_that_is_no_finite_number_is_refused(run, small, tmp_path, weight):
+    done = run(*DELTA, "merge", small, tmp_path / "m", f"a.delta={weight}")
+    assert done.returncode == 2 and "as a.delta=0.5" in done.stderr
+    assert not (tmp_path / "m").exists()
+
+
+def test_values_that_are_no_finite_numbers_are_refused_by_name(run, small, tmp_path, deltas):
+    base = MBart.from_pretrained(small).state_dict()
+    state = {name: tensor.clone() for name, tensor in base.items()}
+    state["model.encoder.layers.0.fc1.bias"][0] = float("nan")
+    delta.save_delta(state, base, tmp_path / "bad")
+    for command in (("apply", small, tmp_path / "bad"), ("merge", small)):
+        more = [f"{tmp_path / 'bad'}=0"] if command[0] == "merge" else []
+        done = run(*DELTA, *command, tmp_path / "m", *more)
+        assert done.returncode == 2 and "encoder.layers.0.fc1.bias" in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "m").exists()
+    done = run(*DELTA, "merge", small, tmp_path / "m", f"{deltas('a', {})}=1e39")
+    assert done.returncode == 2 and "no finite numbers" in done.stderr  # float32 ends at 3e38
+
+
+def test_nothing_that_stands_is_lost_without_being_asked_for(run, small, tmp_path, deltas):
+    file = deltas("a", {"stage": "summarize"})
+    before = (small / "model.safetensors").read_bytes()
+    for _ in range(2):
+        done = run(*DELTA, "apply", small, file, tmp_path / "m", "--overwrite")
+        assert done.returncode == 0, done.stderr
+    for command in (("apply", small, file, tmp_path / "m"),
+                    ("merge", small, tmp_path / "m", f"{file}=1"),
+                    ("save", tmp_path / "a", small, file)):
+        done = run(*DELTA, *command)
+        assert done.returncode == 2 and "--overwrite replaces" in done.stderr
+    done = run(*DELTA, "merge", small, small, f"{file}=1", "--overwrite")
+    assert done.returncode == 2 and "is made from" in done.stderr
+    done = run(*DELTA, "save", tmp_path / "a", small, small / "model.safetensors", "--overwrite")
+    assert done.returncode == 2 and "is no delta" in done.stderr
+    assert (small / "model.safetensors").read_bytes() == before
+    assert run(*DELTA, "save", tmp_path / "a", small, file, "--overwrite").returncode == 0
+
+
+def test_a_delta_of_a_model_that_differs_in_more_than_weights_is_refused(run, small, tmp_path):
+    model = MBart.from_pretrained(small)
+    model.config.encoder_attention_heads = 4
+    model.save_pretrained(tmp_path / "run")
+    done = run(*DELTA, "save", tmp_path / "run", small, tmp_path / "d")
+    assert done.returncode == 2 and "encoder_attention_heads is 4" in done.stderr
+    assert not (tmp_path / "d").exists()

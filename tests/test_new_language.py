@@ -152,17 +152,22 @@ def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp
 def test_what_was_made_is_made_again_but_no_run_and_no_parent_is_lost(run, small, tmp_path):
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "args.json").write_text('{"tagless": true}', encoding="utf-8")
-    assert run(*GRAFT, small, small, "src", tmp_path / "start").returncode == 0
+    done = run(*GRAFT, small, small, "src", tmp_path / "start")
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    again = ("--overwrite",)
+    assert run(*GRAFT, small, small, "src", tmp_path / "start", *again).returncode == 0
     assert Tokenizer.from_pretrained(tmp_path / "start").source.vocab_size
-    assert run(*OTHER, small, tmp_path / "start").returncode == 0
+    done = run(*OTHER, small, tmp_path / "start")
+    assert done.returncode == 2 and "has a model already; --overwrite" in done.stderr
+    assert run(*OTHER, small, tmp_path / "start", *again).returncode == 0
     tokenizer = Tokenizer.from_pretrained(tmp_path / "start")
     assert tokenizer.source is tokenizer and not (tmp_path / "start" / "args.json").exists()
     before = (small / "model.safetensors").read_bytes()
-    done = run(*OTHER, small, small)
+    done = run(*OTHER, small, small, *again)
     assert done.returncode == 2 and "made from" in done.stderr
     assert (small / "model.safetensors").read_bytes() == before
     (tmp_path / "start" / "log.csv").touch()
-    done = run(*GRAFT, small, small, "src", tmp_path / "start")
+    done = run(*GRAFT, small, small, "src", tmp_path / "start", *again)
     assert done.returncode == 2 and "is a training run" in done.stderr
 
 
@@ -176,3 +181,31 @@ def test_what_cannot_be_made_is_explained(run, small, tmp_path, options, complai
     done = run(*FRESH, small, tmp_path / "start", *options)
     assert done.returncode == 2 and complaint in done.stderr
     assert not (tmp_path / "start").exists()
+
+
+def test_a_graft_is_fresh_where_the_embeddings_that_it_took_are(run, small, tmp_path):
+    fresh = tmp_path / "fresh"
+    done = run(*FRESH, small, fresh, "--source", "de_DE", "--pairs", "de_DE-en_XX", "--pieces", 300)
+    assert done.returncode == 0, done.stderr
+    for body, donor, wanted in ((fresh, small, None), (small, fresh, "src")):
+        out = tmp_path / f"graft-{wanted}"
+        done = run(*GRAFT, body, donor, "src", out)
+        assert done.returncode == 0, done.stderr
+        settings = {}
+        if (out / "args.json").exists():
+            settings = json.loads((out / "args.json").read_text(encoding="utf-8"))
+        assert settings.get("fresh") == wanted
+
+
+def test_a_vocabulary_is_learned_from_all_over_the_data(monkeypatch):
+    from types import SimpleNamespace
+
+    from tools import new_language
+
+    monkeypatch.setattr(new_language, "EXAMPLES", 50)
+    pair = ("de_DE", "en_XX")
+    data = SimpleNamespace(sizes={pair: 1000}, text=lambda pair, index: (str(index), ""))
+    numbers = [int(text) for text in new_language.texts_of_side(data, "src")]
+    assert len(set(numbers)) == 50 and numbers[0] < 200 and numbers[-1] > 800
+    data.sizes[pair] = None  # a stream is read from its beginning
+    assert [int(text) for text in new_language.texts_of_side(data, "src")] == list(range(50))

@@ -1,4 +1,6 @@
 """tools/trim.py: fewer pieces, the same ids' text and the same logits."""
+import json
+
 import pytest
 import torch
 from conftest import ROOT
@@ -112,3 +114,68 @@ def test_an_encoders_own_vocabulary_stays_as_it_is(run, small, data, tmp_path):
     assert after.vocab_size < before.vocab_size == after.source.vocab_size
     assert after.encode(TEXTS[2], "es_XX") == before.encode(TEXTS[2], "es_XX")
     assert MBart.from_pretrained(out).config.source_vocab_size == before.vocab_size
+
+
+def test_a_tagless_run_is_still_read_as_one_when_it_is_trimmed(run, small, data, tmp_path):
+    from tools.folders import write_like
+
+    model = MBart.from_pretrained(small)
+    model.drop_residual(1)
+    settings = {"stage": "summarize", "tagless": True}
+    write_like(small, tmp_path / "run", model.state_dict(), residual_drop_layer=1,
+               settings=settings)
+    done = run(*TRIM, tmp_path / "run", tmp_path / "out", "--langs", "en_XX", "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "args.json").read_text(encoding="utf-8")) == settings
+    assert MBart.from_pretrained(tmp_path / "out").config.residual_drop_layer == 1
+
+
+def places(tmp_path):
+    """Names that nothing can be written to: a file, below a file, below a link to nowhere."""
+    (tmp_path / "file").write_text("what stood here", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    return [tmp_path / "file", tmp_path / "file" / "out", tmp_path / "link" / "out"]
+
+
+@pytest.mark.parametrize("command", [
+    ("trim", "SMALL", "OUT", "--langs", "en_XX"),
+    ("start", "OUT"),
+    ("new_language", "fresh", "SMALL", "OUT", "--source", "de_DE", "--pairs", "de_DE-en_XX"),
+    ("new_language", "random-cross-attention", "SMALL", "OUT"),
+    ("new_language", "graft", "SMALL", "SMALL", "src", "OUT"),
+    ("delta", "apply", "SMALL", "a.delta", "OUT"),
+    ("delta", "merge", "SMALL", "OUT", "a.delta=1"),
+], ids=lambda words: "-".join(words[:2]))
+def test_a_folder_that_cannot_be_is_one_line_in_every_tool(run, small, tmp_path, command):
+    for place in places(tmp_path):
+        words = [{"SMALL": small, "OUT": place}.get(word, word) for word in command]
+        done = run("-m", f"tools.{words[0]}", *words[1:], *["--overwrite"])
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert str(place) in done.stderr
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "what stood here"
+
+
+def test_a_file_that_cannot_be_is_one_line_in_every_tool(run, small, tmp_path):
+    for place in [*places(tmp_path)[1:], tmp_path]:
+        for words in (("delta", "save", small, small, place),
+                      ("layers", "--model", small, "--json", place)):
+            done = run("-m", f"tools.{words[0]}", *words[1:])
+            assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+            assert str(place) in done.stderr
+
+
+def test_every_option_that_trim_recommends_is_one_of_its_own(run, small, data, tmp_path):
+    with open(tmp_path / "train.ru_RU", "ab") as file:
+        file.write(b"\xff\n")
+    with open(tmp_path / "train.en_XX", "ab") as file:
+        file.write(b"A map.\n")
+    words = (*TRIM, small, tmp_path / "out", "--langs", "en_XX", "ru_RU", "--data", data)
+    done = run(*words)
+    assert done.returncode == 2 and "--skip-bad-lines" in done.stderr
+    done = run(*words, "--skip-bad-lines")
+    assert done.returncode == 0, done.stderr
+    done = run(*words, "--skip-bad-lines")
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+    done = run(*words, "--skip-bad-lines", "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert MBart.from_pretrained(tmp_path / "out").config.vocab_size

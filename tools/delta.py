@@ -12,19 +12,25 @@ are in it too.
 """
 import argparse
 import hashlib
-from dataclasses import dataclass, field
+import json
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, run, write_bytes, write_text
+from plumbing.files import UserError, run, write_bytes
 from plumbing.weights import read_safetensors, write_tensors
 from qk_finetune import parameters_by_recipe
 from tokenizer import SOURCE_FILE, Tokenizer
-from tools.folders import refuse_to_overwrite_run, write_like
+from tools.folders import add_overwrite, check_file_out, check_out, write_like
 
 VOCABULARIES = ("sentencepiece.bpe.model", SOURCE_FILE)
+MAY_DIFFER = {  # in config.json, between a run and its base; all else belongs to both
+    "vocab_size", "source_vocab_size", "residual_drop_layer", "dropout", "attention_dropout",
+    "activation_dropout", "init_std", "extra",
+}
 FILE = "file: "  # begins the name of a tensor that holds a vocabulary's bytes
 
 
@@ -34,7 +40,7 @@ class Delta:
     tensors: dict                            # {name: tensor}
     files: dict = field(default_factory=dict)  # {name of a vocabulary file: bytes}
     residual_drop_layer: int = 0
-    settings: str = ""                       # args.json as text
+    settings: dict | None = None             # args.json, {} if the run had none; None: unknown
 
 
 # --------------------------------------------------------------------------------------- files
@@ -74,14 +80,35 @@ def read_delta(path, base):
     delta = Delta(
         tensors={},
         residual_drop_layer=int(metadata.get("residual_drop_layer", 0)),
-        settings=metadata.get("args", ""),
+        settings=read_metadata(path, metadata.get("args")),
     )
+    check_finite(tensors, path)
     for name, tensor in tensors.items():
         if name.startswith(FILE):
             delta.files[name.removeprefix(FILE)] = tensor.numpy().tobytes()
         else:
             delta.tensors[name] = tensor
     return delta
+
+
+def read_metadata(path, text):
+    """args.json as a delta holds it: its text, "" where the run had none."""
+    if not text:
+        return None if text is None else {}
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: its copy of args.json is damaged; make it again")
+    return settings
+
+
+def check_finite(tensors, where):
+    """UserError if a tensor of {name: tensor} has a value that is no finite number."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{where}: {name} has values that are no finite numbers")
 
 
 def check_base(path, made_from, own):
@@ -118,9 +145,13 @@ def merge_deltas(base, deltas, weights):
 
 # ------------------------------------------------------------------------------------ commands
 
-def save(model, base, file):
+def save(model, base, file, overwrite=False):
     """Writes the delta of folder `model` from folder `base`."""
+    check_file_out(file, overwrite)
+    refuse_other_files(file)
     tuned = MBart.from_pretrained(model)
+    started = MBart.from_pretrained(base)
+    check_same_shape(model, tuned.config, base, started.config)
     tensors = tuned.state_dict()
     whole = sum(tensor.nbytes for tensor in tensors.values())
     for name, content in new_vocabularies(model, base).items():
@@ -128,13 +159,34 @@ def save(model, base, file):
     settings = Path(model) / "args.json"
     changed = save_delta(
         tensors,
-        MBart.from_pretrained(base).state_dict(),
+        started.state_dict(),
         file,
         residual_drop_layer=str(tuned.config.residual_drop_layer),
         args=settings.read_text(encoding="utf-8") if settings.exists() else "",
     )
     size = Path(file).stat().st_size
     print(f"{file}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
+
+
+def refuse_other_files(file):
+    """UserError if `file` is there and is no delta: it may be a model's weights."""
+    if Path(file).exists():
+        _, metadata = read_safetensors(file)
+        if "base" not in metadata:
+            raise UserError(f"{file} is no delta and is not replaced; name another file")
+
+
+def check_same_shape(model, tuned, base, started):
+    """UserError if the Configs of a run and its base differ in what a delta does not hold."""
+    before = asdict(started)
+    for name, value in asdict(tuned).items():
+        if name not in MAY_DIFFER and value != before[name]:
+            raise UserError(
+                f"{model} did not start from {base}: {name} is {value} in the one and "
+                f"{before[name]} in the other"
+            )
+    if started.source_vocab_size is not None and tuned.source_vocab_size is None:
+        raise UserError(f"{model} did not start from {base}, whose encoder has a vocabulary")
 
 
 def new_vocabularies(model, base):
@@ -151,29 +203,41 @@ def new_vocabularies(model, base):
     return new
 
 
-def apply(base, file, out):
+def apply(base, file, out, overwrite=False):
     """Writes folder `out`: folder `base` with what the delta changes."""
-    refuse_to_overwrite_run(out, base)
+    check_out(out, overwrite, [base])
     tensors = MBart.from_pretrained(base).state_dict()
     delta = read_delta(file, tensors)
     write_like(
-        base, out, tensors | delta.tensors, residual_drop_layer=delta.residual_drop_layer
+        base,
+        out,
+        tensors | delta.tensors,
+        residual_drop_layer=delta.residual_drop_layer,
+        settings=delta.settings,
     )
-    if delta.settings:
-        write_text(Path(out) / "args.json", delta.settings)
     for name, content in delta.files.items():
         write_bytes(Path(out) / name, content)
     if delta.files:
         Tokenizer.from_pretrained(out).save_pretrained(out)
 
 
-def merge(base, out, files, weights):
+def merge(base, out, files, weights, overwrite=False):
     """Writes folder `out`: folder `base` with the weighted sum of what the deltas change."""
-    refuse_to_overwrite_run(out, base)
+    check_out(out, overwrite, [base])
     tensors = MBart.from_pretrained(base).state_dict()
     deltas = [read_delta(file, tensors) for file in files]
+    for file, delta in zip(files, deltas):
+        if delta.files:
+            raise UserError(f"{file} has a vocabulary of its own, which cannot be merged")
     merged = merge_deltas(tensors, [delta.tensors for delta in deltas], weights)
-    write_like(base, out, merged, residual_drop_layer=common_residual_drop(deltas))
+    check_finite(merged, out)
+    write_like(
+        base,
+        out,
+        merged,
+        residual_drop_layer=common_residual_drop(deltas),
+        settings=common_settings(deltas),
+    )
 
 
 def common_residual_drop(deltas):
@@ -184,6 +248,26 @@ def common_residual_drop(deltas):
             f"{' and '.join(map(str, sorted(layers)))}; 0: none), so no one model has them all"
         )
     return layers.pop()
+
+
+def common_settings(deltas):
+    """args.json of a merged model: what those of the tasks say alike (of alignment runs, where
+    there is nothing else). None if no delta has any. UserError if some were trained with a source
+    tag and some without, for one model is read in one way."""
+    known = [delta.settings for delta in deltas if delta.settings]
+    if not known:
+        return deltas[0].settings
+    if len({bool((delta.settings or {}).get("tagless")) for delta in deltas}) > 1:
+        raise UserError(
+            "merge: some of the deltas were trained with the source's language tag and some "
+            "without (--tagless), so no one model reads both"
+        )
+    tasks = [settings for settings in known if settings.get("stage") != "align"] or known
+    common = {}
+    for name, value in tasks[0].items():
+        if all(name in settings and settings[name] == value for settings in tasks):
+            common[name] = value
+    return common
 
 
 def print_sizes(base):
@@ -209,10 +293,13 @@ def weighted_file(text):
     """A converter for argparse: FILE=WEIGHT."""
     file, _, weight = text.rpartition("=")
     try:
-        return WeightedFile(file, float(weight))
+        number = float(weight)
     except ValueError:
-        message = f"write each delta with its weight, as {file or text}=0.5"
-        raise argparse.ArgumentTypeError(message) from None
+        number = math.nan
+    if not file or not math.isfinite(number):
+        message = f"{text}: write each delta with its weight, a number, as {file or text}=0.5"
+        raise argparse.ArgumentTypeError(message)
+    return WeightedFile(file, number)
 
 
 def main(argv=None):
@@ -226,11 +313,13 @@ def main(argv=None):
     command.add_argument("model", metavar="MODEL", help="the folder of the run")
     command.add_argument("base", metavar="BASE", help="the folder that it started from")
     command.add_argument("file", metavar="FILE", help="the delta to write")
+    add_overwrite(command, "delta")
 
     command = add_command(commands, "apply", "put a delta back on its base")
     command.add_argument("base", metavar="BASE", help="the folder that it was made from")
     command.add_argument("file", metavar="FILE", help="the delta")
     command.add_argument("out", metavar="OUT", help="the folder to write")
+    add_overwrite(command)
 
     command = add_command(commands, "merge", "put a weighted sum of deltas on their base")
     command.add_argument("base", metavar="BASE", help="the folder that they were made from")
@@ -242,19 +331,20 @@ def main(argv=None):
         metavar="FILE=WEIGHT",
         help="a delta and its share, as a.delta=0.5",
     )
+    add_overwrite(command)
 
     command = add_command(commands, "sizes", "print how large every recipe's delta is")
     command.add_argument("base", metavar="BASE", help="an mBART folder")
 
     args = parser.parse_args(argv)
     if args.command == "save":
-        save(args.model, args.base, args.file)
+        save(args.model, args.base, args.file, args.overwrite)
     elif args.command == "apply":
-        apply(args.base, args.file, args.out)
+        apply(args.base, args.file, args.out, args.overwrite)
     elif args.command == "merge":
         files = [delta.file for delta in args.deltas]
         weights = [delta.weight for delta in args.deltas]
-        merge(args.base, args.out, files, weights)
+        merge(args.base, args.out, files, weights, args.overwrite)
     else:
         print_sizes(args.base)
 

@@ -4,52 +4,99 @@ Beside its weights a folder has its vocabulary (SentencePiece files and what tra
 their place), the settings of the run that made it (args.json: for which task, with a source tag or
 without), and what config.json says of the model's shape, a dropped residual among it.
 """
-import shutil
+import os
 from pathlib import Path
 
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError
+from plumbing.files import UserError, write_json
 from plumbing.weights import check_numbers
-from tokenizer import SOURCE_FILE
+from tokenizer import MODEL_FILE, SOURCE_FILE, copy_file
 
 TOKENIZER_FILES = ("sentencepiece*", SOURCE_FILE, "tokenizer*", "special_tokens*")
 SOURCE_TABLE = "model.encoder.embed_tokens.weight"  # of a source side with a vocabulary of its own
 
 
-def refuse_to_overwrite(out):
-    """UserError if the folder `out` has a model."""
-    if (Path(out) / "config.json").exists():
-        raise UserError(f"{out} has a model already; name another folder")
+def check_out(out, overwrite=False, read=()):
+    """UserError unless the folder `out` can be written without losing anything.
 
-
-def refuse_to_overwrite_run(out, *read):
-    """UserError if the folder `out` is a training run, or one of the folders that were read.
-
-    What a tool has made can be made again, and is replaced."""
+    read: the folders that the new one is made from, which are never touched, and neither is a
+    training run; what else stands there is replaced if `overwrite` says so."""
     out = Path(out)
-    if (out / "log.csv").exists():
-        raise UserError(f"{out} is a training run; name another folder")
+    check_place(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder to write")
     for folder in read:
         if out.resolve() == Path(folder).resolve():
             raise UserError(f"{out} is what the new folder is made from; name another folder")
+    if (out / "log.csv").exists() or (out / "state.pt").exists():
+        raise UserError(f"{out} is a training run; name another folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        what = "is a folder with other files"
+        if (out / "config.json").exists():
+            what = "has a model already"
+        raise UserError(f"{out} {what}; --overwrite replaces what it has, or name another folder")
 
 
-def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=0):
+def check_file_out(path, overwrite=True):
+    """UserError unless the file `path` can be written."""
+    path = Path(path)
+    check_place(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file to write")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; --overwrite replaces it, or name another file")
+
+
+def check_place(path):
+    """UserError if something above `path` is no folder, or may not be written in."""
+    above = Path(path).absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"{path}: cannot be written, for {above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{path}: cannot be written, for you may not write in {above}")
+
+
+def add_overwrite(parser, what="folder"):
+    """The option that check_out() and check_file_out() speak of."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help=f"replace a {what} of this name (never a training run, never what is read)",
+    )
+
+
+def begin(out):
+    """Makes the folder; it is no model folder until its config.json is written, last of all."""
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "config.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+    return out
+
+
+def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, settings=None):
     """Writes folder `out`: all that `folder` means, with {name: tensor} in place of its weights.
 
-    tokenizer: the new one, where the vocabulary is not the folder's; residual_drop_layer: where
-    the tensors were trained without a residual that the folder's model has. The model is written
-    last: a folder that was not finished has no config.json."""
+    tokenizer: the new one, where the vocabulary is not the folder's; residual_drop_layer: the one
+    that the tensors were trained with (0: none), where it may be another than the folder's;
+    settings: the same for args.json ({}: none). The model is written last: a folder that was not
+    finished has no config.json."""
     check_numbers(tensors, out)
     with torch.device("meta"):
         model = MBart(fitting_config(folder, tensors, residual_drop_layer))
     model.load_state_dict(tensors, assign=True)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_stale(folder, out, model.config)
-    copy_files(folder, out, "args.json")
+    out = begin(out)
+    remove_stale(out, tokenizer, folder)
+    if settings is None:
+        copy_files(folder, out, "args.json")
+    elif settings:
+        write_json(out / "args.json", settings)
     if tokenizer is None:
         copy_files(folder, out, *TOKENIZER_FILES)
     else:
@@ -63,20 +110,28 @@ def fitting_config(folder, tensors, residual_drop_layer=0):
     config.vocab_size = len(tensors["model.shared.weight"])
     if SOURCE_TABLE in tensors:
         config.source_vocab_size = len(tensors[SOURCE_TABLE])
-    if residual_drop_layer:
+    if residual_drop_layer is not None:
         config.residual_drop_layer = residual_drop_layer
     return config
 
 
-def remove_stale(folder, out, config):
-    """Removes what an earlier folder of this name had and this one will not have."""
-    if not (Path(folder) / "args.json").exists():
-        (out / "args.json").unlink(missing_ok=True)
-    if config.source_vocab_size is None:
-        (out / SOURCE_FILE).unlink(missing_ok=True)
+def remove_stale(out, tokenizer=None, folder=None):
+    """Removes what an earlier folder of this name had and this one, with this tokenizer or with
+    that of `folder`, will not have."""
+    kept = {MODEL_FILE}
+    if tokenizer is None:
+        kept = set()
+        for pattern in TOKENIZER_FILES:
+            kept |= {file.name for file in Path(folder).glob(pattern)}
+    elif tokenizer.source is not tokenizer:
+        kept.add(SOURCE_FILE)
+    for pattern in ("args.json", *TOKENIZER_FILES):
+        for file in out.glob(pattern):
+            if file.name not in kept:
+                file.unlink()
 
 
 def copy_files(folder, out, *patterns):
     for pattern in patterns:
         for file in sorted(Path(folder).glob(pattern)):
-            shutil.copyfile(file, out / file.name)
+            copy_file(file, out / file.name)

@@ -45,6 +45,7 @@ from plumbing.files import UserError, run, write_json
 from plumbing.options import device
 from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
+from tools.folders import check_file_out
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")
@@ -313,6 +314,8 @@ def meaning(measure, languages):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.json:
+        check_file_out(args.json)
     folder = Path(args.model) if args.model else latest_run(STAGES)
     trained = read_settings(folder)
     stage = args.stage

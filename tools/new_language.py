@@ -20,19 +20,19 @@ beside its weights travels: its settings, its other vocabulary, a residual that 
 import argparse
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from corpora.sets import open_data
 from data import split_pairs
 from model import MBart
-from plumbing.files import UserError, run, write_json
+from plumbing.files import UserError, run
 from plumbing.options import number
 from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
 from tokenizer import SOURCE_FILE, Tokenizer, train_sentencepiece
-from tools.folders import SOURCE_TABLE, refuse_to_overwrite_run, write_like
+from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, write_like
+from tools.texts import lines, some_of
 
 VOCABULARIES = {"src": SOURCE_FILE, "tgt": "sentencepiece.bpe.model"}
 NAMES = {"src": "source", "tgt": "target"}
@@ -88,7 +88,12 @@ def graft(body, donor, side):
 
 
 def check_graft(body, donor):
-    for name, meaning in (("d_model", "width"), ("max_position_embeddings", "positions")):
+    alike = {
+        "d_model": "width",
+        "max_position_embeddings": "positions",
+        "scale_embedding": "scale_embedding",
+    }
+    for name, meaning in alike.items():
         ours = getattr(body, name)
         theirs = getattr(donor, name)
         if ours != theirs:
@@ -119,11 +124,11 @@ def other_side(model, side):
 # ------------------------------------------------------------------------------------- folders
 
 def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cross_attention="kept",
-               scratch=False, seed=0, skip_bad_lines=False):
+               scratch=False, seed=0, skip_bad_lines=False, overwrite=False):
     """Writes folder `out`: the folder `parent` with a language of its own on one side.
 
     pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
-    refuse_to_overwrite_run(out, parent)
+    check_out(out, overwrite, [parent])
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)
     own = pairs_of(lang, side, pairs)
@@ -132,9 +137,8 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     examples = open_data(data, "translate", "train", own, old.languages, seed, skip_bad_lines)
 
     print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
-    path = Path(out) / VOCABULARIES[side]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    train_sentencepiece(texts_of_side(examples, side), path, pieces, seed=seed)
+    path = begin(out) / VOCABULARIES[side]
+    train_sentencepiece(texts_of_side(examples, side, seed), path, pieces, seed=seed)
     if side == "src":
         new = Tokenizer(path, old.layout)
         tokenizer = Tokenizer(old.model_file, old.layout, source=new)
@@ -143,9 +147,9 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
         tokenizer = new
 
     child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
-    write_like(parent, out, child.state_dict(), tokenizer)
     # train.py refuses a recipe that would leave these embeddings as they were drawn.
-    write_json(Path(out) / "args.json", read_settings(parent) | {"fresh": side})
+    settings = read_settings(parent) | {"fresh": side}
+    write_like(parent, out, child.state_dict(), tokenizer, settings=settings)
     recipe = f"{side}+xattn"
     if scratch:
         recipe = "full+embeddings"
@@ -162,36 +166,47 @@ def pairs_of(lang, side, pairs):
     return own
 
 
-def texts_of_side(examples, side):
+def texts_of_side(examples, side, seed=0):
     """Yields the texts of one side of a data set, at most EXAMPLES of each pair."""
     for pair, size in examples.sizes.items():
-        number = EXAMPLES
+        chosen = range(EXAMPLES)
         if size is not None:
-            number = min(size, EXAMPLES)
-        for index in range(number):
-            yield examples.text(pair, index)[PLACES[side]]
+            chosen = some_of(size, EXAMPLES, seed)
+        for index in chosen:
+            yield from lines(examples.text(pair, index)[PLACES[side]])
 
 
-def make_random_cross_attention(folder, out, seed=0):
+def make_random_cross_attention(folder, out, seed=0, overwrite=False):
     """Writes folder `out`: `folder` with its cross-attention drawn anew."""
-    refuse_to_overwrite_run(out, folder)
+    check_out(out, overwrite, [folder])
     model = MBart.from_pretrained(folder)
     random_cross_attention(model, seed)
     write_like(folder, out, model.state_dict())
     print(f"next: python train.py --stage translate --init {out} --recipe emb+xattn --pairs ...")
 
 
-def make_graft(body, donor, side, out):
+def make_graft(body, donor, side, out, overwrite=False):
     """Writes folder `out`: `body` with the embeddings and vocabulary of `donor` on one side."""
-    refuse_to_overwrite_run(out, body, donor)
+    check_out(out, overwrite, [body, donor])
     grafted = graft(MBart.from_pretrained(body), MBart.from_pretrained(donor), side)
     own = Tokenizer.from_pretrained(body)
     other = Tokenizer.from_pretrained(donor)
+    if own.layout != other.layout:
+        raise UserError(
+            f"graft: {body} is an {own.layout} and {donor} an {other.layout}, whose language tags "
+            "stand in different places"
+        )
     if side == "src":
         tokenizer = Tokenizer(own.model_file, own.layout, source=other.source)
     else:
         tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
-    write_like(body, out, grafted.state_dict(), tokenizer)
+    settings = read_settings(body)
+    fresh = read_settings(donor).get("fresh")
+    if settings.get("fresh") == side:  # those embeddings were left behind
+        del settings["fresh"]
+    if fresh == side:
+        settings["fresh"] = side
+    write_like(body, out, grafted.state_dict(), tokenizer, settings=settings)
 
 
 # -------------------------------------------------------------------------------- command line
@@ -222,11 +237,12 @@ def main(argv=None):
             scratch=args.scratch,
             seed=args.seed,
             skip_bad_lines=args.skip_bad_lines,
+            overwrite=args.overwrite,
         )
     elif args.command == "random-cross-attention":
-        make_random_cross_attention(args.folder, args.out, args.seed)
+        make_random_cross_attention(args.folder, args.out, args.seed, args.overwrite)
     else:
-        make_graft(args.body, args.donor, args.side, args.out)
+        make_graft(args.body, args.donor, args.side, args.out, args.overwrite)
 
 
 def add_fresh(commands):
@@ -256,6 +272,7 @@ def add_fresh(commands):
     )
     add("--scratch", action="store_true", help="draw the whole model anew")
     add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add_overwrite(parser)
 
 
 def add_random_cross_attention(commands):
@@ -264,6 +281,7 @@ def add_random_cross_attention(commands):
     parser.add_argument("folder", metavar="FOLDER", help="an mBART folder")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add_overwrite(parser)
 
 
 def add_graft(commands):
@@ -273,6 +291,7 @@ def add_graft(commands):
     parser.add_argument("donor", metavar="DONOR", help="the folder that gives the embeddings")
     parser.add_argument("side", metavar="src|tgt", choices=SIDES, help="of which side")
     parser.add_argument("out", metavar="OUT", help="the folder to write")
+    add_overwrite(parser)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ pieces are the same numbers. An encoder's vocabulary of its own stays whole.
 """
 import argparse
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -19,7 +18,7 @@ from corpora.sets import texts_of
 from model import MBart
 from plumbing.files import UserError, run, write_bytes
 from tokenizer import UNK, Tokenizer
-from tools.folders import refuse_to_overwrite, write_like
+from tools.folders import add_overwrite, begin, check_out, write_like
 
 SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
 # A file of SentencePiece is one protocol buffer: fields, each with a key (its number and kind).
@@ -90,8 +89,7 @@ def trim(model, tokenizer, texts, out):
 
     The trimmed model shares memory with `model`."""
     kept = needed_pieces(tokenizer.pieces, texts)
-    path = Path(out) / "sentencepiece.bpe.model"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = begin(out) / "sentencepiece.bpe.model"
     write_bytes(path, keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
     source = None
     if tokenizer.source is not tokenizer:
@@ -121,8 +119,9 @@ def main(argv=None):
     add("--data", default="builtin", metavar="SPEC", help="as train.py's (default: builtin)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
     add("--langs", nargs="+", required=True, metavar="LANG", help="languages of the texts")
+    add_overwrite(parser)
     args = parser.parse_args(argv)
-    refuse_to_overwrite(args.out)
+    check_out(args.out, args.overwrite, [args.folder])
 
     model = MBart.from_pretrained(args.folder)
     tokenizer = Tokenizer.from_pretrained(args.folder)
