@@ -8,14 +8,18 @@
     python eval.py --lang tr_TR --file article.txt       summarize a file; - reads standard input
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024,
-section 4). Columns: BLEU and chrF for translation; ROUGE-1/2/L for summarization; off-target, the
-share of outputs that are not found to be in the target language; on the built-in corpus, facts: the
-share of the headline's facts (who, did what, where) that the output tells. Beside ROUGE-1 stand its
-floors, which need no model: another example's headline, and the source's first sentence.
+section 4). Columns: BLEU and chrF for translation, of which chrF compares languages;
+ROUGE-1/2/L for summarization, with --stem also of stemmed words, as figures for XL-Sum are
+published; off-target, the share of outputs that are not found to be in the target language, and
+off-target-p, 100 - the mean posterior of the target language (the measure of Solovyev et al. 2024);
+on the built-in corpus, facts: the share of the headline's facts (who, did what, where) that the
+output tells. Beside ROUGE-1 stand its floors, which need no model: another example's headline, and
+the source's first sentence; then how far off target the references seem to be, which is the
+identifier's own error. Of a single example there are no intervals.
 """
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -100,6 +104,7 @@ class Writer:
         self.options = options | {"max_new_tokens": longest}
 
     def __call__(self, texts, source, target):
+        self.tell(texts, source)
         sources = [self.encode(text, source, self.limit) for text in texts]
         title = f"{source} -> {target}"
         return decode(self.model, self.tokenizer, sources, target, title=title, **self.options)
@@ -107,6 +112,73 @@ class Writer:
     def encode(self, text, source, limit=None):
         """Text -> ids, the first `limit` tokens of them."""
         return self.tokenizer.encode(text, source if self.tagged else None, limit)
+
+    def tell(self, texts, source):
+        """Says on standard error what of the sources the model does not see."""
+        tokenizer = self.tokenizer.source
+        tell_unreadable(f"the {source} sources", texts, tokenizer)
+        lengths = [len(self.encode(text, source)) for text in texts]
+        left = sum(max(0, length - self.limit) for length in lengths)
+        if not left:
+            return
+        if len(texts) == 1:
+            note(
+                f"the text has {lengths[0]} tokens and the model reads {self.limit}: the first "
+                f"{self.limit / lengths[0]:.0%} of it was used, the rest left out"
+            )
+            return
+        cut = sum(length > self.limit for length in lengths)
+        note(
+            f"{cut} of {len(texts)} {source} sources have more than the {self.limit} tokens that "
+            f"the model reads: {left / sum(lengths):.1%} of all tokens were left out"
+        )
+
+    def tell_references(self, texts, target):
+        """Says on standard error what of the references no output of this model can say."""
+        tell_unreadable(f"the {target} references", texts, self.tokenizer)
+        limit = self.options["max_new_tokens"]
+        lengths = [len(self.tokenizer.piece_ids(text)) + 1 for text in texts]  # and </s>
+        cut = sum(length > limit for length in lengths)
+        left = sum(max(0, length - limit) for length in lengths)
+        if cut:
+            note(
+                f"{cut} of {len(texts)} {target} references have more than the {limit} tokens of "
+                f"the longest output (--max-new-tokens): {left / sum(lengths):.1%} of all tokens "
+                "are beyond its end; scores are of whole references"
+            )
+
+
+UNREADABLE = 0.1  # from this share of a text's letters on there is a warning
+
+
+def tell_unreadable(name, texts, tokenizer):
+    """Says on standard error how much of texts a vocabulary has no pieces for."""
+    known = 0
+    unknown = 0
+    empty = 0  # texts without any piece
+    for text in texts:
+        read, lost = letters(text, tokenizer)
+        known += read
+        unknown += lost
+        empty += read + lost == 0
+    if empty:
+        note(f"{empty} of {name} ({len(texts)}) have nothing that the vocabulary takes for text")
+    share = unknown / max(1, known + unknown)
+    if share >= UNREADABLE:
+        note(f"the vocabulary has no pieces for {share:.0%} of the letters of {name}: <unk>")
+
+
+def letters(text, tokenizer):
+    """How many characters of a text, spaces left out, have a piece, and how many have none."""
+    counts = {True: 0, False: 0}
+    for piece in tokenizer.pieces.encode(text, out_type=str):  # an unknown one as it is written
+        unknown = tokenizer.pieces.is_unknown(tokenizer.pieces.piece_to_id(piece))
+        counts[unknown] += len(piece.replace("▁", ""))
+    return counts[False], counts[True]
+
+
+def note(text):
+    print(f"note: {text}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------- scoring
@@ -116,7 +188,7 @@ class Writer:
 class Marks:
     """What the outputs for one pair of languages are worth, column by column."""
 
-    scores: dict  # {column: Interval, or None where nothing can be said (see off_target)}
+    scores: dict  # {column: Interval, or None where nothing can be said}
     each: dict  # {column: a value for every output}; BLEU and chrF, the corpus's, are not here
     signatures: list  # how the scores were computed
 
@@ -134,29 +206,48 @@ class Row:
     # (where there is another), "lead": the source's first sentence}.
     floors: dict
     examples: list  # {"source", "reference", "output"}
+    # How far off target the references seem to be, {"off-target", "off-target-p"}: the
+    # identifier's own error.
+    references: dict = field(default_factory=dict)
 
 
-def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=False):
+def evaluate(
+    write,
+    stage,
+    data_spec,
+    pairs,
+    count,
+    languages,
+    trained=(),
+    skip=False,
+    asked=(),
+    stem=False,
+    tell=None,
+):
     """Scores a decoding function on the first `count` test examples of every (source, target) pair.
 
     write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
-    may fall back. skip: leave out bad lines.
+    may fall back. skip: leave out bad lines. asked: pairs that are named where the data do not
+    have them. stem: see score. tell: Writer.tell_references.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(data_spec, stage, "test", pairs, languages, skip=skip)
-    identify = metrics.LanguageIdentifier(languages_in_question(data_spec, pairs, trained))
+    there = [pair for pair in pairs if pair in data.sizes]
+    for source, target in asked:
+        if (source, target) not in there:
+            note(f"{source}-{target}: no example")
+    identify = metrics.LanguageIdentifier(languages_in_question(data_spec, there, trained))
     rows = []
-    signatures = []
-    for pair in pairs:
-        if pair not in data.sizes:
-            continue
-        source, target = pair
-        texts, references = first_examples(data, pair, count)
+    signatures = {}  # {signature: the target languages that it is true of}
+    for source, target in there:
+        texts, references = first_examples(data, (source, target), count)
+        if tell:
+            tell(references, target)
         outputs = write(texts, source, target)
         facts = None
         if data_spec == "builtin" and stage == "summarize":
-            facts = partial(facts_told, data, pair)
+            facts = partial(facts_told, data, (source, target))
         mark = partial(
             score,
             references=references,
@@ -164,22 +255,39 @@ def evaluate(write, stage, data_spec, pairs, count, languages, trained=(), skip=
             target=target,
             identify=identify,
             facts=facts,
+            stem=stem,
         )
 
         marks = mark(outputs)
-        floors = {}
+        row = Row(source, target, len(outputs), marks.scores, marks.each, {}, [])
         if stage == "summarize":
-            if len(references) > 1:  # a single example's neighbour would be itself
-                floors["random"] = mark(references[1:] + references[:1]).scores
-            floors["lead"] = mark([first_sentence(text) for text in texts]).scores
-        examples = [
-            {"source": text, "reference": reference, "output": output}
-            for text, reference, output in zip(texts, references, outputs)
-        ]
-        row = Row(source, target, len(outputs), marks.scores, marks.each, floors, examples)
+            row.floors = floors(mark, texts, references)
+        for text, reference, output in zip(texts, references, outputs):
+            row.examples.append({"source": text, "reference": reference, "output": output})
+        row.references = means(off_target(references, target, identify))
         rows.append(row)
-        signatures = marks.signatures
-    return rows, signatures
+        for signature in marks.signatures:
+            signatures.setdefault(signature, {})[target] = True
+    return rows, signed(signatures, {row.target for row in rows})
+
+
+def floors(mark, texts, references):
+    """The scores of outputs that need no model (see Row); mark(outputs) -> Marks."""
+    found = {}
+    if len(references) > 1:  # a single example's neighbour would be itself
+        found["random"] = mark(references[1:] + references[:1]).scores
+    found["lead"] = mark([first_sentence(text) for text in texts]).scores
+    return found
+
+
+def signed(signatures, targets):
+    """Signatures as lines; one that is not true of all target languages names its own."""
+    lines = []
+    for signature, own in signatures.items():
+        if set(own) < targets:
+            signature += f" (for {' '.join(own)})"
+        lines.append(signature)
+    return lines
 
 
 def first_examples(data, pair, count):
@@ -204,37 +312,59 @@ def languages_in_question(data_spec, pairs, trained):
     return found
 
 
-def score(outputs, references, stage, target, identify, facts=None):
+def score(outputs, references, stage, target, identify, facts=None, stem=False):
     """Marks of outputs that should be in `target`.
 
     BLEU and chrF are those of all outputs at once, other scores are means over outputs. identify: a
-    LanguageIdentifier. facts: facts(outputs) -> percents, one an output; None: no such column."""
+    LanguageIdentifier. facts: facts(outputs) -> percents, one an output; None: no such column.
+    stem: ROUGE of stemmed words too, nothing where the language has no stemmer."""
     if stage == "translate":
         each = {}
-        scores, signatures = metrics.bleu_chrf(outputs, references)
+        scores, signatures = metrics.bleu_chrf(outputs, references, target)
     else:
-        each = metrics.rouge(outputs, references)
+        each = metrics.rouge(outputs, references, target)
         scores = {}
-        signatures = [metrics.ROUGE_SIGNATURE]
-    each["off-target"] = off_target(outputs, target, identify)
+        signatures = [metrics.rouge_signature(target)]
+    if stem:
+        stemmed = dict.fromkeys(metrics.ROUGE)
+        if metrics.has_stemmer(target):
+            stemmed = metrics.rouge(outputs, references, target, stem=True)
+            signatures.append(f"-stem: {metrics.rouge_signature(target, stem=True)}")
+        each |= {f"{column}-stem": values for column, values in stemmed.items()}
+    each |= off_target(outputs, target, identify)
     if facts:
         each["facts"] = facts(outputs)
+    scores |= means(each)
     for column, values in each.items():
-        if values is None:
-            scores[column] = None
-            continue
-        scores[column] = metrics.bootstrap(values)
-        each[column] = [round(float(value), 2) for value in values]
+        if values is not None:
+            each[column] = [round(float(value), 2) for value in values]
     return Marks(scores, each, signatures)
 
 
-def off_target(outputs, target, identify):
-    """100 for every output not found to be in the target language (an empty one too), else 0.
+def means(each):
+    """{column: values, or None} -> {column: Interval, or None}."""
+    found = dict.fromkeys(each)
+    for column, values in each.items():
+        if values is not None:
+            found[column] = metrics.bootstrap(values)
+    return found
 
-    None if the identifier does not know the target: every output would seem to be in another."""
+
+def off_target(texts, target, identify):
+    """How far texts seem to be from the target language, in percent, one a text: "off-target", 100
+    where it is not the likeliest (an empty text too), else 0; "off-target-p", 100 - its posterior.
+
+    None if the identifier does not know the target: every text would seem to be in another."""
     if not identify.knows(target):
-        return None
-    return [100.0 * (identify(output) != target) for output in outputs]
+        return {"off-target": None, "off-target-p": None}
+    share = []
+    posterior = []
+    for text in texts:
+        found = identify.posteriors(text)
+        best = max(found, key=found.get, default=None)
+        share.append(100.0 * (best != target))
+        posterior.append(100.0 * (1 - found.get(target, 0.0)))
+    return {"off-target": share, "off-target-p": posterior}
 
 
 def facts_told(data, pair, outputs):
@@ -254,8 +384,8 @@ def first_sentence(text):
 
 
 def table(rows, trained=()):
-    """Rows as text: score [95% interval] for every column, and notes: the floors of ROUGE-1, and
-    zero-shot for a pair that is not among those trained on."""
+    """Rows as text: score [95% interval] for every column, and notes: the floors of ROUGE-1, the
+    language identifier's error, and zero-shot for a pair that is not among those trained on."""
     header = f"{'source':>8} -> {'target':<8}"
     for column in rows[0].scores:
         header += f"{column:>23}"
@@ -263,20 +393,27 @@ def table(rows, trained=()):
     for row in rows:
         line = f"{row.source:>8} -> {row.target:<8}"
         for interval in row.scores.values():
-            line += cell(interval)
+            line += cell(interval, row.n)
         line += f"{row.n:>6}  "
         if row.floors:
-            floors = [f"{name} {scores['R1'].value:.1f}" for name, scores in row.floors.items()]
-            line += f"R1 floors: {', '.join(floors)}  "
+            found = [f"{name} {scores['R1'].value:.1f}" for name, scores in row.floors.items()]
+            line += f"R1 floors: {', '.join(found)}  "
+        if row.references.get("off-target"):
+            share = row.references["off-target"].value
+            mean = row.references["off-target-p"].value
+            line += f"references off-target {share:.1f}, -p {mean:.1f}  "
         if trained and (row.source, row.target) not in trained:
             line += "zero-shot"
         lines.append(line.rstrip())
     return "\n".join(lines)
 
 
-def cell(interval):
+def cell(interval, count):
+    """A score of `count` examples, 23 characters."""
     if interval is None:
         return f"{'–':>8}" + " " * 15
+    if count == 1:
+        return f"{interval.value:>8.1f}" + " " * 15
     return f"{interval.value:>8.1f} [{interval.low:5.1f},{interval.high:6.1f}]"
 
 
@@ -298,8 +435,9 @@ def samples(rows, count=3):
     return "\n".join(lines)
 
 
-def write_report(path, folder, stage, data_spec, options, signatures, rows):
-    """Scores and outputs as JSON; papers/scores.py reads it."""
+def write_report(path, folder, stage, data_spec, options, signatures, rows, said_on=None):
+    """Scores and outputs as JSON; papers/scores.py reads it. data_spec: None for one's own text.
+    said_on: the stream that names the file (default: standard output)."""
     report = {
         "model": str(folder),
         "stage": stage,
@@ -309,7 +447,7 @@ def write_report(path, folder, stage, data_spec, options, signatures, rows):
         "rows": [vars(row) for row in rows],
     }
     write_json(path, report)
-    print(f"scores and outputs are in {path}")
+    print(f"scores and outputs are in {path}", file=said_on)
 
 
 # ------------------------------------------------------------------------------- the command line
@@ -357,6 +495,11 @@ def parse_args(argv=None):
         action="store_true",
         help="round large weights to 8 bits: faster on a CPU, and outputs differ a little",
     )
+    add(
+        "--stem",
+        action="store_true",
+        help="summaries: also ROUGE of stemmed words, where the language has a Snowball stemmer",
+    )
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
@@ -364,6 +507,15 @@ def parse_args(argv=None):
         raise UserError(
             "say what to evaluate: --lang tr_TR (every source language), or --pairs es_XX-en_XX"
         )
+    if args.pairs and args.source_lang:
+        raise UserError("--source-lang goes with --lang; --pairs names its own source languages")
+    if args.text is not None and args.file is not None:
+        raise UserError("--text and --file: give one text at a time")
+    if args.text is not None or args.file is not None:
+        for name in ("pairs", "data", "skip_bad_lines", "examples", "samples", "stem"):
+            if getattr(args, name) != parser.get_default(name):
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} is of a test set, not of one's own text")
     return args
 
 
@@ -444,6 +596,10 @@ def own_text(args):
         text = read_text(args.file, name)
     if not text.strip():
         raise UserError(f"{name} is empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name}: not UTF-8 text (at character {error.start})") from None
     return " ".join(text.split())
 
 
@@ -453,7 +609,7 @@ def read_text(file, name):
             raw = sys.stdin.buffer.read()
         else:
             raw = Path(file).read_bytes()
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")  # a byte order mark is no text
     except OSError as error:
         raise UserError(f"--file {file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -463,7 +619,9 @@ def read_text(file, name):
 
 
 def write_own_text(args, stage, write):
-    """Prints the summary or translation of one's own text, and nothing else on standard output."""
+    """Prints the summary or translation of one's own text, and nothing else on standard output.
+
+    Returns its Row, which has no reference and no score."""
     sources = args.source_lang or []
     if stage == "summarize" and not sources:
         sources = [args.lang]
@@ -474,23 +632,24 @@ def write_own_text(args, stage, write):
         )
     source = sources[0]
     text = own_text(args)
-    read = len(write.encode(text, source, write.limit))
-    full = len(write.encode(text, source))
-    if read < full:
-        print(
-            f"note: the text has {full} tokens and the model reads {write.limit}: the first "
-            f"{read / full:.0%} of it was used, the rest left out",
-            file=sys.stderr,
-        )
-    print(write([text], source, args.lang)[0])
+    if not sum(letters(text, write.tokenizer.source)):
+        raise UserError("the text has nothing that the model's vocabulary takes for text")
+    output = write([text], source, args.lang)[0]
+    print(output)
+    example = {"source": text, "reference": None, "output": output}
+    return Row(source, args.lang, 1, {}, {}, {}, [example])
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    folder = args.model or latest_run(STAGES)
-    settings = read_settings(folder)
-    stage = stage_of(settings, args.stage)
-    data_spec = args.data or settings.get("data", "builtin")
+def asked_for(args, stage):
+    """The (source, target) pairs that the command line names one by one."""
+    if args.pairs:
+        return split_pairs(args.pairs)
+    pairs = [(source, args.lang) for source in args.source_lang or []]
+    return [pair for pair in pairs if stage != "translate" or pair[0] != pair[1]]
+
+
+def generation_options(args, stage):
+    """generate's options, as the command line has them."""
     options = {
         "beam": args.beam,
         "max_new_tokens": args.max_new_tokens,
@@ -500,24 +659,47 @@ def main(argv=None):
     }
     if args.no_repeat_ngram is None:
         options["no_repeat_ngram"] = NO_REPEAT[stage]
+    return options
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    folder = args.model or latest_run(STAGES)
+    settings = read_settings(folder)
+    stage = stage_of(settings, args.stage)
+    data_spec = args.data or settings.get("data", "builtin")
+    if args.stem and stage != "summarize":
+        raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
+    options = generation_options(args, stage)
     write = Writer(folder, args.device or default_device(), args.int8, **options)
     languages = write.tokenizer.languages
     check_languages(args, write.tokenizer)
     if settings.get("stage") not in STAGES and not args.stage:
-        print(
-            f"note: nothing says that {folder} was finetuned; a model that was only pretrained "
-            "copies its input",
-            file=sys.stderr,
+        note(
+            f"nothing says that {folder} was finetuned; a model that was only pretrained copies "
+            "its input"
         )
     if args.text is not None or args.file is not None:
-        write_own_text(args, stage, write)
+        row = write_own_text(args, stage, write)
+        if args.json:
+            write_report(args.json, folder, stage, None, options, [], [row], sys.stderr)
         return
 
     pairs = pairs_to_score(args, stage, data_spec, languages)
     trained = trained_pairs(settings)
     print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
-        write, stage, data_spec, pairs, args.examples, languages, trained, args.skip_bad_lines
+        write,
+        stage,
+        data_spec,
+        pairs,
+        args.examples,
+        languages,
+        trained,
+        args.skip_bad_lines,
+        asked=asked_for(args, stage),
+        stem=args.stem,
+        tell=write.tell_references,
     )
     if not rows:
         named = " ".join("-".join(pair) for pair in pairs[:6])

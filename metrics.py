@@ -5,23 +5,71 @@ rouge-score library computes them, but its own tokenizer keeps only a-z and 0-9 
 or Gujarati 0, so ours is given to it. BLEU and chrF are sacrebleu's, with its signature. The
 language of a text is py3langid's best guess among the languages in question. Intervals are 95%
 bootstrap intervals over the test examples.
+
+Scores are for one target language each: how its words are split, folded and stemmed depends on it.
 """
 import math
 import unicodedata
 from functools import cache
+from importlib.metadata import version
 from typing import NamedTuple
 
 import numpy as np
 import py3langid
+import snowballstemmer
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import _bootstrap_resample
 
 # Scripts without spaces between words, as Unicode's names of their letters begin.
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
+UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
+ZERO_WIDTH_SPACE = "\u200b"  # ends a word; other invisible characters stand within one
+DOTLESS = ("tr", "az")  # languages whose I is the capital of ı, and whose İ is that of i
+# How sacrebleu splits a language for BLEU, the best way first; the others: 13a.
+BLEU_TOKENIZERS = {
+    "zh": ("zh",),
+    "ja": ("ja-mecab", "char"),
+    "ko": ("ko-mecab", "char"),
+    "th": ("char",),
+    "lo": ("char",),
+    "my": ("char",),
+    "km": ("char",),
+}
+STEMMERS = {  # ISO 639-1 code: Snowball's name of its algorithm
+    "ar": "arabic",
+    "cs": "czech",
+    "de": "german",
+    "en": "porter",  # as in rouge-score
+    "es": "spanish",
+    "et": "estonian",
+    "fa": "persian",
+    "fi": "finnish",
+    "fr": "french",
+    "hi": "hindi",
+    "id": "indonesian",
+    "it": "italian",
+    "lt": "lithuanian",
+    "ne": "nepali",
+    "nl": "dutch",
+    "pl": "polish",
+    "pt": "portuguese",
+    "ro": "romanian",
+    "ru": "russian",
+    "sv": "swedish",
+    "ta": "tamil",
+    "tr": "turkish",
+}
+
+
+def iso(code):
+    """An mBART code's language, ISO 639-1: tr_TR -> tr."""
+    return code.split("_")[0]
 
 
 class Interval(NamedTuple):
-    """A score with the ends of its 95% interval."""
+    """A score in percent with the ends of its 95% interval.
+
+    Of one example nothing is known about others: its interval is all of 0 to 100."""
 
     value: float
     low: float
@@ -31,19 +79,43 @@ class Interval(NamedTuple):
 class Words:
     """Splits text into words: runs of letters, marks and digits of any script, folded in case.
 
-    Scripts that are written without spaces count by character. No stemming."""
+    Scripts that are written without spaces count by character. language: an mBART code, for what
+    is a capital of what differs in Turkish. stem: cut endings off with the language's Snowball
+    stemmer (see has_stemmer), of words longer than three letters, as rouge-score does."""
+
+    def __init__(self, language="en_XX", stem=False):
+        self.dotless = iso(language) in DOTLESS
+        self.stemmer = None
+        if stem:
+            self.stemmer = snowballstemmer.stemmer(STEMMERS[iso(language)])
 
     def tokenize(self, text):
-        folded = unicodedata.normalize("NFKC", text).casefold()
+        words = self.split(self.fold(text))
+        if self.stemmer is None:
+            return words
+        return [self.stemmer.stemWord(word) if len(word) > 3 else word for word in words]
+
+    def fold(self, text):
+        """Text without the difference of capitals and small letters."""
+        text = unicodedata.normalize("NFKC", text)
+        if self.dotless:
+            text = text.replace("I", "ı")
         # casefold makes İ an i with a dot above; drop the dot.
-        folded = folded.replace("i\u0307", "i")
+        return text.casefold().replace("i\u0307", "i")
+
+    @staticmethod
+    def split(text):
         words = []
         inside = False  # does the next character go on with the last word?
-        for char in folded:
-            kind = unicodedata.category(char)[0]  # L: letter, M: mark, N: number, and others
+        for char in text:
+            category = unicodedata.category(char)
+            kind = category[0]  # L: letter, M: mark, N: number, and others
+            if category == "Cf" and char != ZERO_WIDTH_SPACE:
+                continue  # a joiner of Sinhala or Persian, a soft hyphen: within a word
+            unspaced = unicodedata.name(char, "").startswith(UNSPACED)
             if kind not in "LMN":
                 inside = False
-            elif kind == "L" and unicodedata.name(char, "").startswith(UNSPACED):
+            elif kind != "M" and unspaced:
                 words.append(char)
                 inside = False
             elif inside or (kind == "M" and words):
@@ -54,48 +126,108 @@ class Words:
         return words
 
 
+def has_stemmer(language):
+    """Can words of this language (an mBART code) be stemmed?"""
+    return STEMMERS.get(iso(language)) in snowballstemmer.algorithms()
+
+
 ROUGE = {"R1": "rouge1", "R2": "rouge2", "RL": "rougeL"}  # our columns, and the library's names
-SCORER = RougeScorer(list(ROUGE.values()), tokenizer=Words())
-ROUGE_SIGNATURE = "rouge-score F1, words of every script, casefolded, no stemming"
 
 
-def rouge(hypotheses, references):
-    """{"R1": array, "R2": array, "RL": array}: F1 in percent for every example."""
+@cache
+def scorer(language, stem):
+    return RougeScorer(list(ROUGE.values()), tokenizer=Words(language, stem))
+
+
+def rouge(hypotheses, references, language="en_XX", stem=False):
+    """{"R1": array, "R2": array, "RL": array}: F1 in percent for every example.
+
+    language: of the references, an mBART code; stem: see Words."""
     columns = {column: [] for column in ROUGE}
     for hypothesis, reference in zip(hypotheses, references):
-        scores = SCORER.score(reference, hypothesis)
+        scores = scorer(language, stem).score(reference, hypothesis)
         for column, name in ROUGE.items():
             columns[column].append(100 * scores[name].fmeasure)
     return {column: np.array(values) for column, values in columns.items()}
 
 
-def bleu_chrf(hypotheses, references, resamples=1000):
+def rouge_signature(language, stem=False):
+    """How `rouge` computes, in words."""
+    folding = "casefolded"
+    if iso(language) in DOTLESS:
+        folding = "casefolded with I as the capital of ı"
+    ending = "no stemming"
+    if stem:
+        installed = version("snowballstemmer")
+        ending = f"stemmed (Snowball's {STEMMERS[iso(language)]}, version {installed})"
+    return f"rouge-score F1, words of every script, {folding}, {ending}"
+
+
+@cache
+def bleu_tokenizer(language):
+    """sacrebleu's name of the tokenizer for a target language (an mBART code).
+
+    Japanese and Korean dictionaries are packages of their own (sacrebleu[ja], sacrebleu[ko]): where
+    they are absent, by character."""
+    for name in BLEU_TOKENIZERS.get(iso(language), ("13a",)):
+        try:
+            BLEU(tokenize=name)
+        except (ImportError, RuntimeError):
+            continue
+        return name
+
+
+def bleu_chrf(hypotheses, references, language="en_XX", resamples=1000):
     """{"BLEU": Interval, "chrF": Interval} of the whole corpus, and sacrebleu's signatures.
 
-    BLEU splits words as sacrebleu's 13a does, at spaces and punctuation: it says little for
-    languages that are written without spaces. Read chrF there."""
-    if len(hypotheses) == 1:
-        resamples = 1  # one example has no interval
+    language: of the references, an mBART code. BLEU of languages that are split by different
+    tokenizers cannot be compared; chrF can. BLEU is None where no reference has the four words that
+    its longest n-gram needs, for then it is 0 whatever the outputs are."""
     scores = {}
     signatures = []
-    for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
-        result = metric.corpus_score(hypotheses, [references], n_bootstrap=resamples)
-        value = float(result.score)
-        # Half the interval's width; sacrebleu has no public name for it.
-        half = float(getattr(result, "_ci", 0.0))
-        if not math.isfinite(half):
-            half = 0.0
-        scores[name] = Interval(value, max(0.0, value - half), min(100.0, value + half))
+    for name, metric in (("BLEU", BLEU(tokenize=bleu_tokenizer(language))), ("chrF", CHRF())):
+        scores[name] = corpus_interval(metric, hypotheses, references, resamples)
         signatures.append(f"{name}: {metric.get_signature()}")
+    perfect = BLEU(tokenize=bleu_tokenizer(language)).corpus_score(references, [references])
+    if perfect.totals[-1] == 0:
+        scores["BLEU"] = None
     return scores, signatures
 
 
+def corpus_interval(metric, hypotheses, references, resamples):
+    """A sacrebleu metric's Interval: the score, and half the middle 95% of resampled scores about.
+
+    The resampling is the library's own, which has no public name; asked for through corpus_score it
+    fails where a draw has empty outputs alone."""
+    value = percent(metric.corpus_score(hypotheses, [references]).score)
+    if len(hypotheses) == 1:
+        return Interval(value, 0.0, 100.0)
+    stats = metric._extract_corpus_statistics(hypotheses, [references])
+    metric.n_bootstrap = resamples  # for the signature
+    metric.seed, draws = _bootstrap_resample(stats, metric, resamples)
+    drawn = sorted(float(draw.score) for draw in draws)
+    outside = resamples // 40  # on each side
+    half = (drawn[-1 - outside] - drawn[outside]) / 2
+    return Interval(value, percent(value - half), percent(value + half))
+
+
+def percent(value):
+    """A number as a percentage: libraries' sums may end a rounding error beyond 100."""
+    return min(100.0, max(0.0, float(value)))
+
+
 def bootstrap(values, resamples=1000, seed=0):
-    """Per-example values -> Interval: their mean and its 95% bootstrap interval."""
+    """Percentages, one an example -> Interval: their mean and its 95% bootstrap interval."""
     values = np.asarray(values, float)
+    if not len(values):
+        raise ValueError("no example, no mean")
+    mean = percent(values.mean())
+    if len(values) == 1:
+        return Interval(mean, 0.0, 100.0)
     draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
-    return Interval(float(values.mean()), float(low), float(high))
+    # Of equal values the mean of a draw may be a rounding error away.
+    return Interval(mean, min(mean, percent(low)), max(mean, percent(high)))
 
 
 @cache
@@ -108,12 +240,12 @@ class LanguageIdentifier:
     """In which of a few languages is a text? identify = LanguageIdentifier(["tr_TR", "ru_RU"])
 
     languages: mBART codes. English is always among them, for models fall back into it. The library
-    scores all its languages; the best one in question counts."""
+    scores all its languages by the logarithm of their likelihood; those in question count."""
 
     def __init__(self, languages):
         self.codes = {}  # {ISO 639-1 code: mBART code}
         for code in ["en_XX", *languages]:
-            language = code.split("_")[0]
+            language = iso(code)
             if language in known_languages():
                 self.codes[language] = code
 
@@ -123,11 +255,23 @@ class LanguageIdentifier:
 
     def __call__(self, text):
         """The mBART code of the text's language; None if nothing in the text tells."""
-        if not any(char.isalpha() for char in text):
+        found = self.posteriors(text)
+        if not found:
             return None
+        return max(found, key=found.get)
+
+    def posteriors(self, text):
+        """{mBART code: probability} of the languages in question; {} if nothing in the text tells.
+
+        The library takes a text's parts for independent, so that these are near 0 or 1 but for
+        short texts."""
+        if not any(char.isalpha() for char in text):
+            return {}
         ranked = py3langid.rank(text)  # [(language, score)], the best first
         if ranked[0][1] == ranked[-1][1]:
-            return None  # nothing that the library has ever seen
-        for language, _ in ranked:
-            if language in self.codes:
-                return self.codes[language]
+            return {}  # nothing that the library has ever seen
+        scores = {self.codes[name]: score for name, score in ranked if name in self.codes}
+        best = max(scores.values())
+        weights = {code: math.exp(score - best) for code, score in scores.items()}
+        total = sum(weights.values())
+        return {code: weight / total for code, weight in weights.items()}

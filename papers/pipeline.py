@@ -96,7 +96,15 @@ def main(argv=None):
     pipeline = Pipeline(summarizer, translator, args.pivot)
     languages = summarizer.tokenizer.languages
     rows, signatures = evaluation.evaluate(
-        pipeline, "summarize", data_spec, pairs, args.examples, languages, trained
+        pipeline,
+        "summarize",
+        data_spec,
+        pairs,
+        args.examples,
+        languages,
+        trained,
+        asked=pairs,
+        tell=summarizer.tell_references,
     )
     if not rows:
         raise UserError(f"--data {data_spec}: no test example of {' '.join(args.pairs[:6])}")

@@ -43,7 +43,8 @@ def test_a_row_for_every_source_language_with_intervals_signatures_and_samples(
     assert list(report) == ["model", "stage", "data", "options", "signatures", "rows"]
     assert len(report["rows"]) == 4 and len(report["rows"][0]["examples"]) == 6
     for row in report["rows"]:
-        assert list(row) == ["source", "target", "n", "scores", "each", "floors", "examples"]
+        names = ["source", "target", "n", "scores", "each", "floors", "examples", "references"]
+        assert list(row) == names
         for value, low, high in row["scores"].values():
             assert low - 1e-9 <= value <= high + 1e-9
 
@@ -125,7 +126,12 @@ def test_english_outputs_are_off_target_in_a_data_set_that_has_no_english(tmp_pa
 
     rows, _ = evaluate(write, "summarize", spec, [("tr_TR", "tr_TR")], 40, MBART25)
     assert 85 <= rows[0].scores["off-target"].value <= 100
+    assert rows[0].scores["off-target-p"].value == pytest.approx(
+        rows[0].scores["off-target"].value, abs=10
+    )
     assert rows[0].floors["random"]["off-target"].value == 0
+    assert rows[0].references["off-target"].value == 0
+    assert 0 <= rows[0].references["off-target-p"].value < 5
 
 
 def test_the_off_target_column_is_empty_for_a_language_that_the_identifier_does_not_know(
@@ -158,6 +164,9 @@ def test_the_off_target_column_is_empty_for_a_language_that_the_identifier_does_
     assert rows[0]["scores"]["off-target"] is None and rows[0]["each"]["off-target"] is None
     assert rows[0]["floors"]["lead"]["off-target"] is None
     assert rows[1]["scores"]["off-target"] is not None
+    assert rows[0]["references"] == {"off-target": None, "off-target-p": None}
+    assert "references off-target" in turkish and "references" not in burmese
+    assert "[" not in turkish and "[" not in burmese  # of one example there is no interval
 
 
 def test_samples_are_so_many_per_target_from_different_sources_where_there_are_enough():
@@ -339,3 +348,187 @@ def test_a_file_and_standard_input_are_read_like_a_text(run, small, tmp_path):
     assert len({done.stdout for done in outputs}) == 1
     done = run(*options, "--file", tmp_path / "none.txt")
     assert done.returncode == 2 and "none.txt" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_references_that_the_identifier_takes_for_another_language_are_its_own_error(tmp_path):
+    spec = write_rows(
+        tmp_path,
+        [
+            ("Bugün hava çok güzel.", "Hava çok güzel", "tr_TR", "tr_TR"),
+            ("Dün yağmur yağdı.", "The weather is beautiful", "tr_TR", "tr_TR"),
+        ],
+    )
+
+    def write(texts, source, target):
+        return ["Hava çok güzel"] * len(texts)
+
+    rows, _ = evaluate(write, "summarize", spec, [("tr_TR", "tr_TR")], 9, MBART25)
+    assert rows[0].scores["off-target"].value == 0
+    assert rows[0].references["off-target"].value == 50
+    assert rows[0].references["off-target-p"].value == pytest.approx(50, abs=5)
+    assert "references off-target 50.0, -p " in evaluation.table(rows)
+
+
+def test_each_target_language_has_its_own_bleu_and_signature(tmp_path):
+    spec = write_rows(
+        tmp_path,
+        [
+            ("The weather is fine.", "今天天气很好。", "en_XX", "zh_CN"),
+            ("The weather is fine today.", "Bugün hava çok güzel.", "en_XX", "tr_TR"),
+        ],
+    )
+    pairs = [("en_XX", "zh_CN"), ("en_XX", "tr_TR")]
+
+    def write(texts, source, target):
+        return [{"zh_CN": "今天天气很好。", "tr_TR": "Bugün hava çok güzel."}[target]]
+
+    rows, signatures = evaluate(write, "translate", spec, pairs, 9, MBART25)
+    assert [row.scores["BLEU"].value for row in rows] == pytest.approx([100, 100])
+    bleu = [line for line in signatures if line.startswith("BLEU")]
+    assert "tok:zh" in bleu[0] and bleu[0].endswith("(for zh_CN)")
+    assert "tok:13a" in bleu[1] and bleu[1].endswith("(for tr_TR)")
+    assert len([line for line in signatures if line.startswith("chrF")]) == 1
+
+
+def test_stemmed_rouge_stands_beside_unstemmed_where_there_is_a_stemmer(run, small, tmp_path):
+    spec = write_rows(
+        tmp_path,
+        [
+            ("Вышли новые книги.", "Новые книги", "ru_RU", "ru_RU"),
+            ("શિક્ષકે સાયકલ ખરીદી.", "સાયકલ ખરીદી", "gu_IN", "gu_IN"),
+        ],
+    )
+    pairs = [("ru_RU", "ru_RU"), ("gu_IN", "gu_IN")]
+
+    def write(texts, source, target):
+        return ["новую книгу"]
+
+    rows, signatures = evaluate(write, "summarize", spec, pairs, 9, MBART25, stem=True)
+    assert rows[0].scores["R1"].value == 0
+    assert rows[0].scores["R1-stem"].value == pytest.approx(100)
+    assert rows[0].floors["lead"]["RL-stem"].value > 50
+    assert rows[1].scores["R1-stem"] is None  # Gujarati has no stemmer
+    assert any("russian" in line and line.endswith("(for ru_RU)") for line in signatures)
+    options = ("eval.py", "--model", small, "--max-new-tokens", 3, "--data", spec, "--stem")
+    done = run(*options, "--stage", "summarize", "--pairs", "ru_RU-ru_RU")
+    assert done.returncode == 0 and "R2-stem" in done.stdout and "Snowball" in done.stdout
+    done = run(*options, "--stage", "translate", "--pairs", "ru_RU-ru_RU")
+    assert done.returncode == 2 and "--stem" in done.stderr
+
+
+def test_cut_sources_and_references_beyond_the_longest_output_are_told(run, small, tmp_path):
+    spec = write_rows(
+        tmp_path,
+        [
+            ("map " * 400, "map " * 9, "en_XX", "es_XX"),
+            ("The teacher found a map.", "map", "en_XX", "es_XX"),
+        ],
+    )
+    options = ("eval.py", "--model", small, "--pairs", "en_XX-es_XX", "--data", spec)
+    done = run(*options, "--max-new-tokens", 3, "--stage", "translate", "--beam", 1)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 en_XX sources have more than the 256 tokens" in done.stderr
+    assert "1 of 2 es_XX references have more than the 3 tokens" in done.stderr
+    write = Writer(small)
+    long = len(write.encode("map " * 400, "en_XX"))
+    short = len(write.encode("The teacher found a map.", "en_XX"))
+    assert f"{(long - 256) / (long + short):.1%} of all" in done.stderr
+
+
+def test_texts_that_the_vocabulary_cannot_read_are_told_with_their_share(run, small, tmp_path):
+    spec = write_rows(tmp_path, [("猫は静か map a", "猫は静か", "ja_XX", "ja_XX")] * 2)
+    options = ("eval.py", "--model", small, "--stage", "summarize", "--max-new-tokens", 3)
+    done = run(*options, "--pairs", "ja_XX-ja_XX", "--data", spec)
+    assert done.returncode == 0, done.stderr
+    assert "no pieces for 50% of the letters of the ja_XX sources" in done.stderr
+    assert "no pieces for 100% of the letters of the ja_XX references" in done.stderr
+    done = run(*options, "--lang", "ja_XX", "--text", "猫は静か")
+    assert done.returncode == 0 and "100% of the letters" in done.stderr
+    done = run(*options, "--lang", "ja_XX", "--text", "\u200b")
+    assert done.returncode == 2 and "takes for text" in done.stderr
+
+
+def test_pairs_asked_for_that_the_data_do_not_have_are_named(run, small, tmp_path):
+    spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])
+    options = ("eval.py", "--model", small, "--stage", "summarize", "--max-new-tokens", 3)
+    asked = ("--lang", "tr_TR", "--source-lang", "tr_TR", "fr_XX")
+    for words in (("--pairs", "tr_TR-tr_TR", "fr_XX-tr_TR"), asked):
+        done = run(*options, *words, "--data", spec)
+        assert done.returncode == 0 and "fr_XX-tr_TR: no example" in done.stderr
+        assert "tr_TR-tr_TR: no example" not in done.stderr
+    done = run(*options, "--lang", "tr_TR", "--data", spec)  # every source that there is
+    assert done.returncode == 0 and "no example" not in done.stderr
+
+
+def test_languages_that_nobody_asked_for_are_not_in_question(tmp_path):
+    """--lang alone means the source languages that the data have, not the model's 25."""
+    spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])
+    pairs = [(lang, "tr_TR") for lang in MBART25]
+
+    def write(texts, source, target):
+        return ["Hava"]
+
+    names = []
+    real = metrics.LanguageIdentifier
+
+    def seen(languages):
+        names.extend(languages)
+        return real(languages)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "LanguageIdentifier", seen)
+        evaluate(write, "summarize", spec, pairs, 9, MBART25, [("ru_RU", "ru_RU")])
+    assert set(names) == {"tr_TR", "ru_RU"}
+
+
+def test_ones_own_text_may_be_written_as_json_too(run, small, tmp_path):
+    done = run(
+        "eval.py",
+        "--model", small,
+        "--stage", "translate",
+        "--lang", "es_XX",
+        "--source-lang", "en_XX",
+        "--text", "The teacher found a map.",
+        "--max-new-tokens", 5,
+        "--json", tmp_path / "own.json",
+    )  # fmt: skip
+    assert done.returncode == 0 and "own.json" in done.stderr
+    report = json.loads((tmp_path / "own.json").read_text(encoding="utf-8"))
+    example = report["rows"][0]["examples"][0]
+    assert example["source"] == "The teacher found a map." and example["reference"] is None
+    assert done.stdout == example["output"] + "\n"
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (("--lang", "es_XX", "--file", "x.txt"), "--file"),
+        (("--pairs", "en_XX-es_XX"), "--pairs"),
+        (("--lang", "es_XX", "--data", "builtin"), "--data"),
+        (("--lang", "es_XX", "--examples", 7), "--examples"),
+        (("--lang", "es_XX", "--skip-bad-lines"), "--skip-bad-lines"),
+        (("--lang", "es_XX", "--stem"), "--stem"),
+    ],
+)
+def test_an_option_that_ones_own_text_would_ignore_is_refused(run, small, words, named):
+    done = run("eval.py", "--model", small, "--text", "A map.", "--source-lang", "en_XX", *words)
+    assert done.returncode == 2 and not done.stdout
+    assert named in done.stderr or "--source-lang" in done.stderr
+
+
+def test_a_source_language_beside_pairs_is_refused(run, small):
+    done = run(
+        "eval.py", "--model", small, "--pairs", "en_XX-es_XX", "--source-lang", "ru_RU"
+    )
+    assert done.returncode == 2 and "--source-lang goes with --lang" in done.stderr
+
+
+def test_a_byte_order_mark_is_no_text_and_a_lone_surrogate_is_bad_input(run, small, tmp_path):
+    (tmp_path / "bom.txt").write_bytes(b"\xef\xbb\xbfThe teacher found a map.")
+    args = evaluation.parse_args(["--lang", "es_XX", "--file", str(tmp_path / "bom.txt")])
+    assert evaluation.own_text(args) == "The teacher found a map."
+    done = run(
+        "eval.py", "--model", small, "--stage", "summarize", "--lang", "es_XX",
+        "--text", "a \udcff map",
+    )  # fmt: skip
+    assert done.returncode == 2 and "not UTF-8" in done.stderr and "Traceback" not in done.stderr

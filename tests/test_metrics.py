@@ -1,7 +1,9 @@
 """metrics.py: every script scores, intervals are intervals, languages are told apart."""
 import numpy as np
+import py3langid
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU, CHRF
 
 import metrics
 from corpora.facts import LANGUAGES, Corpus
@@ -52,6 +54,110 @@ def test_bleu_and_chrf_are_sacrebleus_and_signed():
     assert "version" in signatures[0] and signatures[1].startswith("chrF")
 
 
+@pytest.mark.parametrize(
+    "language, name",
+    [("zh_CN", "zh"), ("th_TH", "char"), ("my_MM", "char"), ("km_KH", "char"), ("ru_RU", "13a")],
+)
+def test_bleu_splits_words_as_the_target_language_does(language, name):
+    _, signatures = bleu_chrf(["a b c d"], ["a b c d"], language)
+    assert f"tok:{name}|" in signatures[0]
+
+
+def test_bleu_of_chinese_is_that_of_sacrebleus_chinese_tokenizer():
+    output = ["今天天气很好,我们去公园散步。"]
+    reference = ["今天天气很好,我们去公园玩。"]
+    scores, _ = bleu_chrf(output, reference, "zh_CN")
+    expected = BLEU(tokenize="zh").corpus_score(output, [reference]).score
+    assert scores["BLEU"].value == pytest.approx(expected) and expected > 70
+
+
+@pytest.mark.parametrize("language", ["ja_XX", "ko_KR"])
+def test_bleu_goes_by_character_where_a_dictionary_is_absent(language, monkeypatch):
+    def without(tokenize):
+        if "mecab" in tokenize:
+            raise RuntimeError("requires extra dependencies")
+
+    monkeypatch.setattr(metrics, "BLEU", without)
+    assert metrics.bleu_tokenizer.__wrapped__(language) == "char"
+    monkeypatch.setattr(metrics, "BLEU", lambda tokenize: None)
+    assert metrics.bleu_tokenizer.__wrapped__(language).endswith("-mecab")
+
+
+def test_bleu_of_references_below_four_words_is_not_known():
+    scores, _ = bleu_chrf(["Hava güzel", "Evet"], ["Hava güzel", "Evet"], "tr_TR")
+    assert scores["BLEU"] is None and scores["chrF"].value == pytest.approx(100)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("output", ["", "cat", "the cat sat on the mat today"])
+def test_every_interval_holds_its_score_within_0_and_100(count, output):
+    references = ["the cat sat on the mat today"] * count
+    outputs = [output] + references[1:]
+    scores, _ = bleu_chrf(outputs, references)
+    intervals = list(scores.values())
+    for values in rouge(outputs, references).values():
+        intervals.append(bootstrap(values))
+    for value, low, high in intervals:
+        assert 0 <= low <= value <= high <= 100
+        assert count > 1 or (low, high) == (0, 100)  # of one example nothing is known
+
+
+def test_intervals_of_a_corpus_are_sacrebleus_own():
+    references = ["the cat sat on the mat", "a dog ran off to the park", "it was cold all day long"]
+    outputs = ["the cat sat on a mat", "the dog ran off to a park", "it was cold all day long"]
+    for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
+        result = metric.corpus_score(outputs, [references], n_bootstrap=1000)
+        scores, signatures = bleu_chrf(outputs, references)
+        assert scores[name].low == pytest.approx(result.score - result._ci)
+        assert f"{name}: {metric.get_signature()}" in signatures
+
+
+def test_bootstrap_of_equal_values_holds_them_to_the_last_digit():
+    for count in range(1, 60):
+        value, low, high = bootstrap([100 / 3] * count)
+        assert low <= value <= high
+    with pytest.raises(ValueError, match="no example"):
+        bootstrap([])
+
+
+def test_turkish_capitals_fold_as_turkish_does():
+    assert Words("tr_TR").tokenize("KADIN İYİ") == Words("tr_TR").tokenize("kadın iyi")
+    assert rouge(["KADIN"], ["kadın"], "tr_TR")["R1"][0] == pytest.approx(100)
+    assert rouge(["QADIN"], ["qadın"], "az_AZ")["R1"][0] == pytest.approx(100)
+    assert rouge(["BIG İ"], ["big i"], "en_XX")["R1"][0] == pytest.approx(100)
+
+
+def test_invisible_characters_do_not_break_words():
+    assert Words("fa_IR").tokenize("می\u200cخواهد") == ["میخواهد"]
+    assert Words("si_LK").tokenize("ශ්\u200dරී ලංකා") == ["ශ්රී", "ලංකා"]
+    assert Words().tokenize("Kran\u00adken\u00adhaus\ufeff") == ["krankenhaus"]
+    assert Words().tokenize("two\u200bwords") == ["two", "words"]
+    assert Words("ja_XX").tokenize("人々は") == ["人", "々", "は"]
+
+
+def test_english_stems_agree_with_the_librarys_own():
+    output = "The doctors were running quickly to hospitals"
+    reference = "A doctor runs to the hospital, quick"
+    library = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    expected = library.score(reference, output)
+    ours = rouge([output], [reference], "en_XX", stem=True)
+    for short, name in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL")):
+        assert ours[short][0] == pytest.approx(100 * expected[name].fmeasure)
+    assert ours["R1"][0] > rouge([output], [reference])["R1"][0]
+
+
+def test_russian_and_turkish_are_stemmed_and_gujarati_is_not():
+    for language, output, reference in (
+        ("ru_RU", "Новые книги", "новую книгу"),
+        ("tr_TR", "KIZLAR", "kızları"),
+    ):
+        assert rouge([output], [reference], language)["R1"][0] == 0
+        assert rouge([output], [reference], language, stem=True)["R1"][0] == pytest.approx(100)
+        assert metrics.has_stemmer(language)
+        assert "Snowball" in metrics.rouge_signature(language, stem=True)
+    assert not metrics.has_stemmer("gu_IN") and not metrics.has_stemmer("my_MM")
+
+
 def test_bootstrap_intervals_hold_the_mean_and_shrink_with_more_examples():
     values = np.random.default_rng(0).random(1000) * 100
     mean, low, high = bootstrap(values)
@@ -82,6 +188,17 @@ def test_a_language_is_one_of_those_in_question_or_english():
     assert turkish("The weather is beautiful today") == "en_XX"
     assert turkish("Das Wetter ist heute sehr schön") in ("tr_TR", "en_XX")
     assert turkish("猫") is None  # not a byte of it tells
+
+
+def test_posteriors_are_probabilities_of_the_languages_in_question():
+    identify = LanguageIdentifier(["tr_TR", "ru_RU"])
+    found = identify.posteriors("Bugün hava çok güzel")
+    assert set(found) == {"en_XX", "tr_TR", "ru_RU"}
+    assert sum(found.values()) == pytest.approx(1) and found["tr_TR"] > 0.99
+    scores = dict(py3langid.rank("Radio"))
+    expected = 1 / sum(np.exp(scores[name] - scores["tr"]) for name in ("en", "tr", "ru"))
+    assert identify.posteriors("Radio")["tr_TR"] == pytest.approx(expected)
+    assert identify.posteriors("... 1") == {}
 
 
 def test_a_language_that_the_library_lacks_is_said_to_be_unknown(monkeypatch):

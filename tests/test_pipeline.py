@@ -44,5 +44,6 @@ def test_the_program_prints_and_writes_what_eval_does(run, small, tmp_path):
     report = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert list(report) == ["model", "stage", "data", "options", "signatures", "rows"]
     assert report["stage"] == "summarize" and report["rows"][0]["n"] == 1
+    assert " -> en_XX   " in done.stdout and report["rows"][0]["references"]
     done = run("-m", "papers.pipeline", small, small, "--pairs", "es_XX-en")
     assert done.returncode == 2 and "did you mean en_XX" in done.stderr
