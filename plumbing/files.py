@@ -118,7 +118,7 @@ def refuse_pointer(path):
     except OSError:  # said better by who reads it
         return
     if start == POINTER:
-        raise UserError(f"{path}: this is a Git LFS pointer, not the file; run `git lfs pull`")
+        raise UserError(f"{path}: only a Git LFS pointer to the file; run `git lfs pull`")
 
 
 def size_and_checksum(path):

@@ -30,6 +30,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.quick)
 
 
+@pytest.fixture(autouse=True)
+def no_runs_here(tmp_path, monkeypatch):
+    """What the reader has trained in runs/ is nothing to a test."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run_here(*args, cwd=ROOT, input=None):
     """A program in this process: run_here("train.py", ...), run_here("-m", "tools.delta", ...).
 

@@ -698,7 +698,7 @@ def test_a_large_checkpoint_is_not_held_twice_while_it_loads(tmp_path, file_dtyp
     assert 0.9 * size < int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"
 
 
-@pytest.mark.parametrize("weight", ["nan", "inf", "1e39"])
+@pytest.mark.parametrize("weight", ["1e39"])  # nan and inf are no weights: test_delta.py
 def test_a_merge_that_makes_weights_no_numbers_is_refused_before_a_folder_is_made(
     run, small, tmp_path, weight
 ):

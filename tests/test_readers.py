@@ -194,7 +194,7 @@ def test_a_byte_order_mark_is_read_over_at_the_start_of_any_line(tmp_path):
 @pytest.mark.parametrize("kind, name", [("jsonl", "train.jsonl"), ("parallel", "train.en_XX")])
 def test_a_git_lfs_pointer_is_called_one(tmp_path, kind, name):
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(UserError, match=f"{name}: this is a Git LFS pointer.*git lfs pull"):
+    with pytest.raises(UserError, match=f"{name}: only a Git LFS pointer.*git lfs pull"):
         opened(f"{kind}:{tmp_path}", skip=True)
 
 
