@@ -232,7 +232,9 @@ def evaluate(
     have them. stem: see score. tell: Writer.tell_references.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
-    data = open_data(data_spec, stage, "test", pairs, languages, skip=skip)
+    data = open_data(
+        data_spec, stage, "test", pairs, languages, skip=skip, name_missing=False
+    )
     there = [pair for pair in pairs if pair in data.sizes]
     for source, target in asked:
         if (source, target) not in there:

@@ -24,12 +24,22 @@ from plumbing.files import UserError
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua")
 
 
-def open_data(spec, stage, split, pairs, languages, seed=0, skip=False, minimum=(0, 0)):
+def open_data(
+    spec,
+    stage,
+    split,
+    pairs,
+    languages,
+    seed=0,
+    skip=False,
+    minimum=(0, 0),
+    name_missing=True,
+):
     """`--data SPEC` -> a data set of the (source, target) language pairs. UserError for what cannot
     be read.
 
     languages: all codes that the tokenizer knows; skip, minimum: see corpora.lines.LineFiles (the
-    built-in corpus has no use for them)."""
+    built-in corpus has no use for them); name_missing: say which of the pairs have no example."""
     if spec == "builtin":
         return Builtin(stage, split, pairs, seed)
     data = open_files(spec, split, pairs, languages, skip=skip, minimum=minimum)
@@ -43,7 +53,8 @@ def open_data(spec, stage, split, pairs, languages, seed=0, skip=False, minimum=
         raise UserError(
             f"{data.paths[0]}: no example in the languages asked for ({wanted} ...)"
         )
-    tell_missing(data, f"{spec}, {split}", pairs)
+    if name_missing:
+        tell_missing(data, f"{spec}, {split}", pairs)
     return data
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 
 import pytest
-import torch
 from conftest import ROOT, run_here
 from safetensors.torch import load_file, save_file
 from test_train import losses, same_weights
