@@ -6,7 +6,7 @@
 The vocabulary is learned from training texts, of the built-in corpus or of --data (some of every
 language, from all over the data). The model has 3 + 3 layers of width 128, which a laptop
 pretrains, or what --shape, --layers ... say; with --body it has another model's layers under
-fresh embeddings, which need far fewer updates. The same seed gives the same folder.
+fresh embeddings. The same seed gives the same folder.
 """
 import argparse
 import sys
