@@ -179,3 +179,21 @@ def test_every_option_that_trim_recommends_is_one_of_its_own(run, small, data, t
     done = run(*words, "--skip-bad-lines", "--overwrite")
     assert done.returncode == 0, done.stderr
     assert MBart.from_pretrained(tmp_path / "out").config.vocab_size
+
+
+def test_tags_that_the_config_names_get_their_new_ids(run, small, data, tmp_path):
+    """A checkpoint finetuned for one direction names its target's tag, as mbart-large-en-ro does."""
+    folder, out = tmp_path / "folder", tmp_path / "out"
+    model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
+    model.config.decoder_start_token_id = tokenizer.tag["ro_RO"]
+    model.config.extra["forced_bos_token_id"] = tokenizer.tag["ru_RU"]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    done = run(*TRIM, folder, out, "--langs", "en_XX", "ru_RU", "--data", data)
+    assert done.returncode == 0, done.stderr
+    smaller = Tokenizer.from_pretrained(out)
+    for name in ("config.json", "generation_config.json"):
+        written = json.loads((out / name).read_text(encoding="utf-8"))
+        assert written["decoder_start_token_id"] == smaller.tag["ro_RO"] < smaller.vocab_size
+    written = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert written["forced_bos_token_id"] == smaller.tag["ru_RU"]

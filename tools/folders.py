@@ -12,7 +12,7 @@ import torch
 from model import Config, MBart
 from plumbing.files import UserError, write_json
 from plumbing.weights import check_numbers
-from tokenizer import MODEL_FILE, SOURCE_FILE, copy_file
+from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
 TOKENIZER_FILES = ("sentencepiece*", SOURCE_FILE, "tokenizer*", "special_tokens*")
 SOURCE_TABLE = "model.encoder.embed_tokens.weight"  # of a source side with a vocabulary of its own
@@ -88,8 +88,11 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
     settings: the same for args.json ({}: none). The model is written last: a folder that was not
     finished has no config.json."""
     check_numbers(tensors, out)
+    config = fitting_config(folder, tensors, residual_drop_layer)
+    if tokenizer is not None:
+        move_tags(config, folder, tokenizer)
     with torch.device("meta"):
-        model = MBart(fitting_config(folder, tensors, residual_drop_layer))
+        model = MBart(config)
     model.load_state_dict(tensors, assign=True)
     out = begin(out)
     remove_stale(out, tokenizer, folder)
@@ -113,6 +116,17 @@ def fitting_config(folder, tensors, residual_drop_layer=0):
     if residual_drop_layer is not None:
         config.residual_drop_layer = residual_drop_layer
     return config
+
+
+def move_tags(config, folder, tokenizer):
+    """The languages' tags that the folder's config.json names get their ids in a new vocabulary."""
+    codes = {tag: code for code, tag in Tokenizer.from_pretrained(folder).tag.items()}
+    start = codes.get(config.decoder_start_token_id)
+    if start in tokenizer.tag:
+        config.decoder_start_token_id = tokenizer.tag[start]
+    forced = codes.get(config.extra.get("forced_bos_token_id"))
+    if forced in tokenizer.tag:
+        config.extra["forced_bos_token_id"] = tokenizer.tag[forced]
 
 
 def remove_stale(out, tokenizer=None, folder=None):
