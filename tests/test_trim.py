@@ -182,7 +182,7 @@ def test_every_option_that_trim_recommends_is_one_of_its_own(run, small, data, t
 
 
 def test_tags_that_the_config_names_get_their_new_ids(run, small, data, tmp_path):
-    """A checkpoint finetuned for one direction names its target's tag, as mbart-large-en-ro does."""
+    """A checkpoint for one direction names its target's tag, as mbart-large-en-ro does."""
     folder, out = tmp_path / "folder", tmp_path / "out"
     model, tokenizer = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
     model.config.decoder_start_token_id = tokenizer.tag["ro_RO"]
