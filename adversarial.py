@@ -78,8 +78,8 @@ def source_classes(batch, keep, languages):
 
 
 def full_precision(device):
-    """Within, autocast is off: it would round the classifier's input and weights, and go on with
-    weights that it rounded before an update of the classifier."""
+    """Within, autocast is off: it would round the classifier's input and weights, and its cache
+    would keep half-precision copies of the weights from before a classifier update."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -101,7 +101,8 @@ class Adversary:
         self.classifier = Classifier(d_model, len(languages), dropout).to(device)
         self.classifier.requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
-        self.right = 0  # tokens whose language was told, of those seen since the last accuracy()
+        # Since the last accuracy(), in this process: a guess for every token and classifier update.
+        self.right = 0
         self.seen = 0
 
     def classes(self, batch):

@@ -29,7 +29,7 @@ from plumbing.files import UserError
 from tokenizer import EOS, PAD, UNK, shortened
 
 UNREADABLE = 0.05  # the share of a language's characters without a piece from which on we warn
-SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+")
+SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+|(?<=[。！？])\s*")
 
 
 # ------------------------------------------------------------------------------ language pairs
@@ -82,7 +82,8 @@ def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
     """Text infilling (Lewis 2019, section 2.2; Liu 2020, section 2.1).
 
     Spans of whole words, lengths ~ Poisson(mean_span) but at least 1, are each replaced by ONE
-    <mask>, until `share` of the words is gone.
+    <mask>, until `share` of them is gone or 10 tries a word are used up. A span is never longer
+    than what is left to mask; each </s> counts as a word here.
 
     ids: pieces, with </s> between sentences, which stays; is_start[i]: does a word begin at piece
     i. Returns the noised ids."""
@@ -235,7 +236,8 @@ class Examples:
     def ids_of(self, text, lang, side, tokenizer):
         """A text's pieces, cut to max_length; what is lost is counted."""
         ids = tokenizer.piece_ids(text)
-        kept = shortened(ids, self.max_length)
+        tag = self.source_tag(lang) if side == "sources" else lang
+        kept = shortened(ids, self.max_length, tag)
         self.losses.count(text, ids, len(kept), lang, side, tokenizer)
         return kept
 
@@ -375,7 +377,7 @@ def joined(sentences):
 
 
 def at_most(count, size):
-    """The first `count` of `size` examples, or of a stream without end (None)."""
+    """How many examples to use: `count`, or `size` if there are fewer (None: without end)."""
     if size is None:
         return count
     return min(count, size)

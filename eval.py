@@ -51,9 +51,10 @@ NO_REPEAT = {"translate": 0, "summarize": 3}
 def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="decoding", **options):
     """Sources -> texts in `lang` (a code), in the order given.
 
-    sources: lists of ids of the encoder's input. options: generate's. Batches hold sentences of
-    like length, at most `tokens` of their tokens and `slots` of the decoder's cache (100 KB each in
-    mBART-large). title: of the progress bar."""
+    sources: lists of ids of the encoder's input. options: generate's. A batch holds sources of like
+    length: at most `tokens` source tokens, padding included, and at most `slots` positions of the
+    decoder's cache (sources x beams x max_new_tokens; 100 KB each in mBART-large). title: of the
+    progress bar."""
     device = next(model.parameters()).device
     beams = options.get("beam", 5)
     length = options.get("max_new_tokens", 100)
@@ -185,7 +186,7 @@ def note(text):
 
 
 @dataclass
-class Marks:
+class Scored:
     """What the outputs for one pair of languages are worth, column by column."""
 
     scores: dict  # {column: Interval, or None where nothing can be said}
@@ -200,8 +201,8 @@ class Row:
     source: str
     target: str
     n: int  # examples
-    scores: dict  # as in Marks
-    each: dict  # as in Marks
+    scores: dict  # as in Scored
+    each: dict  # as in Scored
     # Of summaries: the scores of outputs that need no model, {"random": another example's headline
     # (where there is another), "lead": the source's first sentence}.
     floors: dict
@@ -274,7 +275,7 @@ def evaluate(
 
 
 def floors(mark, texts, references):
-    """The scores of outputs that need no model (see Row); mark(outputs) -> Marks."""
+    """The scores of outputs that need no model (see Row); mark(outputs) -> Scored."""
     found = {}
     if len(references) > 1:  # a single example's neighbour would be itself
         found["random"] = mark(references[1:] + references[:1]).scores
@@ -315,7 +316,7 @@ def languages_in_question(data_spec, pairs, trained):
 
 
 def score(outputs, references, stage, target, identify, facts=None, stem=False):
-    """Marks of outputs that should be in `target`.
+    """What outputs are worth that should be in `target`.
 
     BLEU and chrF are those of all outputs at once, other scores are means over outputs. identify: a
     LanguageIdentifier. facts: facts(outputs) -> percents, one an output; None: no such column.
@@ -340,7 +341,7 @@ def score(outputs, references, stage, target, identify, facts=None, stem=False):
     for column, values in each.items():
         if values is not None:
             each[column] = [round(float(value), 2) for value in values]
-    return Marks(scores, each, signatures)
+    return Scored(scores, each, signatures)
 
 
 def means(each):
@@ -576,7 +577,7 @@ def pairs_to_score(args, stage, data_spec, languages):
     if not pairs:
         raise UserError("translation needs a source language other than the target")
     kind, _, folder = data_spec.partition(":")
-    if kind == "parallel":
+    if kind == "parallel" and not args.pairs:  # typed pairs are never left out in silence
         there = [pair for pair in pairs if has_test_files(folder, pair)]
         return there or pairs  # where there is none, open_data says so
     return pairs

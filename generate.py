@@ -1,6 +1,6 @@
 """Beam search with a key/value cache: every sentence's K best partial outputs grow token by token.
 
-    score(y_1..t) = sum_t log p(y_t | y_<t, x)      a finished one counts score / t^length_penalty
+    score(y_1..y_t) = sum_{i<=t} log p(y_i | y_<i, x)      when finished: score / t^length_penalty
 
 Each step extends the K beams of a sentence by every word (here: an entry of the vocabulary), and
 keeps the best 2K continuations: at most K of them can end in </s>, so K remain to go on with. Those
@@ -10,7 +10,7 @@ early_stopping False of the transformers library, whose outputs these equal), or
 it then leaves the batch.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
-with </s> and the tag, which there counts as a new token.
+with </s> and the tag, which there counts as a new token. t counts it, and </s>.
 
 Run it alone to see a text pass through a model:
     python generate.py base en_XX es_XX "The teacher found a map."
@@ -46,7 +46,7 @@ def generate(
     """Decodes source (B, S) int64, padded right, into the target language(s).
 
     lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n
-    forbids any n-gram to appear twice (0: off). Returns B lists of ids, without the language tag,
+    lets no n-gram appear twice (0: off). Returns B lists of ids, without the language tag,
     </s> and padding. UserError if an argument cannot be met."""
     config = model.config
     device = source.device
@@ -73,7 +73,7 @@ def generate(
     for position in range(prompt.size(1) - 1):
         cache.step(tokens[:, :, position].flatten())
 
-    for position in range(prompt.size(1), length):  # where the token chosen now will stand
+    for position in range(prompt.size(1), length):  # of the token chosen now: t
         is_last = position + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V)
         log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some words are forbidden
@@ -102,7 +102,8 @@ def generate(
         finished_scores, chosen = torch.cat([finished_scores, ended_scores], 1).topk(beam)
         finished = select(torch.cat([finished, ended], 1), chosen)
 
-        # Running: the best K that do not end. Ends are lowered, not set, as in transformers.
+        # Running: the best K that do not end. NEVER is added to an end's score,
+        # not put in its place (transformers does the same).
         scores, chosen = torch.where(ends, best + NEVER, best).topk(beam)
         tokens = select(grown, chosen)
         parents = parents.gather(1, chosen)  # (N, K)

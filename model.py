@@ -8,8 +8,9 @@
     logits     LN(y_L) E^T + final_logits_bias                      (B, T, V)
                x_L, y_L: the last layer's output
 
-    attention  concat over heads of softmax(Q K^T / sqrt(d)) V, then W_o and b_o;  d = D / heads
-               with  Q = x W_q + b_q,  K = y W_k + b_k,  V = y W_v + b_v
+    attention  of a to c: concat over heads of softmax(Q K^T / sqrt(d)) V, then W_o and b_o
+               with  Q = a W_q + b_q,  K = c W_k + b_k,  V = c W_v + b_v;  d = D / heads
+               SelfAttention(x) is of x to x, CrossAttention(y, x) of y to x
     FFN        gelu(x W_1 + b_1) W_2 + b_2
     s          sqrt(D) if scale_embedding, else 1; E is one table for both inputs and the output
 
@@ -55,12 +56,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.d_model, config.d_model)
         self.out_proj = nn.Linear(config.d_model, config.d_model)
 
-    def forward(self, x, y, mask=None, causal=False):
-        """Queries from x (B, T, D), keys and values from y (B, S, D) -> (B, T, D); mask as attend()
-        has it."""
-        q = self.split(self.q_proj(x))  # (B, H, T, d)
-        k = self.split(self.k_proj(y))  # (B, H, S, d)
-        v = self.split(self.v_proj(y))
+    def forward(self, a, c, mask=None, causal=False):
+        """Attention of a (B, T, D) to c (B, S, D) -> (B, T, D); mask and causal as in attend()."""
+        q = self.split(self.q_proj(a))  # (B, H, T, d)
+        k = self.split(self.k_proj(c))  # (B, H, S, d)
+        v = self.split(self.v_proj(c))
         return self.out_proj(self.attend(q, k, v, mask, causal))
 
     def split(self, x):
@@ -70,8 +70,8 @@ class Attention(nn.Module):
     def attend(self, q, k, v, mask=None, causal=False):
         """softmax(q k^T / sqrt(d)) v of every head, side by side: (B, T, D).
 
-        mask, of a shape that spreads to (B, H, T, S), is true where a query may look, or is a
-        number added to the logits."""
+        mask, broadcast to (B, H, T, S): boolean, true where a query may look; or a float, added to
+        q k^T / sqrt(d). causal: query t sees keys 0 to t only."""
         dropout = self.config.attention_dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
         return out.transpose(1, 2).flatten(2)  # (B, H, T, d) -> (B, T, D)
@@ -182,7 +182,10 @@ class MBart(nn.Module):
         self.model.decoder = Stack(config, decoder=True)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.head = F.linear  # the product with E^T; decoding puts a quicker one here
-        self.memory = Memory()  # of the loss
+        # Large tensors that the loss hands from one update to the next: take() removes one,
+        # memory[name] = puts it back.
+        self.memory = Memory()
+        # from_pretrained() builds it on "meta", without memory, and fills it from the file.
         if self.final_logits_bias.device.type != "meta":
             self.initialize()
 

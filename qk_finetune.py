@@ -71,7 +71,7 @@ RECIPES = {
     "tgt+body": f"{SIDES['tgt']}|{LAYERS}",  # and every layer
     # A new language of a multilingual model, in the vocabulary that both sides share.
     "emb": EMBEDDINGS,                       # the embeddings
-    "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention (all: full+embeddings)
+    "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention
 }
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # that LoRA can adapt
 
@@ -279,6 +279,7 @@ def check_lora(rank, projections):
         raise UserError(f"a LoRA rank must be at least 1, not {rank}")
 
 
+@torch.no_grad()
 def merged_state(model):
     """The model's state_dict with every low-rank addition put into its weight: plain mBART."""
     state = model.state_dict()

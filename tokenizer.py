@@ -1,6 +1,6 @@
 """Text to ids and back: mBART's vocabulary, with both published places of the language tag.
 
-The vocabulary is SentencePiece's, moved by one, with four specials before it and the language tags
+The vocabulary is SentencePiece's, shifted by one, four specials before it and the language tags
 behind:
     0 <s>  1 <pad>  2 </s>  3 <unk>  |  SentencePiece id i >= 3 -> i + 1  |  tags  |  <mask>
 
@@ -72,6 +72,7 @@ class Tokenizer:
         except (UnicodeEncodeError, RuntimeError):
             check_whole(text)
             raise
+        # 0 is SentencePiece's own <unk>.
         return [piece + 1 if piece else UNK for piece in pieces]
 
     def tagged(self, ids, lang):
@@ -87,12 +88,12 @@ class Tokenizer:
     def encode(self, text, lang, max_length=None):
         """Text -> ids of the encoder's input, special tokens in place, at most max_length."""
         ids = self.source.piece_ids(text)
-        return self.source.tagged(shortened(ids, max_length), lang)
+        return self.source.tagged(shortened(ids, max_length, lang), lang)
 
     def target(self, text, lang, max_length=None):
         """Text -> (decoder input, labels): the labels moved right by one, the last in front."""
         ids = self.piece_ids(text)
-        labels = self.tagged(shortened(ids, max_length), lang)
+        labels = self.tagged(shortened(ids, max_length, lang), lang)
         return [labels[-1], *labels[:-1]], labels
 
     def lang_id(self, code):
@@ -155,7 +156,7 @@ class Tokenizer:
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "normalizer": None,  # MBartTokenizer sets it so whatever stands here
+            "normalizer": None,  # MBartTokenizer has none in any case
             "post_processor": None,
             "added_tokens": added,
             "pre_tokenizer": {
@@ -221,11 +222,12 @@ def close_language(code, languages):
     return None
 
 
-def shortened(ids, max_length):
-    """Pieces cut so that they have at most max_length ids together with </s> and a tag."""
-    if max_length:
-        return ids[:max(0, max_length - 2)]
-    return ids
+def shortened(ids, max_length, lang):
+    """Pieces cut so that with </s>, and a tag if there is a language, they have max_length ids."""
+    if not max_length:
+        return ids
+    specials = 1 if lang is None else 2
+    return ids[:max(0, max_length - specials)]
 
 
 def added_token(number, text):

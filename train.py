@@ -3,7 +3,7 @@
     python train.py --stage translate     sentences, every pair of languages, from base/
     python train.py --stage summarize     documents -> headlines within each language, from base/
     python train.py --stage summarize --init runs/translate --recipe qk     the second of two steps
-    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced
+    python train.py --stage summarize --langs en_XX es_XX --adversarial balanced --recipe full
     python train.py --stage align --align-layer 2        translations meet in a middle layer
     python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata        for a GPU
     python -m tools.start runs/start      a vocabulary and a small random model, and then:
@@ -17,7 +17,9 @@ label tokens of the global batch,
     L = -1/N sum_t log p(y_t | y_<t, x)
 
 label-smoothed where asked, plus the fooling loss of an adversary (adversarial.py), if any, with
-AdamW, a learning rate that warms up and then falls linearly, and gradients clipped by norm.
+AdamW, a learning rate that warms up and then falls linearly, and gradients clipped by norm. With
+--align-layer every such update is followed by one on the alignment loss (align.py) alone; stage
+align has only that loss.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), args.json, log.csv and state.pt. Ctrl-C or SIGTERM saves and
@@ -52,7 +54,7 @@ from plumbing.files import UserError, run, size_and_checksum
 from plumbing.options import COUNT, POSITIVE, SHARE, check_saved, number, option, read_options
 from plumbing.options import device as device_name
 from plumbing.runs import (
-    HOUSE,
+    RUN_FORMAT,
     Run,
     add_up,
     first_signal,
@@ -304,7 +306,7 @@ def resumed(typed):
         raise UserError(
             f"--resume {folder}: no args.json there; name the folder of an interrupted run"
         )
-    if saved.get("house") != HOUSE:
+    if saved.get("run_format") != RUN_FORMAT:
         raise UserError(
             f"--resume {folder}: begun by another version of this project, which saved other "
             f"things; start a run from its model instead, with --init {folder}"
@@ -330,14 +332,14 @@ def resumed(typed):
 
 
 def differs(name, typed, own, world):
-    """Is what was typed for an option another thing than a run of `world` processes has?"""
+    """Does a typed value differ from the run's own? `world`: how many processes it had."""
     value = typed[name]
     there = getattr(own, name)
     if name in ("init", "out"):  # a folder has many names
         return Path(value).resolve() != Path(there).resolve()
     if name == "accumulate":
         return shared_equally(value, world) != there
-    if name == "langs":  # the run has those of its pairs
+    if name == "langs":  # args.json holds the languages of the run's pairs: compare those
         align_pairs = typed.get("align_pairs", own.align_pairs)
         value = languages_of(language_pairs(own.stage, value, typed.get("pairs"), align_pairs))
     return value != there
@@ -671,7 +673,7 @@ def train(s, rank, world, device):
             rate = learning_rate(progress.step, s)
             set_learning_rate(optimizer, rate)
             if adversary:  # the classifier learns, then it is fooled
-                seed_dropout(s.seed, mine[0].number, 1)
+                seed_dropout(s.seed, mine[0].number, 1)  # other draws than the task's
                 with autocast(device, s.precision):
                     adversary.update(model, mine, world)
             loss_sum = torch.zeros((), device=device)  # the task's alone, as in validation
@@ -695,7 +697,7 @@ def train(s, rank, world, device):
             if alignment:  # translations meet, in an update of its own
                 parallel = [next(alignment) for _ in range(world)]
                 batch = parallel[rank].to(device)
-                seed_dropout(s.seed, batch.number, 2)
+                seed_dropout(s.seed, batch.number, 2)  # and others again
                 with autocast(device, s.precision):
                     loss = alignment_loss(model, batch, s.align_layer, tokenizer) / world
                 scaler.scale(loss).backward()
@@ -778,7 +780,7 @@ def show_result(s):
     if s.stage in ("translate", "summarize"):
         import eval as evaluation  # late: its metrics take seconds to import
 
-        evaluation.main(evaluation_words(s))
+        evaluation.main(evaluation_arguments(s))
     nexts = {
         "pretrain": f"train.py --stage translate --init {s.out}",
         "align": f"train.py --stage summarize --init {s.out}",
@@ -789,7 +791,7 @@ def show_result(s):
     print(f"next: python {nexts[s.stage]}")
 
 
-def evaluation_words(s):
+def evaluation_arguments(s):
     """eval.py's command line for a finished run: the pairs that show what it learned."""
     pairs = s.pairs
     count = 100

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from plumbing.files import UserError, first_line, make_folder, read_json, saving, write_json
 
-HOUSE = 2  # what wrote a run's files; another house's runs are not resumed
+RUN_FORMAT = 2  # of args.json and state.pt; a run written in another one is not resumed
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
 
 
@@ -183,7 +183,7 @@ class Run:
         (self.folder / "state.pt").unlink(missing_ok=True)  # a crash must not bring an old run back
         model.save_pretrained(self.folder, tensors)
         tokenizer.save_pretrained(self.folder)
-        machine = {"house": HOUSE, "torch": torch.__version__, "world_size": world}
+        machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
         write_json(self.folder / "args.json", asdict(self.settings) | machine)
 
     def bar(self):

@@ -378,3 +378,12 @@ def test_text_that_the_vocabulary_cannot_read_is_told_with_its_share(tokenizer):
     readable = Examples(Texts(("the map", "map")), tokenizer, "summarize")
     readable(EN_EN, 0)
     assert readable.losses.told() == []
+
+
+def test_sentences_end_in_every_script():
+    from data import SENTENCE_END
+
+    for text in ("It was cold. Nobody came!", "ठंड थी। कोई नहीं आया।", "很冷。没有人来！"):
+        parts = [part for part in SENTENCE_END.split(text) if part.strip()]
+        assert len(parts) == 2, text
+    assert len(SENTENCE_END.split("3.5 percent")) == 1

@@ -247,3 +247,12 @@ def test_the_command_prints_a_texts_ids_and_pieces(run):
     assert done.returncode == 0 and "source pieces: ▁The ▁teacher" in done.stdout
     done = run("tokenizer.py", "base", "en", "The teacher found a map.")
     assert done.returncode == 2 and "did you mean en_XX" in done.stderr
+
+
+def test_a_text_fills_the_length_that_it_may_have_with_a_tag_and_without():
+    tokenizer = Tokenizer.from_pretrained(ROOT / "base")
+    text = "The teacher found a map in the park."
+    for lang in ("en_XX", None):
+        whole = tokenizer.encode(text, lang)
+        assert tokenizer.encode(text, lang, len(whole)) == whole
+        assert len(tokenizer.encode(text, lang, len(whole) - 1)) == len(whole) - 1

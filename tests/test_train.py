@@ -136,7 +136,7 @@ def test_a_run_learns_logs_and_leaves_a_model_in_the_hugging_face_layout(run, sm
     assert float(before) > float(rows[0][2])
     settings = read_settings(out)
     assert settings["pairs"] == [f"{a}-{b}" for a in ("en_XX", "es_XX") for b in ("en_XX", "es_XX")]
-    assert settings["house"] == 2 and settings["world_size"] == 1 and settings["torch"]
+    assert settings["run_format"] == 2 and settings["world_size"] == 1 and settings["torch"]
 
 
 def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path):
@@ -320,7 +320,7 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     assert run("train.py", "--resume", out).returncode == 0
     assert [row[0] for row in losses(out)] == ["4"]
     settings = read_settings(out)
-    del settings["house"]
+    del settings["run_format"]
     (out / "args.json").write_text(json.dumps(settings))
     done = run("train.py", "--resume", out)
     assert done.returncode == 2 and f"--init {out}" in done.stderr
@@ -341,7 +341,7 @@ def test_what_is_typed_beside_resume_may_be_what_the_run_has(tmp_path, first, di
     line = ["--stage", "summarize", "--out", str(tmp_path), *first]
     begun = parse_args(line)
     begun.accumulate = train.shared_equally(begun.accumulate, 2)
-    machine = {"house": 2, "world_size": 2}
+    machine = {"run_format": 2, "world_size": 2}
     (tmp_path / "args.json").write_text(json.dumps(vars(begun) | machine))
     resume = ["--resume", str(tmp_path)]
     expected = parse_args(resume)
@@ -484,9 +484,9 @@ def test_two_processes_resume(run_process, small, tmp_path):
 ])
 def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
     begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
-    (tmp_path / "args.json").write_text(json.dumps(begun | {"house": 2}))
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": 2}))
     parse_args(["--resume", str(tmp_path)])
-    (tmp_path / "args.json").write_text(json.dumps(begun | {"house": 2} | change))
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": 2} | change))
     with pytest.raises(UserError, match=rf"args.json: {next(iter(change))} is "):
         parse_args(["--resume", str(tmp_path)])
 
