@@ -36,7 +36,7 @@ from model import MBart
 from plumbing.files import UserError, run, write_json
 from plumbing.options import COUNT, number
 from plumbing.options import device as device_name
-from plumbing.packed import pack_for_decoding
+from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
 
@@ -673,6 +673,11 @@ def main(argv=None):
     data_spec = args.data or settings.get("data", "builtin")
     if args.stem and stage != "summarize":
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
+    if args.int8 and not HAS_VNNI:
+        note(
+            "this processor has no 8-bit products (VNNI): --int8 rounds to 7 bits here, and may be "
+            "no faster than going without"
+        )
     options = generation_options(args, stage)
     write = Writer(folder, args.device or default_device(), args.int8, **options)
     languages = write.tokenizer.languages

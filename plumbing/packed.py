@@ -25,7 +25,8 @@ from plumbing.files import UserError
 
 BLOCKED = 2**20  # numbers in a weight from which on oneDNN's blocks beat a plain transpose
 ROUNDED = 2**18  # and from which on rounding x costs less than 8-bit products save
-LEVELS = 255 if torch.cpu._is_vnni_supported() else 127  # of a rounded x: 8 bits, or 7
+HAS_VNNI = torch.cpu._is_vnni_supported()  # products of 8 bits, summed in 32
+LEVELS = 255 if HAS_VNNI else 127  # of a rounded x: 8 bits, or 7
 
 
 def pack_for_decoding(model, int8=False):

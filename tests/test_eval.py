@@ -90,6 +90,15 @@ def test_a_batch_has_no_more_rows_than_its_cache_has_room_for(small, monkeypatch
     assert rows == [3, 3, 3, 1]
 
 
+@pytest.mark.parametrize("has_vnni", [True, False])
+def test_int8_says_where_it_may_not_pay(run, small, monkeypatch, has_vnni):
+    monkeypatch.setattr("eval.HAS_VNNI", has_vnni)
+    options = ("--model", small, "--stage", "summarize", "--max-new-tokens", 2, "--lang", "en_XX")
+    done = run("eval.py", *options, "--int8", "--text", "The teacher found a map.")
+    assert done.returncode == 0, done.stderr
+    assert ("VNNI" in done.stderr) == (not has_vnni)
+
+
 def test_int8_is_asked_of_every_decoding(small):
     write = Writer(small, int8=True, beam=1, max_new_tokens=3)
     write(["The teacher found a map."], "en_XX", "es_XX")
