@@ -251,7 +251,7 @@ def evaluate(
         facts = None
         if data_spec == "builtin" and stage == "summarize":
             facts = partial(facts_told, data, (source, target))
-        mark = partial(
+        score_outputs = partial(
             score,
             references=references,
             stage=stage,
@@ -261,25 +261,25 @@ def evaluate(
             stem=stem,
         )
 
-        marks = mark(outputs)
-        row = Row(source, target, len(outputs), marks.scores, marks.each, {}, [])
+        scored = score_outputs(outputs)
+        row = Row(source, target, len(outputs), scored.scores, scored.each, {}, [])
         if stage == "summarize":
-            row.floors = floors(mark, texts, references)
+            row.floors = floors(score_outputs, texts, references)
         for text, reference, output in zip(texts, references, outputs):
             row.examples.append({"source": text, "reference": reference, "output": output})
         row.references = means(off_target(references, target, identify))
         rows.append(row)
-        for signature in marks.signatures:
+        for signature in scored.signatures:
             signatures.setdefault(signature, {})[target] = True
     return rows, signed(signatures, {row.target for row in rows})
 
 
-def floors(mark, texts, references):
-    """The scores of outputs that need no model (see Row); mark(outputs) -> Scored."""
+def floors(score_outputs, texts, references):
+    """The scores of outputs that need no model (see Row)."""
     found = {}
     if len(references) > 1:  # a single example's neighbour would be itself
-        found["random"] = mark(references[1:] + references[:1]).scores
-    found["lead"] = mark([first_sentence(text) for text in texts]).scores
+        found["random"] = score_outputs(references[1:] + references[:1]).scores
+    found["lead"] = score_outputs([first_sentence(text) for text in texts]).scores
     return found
 
 
