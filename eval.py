@@ -30,7 +30,15 @@ import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from corpora.sets import open_data
-from data import SENTENCE_END, at_most, language_pairs, pad, split_pairs
+from data import (
+    SENTENCE_END,
+    UNREADABLE,
+    at_most,
+    language_pairs,
+    pad,
+    split_pairs,
+    unknown_characters,
+)
 from generate import generate
 from model import MBart
 from plumbing.files import UserError, run, write_json
@@ -149,33 +157,20 @@ class Writer:
             )
 
 
-UNREADABLE = 0.1  # from this share of a text's letters on there is a warning
-
-
 def tell_unreadable(name, texts, tokenizer):
     """Says on standard error how much of texts a vocabulary has no pieces for."""
-    known = 0
+    characters = 0
     unknown = 0
     empty = 0  # texts without any piece
     for text in texts:
-        read, lost = letters(text, tokenizer)
-        known += read
-        unknown += lost
-        empty += read + lost == 0
+        characters += len("".join(text.split()))
+        unknown += unknown_characters(text, tokenizer)
+        empty += not tokenizer.piece_ids(text)
     if empty:
         note(f"{empty} of {name} ({len(texts)}) have nothing that the vocabulary takes for text")
-    share = unknown / max(1, known + unknown)
+    share = unknown / max(1, characters)
     if share >= UNREADABLE:
         note(f"the vocabulary has no pieces for {share:.0%} of the letters of {name}: <unk>")
-
-
-def letters(text, tokenizer):
-    """How many characters of a text, spaces left out, have a piece, and how many have none."""
-    counts = {True: 0, False: 0}
-    for piece in tokenizer.pieces.encode(text, out_type=str):  # an unknown one as it is written
-        unknown = tokenizer.pieces.is_unknown(tokenizer.pieces.piece_to_id(piece))
-        counts[unknown] += len(piece.replace("▁", ""))
-    return counts[False], counts[True]
 
 
 def note(text):
@@ -635,7 +630,7 @@ def write_own_text(args, stage, write):
         )
     source = sources[0]
     text = own_text(args)
-    if not sum(letters(text, write.tokenizer.source)):
+    if not write.tokenizer.source.piece_ids(text):
         raise UserError("the text has nothing that the model's vocabulary takes for text")
     output = write([text], source, args.lang)[0]
     print(output)
