@@ -572,7 +572,7 @@ def pairs_to_score(args, stage, data_spec, languages):
     if not pairs:
         raise UserError("translation needs a source language other than the target")
     kind, _, folder = data_spec.partition(":")
-    if kind == "parallel" and not args.pairs:  # typed pairs are never left out in silence
+    if kind == "parallel":  # evaluate() names the typed ones that are left out
         there = [pair for pair in pairs if has_test_files(folder, pair)]
         return there or pairs  # where there is none, open_data says so
     return pairs

@@ -22,7 +22,15 @@ from pathlib import Path
 
 import sentencepiece
 
-from plumbing.files import UserError, first_line, run, saving, write_bytes, write_json
+from plumbing.files import (
+    UserError,
+    first_line,
+    read_json,
+    run,
+    saving,
+    write_bytes,
+    write_json,
+)
 from plumbing.layout import MBART25, MBART50, MODEL_FILE, load_pieces, read_layout
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -61,6 +69,7 @@ class Tokenizer:
         source = None
         if source_path.is_file():
             source = cls(source_path, layout)
+        check_source(folder, source)
         return cls(path, layout, source)
 
     # text to ids
@@ -220,6 +229,21 @@ def close_language(code, languages):
     if len(places) == 1 and region in ([], [language]):
         return places[0]
     return None
+
+
+def check_source(folder, source):
+    """UserError if the encoder's own vocabulary, or None, is not the one that config.json says."""
+    path = Path(folder) / "config.json"
+    config = read_json(path)
+    if not isinstance(config, dict):
+        return
+    expected = config.get("source_vocab_size")
+    found = source.vocab_size if source else None
+    if found != expected:
+        raise UserError(
+            f"{path}: source_vocab_size {expected} does not fit the encoder's own vocabulary, "
+            f"{SOURCE_FILE}: {found or 'not there'}; copy the folder again"
+        )
 
 
 def shortened(ids, max_length, lang):

@@ -469,6 +469,21 @@ def test_pairs_asked_for_that_the_data_do_not_have_are_named(run, small, tmp_pat
     assert done.returncode == 0 and "no example" not in done.stderr
 
 
+def test_typed_pairs_without_test_files_are_named_and_the_others_scored(run, small, tmp_path):
+    for lang, text in (("en_XX", "Fine weather."), ("tr_TR", "Hava güzel.")):
+        (tmp_path / f"test.{lang}").write_text(text + "\n", encoding="utf-8")
+    options = ("eval.py", "--model", small, "--stage", "translate", "--max-new-tokens", 3)
+    options += ("--data", f"parallel:{tmp_path}")
+    asked = ("--lang", "tr_TR", "--source-lang", "en_XX", "fr_XX")
+    for words in (("--pairs", "en_XX-tr_TR", "fr_XX-tr_TR"), asked):
+        done = run(*options, *words)
+        assert done.returncode == 0, done.stderr
+        assert "note: fr_XX-tr_TR: no example" in done.stderr
+        assert "en_XX -> tr_TR" in done.stdout
+    done = run(*options, "--lang", "tr_TR")
+    assert done.returncode == 0 and "no example" not in done.stderr
+
+
 def test_languages_that_nobody_asked_for_are_not_in_question(tmp_path):
     """--lang alone means the source languages that the data have, not the model's 25."""
     spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])

@@ -256,3 +256,18 @@ def test_a_text_fills_the_length_that_it_may_have_with_a_tag_and_without():
         whole = tokenizer.encode(text, lang)
         assert tokenizer.encode(text, lang, len(whole)) == whole
         assert len(tokenizer.encode(text, lang, len(whole) - 1)) == len(whole) - 1
+
+
+def test_an_encoders_own_vocabulary_must_be_the_one_that_the_config_says(run, small, tmp_path):
+    child = tmp_path / "child"
+    done = run("-m", "tools.new_language", "graft", small, small, "src", child)
+    assert done.returncode == 0, done.stderr
+    assert Tokenizer.from_pretrained(child).source.vocab_size > 1000
+    config = json.loads((child / "config.json").read_text(encoding="utf-8"))
+    (child / "config.json").write_text(json.dumps(config | {"source_vocab_size": 77}))
+    with pytest.raises(UserError, match="source_vocab_size 77 does not fit"):
+        Tokenizer.from_pretrained(child)
+    (child / "config.json").write_text(json.dumps(config))
+    (child / "source.sentencepiece.bpe.model").unlink()
+    with pytest.raises(UserError, match="not there"):
+        Tokenizer.from_pretrained(child)
