@@ -374,7 +374,8 @@ def encoded(tokenizer, text, lang, positions):
     if not count:
         raise UserError("the text has nothing that the vocabulary can read; give another")
     ids = tokenizer.encode(text, lang, positions)
-    room = positions - 2
+    specials = 1 if lang is None else 2  # </s>, and the tag if there is one
+    room = positions - specials
     if count > room:
         print(
             f"note: the text has {count} pieces, the model reads the first {room}; "
