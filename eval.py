@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 import metrics
@@ -42,7 +41,7 @@ from data import (
 from generate import generate
 from model import MBart
 from plumbing.files import UserError, run, write_json
-from plumbing.options import COUNT, number
+from plumbing.options import COUNT, default_device, number
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.runs import latest_run, read_settings
@@ -515,12 +514,6 @@ def parse_args(argv=None):
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} is of a test set, not of one's own text")
     return args
-
-
-def default_device():
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
 
 
 def stage_of(settings, asked=None):

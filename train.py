@@ -51,7 +51,16 @@ from data import (
 )
 from model import MBart
 from plumbing.files import UserError, run, size_and_checksum
-from plumbing.options import COUNT, POSITIVE, SHARE, check_saved, number, option, read_options
+from plumbing.options import (
+    COUNT,
+    POSITIVE,
+    SHARE,
+    check_saved,
+    default_device,
+    number,
+    option,
+    read_options,
+)
 from plumbing.options import device as device_name
 from plumbing.runs import (
     RUN_FORMAT,
@@ -434,7 +443,7 @@ def check(s):
 
 
 def device_of(s):
-    return torch.device(s.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.device(s.device or default_device())
 
 
 # ----------------------------------------------------------------------------- model and data

@@ -16,7 +16,7 @@ from itertools import islice
 import eval as evaluation
 from data import SENTENCE_END, split_pairs
 from plumbing.files import UserError, run
-from plumbing.options import COUNT, device
+from plumbing.options import COUNT, default_device, device
 from plumbing.runs import read_settings
 
 
@@ -70,7 +70,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    where = args.device or evaluation.default_device()
+    where = args.device or default_device()
     options = {  # eval.py's defaults
         "beam": 5,
         "max_new_tokens": 100,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from plumbing.files import UserError, read_json, refuse_pointer
+from plumbing.files import UserError, first_line, read_json, refuse_pointer
 
 MBART25 = (
     "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT "
@@ -27,7 +27,7 @@ def load_pieces(path):
     try:
         return sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0][:80]
+        reason = first_line(error, 80)
         raise UserError(f"{path}: not a SentencePiece model ({reason}); copy it again") from None
 
 

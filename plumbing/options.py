@@ -56,6 +56,13 @@ def device(text):
     return text
 
 
+def default_device():
+    """The device where nobody named one: a GPU if there is any."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
 def option(meaning, default=MISSING, **words):
     """A field of a dataclass of options: what it means, its default and more words for argparse.
 

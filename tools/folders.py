@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, write_json
+from plumbing.files import UserError, make_folder, write_json
 from plumbing.weights import check_numbers
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
@@ -72,8 +72,8 @@ def add_overwrite(parser, what="folder"):
 def begin(out):
     """Makes the folder; it is no model folder until its config.json is written, last of all."""
     out = Path(out)
+    make_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None

@@ -42,7 +42,7 @@ from corpora.sets import open_data
 from data import Examples, collate, held_out
 from model import MBart
 from plumbing.files import UserError, run, write_json
-from plumbing.options import device
+from plumbing.options import default_device, device
 from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
 from tools.folders import check_file_out
@@ -326,7 +326,7 @@ def main(argv=None):
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_languages(args.source_lang, tokenizer)
-    model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(args.device or default_device())
     texts = Texts(
         spec=data,
         stage=stage,
