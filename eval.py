@@ -219,7 +219,8 @@ def evaluate(
     stem=False,
     tell=None,
 ):
-    """Scores a decoding function on the first `count` test examples of every (source, target) pair.
+    """Scores a decoding function on the first `count` test examples of every (source, target) pair;
+    0: on all.
 
     write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
@@ -288,10 +289,15 @@ def signed(signatures, targets):
 
 
 def first_examples(data, pair, count):
-    """The first `count` examples of a language pair: a list of texts, a list of references."""
+    """The first `count` examples of a language pair, 0: all; a list of texts, one of references."""
+    size = data.sizes[pair]
+    if count:
+        size = at_most(count, size)
+    if size is None:
+        raise UserError("the built-in corpus has no end: --examples says how many, not 0")
     texts = []
     references = []
-    for i in range(at_most(count, data.sizes[pair])):
+    for i in range(size):
         text, reference = data.text(pair, i)
         texts.append(text)
         references.append(reference)
@@ -471,7 +477,12 @@ def parse_args(argv=None):
         "unless it is in --lang)",
     )
     add("--file", metavar="FILE", help="the same for a text file; - reads standard input")
-    add("--examples", type=COUNT, default=200, help="test examples per pair (default 200)")
+    add(
+        "--examples",
+        type=number(int, 0),
+        default=200,
+        help="test examples per pair; 0: all (default 200)",
+    )
     add(
         "--samples",
         type=number(int, 0),

@@ -9,7 +9,7 @@ import metrics
 from corpora.sets import open_data
 from eval import Row, Writer, decode, evaluate
 from model import MBart
-from plumbing.files import write_json
+from plumbing.files import read_json, write_json
 from tokenizer import MBART25, Tokenizer
 
 
@@ -294,6 +294,7 @@ def test_without_a_run_it_says_what_to_run_first(run, tmp_path):
         (("--lang", "it_IT",), "no 'it_IT'"),
         ((), "--lang"),
         (("--lang", "es_XX", "--data", "jsonl:/nowhere"), "/nowhere"),
+        (("--lang", "es_XX", "--examples", "0"), "the built-in corpus has no end"),
         (("--lang", "es_XX", "--source-lang", "es_XX"), "other than the target"),
     ],
 )
@@ -455,6 +456,21 @@ def test_texts_that_the_vocabulary_cannot_read_are_told_with_their_share(run, sm
     assert done.returncode == 0 and "100% of the letters" in done.stderr
     done = run(*options, "--lang", "ja_XX", "--text", "\u200b")
     assert done.returncode == 2 and "takes for text" in done.stderr
+
+
+def test_no_number_of_examples_is_the_whole_test_set(run, small, tmp_path):
+    rows = [("a map.", f"one map {i}", "en_XX", "en_XX") for i in range(203)]
+    data = write_rows(tmp_path, rows)
+    counts = []
+    for words in ((), ("--examples", 0), ("--examples", 2)):
+        done = run(
+            "eval.py", "--model", small, "--stage", "summarize", "--pairs", "en_XX-en_XX", "--data",
+            data, "--beam", 1, "--max-new-tokens", 2, "--samples", 0, "--json", tmp_path / "out",
+            *words,
+        )
+        assert done.returncode == 0, done.stderr
+        counts.append(read_json(tmp_path / "out")["rows"][0]["n"])
+    assert counts == [200, 203, 2]
 
 
 def test_pairs_asked_for_that_the_data_do_not_have_are_named(run, small, tmp_path):
