@@ -16,10 +16,19 @@ language, and its gradient keeps on pushing p_true down from where p is uniform:
 one language to the next, and the classifier follows. The balanced loss rests at "cannot tell",
 whichever side it comes from.
 
-The updates alternate. Task and fooling loss are sums over tokens, divided by the same number of
-target tokens.
+The updates alternate, each on batches of its own: the classifier reads the next ones of the task's
+stream, the task those behind them, as the authors draw both from one iterator. Task and fooling
+loss are sums over tokens, divided by the same number of target tokens.
 
-    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced --recipe full
+Where this differs from the authors' code:
+    the classifier's loss    divided by its own source tokens, not clipped; theirs by the target
+                             tokens, clipped at norm 0.1. Adam divides a gradient by its own size:
+                             a constant factor it does not see
+    its learning rate        constant; theirs falls to about half in a run
+    updates                  for one of the model, `updates` of the classifier on its batches: 10
+                             for the small model, which is trained briefly; for mBART 1, as theirs
+
+    python train.py --stage summarize --langs en_XX es_XX ru_RU --adversarial balanced
     python -m tools.layers --measures probe        how much the states of a run still tell
 """
 import math
@@ -84,11 +93,12 @@ def full_precision(device):
 
 
 class Adversary:
-    """The classifier with its optimizer: update() before each task update, loss() within it."""
+    """The classifier with its optimizer: update() before each task update and on batches of its
+    own, loss() within it."""
 
     def __init__(self, kind, d_model, languages, lr, updates, device, seed=0, dropout=0.1):
-        """languages: the codes of the training sources; updates: of the classifier, for each of
-        the task."""
+        """languages: the codes of the training sources; updates: steps of the classifier on its
+        batches, for each step of the task."""
         if len(languages) < 2:
             raise UserError(
                 f"--adversarial {kind} needs at least two source languages to tell apart, not "

@@ -64,16 +64,25 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
 
 
 def alignment_pairs(langs=None, align_pairs=None):
-    """The translation pairs whose states are to meet: as typed, or English with each language."""
+    """The translation pairs whose states are to meet: as typed, or each language with English.
+
+    The first language of a pair is the anchor's (align.py)."""
     if align_pairs:
         return split_pairs(align_pairs, "--align-pairs")
     langs = dict.fromkeys(langs or BASE_LANGUAGES)
-    pairs = [("en_XX", lang) for lang in langs if lang != "en_XX"]
+    pairs = [(lang, "en_XX") for lang in langs if lang != "en_XX"]
     if not pairs:
         raise UserError(
-            "alignment needs translation pairs; name them with --align-pairs en_XX-es_XX ..."
+            "alignment needs translation pairs; name them with --align-pairs es_XX-en_XX ..."
         )
     return pairs
+
+
+def mixing_pairs(langs=None, mix_pairs=None):
+    """The pairs of translations beside summaries: as typed, or all that stage translate takes."""
+    if mix_pairs:
+        return split_pairs(mix_pairs, "--mix-pairs")
+    return language_pairs("translate", langs)
 
 
 # --------------------------------------------------------------------------------------- noise
@@ -393,6 +402,7 @@ class Batch:
     labels: torch.Tensor         # (B, T)
     source_langs: list           # B codes
     number: int                  # position in the stream of batches
+    stream: str                  # the name of that stream
 
     @property
     def source_tokens(self):
@@ -417,6 +427,7 @@ class ParallelBatch:
     source: torch.Tensor       # (B, S) int64
     translation: torch.Tensor  # (B, T)
     number: int                # position in the stream of batches
+    stream: str                # the name of that stream
 
     @property
     def source_tokens(self):
@@ -447,17 +458,18 @@ def pad(rows):
     return padded
 
 
-def collate(rows, number=0):
-    """Examples -> the number-th Batch, ParallelExamples -> ParallelBatch."""
+def collate(rows, number=0, stream="task"):
+    """Examples -> the number-th Batch of a stream, ParallelExamples -> ParallelBatch."""
     source = pad([row.source for row in rows])
     if isinstance(rows[0], ParallelExample):
-        return ParallelBatch(source, pad([row.translation for row in rows]), number)
+        return ParallelBatch(source, pad([row.translation for row in rows]), number, stream)
     return Batch(
         source=source,
         decoder_input=pad([row.decoder_input for row in rows]),
         labels=pad([row.labels for row in rows]),
         source_langs=[row.source_lang for row in rows],
         number=number,
+        stream=stream,
     )
 
 
@@ -498,7 +510,8 @@ class Batches:
     of at most `tokens` padded tokens, and the batches are shuffled. state_dict() is a position, a
     few numbers; load_state_dict() goes on from there with the very same batches."""
 
-    def __init__(self, examples, tokens, seed=0, temperature=1.5, pool_size=32):
+    def __init__(self, examples, tokens, seed=0, temperature=1.5, pool_size=32, name="task"):
+        self.name = name
         self.examples = examples
         self.tokens = tokens
         self.seed = seed
@@ -555,7 +568,8 @@ class Batches:
     def __next__(self):
         if self.batches is None:
             self.fill()
-        batch = collate(self.batches[self.position.batch], self.position.number)
+        rows = self.batches[self.position.batch]
+        batch = collate(rows, self.position.number, self.name)
         self.position.batch += 1
         self.position.number += 1
         if self.position.batch == len(self.batches):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from plumbing.files import UserError, first_line, make_folder, read_json, saving, write_json
 
-RUN_FORMAT = 2  # of args.json and state.pt; a run written in another one is not resumed
+RUN_FORMAT = 3  # of args.json, state.pt and an update; a run of another one is not resumed
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
 
 

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+import train
 from adversarial import Adversary, Classifier, balanced_loss, source_classes, standard_loss
 from corpora.builtin import Builtin
 from data import Batches, Examples
 from model import MBart
 from plumbing.files import UserError
-from plumbing.runs import read_settings
+from plumbing.runs import read_settings, read_state
 from tokenizer import Tokenizer
 from train import task_loss
 
@@ -145,6 +146,78 @@ def test_the_classifier_computes_in_full_precision_where_autocast_is_on(setting)
         found.append((loss.item(), adversary.classifier.state_dict()))
     assert found[0][0] == found[1][0]
     assert not moved(adversary.classifier, found[0][1])
+
+
+@pytest.mark.parametrize("options, read", [
+    (("--accumulate", 1), ["task 0"]),
+    (("--accumulate", 2), ["task 0", "task 1"]),
+    (("--accumulate", 1, "--mix", 2), ["task 0", "mix 0", "mix 1"]),
+])
+def test_classifier_and_task_read_batches_in_turn_each_its_own(
+    run, small, tmp_path, monkeypatch, options, read
+):
+    readers = []
+    learn = Adversary.update
+    compute = train.task_loss
+
+    def learned(self, model, batches, world=1):
+        for batch in batches:
+            readers.append(("classifier", batch.stream, batch.number))
+        learn(self, model, batches, world)
+
+    def computed(model, batch, *rest, **options):
+        if model.training:
+            readers.append(("model", batch.stream, batch.number))
+        return compute(model, batch, *rest, **options)
+
+    monkeypatch.setattr(Adversary, "update", learned)
+    monkeypatch.setattr(train, "task_loss", computed)
+    done = run(
+        "train.py", "--stage", "summarize", "--langs", *LANGS, "--init", small, "--adversarial",
+        "balanced", "--tokens", 300, "--steps", 2, "--valid-examples", 2, "--no-eval", "--device",
+        "cpu", "--classifier-updates", 3, *options, "--out", tmp_path / "run",
+    )
+    assert done.returncode == 0, done.stderr
+    counts = [sum(name.startswith(stream) for name in read) for stream in ("task", "mix")]
+    expected = []
+    for turn, reader in enumerate(("classifier", "model", "classifier", "model")):
+        for stream, count in zip(("task", "mix"), counts):
+            for number in range(count):
+                expected.append((reader, stream, turn * count + number))
+    assert readers == expected
+    assert [f"{stream} {number}" for _, stream, number in readers[:len(read)]] == read
+
+
+def test_the_classifier_tells_the_languages_of_a_mix_too(run, small, tmp_path):
+    out = tmp_path / "run"
+    done = run(
+        "train.py", "--stage", "summarize", "--langs", "en_XX", "--mix", 1, "--mix-pairs",
+        "ru_RU-en_XX", "en_XX-ru_RU", "--init", small, "--adversarial", "balanced", "--tokens", 300,
+        "--steps", 1, "--valid-examples", 2, "--no-eval", "--device", "cpu", "--out", out,
+    )
+    assert done.returncode == 0, done.stderr
+    classifier = read_state(out / "state.pt")["adversary"]["classifier"]
+    assert classifier["layers.3.bias"].shape == (2,)
+    settings = read_settings(out)
+    assert settings["tagless"] and settings["pairs"] == ["en_XX-en_XX"]
+
+
+@pytest.mark.parametrize("recipe, refused", [
+    ("adv_tuned", True), ("qk", False), ("frozen_decoder", False), ("lora", False),
+])
+def test_a_recipe_that_moves_nothing_of_the_encoder_cannot_fool(
+    run, small, tmp_path, recipe, refused
+):
+    out = tmp_path / "run"
+    done = run(
+        "train.py", "--stage", "summarize", "--langs", *LANGS, "--init", small, "--adversarial",
+        "standard", "--recipe", recipe, "--tokens", 300, "--steps", 1, "--valid-examples", 2,
+        "--no-eval", "--device", "cpu", "--out", out,
+    )
+    assert (done.returncode == 2) == refused, done.stderr
+    assert ("trains nothing that the encoder's states depend on" in done.stderr) == refused
+    assert ("moves too little of the encoder" in done.stderr) == (recipe == "qk")
+    assert out.exists() != refused
 
 
 def test_padding_is_not_classified(setting):

@@ -4,13 +4,14 @@ import math
 import pytest
 import torch
 
+import train
 from align import alignment_loss, contrastive_loss, mean_pool
 from corpora.builtin import Builtin
-from data import Batches, Examples
+from data import Batches, Examples, ParallelBatch, pad
 from model import MBart
 from tokenizer import Tokenizer
 from tools.layers import retrieval
-from train import open_alignment, parse_args
+from train import parse_args, streams_of
 
 
 def test_the_contrastive_loss_is_the_equations():
@@ -23,6 +24,46 @@ def test_the_contrastive_loss_is_the_equations():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, 4, generator=generator)
     assert contrastive_loss(x, x) < contrastive_loss(x, x.roll(1, 0))
+
+
+def test_the_same_text_or_translation_twice_in_a_batch_is_no_negative_of_itself(small):
+    """Rows 0 and 1 have the same text, rows 1 and 2 the same translation: by hand, row 0 is
+    compared with 2 and 3, row 1 with 3 alone, row 2 with 0 and 3, row 3 with all."""
+    model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
+    texts = [[20, 21], [20, 21], [30, 31, 32], [40, 41]]
+    translations = [[50], [60, 61], [60, 61], [70]]
+    rows = []
+    for ids, lang in ((texts, "es_XX"), (translations, "en_XX")):
+        rows.append(pad([tokenizer.tagged(row, lang) for row in ids]))
+    batch = ParallelBatch(*rows, number=0, stream="alignment")
+    compared = [{0, 2, 3}, {1, 3}, {0, 2, 3}, {0, 1, 2, 3}]
+    pooled = []
+    for ids in rows:
+        pooled.append(mean_pool(model.encode(ids, upto=2), ids, tokenizer))
+    expected = 0.0
+    for i, columns in enumerate(compared):
+        s = {}
+        for j in columns:
+            s[j] = torch.cosine_similarity(pooled[0][i], pooled[1][j], 0).item() / 0.1
+        expected -= (s[i] - math.log(sum(map(math.exp, s.values())))) / 4
+    loss = alignment_loss(model, batch, 2, tokenizer)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert contrastive_loss(*pooled).item() != pytest.approx(expected, rel=1e-2)
+    loss.backward()
+    assert model.model.encoder.layers[1].fc1.weight.grad.isfinite().all()
+
+
+def test_the_anchor_looks_for_its_translation_and_not_the_other_way_round():
+    """Two anchors near one translation: each is told apart among the translations, by row."""
+    anchors = torch.tensor([[1.0, 0.0], [1.0, 0.1]])
+    translations = torch.tensor([[1.0, 0.05], [-1.0, 0.0]])
+    assert contrastive_loss(anchors, translations) != contrastive_loss(translations, anchors)
+
+
+def test_a_batch_of_one_sentence_alone_has_nothing_to_tell_apart():
+    a = torch.randn(3, 4)
+    excluded = ~torch.eye(3, dtype=torch.bool)
+    assert contrastive_loss(a, a.roll(1, 0), excluded).item() == 0
 
 
 def test_pooling_leaves_out_padding_tags_and_ends(small):
@@ -89,16 +130,59 @@ def test_the_translations_beside_a_task_are_drawn_as_its_options_say(small, tmp_
     for lang, count in (("en_XX", 20), ("es_XX", 20), ("ru_RU", 20)):
         lines = [f"one two {i}" for i in range(count)]
         if lang == "ru_RU":
-            lines[5:] = ["one"] * 15  # too short
+            lines[5:] = ["one"] * 15  # too short a source
         (tmp_path / f"train.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     s = parse_args([
         "--stage", "summarize", "--langs", "en_XX", "es_XX", "ru_RU", "--align-layer", "1",
-        "--data", f"parallel:{tmp_path}", "--train-examples", "15", "--min-words", "1", "2",
+        "--data", f"parallel:{tmp_path}", "--train-examples", "15", "--min-words", "2", "1",
         "--temperature", "1",
     ])
-    stream = open_alignment(s, Tokenizer.from_pretrained(small), 256)
-    assert stream.examples.sizes == {("en_XX", "es_XX"): 15, ("en_XX", "ru_RU"): 5}
+    stream = streams_of(s, Tokenizer.from_pretrained(small), 256)["alignment"]
+    assert stream.examples.sizes == {("es_XX", "en_XX"): 15, ("ru_RU", "en_XX"): 5}
     assert stream.weights.tolist() == [0.75, 0.25]
+
+
+def test_an_aligned_update_is_one_step_by_the_sum_of_both_gradients(
+    run, small, tmp_path, monkeypatch
+):
+    found = []
+    step = train.update
+
+    def stepped(model, *rest):
+        gradients = {}
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                gradients[name] = parameter.grad.clone()
+        found.append(gradients)
+        return step(model, *rest)
+
+    monkeypatch.setattr(train, "update", stepped)
+    words = (
+        "--stage", "summarize", "--langs", "en_XX", "es_XX", "--init", small, "--recipe", "full",
+        "--tokens", 300, "--steps", 2, "--accumulate", 2, "--valid-examples", 2, "--no-eval",
+        "--device", "cpu", "--align-layer", 1, "--out", tmp_path / "run",
+    )
+    s = parse_args([str(word) for word in words])
+    assert run("train.py", *words).returncode == 0
+    assert len(found) == 2  # a step for each update
+
+    tokenizer = Tokenizer.from_pretrained(small)
+    streams = streams_of(s, tokenizer, 256)
+    model = MBart.from_pretrained(small).train()
+    model.config.dropout = model.config.attention_dropout = 0.0
+    batches = [next(streams["task"]) for _ in range(2)]
+    tokens = sum(batch.target_tokens for batch in batches)
+    loss = 0.0
+    for batch in batches:
+        loss = loss + model.loss(batch.source, batch.decoder_input, batch.labels, reduction=tokens)
+    parts = [loss, 0.0]
+    for batch in [next(streams["alignment"]) for _ in range(2)]:
+        parts[1] = parts[1] + alignment_loss(model, batch, 1, tokenizer) / 2
+    name = "model.encoder.layers.0.fc1.weight"
+    weight = model.get_parameter(name)
+    task, alignment = (torch.autograd.grad(part, weight)[0] for part in parts)
+    assert alignment.norm() > 0.01 * task.norm()
+    torch.testing.assert_close(found[0][name], task + alignment, rtol=1e-4, atol=1e-6)
 
 
 def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):

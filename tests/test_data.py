@@ -80,7 +80,7 @@ def test_a_stage_has_its_pairs_and_typed_ones_replace_them():
     assert language_pairs("translate", two) == [EN_EN, EN_ES, ("es_XX", "en_XX"), ("es_XX",) * 2]
     assert language_pairs("summarize", two) == [EN_EN, ("es_XX", "es_XX")]
     assert language_pairs("translate", two, ["ru_RU-en_XX"]) == [RU_EN]
-    assert language_pairs("align", two) == [EN_ES]
+    assert language_pairs("align", two) == [("es_XX", "en_XX")]
     assert language_pairs("align", two, align_pairs=["ru_RU-en_XX"]) == [RU_EN]
 
 
@@ -91,6 +91,16 @@ def test_pairs_that_are_none_are_refused():
         alignment_pairs(["en_XX"])
     with pytest.raises(UserError, match="--align-pairs en_XX: write pairs as en_XX-es_XX"):
         alignment_pairs(align_pairs=["en_XX"])
+
+
+def test_a_batch_knows_its_stream(tokenizer):
+    assert next(stream(tokenizer)).stream == "task"
+    assert next(stream(tokenizer, name="mix")).stream == "mix"
+    aligned = stream(tokenizer, stage="align", name="alignment")
+    batches = [next(aligned) for _ in range(2)]
+    assert [(batch.stream, batch.number) for batch in batches] == [
+        ("alignment", 0), ("alignment", 1)
+    ]
 
 
 # batches

@@ -19,7 +19,7 @@ from corpora import builtin
 from data import language_pairs, split_pairs
 from model import MBart
 from plumbing.files import UserError
-from plumbing.runs import read_settings, read_state
+from plumbing.runs import RUN_FORMAT, read_settings, read_state
 from train import parse_args
 
 QUICK = (
@@ -73,10 +73,64 @@ def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_lan
         parse_args(["--stage", "translate", "--pairs", "en_XX"])
 
 
-def test_alignment_pairs_are_english_with_each_language_of_the_run():
-    s = parse_args(["--stage", "summarize", "--align-layer", "1", "--langs", "es_XX", "ru_RU"])
-    assert s.align_pairs == ["en_XX-es_XX", "en_XX-ru_RU"]
-    assert s.pairs == ["es_XX-es_XX", "ru_RU-ru_RU"]
+def test_alignment_pairs_are_each_language_of_the_run_with_english_or_as_typed():
+    words = ["--stage", "summarize", "--align-layer", "1", "--langs", "es_XX", "en_XX", "ru_RU"]
+    s = parse_args(words)
+    assert s.align_pairs == ["es_XX-en_XX", "ru_RU-en_XX"]
+    assert s.pairs == ["es_XX-es_XX", "en_XX-en_XX", "ru_RU-ru_RU"]
+    typed = ["en_XX-es_XX", "ru_RU-es_XX"]
+    assert parse_args([*words, "--align-pairs", *typed]).align_pairs == typed
+
+
+def test_mixed_translations_are_all_pairs_of_the_run_or_as_typed_and_its_pairs_stay_the_tasks():
+    words = ["--stage", "summarize", "--langs", "en_XX", "es_XX"]
+    s = parse_args([*words, "--mix", "2"])
+    assert s.mix_pairs == ["en_XX-en_XX", "en_XX-es_XX", "es_XX-en_XX", "es_XX-es_XX"]
+    assert (s.pairs, s.langs) == (["en_XX-en_XX", "es_XX-es_XX"], ["en_XX", "es_XX"])
+    s = parse_args([*words, "--mix", "2", "--mix-pairs", "ru_RU-en_XX"])
+    assert (s.mix_pairs, s.langs) == (["ru_RU-en_XX"], ["en_XX", "es_XX"])
+    assert parse_args(words).mix_pairs is None
+    assert len(parse_args(["--stage", "summarize", "--mix", "1"]).mix_pairs) == 25
+    with pytest.raises(UserError, match="--mix-pairs en_XX: write pairs as"):
+        parse_args([*words, "--mix", "2", "--mix-pairs", "en_XX"])
+
+
+@pytest.mark.parametrize("stage", ["translate", "pretrain", "align"])
+def test_translations_are_mixed_into_summaries_alone(small, stage):
+    words = ["--stage", stage, "--init", str(small), "--align-layer", "1", "--mix", "1"]
+    with pytest.raises(UserError, match=f"--mix puts .* --stage {stage} has none"):
+        parse_args(words)
+    assert parse_args([*words[:-1], "0"]).mix == 0
+
+
+def test_the_large_preset_with_an_adversary_is_the_papers_and_typed_values_win():
+    words = ["--stage", "summarize", "--preset", "large", "--langs", "en_XX", "es_XX"]
+    fooling = [*words, "--adversarial", "balanced"]
+    s = parse_args(fooling)
+    assert (s.patience, s.keep, s.temperature, s.steps) == (0, "last", 10.0, 50_000)
+    assert (s.lr, s.classifier_lr, s.classifier_updates, s.recipe) == (2e-5, 2e-5, 1, "full")
+    assert train.learning_rate(0, s) == train.learning_rate(49_999, s) == 2e-5
+    assert (s.tokens, s.accumulate, s.clip, s.dropout) == (2800, 3, 0.1, 0.1)
+    s = parse_args([
+        *fooling, "--patience", "3", "--keep", "best", "--temperature", "1.5", "--steps", "9",
+        "--final-lr", "0", "--recipe", "frozen_decoder", "--classifier-updates", "4",
+    ])
+    assert (s.patience, s.keep, s.temperature, s.steps) == (3, "best", 1.5, 9)
+    assert (s.final_lr, s.recipe, s.classifier_updates) == (0.0, "frozen_decoder", 4)
+    s = parse_args(words)
+    assert (s.patience, s.temperature, s.steps, s.recipe) == (1, 1.5, 120_000, "qk")
+
+
+def test_the_small_preset_with_an_adversary_trains_all_layers_and_is_else_the_stages():
+    words = ["--stage", "summarize", "--langs", "en_XX", "es_XX"]
+    plain = vars(parse_args(words))
+    fooling = vars(parse_args([*words, "--adversarial", "standard"]))
+    different = {name for name in plain if plain[name] != fooling[name]}
+    assert different == {"recipe", "adversarial", "keep", "tagless"}
+    assert fooling["recipe"] == "full"
+    assert parse_args([*words, "--adversarial", "none"]).recipe == "qk"
+    words = ["--stage", "pretrain", "--init", str(train.BASE), "--adversarial", "balanced"]
+    assert parse_args(words).recipe == "full+embeddings"  # new embeddings must move
 
 
 def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
@@ -136,7 +190,8 @@ def test_a_run_learns_logs_and_leaves_a_model_in_the_hugging_face_layout(run, sm
     assert float(before) > float(rows[0][2])
     settings = read_settings(out)
     assert settings["pairs"] == [f"{a}-{b}" for a in ("en_XX", "es_XX") for b in ("en_XX", "es_XX")]
-    assert settings["run_format"] == 2 and settings["world_size"] == 1 and settings["torch"]
+    assert settings["run_format"] == RUN_FORMAT
+    assert settings["world_size"] == 1 and settings["torch"]
 
 
 def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path):
@@ -242,7 +297,161 @@ def test_a_second_loss_that_is_no_number_ends_the_run_before_it_moves_the_model(
     )
     assert done.returncode == 2 and "the loss is nan at update 1" in done.stderr, done.stderr
     rows = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
-    assert key in rows[0]
+    assert any(key in row for row in rows)
+    # All that the update read: the classifier's and the task's batch, or the task's and the
+    # alignment's.
+    batches = {(row["stream"], row["batch"]) for row in rows}
+    second = ("task", 1) if key == "labels" else ("alignment", 0)
+    assert batches == {("task", 0), second}
+    assert same_weights(tmp_path / "run", small), "the update was made"
+
+
+# --------------------------------------------------------------- translations among summaries
+
+MIXED = (
+    "--stage", "summarize", "--langs", "en_XX", "es_XX", "--tokens", 300, "--valid-examples", 4,
+    "--no-eval", "--device", "cpu", "--recipe", "full", "--mix", 2, "--eval-every", 2,
+)
+
+
+def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
+    run, small, tmp_path, monkeypatch
+):
+    """By hand: the same batches in one go. And validation is the summaries' alone."""
+    name = "model.decoder.layers.1.fc1.weight"
+    read = []
+    gradients = []
+    compute = train.task_loss
+    step = train.update
+
+    def seen(model, batch, tokens, *rest, **options):
+        if model.training:
+            read.append((batch, tokens))
+        return compute(model, batch, tokens, *rest, **options)
+
+    def stepped(model, *rest):
+        gradients.append(model.get_parameter(name).grad.clone())
+        return step(model, *rest)
+
+    monkeypatch.setattr(train, "task_loss", seen)
+    monkeypatch.setattr(train, "update", stepped)
+    out = tmp_path / "run"
+    done = run("train.py", *MIXED, "--init", small, "--steps", 1, "--clip", 0, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert [(batch.stream, batch.number) for batch, _ in read] == [
+        ("task", 0), ("mix", 0), ("mix", 1)
+    ]
+    model = MBart.from_pretrained(small).eval()
+    total = 0.0
+    for batch, _ in read:
+        logits = model(batch.source, batch.decoder_input)
+        total = total + torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=1, reduction="sum"
+        )
+    tokens = sum(int((batch.labels != 1).sum()) for batch, _ in read)
+    assert {count for _, count in read} == {tokens}
+    loss = total / tokens
+    loss.backward()
+    expected = model.get_parameter(name).grad
+    torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-7)
+    assert float(losses(out)[0][1]) == pytest.approx(loss.item(), rel=1e-5)
+
+    said = "before training: validation loss"
+    alone = run(
+        "train.py", *MIXED, "--init", small, "--steps", 1, "--mix", 0, "--out", tmp_path / "alone"
+    )
+    before = [each.stdout.split(said)[1].split()[0] for each in (done, alone)]
+    assert before[0] == before[1]
+
+
+def test_a_mixed_run_is_resumed_bit_exactly_and_keeps_its_pairs(run, small, tmp_path):
+    options = (*MIXED, "--init", small, "--steps", 6, "--dropout", 0.2)
+    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+    assert run("train.py", *options, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
+    assert read_state(tmp_path / "cut" / "state.pt")["mix"]["number"] == 6
+    done = run("train.py", "--resume", tmp_path / "cut", "--mix", 1)
+    assert done.returncode == 2 and "leave out --mix\n" in done.stderr
+    done = run("train.py", "--resume", tmp_path / "cut", "--mix", 2)
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
+    settings = read_settings(tmp_path / "cut")
+    assert settings["langs"] == ["en_XX", "es_XX"] and len(settings["mix_pairs"]) == 4
+    assert evaluation.trained_pairs(settings) == [("en_XX", "en_XX"), ("es_XX", "es_XX")]
+    plain = (*options, "--mix", 0, "--out", tmp_path / "plain")
+    assert run("train.py", *plain).returncode == 0
+    assert not same_weights(tmp_path / "plain", tmp_path / "whole")
+
+
+def test_the_streams_of_an_update_draw_dropout_unlike_each_other():
+    seeds = set()
+    for stream in ("task", "mix", "alignment"):
+        train.seed_dropout(5, Namespace(number=7, stream=stream))
+        seeds.add(torch.initial_seed())
+    train.seed_dropout(5, Namespace(number=7, stream="task"), "classifier")
+    seeds.add(torch.initial_seed())
+    assert len(seeds) == 4
+
+
+def test_the_files_of_a_mix_are_part_of_the_fingerprint(run, small, tmp_path):
+    for lang in ("en_XX", "es_XX", "ru_RU"):
+        for split in ("train", "valid"):
+            lines = [f"{lang} one two {i}" for i in range(20)]
+            (tmp_path / f"{split}.{lang}").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "run"
+    done = run(
+        "train.py", *MIXED, "--init", small, "--data", f"parallel:{tmp_path}", "--preset", "small",
+        "--mix-pairs", "ru_RU-en_XX", "--steps", 2, "--stop-at", 1, "--out", out,
+    )
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "train.ru_RU"
+    path.write_text(path.read_text().replace("two 7", "two 8"))
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 2 and f"{path}: not what it was when this run" in done.stderr
+
+
+def test_a_language_of_a_mix_that_the_model_does_not_know_is_named(run, small, tmp_path):
+    for options in (("--mix-pairs", "en_XX-tr"), ("--align-layer", 1, "--align-pairs", "en_XX-tr")):
+        done = run("train.py", *MIXED, "--init", small, *options, "--out", tmp_path / "run")
+        assert done.returncode == 2 and "did you mean tr_TR" in done.stderr, done.stderr
+
+
+# -------------------------------------------------------------------------- on top of another run
+
+def test_a_few_examples_and_steps_keep_the_last_model_and_a_long_warm_up_is_told(
+    run, small, tmp_path
+):
+    out = tmp_path / "run"
+    done = run(
+        "train.py", "--stage", "summarize", "--init", small, "--recipe", "full", "--langs", "es_XX",
+        "--train-examples", 2, "--keep", "last", "--steps", 5, "--eval-every", 50, "--tokens", 300,
+        "--valid-examples", 2, "--no-eval", "--device", "cpu", "--out", out,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "note: --warmup 100 is not over within --steps 5: the learning rate ends at 5%" in (
+        done.stderr
+    )
+    last = read_state(out / "state.pt")["weights"]
+    kept = MBart.from_pretrained(out).state_dict()
+    assert all(torch.equal(last[name], kept[name]) for name in last)
+    assert not same_weights(out, small)
+
+
+def test_a_dropped_residual_stays_and_another_layers_is_refused(run, small, tmp_path):
+    options = (*QUICK, "--steps", 1, "--recipe", "full")
+    first = tmp_path / "first"
+    done = run("train.py", *options, "--init", small, "--residual-drop", 2, "--out", first)
+    assert done.returncode == 0, done.stderr
+    for number, words in enumerate(((), ("--residual-drop", 2))):
+        out = tmp_path / f"next{number}"
+        done = run("train.py", *options, "--init", first, *words, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert MBart.from_pretrained(out).config.residual_drop_layer == 2
+    done = run(
+        "train.py", *options, "--init", first, "--residual-drop", 1, "--out", tmp_path / "other"
+    )
+    assert done.returncode == 2 and "without the residual of layer 2" in done.stderr
+    assert "--residual-drop 1" in done.stderr and not (tmp_path / "other").exists()
 
 
 # ------------------------------------------------------------------------ stopping and going on
@@ -335,18 +544,21 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     (("--langs", "es_XX", "en_XX", "--accumulate", "3", "--min-words", "0", "1"), None),
     (("--langs", "es_XX", "en_XX"), ("--langs", "es_XX", "ru_RU")),
     (("--accumulate", "3"), ("--accumulate", "5")),
+    (("--langs", "es_XX", "en_XX", "--mix", "1"), ("--mix", "3")),
+    (("--mix", "2", "--mix-pairs", "ru_RU-en_XX"), ("--mix-pairs", "en_XX-ru_RU")),
     ((), ("--overwrite",)),
 ])
 def test_what_is_typed_beside_resume_may_be_what_the_run_has(tmp_path, first, differing):
     line = ["--stage", "summarize", "--out", str(tmp_path), *first]
     begun = parse_args(line)
-    begun.accumulate = train.shared_equally(begun.accumulate, 2)
-    machine = {"run_format": 2, "world_size": 2}
+    train.share_batches(begun, 2, print)
+    machine = {"run_format": RUN_FORMAT, "world_size": 2}
     (tmp_path / "args.json").write_text(json.dumps(vars(begun) | machine))
     resume = ["--resume", str(tmp_path)]
     expected = parse_args(resume)
     assert parse_args(line + resume) == expected
     assert (expected.langs, expected.accumulate) == (begun.langs, begun.accumulate)
+    assert (expected.mix, expected.mix_pairs) == (begun.mix, begun.mix_pairs)
     if differing:
         with pytest.raises(UserError, match=f"leave out {differing[0]}$"):
             parse_args(["--stage", "summarize", *differing, *resume])
@@ -443,22 +655,29 @@ def test_two_processes_follow_one_process_on_the_same_global_batch(
             *QUICK, "--init", small, "--steps", 12, "--eval-every", 3, "--accumulate", 2,
             "--dropout", dropout, "--recipe", recipe, "--lr", 1e-2,
         )
+    for name, words in (("mixed", ("--mix", 2)), ("aligned", ("--align-layer", 1))):
+        options[name] = (
+            *QUICK, "--stage", "summarize", "--init", small, "--steps", 12, "--eval-every", 3,
+            "--accumulate", 2, "--recipe", "full", "--lr", 1e-2, "--dropout", 0.3,
+            "--valid-examples", 12, *words,
+        )
     commands = [(*words, "--out", tmp_path / f"{name}-two") for name, words in options.items()]
     counts = two_processes(run_process, tmp_path, *commands)
-    batches = []
+    batches = 0
     validate = train.validation_loss
 
     def counted(model, held, *rest):
-        batches.append(len(held))
+        nonlocal batches
+        batches += len(held)
         return validate(model, held, *rest)
 
     monkeypatch.setattr(train, "validation_loss", counted)
-    for name, words in options.items():
+    for (name, words), shares in zip(options.items(), counts, strict=True):
+        batches = 0
         done = run("train.py", *words, "--out", tmp_path / f"{name}-one")
         assert done.returncode == 0, done.stderr
         assert_near(tmp_path / f"{name}-one", tmp_path / f"{name}-two", rel=2e-6)
-    for first, second in counts:  # validation is shared
-        assert first + second == sum(batches) / len(options) and min(first, second) > 0
+        assert sum(shares) == batches and min(shares) > 0  # validation is shared
 
 
 @pytest.mark.slow
@@ -484,9 +703,9 @@ def test_two_processes_resume(run_process, small, tmp_path):
 ])
 def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
     begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
-    (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": 2}))
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": RUN_FORMAT}))
     parse_args(["--resume", str(tmp_path)])
-    (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": 2} | change))
+    (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": RUN_FORMAT} | change))
     with pytest.raises(UserError, match=rf"args.json: {next(iter(change))} is "):
         parse_args(["--resume", str(tmp_path)])
 
@@ -496,8 +715,13 @@ def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, chang
     (("--lora-rank", "4", "--recipe", "lora"), []),
     (("--classifier-lr", "1"), ["--classifier-lr has no effect without --adversarial"]),
     (("--align-pairs", "en_XX-es_XX"), ["--align-pairs has no effect without --align-layer"]),
+    (("--mix-pairs", "en_XX-es_XX"), ["--mix-pairs has no effect without --mix"]),
     (("--langs", "en_XX", "--pairs", "es_XX-ru_RU"), ["--langs has no effect beside --pairs"]),
     (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), []),
+    (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--stage", "summarize", "--mix", "1"),
+     []),
+    (("--langs", "en_XX", "--pairs", "en_XX-en_XX", "--stage", "summarize", "--mix", "1",
+      "--mix-pairs", "es_XX-en_XX"), ["--langs has no effect beside --pairs"]),
     (("--min-words", "3", "1"), ["--min-words has no effect with the built-in corpus"]),
     (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
 ])
@@ -636,6 +860,23 @@ def test_an_update_that_processes_cannot_share_is_told_and_not_taken_up_by_other
     with pytest.raises(UserError, match="of 4 batches, which 3 processes cannot share"):
         train.share_batches(s, 3, said.append)
     assert len(said) == 1
+    s.resume = None
+    s.mix = 1
+    train.share_batches(s, 2, said.append)
+    assert (s.accumulate, s.mix) == (4, 2) and "--mix 1 becomes 2: 2 processes" in said[1]
+
+
+def test_short_examples_are_left_out_of_training_alone(run, small, tmp_path, two_languages):
+    """A source of two_languages has six words, those that come here two."""
+    for split in ("train", "valid"):
+        row = {"source": "a map", "target": "a map", "source_lang": "fr_XX", "target_lang": "fr_XX"}
+        with open(two_languages / f"{split}.jsonl", "a") as file:
+            file.write((json.dumps(row) + "\n") * 5)
+    done = run(*on_files(two_languages, small, "--min-words", 6, 0, "--out", tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert "train: left out 0 bad lines and 5 examples that are too short" in done.stderr
+    assert "train: fr_XX: no example" in done.stderr
+    assert "valid: left out" not in done.stderr and "valid: fr_XX" not in done.stderr
 
 
 # Process 1 dies when it draws its batch of that number.
