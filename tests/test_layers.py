@@ -9,7 +9,21 @@ from corpora.builtin import Builtin
 from data import Examples, held_out
 from model import MBart
 from tokenizer import Tokenizer
-from tools.layers import measure_layers, pooled_states, probe, retrieval, svcca, token_states
+from tools.layers import (
+    Texts,
+    confusion_matrix,
+    correlation,
+    directions,
+    fitted_probe,
+    measure_layers,
+    pooled_states,
+    probabilities,
+    probe,
+    retrieval,
+    svcca,
+    svcca_floor,
+    token_states,
+)
 
 LAYERS = ("-m", "tools.layers")
 
@@ -30,19 +44,36 @@ def test_the_probe_finds_what_is_there_and_nothing_where_nothing_is():
     noise = torch.randn(3000, 16, generator=generator)
     told = noise + 4 * torch.nn.functional.one_hot(true, 16)
     for states, low, high in ((told, 0.95, 1.0), (noise, 0.25, 0.42)):
-        confusion = probe(states[:2000], true[:2000], states[2000:], true[2000:], 3)
-        assert confusion.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
-        assert low <= confusion.diagonal().mean() <= high
+        classifier = fitted_probe(states[:2000], true[:2000], 3)
+        for measure in (confusion_matrix, probabilities):
+            found = measure(classifier, states[2000:], true[2000:], 3)
+            assert found.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+            assert low <= found.diagonal().mean() <= high
 
 
-def test_a_rescaled_probe_finds_what_was_only_made_small():
+def test_a_classifier_that_hardly_leans_is_right_and_gives_little_probability():
+    def leaning(states):
+        return torch.cat([states, -states], 1)  # logits of two languages
+
+    states = torch.tensor([[0.1], [0.2], [-0.1], [0.3]])
+    true = torch.tensor([0, 0, 1, 1])
+    assert confusion_matrix(leaning, states, true, 2).tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    found = probabilities(leaning, states, true, 2)
+    of_first = torch.sigmoid(2 * states[:, 0])
+    assert found[0, 0].item() == pytest.approx(of_first[:2].mean().item())
+    assert found[1, 1].item() == pytest.approx(1 - of_first[2:].mean().item())
+
+
+def test_a_rescaled_probe_finds_what_was_only_made_small(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     true = torch.randint(0, 2, (3000,), generator=generator)
     states = torch.randn(3000, 8, generator=generator)
     states[:, 0] = 1e-3 * (2 * true - 1)
-    known = (states[:2000], true[:2000], states[2000:], true[2000:], 2)
-    assert probe(*known, steps=60).diagonal().mean() < 0.7
-    assert probe(*known, rescaled=True, steps=60).diagonal().mean() > 0.95
+    monkeypatch.setattr("tools.layers.STEPS", 60)
+    found = probe(states[:2000], true[:2000], states[2000:], true[2000:], ["en_XX", "es_XX"])
+    assert found["accuracy"] < 0.7 and found["probability"] < 0.6
+    assert found["rescaled"] > 0.95
+    assert len(found["confusion"]) == 2
 
 
 def test_svcca_is_one_for_a_linear_map_low_for_unrelated_states_and_between_for_shared_ones():
@@ -55,6 +86,16 @@ def test_svcca_is_one_for_a_linear_map_low_for_unrelated_states_and_between_for_
     assert svcca(x, shared) == pytest.approx(0.55, abs=0.1)
 
 
+def test_the_floor_of_svcca_is_what_shuffled_rows_have_in_common():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 24, generator=generator)
+    unrelated = torch.randn(200, 24, generator=generator)
+    floor = svcca_floor(directions(x), directions(x))
+    assert correlation(directions(x), directions(x)) == pytest.approx(1, abs=1e-6)
+    assert floor == pytest.approx(svcca(x, unrelated), abs=0.05)
+    assert floor > svcca_floor(directions(x[:, :4]), directions(x[:, :4]))  # fewer dimensions
+
+
 def test_retrieval_counts_right_neighbours_in_both_directions():
     a = torch.eye(4)
     assert retrieval(a, a) == 1 and retrieval(a, a.roll(1, 0)) == 0
@@ -64,14 +105,18 @@ def test_retrieval_counts_right_neighbours_in_both_directions():
     assert retrieval(a, b) == (4 + 3) / 8
 
 
-def test_probing_reads_text_tokens_alone_and_does_not_move_the_model(small):
+def test_probing_reads_text_and_ends_alone_and_does_not_move_the_model(small):
     model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     data = Builtin("summarize", "test", [("en_XX", "en_XX"), ("tr_TR", "tr_TR")])
     batches = held_out(Examples(data, tokenizer, "summarize", max_length=256), 5, 600)
     states, true = token_states(model, tokenizer, batches, ["en_XX", "tr_TR"], "encoder")
     pieces = sum(tokenizer.is_text(batch.source).sum().item() for batch in batches)
-    assert [len(x) for x in states] == [pieces] * 3 and len(true) == pieces
+    read = pieces + sum(len(batch.source) for batch in batches)  # and one </s> a document
+    assert [len(x) for x in states] == [read] * 3 and len(true) == read
+    decoders, _ = token_states(model, tokenizer, batches, ["en_XX", "tr_TR"], "decoder")
+    written = sum((batch.decoder_input > 3).sum().item() for batch in batches)  # and a tag each
+    assert len(decoders[0]) == written
     assert set(true.tolist()) == {0, 1}
     tags = [tokenizer.tag["en_XX"], 2, 1, 3, 200, tokenizer.tag["gu_IN"], tokenizer.mask_id]
     is_text = tokenizer.is_text(torch.tensor([tags]))
@@ -92,12 +137,15 @@ def test_the_table_has_a_row_for_every_layer_and_the_file_every_number(run, few,
     for side in ("encoder", "decoder"):
         assert len(report["layers"][side]) == layers + 1 and f"{side} {layers}" in done.stdout
         for layer in report["layers"][side]:
-            assert set(layer) == {"probe", "svcca", "retrieval"}
-            assert set(layer["probe"]) == {"accuracy", "rescaled", "confusion"}
+            assert set(layer) == {"probe", "svcca", "svcca floor", "retrieval"}
+            assert set(layer["probe"]) == {"accuracy", "probability", "rescaled", "confusion"}
     assert "chance is 0.500" in done.stdout
     last = report["layers"]["encoder"][-1]
     assert last["probe"]["accuracy"] > 0.9  # English against Russian: the words tell
-    assert 0 < last["svcca"]["en_XX ru_RU"] <= 1
+    assert 0.5 < last["probe"]["probability"] < last["probe"]["accuracy"]
+    assert 0 < last["svcca floor"]["en_XX ru_RU"] < last["svcca"]["en_XX ru_RU"] <= 1
+    similarity = last["svcca"]["en_XX ru_RU"]
+    assert f"{similarity:.3f} ({last['svcca floor']['en_XX ru_RU']:.2f})" in done.stdout
     assert 0 <= last["retrieval"]["en_XX ru_RU"] <= 1
 
 
@@ -135,6 +183,23 @@ def test_a_model_without_tags_is_measured_without_them(run, small, few, tmp_path
     done = run(*LAYERS, "--measures", "svcca", *langs, cwd=tmp_path)  # the latest run
     assert done.returncode == 0 and "adversarial, summarize" in done.stdout, done.stderr
     assert seen == [(False, "summarize", "builtin")]
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_every_model_is_probed_without_a_source_tag(small, few, monkeypatch, tagged):
+    read = []
+
+    def spy(model, tokenizer, batches, languages, side):
+        if side == "encoder":
+            read.extend(batches)
+        return token_states(model, tokenizer, batches, languages, side)
+
+    monkeypatch.setattr("tools.layers.token_states", spy)
+    tokenizer = Tokenizer.from_pretrained(small)
+    texts = Texts("builtin", "summarize", ["en_XX", "es_XX"], tokenizer, tagged, 256)
+    measure_layers(MBart.from_pretrained(small), texts, ["probe"])
+    tags = torch.tensor(list(tokenizer.tag.values()))
+    assert read and not any(torch.isin(batch.source, tags).any() for batch in read)
 
 
 def test_what_needs_parallel_texts_is_left_out_or_refused_without_them(run, small, few, tmp_path):

@@ -41,9 +41,7 @@ def test_a_new_language_changes_its_own_side_alone(small, side):
     layers = {name for name in old if ".layers." in name or ".layer_norm." in name}
     assert layers <= same
     stack = "encoder" if side == "src" else "decoder"
-    assert f"model.{stack}.embed_positions.weight" not in {
-        n for n in same if parent.config.init_std == 0
-    }
+    assert f"model.{stack}.embed_positions.weight" not in same
     if side == "src":  # the decoder is the parent's: given the same states, it says the same
         ids, states = torch.randint(4, 300, (2, 6)), torch.randn(2, 5, 32)
         source = torch.full((2, 5), 7)
@@ -73,6 +71,50 @@ def test_a_model_from_scratch_has_nothing_of_its_parent(small):
         if ".layers." in name and parameter.dim() == 2:
             assert not torch.equal(parameter, child.get_parameter(name))
     assert child.config.vocab_size == 50
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+def test_new_positions_are_drawn_and_not_the_sinusoids_that_a_base_begins_with(small, scratch):
+    parent = MBart.from_pretrained(small)
+    begun = MBart(parent.config).model.encoder.embed_positions.weight  # sinusoids
+    child = new_language(parent, "src", 50, scratch=scratch)
+    fresh = child.model.encoder.embed_positions.weight
+    cosine = torch.nn.functional.cosine_similarity(fresh, begun)
+    assert cosine.abs().max() < 0.8  # 32 dimensions: 0.18 is what chance leaves
+    assert abs(cosine.mean().item()) < 0.1
+    assert fresh.std().item() == pytest.approx(parent.config.d_model ** -0.5, rel=0.05)
+    again = new_language(parent, "src", 50, scratch=scratch)
+    assert torch.equal(fresh, again.model.encoder.embed_positions.weight)
+    other = new_language(parent, "src", 50, scratch=scratch, seed=1)
+    assert not torch.equal(fresh, other.model.encoder.embed_positions.weight)
+    decoders = child.model.decoder.embed_positions.weight
+    parents = parent.model.decoder.embed_positions.weight
+    assert torch.equal(decoders, parents) != scratch
+
+
+def test_both_sides_can_be_new_and_each_keeps_its_own_vocabulary(run, small, tmp_path):
+    first = tmp_path / "first"
+    both = tmp_path / "both"
+    done = run(*FRESH, small, first, "--source", "de_DE", "--pairs", "de_DE-es_XX",
+               "--pieces", "300")
+    assert done.returncode == 0 and "--recipe src+xattn" in done.stdout, done.stderr
+    done = run(*FRESH, first, both, "--target", "es_XX", "--pairs", "de_DE-es_XX",
+               "--pieces", "300", "--seed", "1")
+    assert done.returncode == 0 and "--recipe both+xattn" in done.stdout, done.stderr
+    assert json.loads((both / "args.json").read_text())["fresh"] == ["src", "tgt"]
+    one = MBart.from_pretrained(first).state_dict()
+    two = MBart.from_pretrained(both).state_dict()
+    encoders = [name for name in one if name.startswith("model.encoder.")]
+    assert all(torch.equal(one[name], two[name]) for name in encoders)
+    text = "Der Lehrer las ein Buch"
+    german = Tokenizer.from_pretrained(first).source.encode(text, "de_DE")
+    assert Tokenizer.from_pretrained(both).source.encode(text, "de_DE") == german
+    spanish = Tokenizer.from_pretrained(both)
+    assert spanish.decode(spanish.piece_ids("El pintor")) == "El pintor"
+
+    again = tmp_path / "again"  # the parent's target back: the source alone is fresh
+    assert run(*GRAFT, both, small, "tgt", again).returncode == 0
+    assert json.loads((again / "args.json").read_text())["fresh"] == "src"
 
 
 def test_a_graft_is_the_body_with_the_donors_embeddings_on_one_side(small):

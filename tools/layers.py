@@ -4,11 +4,16 @@
     python -m tools.layers --model base --source-lang en_XX tr_TR --measures probe
 
 PROBE (Solovyev et al. 2024, section 5.3): a fresh classifier learns the source language from one
-layer's frozen states, of all text tokens; its accuracy on held-out documents is the mean of its
-confusion matrix's diagonal. It reads the states as they are, as the adversary's own classifier
-did. Beside it stands a stricter one, on states RESCALED to variance 1 in every dimension: an
-encoder can fool a classifier by making what tells the language small. The decoder reads the
-reference in every target language, so that its own language says nothing of the source's.
+layer's frozen states, of all text tokens and the </s> behind them. What the paper gives is the
+mean PROBABILITY of the true language over held-out tokens, the mean over languages: a classifier
+that cannot decide lies at 1 / languages, where its accuracy may still be high. Both are shown. As
+in the authors' code every model reads its documents without a language tag here, a tagged one too:
+else a tagged model would be asked an easier question than one that an adversary trained.
+
+The classifier reads the states as they are, as the adversary's own did. Beside it stands a
+stricter one, on states RESCALED to variance 1 in every dimension: an encoder can fool a classifier
+by making what tells the language small. The decoder reads the reference in every target language,
+so that its own language says nothing of the source's.
 
 SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular
 directions that hold 99% of the variance; canonical correlation analysis then finds the pairs of
@@ -18,12 +23,14 @@ directions, one of each language, that correlate most:
     similarity                 =  mean of the singular values of U_a^T U_b
 
 It is 1 if one language's states are a linear map of the other's. (The similarity that Solovyev et
-al. 2024, section 7, leave open.)
+al. 2024, section 7, leave open.) Chance correlates too, the more the fewer documents there are for
+each dimension: the FLOOR in brackets is the same with the rows of b in a random order.
 
 RETRIEVAL (Liu and Niehues 2025, section 2): how often is the nearest neighbour of a document's mean
 state, among those of another language, its own translation?
 
-SVCCA and retrieval read the same documents in every language: the data set must be parallel.
+SVCCA and retrieval read the same documents in every language, with the tags that the model was
+trained with: the data set must be parallel.
 Nothing here moves the model.
 """
 import argparse
@@ -44,7 +51,7 @@ from model import MBart
 from plumbing.files import UserError, run, write_json
 from plumbing.options import default_device, device
 from plumbing.runs import latest_run, read_settings
-from tokenizer import Tokenizer
+from tokenizer import EOS, Tokenizer
 from tools.folders import check_file_out
 
 MEASURES = ("probe", "svcca", "retrieval")
@@ -54,6 +61,7 @@ STAGES = ("translate", "summarize")
 PROBED = {"encoder": 160, "decoder": 60}
 STEPS = 250      # of the classifier
 COMPARED = 600   # by SVCCA, which wants several times as many as a state has dimensions
+SHUFFLES = 3     # of the rows, whose mean similarity is the floor
 RETRIEVED = 200  # among which a translation is looked for
 TOKENS = 4000    # padded tokens in a batch
 ROWS = 50        # documents in a batch of parallel ones
@@ -66,14 +74,14 @@ class Texts:
     stage: str
     languages: list  # the source languages that are told apart
     tokenizer: Tokenizer
-    tagged: bool     # does a source have its language tag?
+    tagged: bool     # does a source have its language tag, where no probe reads it?
     max_length: int
     skip_bad_lines: bool = False
 
-    def examples(self, split, pairs):
+    def examples(self, split, pairs, tagged):
         known = self.tokenizer.languages
         data = open_data(self.spec, self.stage, split, pairs, known, skip=self.skip_bad_lines)
-        return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
+        return Examples(data, self.tokenizer, self.stage, tagged, self.max_length)
 
 
 # -------------------------------------------------------------------------------------- states
@@ -95,19 +103,27 @@ def ids_of(batch, tokenizer, side):
     return batch.decoder_input, tokenizer
 
 
-def token_states(model, tokenizer, batches, languages, side):
-    """Every layer's states of the batches' text tokens, and each token's SOURCE language.
+def probed_tokens(ids, vocabulary):
+    """Which of ids (B, T) a probe reads, bool (B, T): pieces of text and the </s> behind them.
 
-    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is no text
-    token: it would give the language away."""
+    A tag is none: it would give the language away. Nor is the </s> that a decoder starts with."""
+    ends = ids == EOS
+    ends[:, 0] = False
+    return vocabulary.is_text(ids) | ends
+
+
+def token_states(model, tokenizer, batches, languages, side):
+    """Every layer's states of the tokens that a probe reads, and each token's SOURCE language.
+
+    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,)."""
     states = []  # a list of L + 1 tensors for every batch
     language_ids = []
     for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
-        is_text = vocabulary.is_text(ids)
-        states.append([x[is_text].cpu() for x in layer_states(model, batch, side)])
-        language_ids.append(source_classes(batch, is_text, languages).cpu())
+        is_probed = probed_tokens(ids, vocabulary)
+        states.append([x[is_probed].cpu() for x in layer_states(model, batch, side)])
+        language_ids.append(source_classes(batch, is_probed, languages).cpu())
     return [torch.cat(layer) for layer in zip(*states)], torch.cat(language_ids)
 
 
@@ -124,18 +140,10 @@ def pooled_states(model, tokenizer, batches, side):
 
 # --------------------------------------------------------------------------------------- probe
 
-def probe(states, language_ids, held_states, held_language_ids, languages, rescaled=False,
-          steps=STEPS, seed=0):
-    """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
-
-    Returns its confusion matrix (L, L) on held-out states: row = true language, column = predicted,
-    each row sums to 1."""
+def fitted_probe(states, language_ids, languages, steps=STEPS, seed=0):
+    """A fresh classifier of `languages` classes, trained on states (N, D) with their classes (N,);
+    in eval mode."""
     torch.manual_seed(seed)
-    if rescaled:
-        mean = states.mean(0)
-        scale = states.std(0) + 1e-6
-        states = (states - mean) / scale
-        held_states = (held_states - mean) / scale
     classifier = Classifier(states.size(1), languages)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):
@@ -143,36 +151,70 @@ def probe(states, language_ids, held_states, held_language_ids, languages, resca
         F.cross_entropy(classifier(states[rows]), language_ids[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
+    return classifier.eval()
 
-    classifier.eval()
-    with torch.no_grad():
-        predicted = classifier(held_states).argmax(1)
-    confusion = torch.zeros(languages, languages)
-    ones = torch.ones(len(predicted))
-    confusion.index_put_((held_language_ids, predicted), ones, accumulate=True)
-    return confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+
+@torch.no_grad()
+def probabilities(classifier, states, language_ids, languages):
+    """The mean probabilities that a classifier gives states (N, D) with their classes (N,).
+
+    Returns (L, L): row = true language, column = language asked for; each row sums to 1."""
+    return mean_by_language(classifier(states).softmax(1), language_ids, languages)
+
+
+@torch.no_grad()
+def confusion_matrix(classifier, states, language_ids, languages):
+    """How often a classifier says what of states (N, D) with their classes (N,).
+
+    Returns (L, L): row = true language, column = said; each row sums to 1."""
+    said = F.one_hot(classifier(states).argmax(1), languages).float()
+    return mean_by_language(said, language_ids, languages)
+
+
+def mean_by_language(rows, language_ids, languages):
+    """rows (N, C) with their languages (N,) -> (L, C): the mean row of every language."""
+    sums = torch.zeros(languages, rows.size(1)).index_add_(0, language_ids, rows)
+    counts = torch.bincount(language_ids, minlength=languages)
+    return sums / counts.clamp(min=1)[:, None]
+
+
+def rescaled(states, held):
+    """Both (N, D) less the mean of `states` and divided by their deviation, by dimension."""
+    mean = states.mean(0)
+    scale = states.std(0) + 1e-6
+    return (states - mean) / scale, (held - mean) / scale
 
 
 def probe_layers(model, texts, side):
-    """Of every layer: {"accuracy", "rescaled": accuracy, "confusion": rows}."""
+    """Of every layer: {"accuracy", "probability", "rescaled": accuracy, "confusion": rows}."""
     pairs = [(lang, lang) for lang in texts.languages]
     if side == "decoder":
         pairs = [(a, b) for a in texts.languages for b in texts.languages]
-    train = held_out(texts.examples("train", pairs), PROBED[side], TOKENS)
-    test = held_out(texts.examples("test", pairs), PROBED[side] // 2, TOKENS)
+    train = held_out(texts.examples("train", pairs, tagged=False), PROBED[side], TOKENS)
+    test = held_out(texts.examples("test", pairs, tagged=False), PROBED[side] // 2, TOKENS)
     states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
     held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
     for layer in tqdm(range(len(states)), desc=f"probing, {side}", leave=False):
-        known = (states[layer], language_ids, held[layer], held_ids, len(texts.languages))
-        confusion = probe(*known, steps=STEPS)
-        rescaled = probe(*known, rescaled=True, steps=STEPS)
-        found.append({
-            "accuracy": confusion.diagonal().mean().item(),
-            "rescaled": rescaled.diagonal().mean().item(),
-            "confusion": confusion.tolist(),
-        })
+        found.append(probe(states[layer], language_ids, held[layer], held_ids, texts.languages))
     return found
+
+
+def probe(states, language_ids, held, held_ids, languages):
+    """What a fresh classifier tells of held-out states (N, D): a layer of probe_layers()."""
+    count = len(languages)
+    classifier = fitted_probe(states, language_ids, count, STEPS)
+    confusion = confusion_matrix(classifier, held, held_ids, count)
+    probability = probabilities(classifier, held, held_ids, count)
+    states, held = rescaled(states, held)
+    stricter = fitted_probe(states, language_ids, count, STEPS)
+    stricter_confusion = confusion_matrix(stricter, held, held_ids, count)
+    return {
+        "accuracy": confusion.diagonal().mean().item(),
+        "probability": probability.diagonal().mean().item(),
+        "rescaled": stricter_confusion.diagonal().mean().item(),
+        "confusion": confusion.tolist(),
+    }
 
 
 # ------------------------------------------------------------------------- SVCCA and retrieval
@@ -198,6 +240,15 @@ def correlation(a, b):
     return torch.linalg.svdvals(a.T @ b).clamp(max=1).mean().item()
 
 
+def svcca_floor(a, b, seed=0):
+    """What correlation() finds by chance: the mean over SHUFFLES random orders of b's rows."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(SHUFFLES):
+        found.append(correlation(a, b[torch.randperm(len(b), generator=generator)]))
+    return sum(found) / SHUFFLES
+
+
 def retrieval(a, b):
     """Share of rows of a (N, D) whose nearest row of b by cosine is their own translation, and
     back, averaged."""
@@ -209,19 +260,21 @@ def retrieval(a, b):
 
 def parallel_batches(texts, lang, count):
     """The first `count` test documents in one language, in order."""
-    examples = texts.examples("test", [(lang, lang)])
+    examples = texts.examples("test", [(lang, lang)], texts.tagged)
     number = min(count, examples.sizes[lang, lang] or count)
     rows = [examples((lang, lang), index) for index in range(number)]
     return [collate(rows[start:start + ROWS]) for start in range(0, number, ROWS)]
 
 
-def svcca_layers(states, languages):
-    """Of every layer: {"a b": similarity} of two languages. states: {language: pooled_states()}."""
+def compare_layers(states, languages, compare):
+    """Of every layer: {"a b": compare(directions of a's states, of b's)} of two languages.
+
+    states: {language: pooled_states()}."""
     found = []
     layers = len(states[languages[0]])
     for layer in tqdm(range(layers), desc="correlating", leave=False):
         kept = {lang: directions(states[lang][layer]) for lang in languages}
-        found.append(by_pair(languages, correlation, kept))
+        found.append(by_pair(languages, compare, kept))
     return found
 
 
@@ -261,7 +314,8 @@ def measure_layers(model, texts, measures=MEASURES):
         for lang, batches in parallel.items():
             states[lang] = pooled_states(model, texts.tokenizer, batches, side)
         if "svcca" in measures:
-            columns["svcca"] = svcca_layers(states, texts.languages)
+            columns["svcca"] = compare_layers(states, texts.languages, correlation)
+            columns["svcca floor"] = compare_layers(states, texts.languages, svcca_floor)
         if "retrieval" in measures:
             columns["retrieval"] = retrieval_layers(states, texts.languages)
         rows = zip(*columns.values())
@@ -271,12 +325,15 @@ def measure_layers(model, texts, measures=MEASURES):
 
 def table(report, languages, measures):
     """The report as text: a row for every layer, a column for every measure."""
-    titles = {"probe": f"{'probe':>8}{'rescaled':>11}", "svcca": f"{'SVCCA':>9}",
-              "retrieval": f"{'retrieval %':>14}"}
+    titles = {
+        "probe": f"{'accuracy':>10}{'probability':>13}{'rescaled':>10}",
+        "svcca": f"{'SVCCA (floor)':>17}",
+        "retrieval": f"{'retrieval %':>14}",
+    }
     lines = ["layer     " + "".join(titles[measure] for measure in measures)]
     for side, layers in report.items():
         for number, layer in enumerate(layers):
-            cells = "".join(cell(measure, layer[measure]) for measure in measures)
+            cells = "".join(cell(measure, layer) for measure in measures)
             lines.append(f"{side} {number:<2}{cells}")
     lines.append("\nlayer 0 is the embedding's output")
     lines += [meaning(measure, languages) for measure in measures]
@@ -289,25 +346,40 @@ def table(report, languages, measures):
     return "\n".join(lines)
 
 
-def cell(measure, found):
+def cell(measure, layer):
+    """A measure of one layer, as wide as its title."""
     if measure == "probe":
-        return f"{found['accuracy']:>8.3f}{found['rescaled']:>11.3f}"
-    mean = sum(found.values()) / len(found)
+        found = layer["probe"]
+        return (
+            f"{found['accuracy']:>10.3f}{found['probability']:>13.3f}{found['rescaled']:>10.3f}"
+        )
     if measure == "svcca":
-        return f"{mean:>9.3f}"
-    return f"{100 * mean:>14.1f}"
+        return f"{mean_of(layer['svcca']):>10.3f} ({mean_of(layer['svcca floor']):.2f})"
+    return f"{100 * mean_of(layer['retrieval']):>14.1f}"
+
+
+def mean_of(by_pair_of_languages):
+    return sum(by_pair_of_languages.values()) / len(by_pair_of_languages)
 
 
 def meaning(measure, languages):
     """What a column of the table shows."""
     if measure == "probe":
-        return ("probe: accuracy of a fresh classifier of the source language, chance is "
-                f"{1 / len(languages):.3f}; rescaled: on states of variance 1 in every dimension")
+        return (
+            "accuracy, probability: of a fresh classifier of the source language, which reads "
+            "texts without a tag; the mean\nprobability of the true language is what was "
+            f"published; chance is {1 / len(languages):.3f}; rescaled: accuracy on states of\n"
+            "variance 1 in every dimension"
+        )
     if measure == "svcca":
-        return ("SVCCA: likeness of two languages' states, 1 if one is a linear map of the other; "
-                "mean over pairs")
-    return ("retrieval: documents whose nearest one in another language is their translation; mean "
-            "over pairs and directions")
+        return (
+            "SVCCA: likeness of two languages' states, 1 if one is a linear map of the other; "
+            "floor: with one\nlanguage's rows shuffled; means over pairs"
+        )
+    return (
+        "retrieval: documents whose nearest one in another language is their translation; mean "
+        "over pairs and directions"
+    )
 
 
 # -------------------------------------------------------------------------------- command line

@@ -4,6 +4,8 @@
         the parent with a German vocabulary for its encoder, learned from the pairs' training texts,
         and fresh embeddings for it; then  python train.py --init runs/start --recipe src+xattn ...
         --target gives the decoder a language instead: recipes tgt, tgt+xattn, tgt+body
+        of a folder with a fresh side the other can be made fresh too: recipes both, both+xattn,
+        both+body
         --cross-attention random   draws the cross-attention anew: the control that shows what its
                                    pretrained values are worth
         --scratch                  draws everything anew: a model that learns from nothing
@@ -14,7 +16,9 @@
         or tgt): a parent's own put back in its child, or two children stitched together
 
 The new side has token, position and norm parameters of its own (section 3), untied from the other
-side's, which stay the parent's; the decoder's input and output stay tied. What a folder means
+side's, which stay the parent's; the decoder's input and output stay tied. All are drawn anew, the
+positions too, from a normal distribution as in the authors' code: sinusoids, with which our own
+base models begin, would be like the parent's (cosine 0.71). What a folder means
 beside its weights travels: its settings, its other vocabulary, a residual that was dropped.
 """
 import argparse
@@ -49,6 +53,8 @@ def new_language(parent, side, vocab_size, cross_attention="kept", scratch=False
     cross_attention: "kept", or "random" to draw it anew; scratch: draw everything anew."""
     torch.manual_seed(seed)
     child = MBart(config_of(parent, side, vocab_size))
+    draw_positions(child.model.encoder)
+    draw_positions(child.model.decoder)
     if scratch:
         return child
     tensors = child.state_dict()
@@ -57,6 +63,12 @@ def new_language(parent, side, vocab_size, cross_attention="kept", scratch=False
             tensors[name] = tensor
     child.load_state_dict(tensors)
     return child
+
+
+def draw_positions(stack):
+    """Draws the positions of the encoder or decoder anew: normal, deviation 1 / sqrt(d_model)."""
+    positions = stack.embed_positions.weight
+    positions.normal_(std=positions.size(1) ** -0.5)
 
 
 @torch.no_grad()
@@ -148,12 +160,46 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
 
     child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
     # train.py refuses a recipe that would leave these embeddings as they were drawn.
-    settings = read_settings(parent) | {"fresh": side}
+    settings = read_settings(parent)
+    settings["fresh"] = with_side(settings.get("fresh"), side)
     write_like(parent, out, child.state_dict(), tokenizer, settings=settings)
     recipe = f"{side}+xattn"
+    if settings["fresh"] != side:
+        recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
     print(f"next: python train.py --stage translate --init {out} --recipe {recipe} --pairs ...")
+
+
+def with_side(fresh, side):
+    """A folder's "fresh" (a side, a list of both, or None) with one more side."""
+    sides = sides_in(fresh)
+    if side not in sides:
+        sides.append(side)
+    return as_fresh(sides)
+
+
+def without_side(fresh, side):
+    """A folder's "fresh" with one side less; None where none is left."""
+    return as_fresh([other for other in sides_in(fresh) if other != side])
+
+
+def sides_in(fresh):
+    """None, "src", "tgt" or a list of both, as args.json has it -> a list."""
+    if fresh is None:
+        return []
+    if isinstance(fresh, str):
+        return [fresh]
+    return list(fresh)
+
+
+def as_fresh(sides):
+    """A list of sides as args.json has it: None, one name, or the list of both."""
+    if not sides:
+        return None
+    if len(sides) == 1:
+        return sides[0]
+    return sorted(sides)
 
 
 def pairs_of(lang, side, pairs):
@@ -201,11 +247,11 @@ def make_graft(body, donor, side, out, overwrite=False):
     else:
         tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
     settings = read_settings(body)
-    fresh = read_settings(donor).get("fresh")
-    if settings.get("fresh") == side:  # those embeddings were left behind
-        del settings["fresh"]
-    if fresh == side:
-        settings["fresh"] = side
+    fresh = without_side(settings.pop("fresh", None), side)  # those embeddings were left behind
+    if side in sides_in(read_settings(donor).get("fresh")):
+        fresh = with_side(fresh, side)
+    if fresh:
+        settings["fresh"] = fresh
     write_like(body, out, grafted.state_dict(), tokenizer, settings=settings)
 
 
