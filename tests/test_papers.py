@@ -287,11 +287,15 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
 
 # ---------------------------------------------------------------------------------- reproduce.sh
 
-# For Python: it writes down what it is asked to run, and leaves the files that stop a second run.
+# For Python: it writes down what it is asked to run, and leaves the files that stop a second run
+# and the models that others start from.
 STAND_IN = """#!/usr/bin/env bash
+model() { mkdir -p "$1" && touch "$1/config.json"; }
 printf '%s\\n' "$*" >> "$COMMANDS"
+[ "$2 $3" = "tools.new_language fresh" ] && model "$5"
 for word in "$@"; do
     [ "${before:-}" = --json ] && touch "$word"
+    [ "${before:-}" = --out ] && model "$word"
     if [ "${before:-}" = --best-rate ]; then
         case $word in *rate-full-*) echo 2e-3 ;; *) echo 4e-3 ;; esac
     fi
