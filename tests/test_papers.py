@@ -365,6 +365,8 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
             write_scores(f"rate-{recipe}-{rate}", 0, WITHIN, rouge, off_target=60 - rouge)
         write_scores(f"curve-{recipe}@50", 0, WITHIN, rouge)
         write_scores(f"curve-{recipe}@100", 0, WITHIN, rouge)
+    write_run("rate-lora-2e-3-s0", [1.5])
+    write_scores("rate-lora-2e-3", 0, WITHIN, rouge=40.0)
     write_scores("dec_qk", 0, WITHIN, rouge=49.0)
     for name in ("base", "joint-full", "joint-align", "joint-align-es"):
         write_scores(name, 0, [*WITHIN, *ACROSS[:-1]])
@@ -389,6 +391,8 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 43.8 43.8 43.8 |" in page
     assert "| `qk` in the cross-attention alone | 1 | 5.0 | 49." in page
     assert "Little is enough." in page
+    assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
+    assert "| LoRA of rank 12 at 2e-3 | 1 | 40." in page
     assert "| translation model, then `qk` | 1 | 33.0<br>40% | 33.0<br>40% |" in page
     assert "| layer 2, en-es alone | 1 | 50.0 | 50.0 | 25.0 | " in page
     assert "| `src+xattn` | – | 12.0 [10.0, 14.0] | – | – | – |" in page
