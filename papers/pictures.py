@@ -5,23 +5,32 @@ from pathlib import Path
 import numpy as np
 
 from papers.scores import (
+    ALIGNED_LAYERS,
+    LOW_RESOURCE,
     PROBED,
     RESULTS,
+    SEEN_TARGET,
+    SENTENCES,
+    UNALIGNED,
     WITHIN,
     ZERO_SHOT,
     Row,
     english_only,
     interval,
+    low_resource,
+    one_rate,
     probe_of,
     rates,
     retrieval_of,
     rows_of,
+    scores_of,
+    trained_percent,
     values,
 )
 from plumbing.files import UserError
 
 PICTURES = Path("papers/pictures")
-COLORS = {"full": "tab:red", "qk": "tab:blue"}
+COLORS = {"full": "tab:red", "qk": "tab:blue", "lora": "tab:green"}
 METRICS = ("R1", "off-target")
 AXIS_LABELS = ("ROUGE-1", "off-target, %")
 
@@ -101,9 +110,11 @@ def zero_shot(plt):
 
 
 def learning_rates(plt):
-    """Lines over the learning rate: full and qk, English and the mean of the other languages."""
+    """Lines over the learning rate of full, qk and LoRA of qk's size: English and the mean of the
+    other languages."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    for recipe, color in COLORS.items():
+    for recipe in rates():
+        color = COLORS[recipe]
         grid = finished_rates(recipe)
         for pairs, style, words in (
             (ZERO_SHOT, "o-", "zero-shot"),
@@ -148,12 +159,12 @@ def finished_rates(recipe):
 
 def over_updates(plt):
     """Lines over the updates of one run: zero-shot scores while English is learned."""
-    curves = {recipe: moments(recipe) for recipe in COLORS}
+    curves = {recipe: moments(recipe) for recipe in ("full", "qk")}
     if not all(curves.values()):
         return None
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    for recipe, color in COLORS.items():
-        steps = curves[recipe]
+    for recipe, steps in curves.items():
+        color = COLORS[recipe]
         names = [f"curve-{recipe}@{step}" for step in steps]
         for axis, metric in zip(axes, METRICS):
             means = []
@@ -177,7 +188,8 @@ def moments(recipe):
 
 
 def probing(plt):
-    """A map of numbers: how well a fresh classifier reads the source language from each layer."""
+    """A map of numbers: the probability that a fresh classifier gives the source language, from
+    each layer's states."""
     rows = [row for row in PROBED if probe_of(row.name) is not None]
     if not rows:
         return None
@@ -210,18 +222,102 @@ def retrieval(plt):
     return figure
 
 
+def parameters(plt):
+    """Points over the share of parameters that trains: zero-shot scores of every recipe."""
+    rows = [row for row in one_rate() if has_all_pairs(row.name)]
+    if not rows:
+        return None
+    rows.sort(key=trained_percent)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4))
+    for axis, metric, label in zip(axes, METRICS, AXIS_LABELS):
+        for number, row in enumerate(rows, 1):
+            mean = np.mean([values(row.name, pair, metric).mean() for pair in ZERO_SHOT])
+            words = f"{number}: {row.label.replace('`', '')}"
+            axis.plot(trained_percent(row), mean, "o", label=words)
+            axis.annotate(
+                str(number),
+                (trained_percent(row), mean),
+                textcoords="offset points",
+                xytext=(3, 4 + 8 * (number % 2)),
+                fontsize=7,
+            )
+        axis.set(xscale="log", xlabel="parameters that train, %", ylabel=f"zero-shot {label}")
+    axes[1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def alignment(plt):
+    """By the layer that is aligned: retrieval in every encoder layer, and off-target outputs."""
+    runs = [UNALIGNED, *ALIGNED_LAYERS]
+    runs = [found for found in runs if retrieval_of(found.name) is not None]
+    if not runs:
+        return None
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3))
+    for found in runs:
+        place = found.layer
+        label = f"layer {place} aligned"
+        if found is UNALIGNED:
+            place = 0
+            label = "not aligned"
+        for axis, unseen in zip(axes, (False, True)):
+            axis.plot(retrieval_of(found.name, unseen).mean(0), "o-", label=label)
+        means = off_target_of(found.name)
+        below = means.mean() - means.min()
+        above = means.max() - means.mean()
+        axes[2].errorbar(place, means.mean(), [[below], [above]], fmt="o")
+    axes[0].set(xlabel="encoder layer", ylabel="retrieved, %", title="pairs of en, es, ru")
+    axes[1].set(xlabel="encoder layer", title="pairs with tr or gu")
+    axes[2].set(xlabel="aligned layer (0: none)", ylabel="off-target, %", title="across languages")
+    axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def off_target_of(name):
+    """(seeds,): the mean share of off-target outputs into languages that were seen."""
+    shares = [values(name, pair, "off-target") for pair in SEEN_TARGET]
+    return np.mean([share.mean(1) for share in shares], 0)
+
+
+def few_sentences(plt):
+    """Lines over the number of sentences: BLEU of a new source language, by recipe."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    for recipe in LOW_RESOURCE:
+        points = {}
+        for sentences in SENTENCES:
+            points[sentences] = scores_of(low_resource(recipe, sentences), "BLEU")
+        points = {sentences: found for sentences, found in points.items() if found}
+        if not points:
+            return None
+        lowest = [min(found) for found in points.values()]
+        highest = [max(found) for found in points.values()]
+        means = [np.mean(found) for found in points.values()]
+        (line,) = axis.plot(list(points), means, "o-", label=recipe)
+        axis.fill_between(
+            list(points), lowest, highest, color=line.get_color(), alpha=0.15, lw=0
+        )
+    axis.set(xscale="log", xlabel="German sentences", ylabel="BLEU, de→en")
+    axis.legend(frameon=False)
+    return figure
+
+
 DRAWN = {
     "zero_shot": zero_shot,
     "rates": learning_rates,
     "steps": over_updates,
     "probing": probing,
     "retrieval": retrieval,
+    "parameters": parameters,
+    "alignment": alignment,
+    "few_sentences": few_sentences,
 }
 CAPTIONS = {
     "zero_shot": "Trained on English: ROUGE-1 and off-target share in five languages, by recipe",
-    "rates": "Full and qk finetuning on English over the learning rate: ROUGE-1 and off-target "
-    "share",
+    "rates": "Full and qk finetuning and LoRA on English over the learning rate: ROUGE-1 and "
+    "off-target share",
     "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",
-    "probing": "Accuracy of a fresh classifier of the source language, by layer",
+    "probing": "Mean probability of the source language under a fresh classifier, by layer",
     "retrieval": "Translation retrieval by encoder layer, before and after alignment",
+    "parameters": "Zero-shot ROUGE-1 and off-target share over the share of parameters that train",
+    "alignment": "Retrieval and off-target share by the layer that is aligned",
+    "few_sentences": "BLEU over the number of German sentences, by recipe",
 }

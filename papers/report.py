@@ -12,68 +12,64 @@ from papers.claims import claims
 from papers.pictures import pictures
 from papers.scores import (
     ACROSS,
+    ALIGNED_LANGUAGES,
+    ALIGNED_LAYERS,
+    BOTH_SIDES,
     CHILDREN,
     FEW_SHOT,
     JOINT,
     JOINT_ALIGNED,
+    LOW_RESOURCE,
     PROBED,
+    QK_AND_ADVERSARY,
     RESULTS,
     RETRIEVED,
+    SEEN_TARGET,
+    SENTENCES,
+    TRANSLATED,
+    TRANSLATORS,
+    UNALIGNED,
+    UNSEEN_TARGET,
     WITHIN,
+    Row,
     arrow,
     best_rate,
     dictionary_of,
     english_only,
     interval,
+    low_resource,
+    one_rate,
     probe_of,
     rates,
     results,
     retrieval_of,
     rows_of,
+    same_size,
     scores_of,
     svcca_of,
+    trained_percent,
     values,
+)
+from papers.words import (
+    ABOUT_ALIGNMENT,
+    ABOUT_BOTH_SIDES,
+    ABOUT_CHILDREN,
+    ABOUT_FEW_SENTENCES,
+    ABOUT_FEW_SHOT,
+    ABOUT_FREEZING,
+    ABOUT_LORA,
+    ABOUT_PROBES,
+    ABOUT_QK_AND_ADVERSARY,
+    ABOUT_ROBUSTNESS,
+    ABOUT_TRANSLATION,
+    ABOUT_UNSEEN_TARGET,
+    DIFFERENCES,
+    INTERPRETATIONS,
+    INTRODUCTION,
 )
 from plumbing.files import UserError, run, write_text
 
 NOTHING = "–"  # a cell that was not measured
-
-INTRODUCTION = """\
-Written by `papers/reproduce.sh` (`papers.report`), never by hand; the corpus, the base model and
-every run are this repository's own. A cell: ROUGE-1 [95% interval], below it the share of outputs
-in another language · the share of facts (who, did, what, where) recovered; then the published
-ROUGE-1 / off-target share on real data with mBART-large, which can be compared in sign and order
-only. 100 test documents a pair, beam 5."""
-
-ABOUT_PROBES = """\
-Accuracy of a fresh classifier over en, es, ru, tr (chance 0.25); SVCCA: mean similarity of language
-pairs."""
-
-ABOUT_CHILDREN = """\
-A parent translates French into English; its children read German after 60 updates or write it after
-200 (mBART variants: 200). Mean over seeds [lowest, highest]; 100 test texts. Dictionary: share of
-German words whose nearest parent embedding is a translation."""
-
-ABOUT_ALIGNMENT = """\
-Trained within en, es and ru, asked across; alignment of encoder layer 2 on en-es and en-ru
-sentences."""
-
-DIFFERENCES = """\
-- Size and data: 3 + 3 layers of width 128 on a generated corpus, 60 to 1,250 updates; the papers
-  tune mBART (12 + 12 layers of width 1,024; C: 8B decoder-only models) on real texts for up to
-  120,000.
-- Everywhere: AdamW with betas 0.9 and 0.999 (B: 0.98), warm-ups of 10 to 100 updates (B: 2,500), no
-  label smoothing (B: 0.1), no dropout, in LoRA neither (C: 0.1). `full` and `qk` take the best rate
-  of a grid by English validation.
-- Adversary: ten classifier updates for each of the model's (A: one), at one rate for all
-  whole-layer rows; the model is the last one.
-- Residual drop takes one of three encoder layers here, one of twelve there: the control shows what
-  that costs.
-- Few-shot: 100 updates, the best of five moments by 32 more Spanish examples; the paper's 10,000
-  are left out.
-- Probes and retrieval read documents of the built-in corpus; the papers read real parallel
-  texts."""
-
 
 # ---------------------------------------------------------------------------------- tables
 
@@ -86,15 +82,24 @@ def markdown(heads, rows):
     return "\n".join(lines)
 
 
-def score_table(rows, pairs, with_floors=True):
-    """Rows by language pairs; one that has neither scores nor published figures is left out."""
+def score_table(rows, pairs, with_floors=True, extra=None):
+    """Rows by language pairs; one that has neither scores nor published figures is left out.
+
+    extra: (head, {name of a row: its cell}), a column more, beside the number of seeds."""
+    head, cells_of = extra or (None, {})
     lines = floors(pairs) if with_floors else []
     for row in rows:
         if not (results(row.name) or row.published):
             continue
-        cells = [score_cell(row, pair) for pair in pairs]
-        lines.append([row.label, str(len(results(row.name))), *cells])
-    return markdown(["trained", "seeds", *map(arrow, pairs)], lines)
+        line = [row.label, str(len(results(row.name)))]
+        if extra:
+            line.append(cells_of.get(row.name, NOTHING))
+        line.extend(score_cell(row, pair) for pair in pairs)
+        lines.append(line)
+    heads = ["trained", "seeds", *map(arrow, pairs)]
+    if extra:
+        heads.insert(2, head)
+    return markdown(heads, lines)
 
 
 def score_cell(row, pair):
@@ -102,12 +107,30 @@ def score_cell(row, pair):
     rouge = values(row.name, pair, "R1")
     if rouge is not None:
         r1 = interval(rouge)
-        off_target = values(row.name, pair, "off-target").mean()
-        facts = values(row.name, pair, "facts").mean()
-        text = f"{r1.mean:.1f} [{r1.low:.1f}, {r1.high:.1f}]<br>{off_target:.0f}% · {facts:.0f}%"
+        text = f"{r1.mean:.1f} [{r1.low:.1f}, {r1.high:.1f}]<br>"
+        text += languages_and_facts(
+            values(row.name, pair, "off-target").mean(),
+            values(row.name, pair, "off-target-p").mean(),
+            values(row.name, pair, "facts").mean(),
+        )
     if pair in row.published:
-        text += f"<br><sub>published {row.published[pair]}</sub>"
+        text += f"<br><sub>{ours_stemmed(row, pair)}published {row.published[pair]}</sub>"
     return text
+
+
+def languages_and_facts(off_target, posterior, facts):
+    """In percent: outputs in another language (and the others' mean posterior), facts told."""
+    return f"{off_target:.0f}% ({posterior:.1f}%) · {facts:.0f}%"
+
+
+def ours_stemmed(row, pair):
+    """Our figure that is of the same kind as the published one; nothing where we have none."""
+    if values(row.name, pair, "R1") is None:
+        return ""
+    stemmed = values(row.name, pair, "R1-stem")
+    if stemmed is None:
+        return "unstemmed; "
+    return f"stemmed {stemmed.mean():.1f}; "
 
 
 def floors(pairs):
@@ -127,44 +150,58 @@ def floor_cell(kind, pair):
     if not rows:
         return NOTHING
     floor = next(iter(rows.values()))["floors"][kind]
-    r1, off_target, facts = (floor[metric][0] for metric in ("R1", "off-target", "facts"))
-    return f"{r1:.1f}<br>{off_target:.0f}% · {facts:.0f}%"
+    means = [floor[metric][0] for metric in ("off-target", "off-target-p", "facts")]
+    return f"{floor['R1'][0]:.1f}<br>{languages_and_facts(*means)}"
 
 
 def probe_table():
     rows = []
     for row in PROBED:
-        accuracy = probe_of(row.name)
-        if accuracy is None:
+        probability = probe_of(row.name)
+        if probability is None:
             continue
-        last = accuracy[:, -1]
-        spread = f"{last.mean():.3f}"
-        if len(last) > 1:
-            spread += f" ({last.min():.3f} to {last.max():.3f})"
-        rescaled = probe_of(row.name, key="rescaled")[:, -1].mean()
+        accuracy = probe_of(row.name, key="accuracy")
+        rescaled = probe_of(row.name, key="rescaled")
         rows.append(
             [
                 row.label,
-                spread,
-                f"{rescaled:.3f}",
-                by_layer(accuracy, 2),
-                by_layer(probe_of(row.name, "decoder"), 2),
+                with_spread(probability[:, -1]),
                 row.published.get("", NOTHING),
-                by_layer(svcca_of(row.name), 2),
-                by_layer(svcca_of(row.name, "decoder"), 2),
+                f"{accuracy[:, -1].mean():.3f}",
+                f"{rescaled[:, -1].mean():.3f}",
+                by_layer(probability, 2),
+                by_layer(probe_of(row.name, "decoder"), 2),
+                with_floor(row.name, "encoder"),
+                with_floor(row.name, "decoder"),
             ]
         )
     heads = [
         "model",
-        "encoder, last layer",
-        "rescaled",
-        "encoder layers, embedding first",
-        "decoder layers",
+        "probability, encoder's last layer",
         "published",
-        "SVCCA, encoder",
-        "SVCCA, decoder",
+        "accuracy",
+        "rescaled",
+        "probability, encoder layers, embedding first",
+        "decoder layers",
+        "SVCCA, encoder (floor)",
+        "SVCCA, decoder (floor)",
     ]
     return markdown(heads, rows)
+
+
+def with_spread(numbers):
+    """(seeds,) -> their mean (lowest to highest)."""
+    text = f"{numbers.mean():.3f}"
+    if len(numbers) > 1:
+        text += f" ({numbers.min():.3f} to {numbers.max():.3f})"
+    return text
+
+
+def with_floor(name, side):
+    """SVCCA of every layer, each with its floor in brackets."""
+    means = svcca_of(name, side).mean(0)
+    lowest = svcca_of(name, side, "svcca floor").mean(0)
+    return " ".join(f"{mean:.2f} ({floor:.2f})" for mean, floor in zip(means, lowest))
 
 
 def by_layer(sample, digits):
@@ -172,9 +209,9 @@ def by_layer(sample, digits):
     return " ".join(f"{mean:.{digits}f}" for mean in sample.mean(0))
 
 
-def children_table():
+def children_table(children=CHILDREN):
     rows = []
-    for row in CHILDREN:
+    for row in children:
         if not results(row.name):
             continue
         rows.append(
@@ -229,6 +266,82 @@ def retrieval_table():
     return markdown(heads, rows)
 
 
+def translation_table():
+    """Models that were taught one pair, asked in others: BLEU and the off-target share."""
+    rows = []
+    for row in TRANSLATORS:
+        if not results(row.name):
+            continue
+        cells = [translation_cell(row.name, pair) for pair in TRANSLATED]
+        rows.append([row.label, str(len(results(row.name))), *cells])
+    heads = ["trained", "seeds", *map(arrow, TRANSLATED)]
+    heads[2] += " (taught)"
+    return markdown(heads, rows)
+
+
+def translation_cell(name, pair):
+    off_target = values(name, pair, "off-target")
+    if off_target is None:
+        return NOTHING
+    return f"{over_seeds(scores_of(name, 'BLEU', pair))}<br>{off_target.mean():.0f}%"
+
+
+def freezing_table():
+    """The recipes on English by the share of parameters that trains, the smallest first."""
+    rows = sorted(one_rate(), key=trained_percent)
+    shares = {row.name: f"{trained_percent(row):.1f}" for row in rows}
+    return score_table(rows, WITHIN, with_floors=False, extra=("% trained", shares))
+
+
+def adversary_table():
+    shares = {}
+    for row in QK_AND_ADVERSARY:
+        probability = probe_of(row.name)
+        if probability is not None:
+            shares[row.name] = with_spread(probability[:, -1])
+    return score_table(QK_AND_ADVERSARY, ACROSS, False, ("probability", shares))
+
+
+def robustness_table():
+    """Alignment by layer and languages: retrieval and what it does to the task."""
+    rows = []
+    for run_with in [UNALIGNED, *ALIGNED_LAYERS, *ALIGNED_LANGUAGES]:
+        name = run_with.name
+        if not results(name) or retrieval_of(name) is None:
+            continue
+        layer = run_with.layer
+        others = retrieval_of(name, unseen=False, except_for=run_with.pairs)
+        rows.append(
+            [
+                run_with.label,
+                str(len(results(name))),
+                over_seeds(retrieval_of(name, only=run_with.pairs)[:, layer].tolist()),
+                over_seeds(others[:, layer].tolist()),
+                over_seeds(retrieval_of(name, unseen=True)[:, layer].tolist()),
+                *(score_cell(Row(run_with.label, name), pair) for pair in SEEN_TARGET),
+            ]
+        )
+    heads = [
+        "aligned",
+        "seeds",
+        "retrieval, its own pairs",
+        "others of en, es, ru",
+        "with tr or gu",
+        *map(arrow, SEEN_TARGET),
+    ]
+    return markdown(heads, rows)
+
+
+def few_sentences_table():
+    rows = []
+    for recipe in LOW_RESOURCE:
+        cells = []
+        for sentences in SENTENCES:
+            cells.append(over_seeds(scores_of(low_resource(recipe, sentences), "BLEU")))
+        rows.append([f"`{recipe}`", *cells])
+    return markdown(["trained", *(f"{sentences:,}" for sentences in SENTENCES)], rows)
+
+
 def claim_table(found):
     rows = [[claim.letter, claim.text, f"**{claim.word}**", claim.evidence] for claim in found]
     return markdown(["", "claim", "verdict", "differences, mean [95% interval]"], rows)
@@ -281,6 +394,7 @@ def page(found, shown):
         score_table(english_only(), WITHIN),
         these("zero_shot", "rates", "steps"),
         "### A few Spanish examples on top",
+        ABOUT_FEW_SHOT,
         score_table(FEW_SHOT, WITHIN[1:2], with_floors=False),
         "## Trained within English, Spanish and Russian, asked across languages "
         "(Turkish is unseen)",
@@ -300,10 +414,54 @@ def page(found, shown):
         "Translation retrieval, % right among 200 documents:",
         retrieval_table(),
         these("retrieval"),
+        *open_questions(these),
         "## Where these runs differ from the papers'",
         DIFFERENCES,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def open_questions(these):
+    """The parts of RESULTS.md that no paper has: a question, its table and what it means."""
+    meaning = INTERPRETATIONS
+    return [
+        "## Open questions",
+        "### How little may train?",
+        ABOUT_FREEZING,
+        freezing_table(),
+        these("parameters"),
+        meaning["freezing"],
+        "### Is it which parameters train, or how many?",
+        ABOUT_LORA,
+        score_table(same_size(), WITHIN, with_floors=False),
+        meaning["lora"],
+        "### Translation as the task",
+        ABOUT_TRANSLATION,
+        translation_table(),
+        meaning["translation"],
+        "### `qk` and the adversary, two by two",
+        ABOUT_QK_AND_ADVERSARY,
+        adversary_table(),
+        meaning["qk and adversary"],
+        "### What keeps an unseen target language?",
+        ABOUT_UNSEEN_TARGET,
+        score_table(UNSEEN_TARGET, ACROSS, with_floors=False),
+        meaning["unseen target"],
+        "### Which layer and which languages to align?",
+        ABOUT_ROBUSTNESS,
+        robustness_table(),
+        these("alignment"),
+        meaning["robustness"],
+        "### Both sides new at once",
+        ABOUT_BOTH_SIDES,
+        children_table(BOTH_SIDES),
+        meaning["both sides"],
+        "### How few sentences does a new language need?",
+        ABOUT_FEW_SENTENCES,
+        few_sentences_table(),
+        these("few_sentences"),
+        meaning["few sentences"],
+    ]
 
 
 def main(argv=None):

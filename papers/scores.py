@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+import qk_finetune
+from model import Config
 from plumbing.files import UserError
 
 RESULTS = Path("results")
 RUNS = Path("runs/paper")
+BASE = Path(__file__).resolve().parent.parent / "base"
 
 WITHIN = ["en_XX-en_XX", "es_XX-es_XX", "ru_RU-ru_RU", "tr_TR-tr_TR", "gu_IN-gu_IN"]
 ZERO_SHOT = WITHIN[1:]
@@ -54,25 +57,31 @@ class Rates:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its label, the name of its score files, and the published figures
-    {pair: "ROUGE-1 / off-target"}."""
+    """A row of a table: its label, the name of its score files, the published figures {pair:
+    "ROUGE-1 / off-target"}, and what train.py's --recipe and --recipe-layers were ("" where no
+    table asks how much trains)."""
 
     label: str
     name: str
     published: dict = field(default_factory=dict)
+    recipe: str = ""
+    layers: str | None = None
 
 
 # ---------------------------------------------------------------------------------- the rows
 
 
 def published(pairs, *figures):
-    """{pair: figure}, without the pairs that the paper leaves out ("")."""
+    """{pair: figure}, without the pairs that the paper leaves out ("", or at the end)."""
     return {pair: figure for pair, figure in zip(pairs, figures) if figure}
 
 
 XLSUM = ["en_XX-en_XX", "es_XX-es_XX", "ru_RU-ru_RU", "gu_IN-gu_IN"]  # the paper's columns
 FULL_FIGURES = published(XLSUM, "40.4", "7.9 / 99.8%", "1.2 / 97.7%", "1.6 / 86.6%")
 QK_FIGURES = published(XLSUM, "38.1", "30.0 / 0.1%", "30.8 / 0.0%", "19.6 / 0.0%")
+
+ENCODER_ATTENTION = r"encoder\.layers\.\d+\.self_attn\."  # as reproduce.sh types them
+CROSS_ATTENTION = r"encoder_attn\."
 
 OTHER_RECIPES = [  # at qk's rate
     Row("untuned base", "base"),
@@ -85,19 +94,32 @@ OTHER_RECIPES = [  # at qk's rate
         "`full+embeddings`",
         "full+embeddings",
         published(XLSUM, "40.3", "7.8 / 99.7%", "8.9 / 22.1%", "3.1 / 71.5%"),
+        "full+embeddings",
     ),
     Row(
         "`frozen_decoder`",
         "frozen_decoder",
         published(XLSUM, "40.1", "26.2 / 14.8%", "30.1 / 0.0%", "17.2 / 0.0%"),
+        "frozen_decoder",
     ),
     Row(
         "`attn_ln`",
         "attn_ln",
         published(XLSUM, "39.5", "29.7 / 0.5%", "28.8 / 0.0%", "12.4 / 0.2%"),
+        "attn_ln",
     ),
-    Row("`vqk`", "vqk"),
-    Row("`q`", "q"),
+    Row(
+        "`vqk`",
+        "vqk",
+        published(XLSUM, "39.3", "30.3", "30.6", "18.8"),
+        "vqk",
+    ),
+    Row(
+        "`q`",
+        "q",
+        published(XLSUM, "37.1", "29.9", "30.3", "19.0"),
+        "q",
+    ),
     Row(
         "pipeline: to English and back",
         "qk-pipeline",
@@ -105,13 +127,25 @@ OTHER_RECIPES = [  # at qk's rate
     ),
 ]
 
+FINER = [  # parts of qk's and of the two attentions that read the source, at qk's rate
+    Row("`qk` in the encoder alone", "enc_qk", {}, ENCODER_ATTENTION + r"[qk]_proj\."),
+    Row("`qk` in the cross-attention alone", "dec_qk", {}, CROSS_ATTENTION + r"[qk]_proj\."),
+    Row("`qk` in layer 1 of each alone", "qk-layer-1", {}, "qk", "1"),
+    Row("`qk` in layer 2 of each alone", "qk-layer-2", {}, "qk", "2"),
+    Row("`qk` in layer 3 of each alone", "qk-layer-3", {}, "qk", "3"),
+    Row("encoder self-attention, whole", "encoder-attention", {}, ENCODER_ATTENTION),
+    Row("cross-attention, whole", "cross-attention", {}, CROSS_ATTENTION),
+]
+
 FEW_SHOT = [
     Row("`full`, then 10 Spanish examples", "few-full-10", {"es_XX-es_XX": "29.8"}),
     Row("`full`, then 100 Spanish examples", "few-full-100", {"es_XX-es_XX": "30.4"}),
     Row("`full`, then 1000 Spanish examples", "few-full-1000", {"es_XX-es_XX": "31.9"}),
-    Row("`qk`, then 10 Spanish examples", "few-qk-10"),
-    Row("`qk`, then 100 Spanish examples", "few-qk-100"),
-    Row("`qk`, then 1000 Spanish examples", "few-qk-1000"),
+    Row("`full`, then 10000 Spanish examples", "few-full-10000", {"es_XX-es_XX": "33.4"}),
+    Row("`qk`, then 10 Spanish examples", "few-qk-10", {"es_XX-es_XX": "28.4"}),
+    Row("`qk`, then 100 Spanish examples", "few-qk-100", {"es_XX-es_XX": "31.0"}),
+    Row("`qk`, then 1000 Spanish examples", "few-qk-1000", {"es_XX-es_XX": "31.7"}),
+    Row("`qk`, then 10000 Spanish examples", "few-qk-10000", {"es_XX-es_XX": "32.8"}),
 ]
 
 JOINT = [
@@ -153,7 +187,7 @@ JOINT = [
         "joint-standard",
         published(
             ACROSS,
-            "31.0 / 7.6%",
+            "31.0 / 7.6%, again 33.4 / 1.5%",
             "30.6 / 3.2%",
             "29.7 / 1.4%",
             "14.9 / 10.5%",
@@ -166,7 +200,7 @@ JOINT = [
         "joint-balanced",
         published(
             ACROSS,
-            "33.1 / 1.7%",
+            "33.1 / 1.7%, again 33.7 / 0.6%",
             "31.4 / 1.3%",
             "31.3 / 0.9%",
             "17.2 / 0.3%",
@@ -187,8 +221,22 @@ JOINT = [
             "2.3 / 100%",
         ),
     ),
+    Row(
+        "residual drop alone, tagged",
+        "joint-drop",
+        published(ACROSS, "2.3 / 100%", "", "20.5 / 33%"),
+    ),
     Row("control: residual drop, tagless, no adversary", "joint-tagless-drop"),
-    Row("`balanced`, then `adv_tuned`", "joint-adv-tuned"),
+    Row(
+        "`standard`, then `adv_tuned`",
+        "joint-standard-tuned",
+        published(ACROSS, "21.5 / 38.6%"),
+    ),
+    Row(
+        "`balanced`, then `adv_tuned`",
+        "joint-adv-tuned",
+        published(ACROSS, "33.6 / 1.3%", "31.9 / 0.3%", "31.2 / 0.7%", "16.2 / 4.6%"),
+    ),
     Row(
         "two steps: translation, then `qk`",
         "two-step-qk",
@@ -202,6 +250,11 @@ JOINT = [
             "23.1 / 0.0%",
         ),
     ),
+    Row(
+        "two steps: translation, then the cross-attention's q and k",
+        "two-step-dec-qk",
+        published(ACROSS, "34.6 / 0.4%", "", "", "", "18.2 / 0.1%"),
+    ),
     Row("control: two steps with `full`", "two-step-full"),
     Row(
         "pipeline: to English and back",
@@ -210,16 +263,60 @@ JOINT = [
     ),
 ]
 
+QK_AND_ADVERSARY = [  # all without the source tag
+    Row("`full`", "joint-tagless"),
+    Row("`full`, adversary `balanced`", "joint-balanced"),
+    Row("`qk`", "joint-qk-tagless"),
+    Row("`qk`, adversary `balanced`", "joint-qk-balanced", published(ACROSS, "2.3 / 99.9%")),
+]
+
+UNSEEN_TARGET = [
+    Row("adversary `balanced`", "joint-balanced"),
+    Row("`frozen_decoder`", "joint-balanced-frozen-decoder"),
+    Row("from the translation model", "joint-balanced-from-translation"),
+    Row("with alignment", "joint-balanced-aligned"),
+    Row("with translations of en, es, ru", "joint-balanced-mix"),
+    Row("with translations of en, es, ru, tr", "joint-balanced-mix-tr"),
+]
+
 JOINT_ALIGNED = [
     Row("`full`", "joint-full"),
-    Row("`full`, aligned between its updates", "joint-align"),
+    Row("`full`, aligned beside the task", "joint-align"),
     Row("LoRA on the task", "lora-task"),
     Row("LoRA on both at once", "lora-joint"),
     Row("LoRA trained apart, merged 0.5 and 0.5", "lora-merged-0.5"),
     Row("LoRA trained apart, merged 1 and 1", "lora-merged-1.0"),
 ]
 
-PROBED = [  # published: the last encoder layer's accuracy
+EN_ES = "en_XX es_XX"  # as tools.layers names pairs of languages
+EN_RU = "en_XX ru_RU"
+ES_RU = "es_XX ru_RU"
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A run with alignment: the encoder layer that is aligned and the pairs of languages, as
+    tools.layers names them. The run without: the layer and pairs that it is compared in."""
+
+    label: str
+    name: str
+    layer: int
+    pairs: tuple
+
+
+UNALIGNED = Aligned("`full`, not aligned", "joint-full", 2, (EN_ES, EN_RU))
+ALIGNED_LAYERS = [
+    Aligned("layer 1, en-es and en-ru", "joint-align-1", 1, (EN_ES, EN_RU)),
+    Aligned("layer 2, en-es and en-ru", "joint-align", 2, (EN_ES, EN_RU)),
+    Aligned("layer 3, en-es and en-ru", "joint-align-3", 3, (EN_ES, EN_RU)),
+]
+ALIGNED_LANGUAGES = [
+    Aligned("layer 2, en-es alone", "joint-align-es", 2, (EN_ES,)),
+    Aligned("layer 2, en-ru alone", "joint-align-ru", 2, (EN_RU,)),
+    Aligned("layer 2, es-ru alone", "joint-align-es-ru", 2, (ES_RU,)),
+]
+
+PROBED = [  # published: the mean probability of the true language in the last encoder layer
     Row("untuned base", "base"),
     Row("`full`, tagged", "joint-full", {"": "0.989"}),
     Row("`qk`, tagged", "joint-qk"),
@@ -228,6 +325,23 @@ PROBED = [  # published: the last encoder layer's accuracy
     Row("`balanced`", "joint-balanced", {"": "0.707"}),
     Row("`balanced` + residual drop", "joint-balanced-drop", {"": "0.543"}),
     Row("two steps, `qk`", "two-step-qk"),
+]
+
+TAUGHT = "en_XX-es_XX"
+TRANSLATED = [  # pairs in which a model that is taught TAUGHT is asked
+    TAUGHT,
+    "es_XX-en_XX",
+    "ru_RU-en_XX",
+    "en_XX-ru_RU",
+    "en_XX-tr_TR",
+    "ru_RU-es_XX",
+]
+TRANSLATORS = [
+    Row("base, then `full`", "translation-full"),
+    Row("base, then `qk`", "translation-qk"),
+    Row("translation model", "translator"),
+    Row("translation model, then `full`", "translator-full"),
+    Row("translation model, then `qk`", "translator-qk"),
 ]
 
 RETRIEVED = [
@@ -260,6 +374,21 @@ CHILDREN = [
     Row("de→es, stitched of two children", "stitched"),
 ]
 
+BOTH_SIDES = [
+    Row("de→es, stitched of two children", "stitched"),
+    Row("de→es `both`", "child-both"),
+    Row("de→es `both+xattn`", "child-both+xattn"),
+    Row("de→es `both+body`", "child-both+body"),
+]
+
+SENTENCES = (100, 300, 1000, 3000, 10000)  # of the low-resource curve
+LOW_RESOURCE = ("src", "src+xattn", "src+body")  # its recipes
+
+
+def low_resource(recipe, sentences):
+    """The name of the score files of a child that saw so many sentences."""
+    return f"low-{recipe}@{sentences}"
+
 
 def english_only():
     """The rows of the XL-Sum table: full and qk at their best rates, then the other recipes."""
@@ -267,10 +396,38 @@ def english_only():
     best_qk = rates()["qk"].best
     rows = []
     if best_full != best_qk:
-        rows.append(Row(f"`full` at {best_full}, its best", f"rate-full-{best_full}"))
-    rows.append(Row(f"`full` at {best_qk}, `qk`'s best", f"rate-full-{best_qk}", FULL_FIGURES))
-    rows.append(Row(f"`qk` at {best_qk}, its best", f"rate-qk-{best_qk}", QK_FIGURES))
+        name = f"rate-full-{best_full}"
+        rows.append(Row(f"`full` at {best_full}, its best", name, {}, "full"))
+    name = f"rate-full-{best_qk}"
+    rows.append(Row(f"`full` at {best_qk}, `qk`'s best", name, FULL_FIGURES, "full"))
+    rows.append(Row(f"`qk` at {best_qk}, its best", f"rate-qk-{best_qk}", QK_FIGURES, "qk"))
     return rows + OTHER_RECIPES
+
+
+def same_size():
+    """qk and LoRA of its size, each at its best rate; [] until LoRA's rates were tried."""
+    if "lora" not in rates():
+        return []
+    best_qk = rates()["qk"].best
+    best_lora = rates()["lora"].best
+    return [
+        Row(f"`qk` at {best_qk}", f"rate-qk-{best_qk}", {}, "qk"),
+        Row(f"LoRA of rank 12 at {best_lora}", f"rate-lora-{best_lora}"),
+    ]
+
+
+def one_rate():
+    """All recipes that were trained on English at qk's rate."""
+    at_qk = f"-{rates()['qk'].best}"
+    rows = [row for row in english_only() if row.recipe]
+    rows = [row for row in rows if not row.name.startswith("rate-") or row.name.endswith(at_qk)]
+    return rows + FINER
+
+
+def trained_percent(row):
+    """How much of base/'s parameters the recipe of a row trains, in percent."""
+    config = Config.read(BASE / "config.json")
+    return 100 * qk_finetune.trained_share(config, row.recipe, row.layers)
 
 
 # ---------------------------------------------------------------------------------- the files
@@ -300,18 +457,21 @@ def rows_of(name, pair):
 def values(name, pair, metric):
     """(seeds, examples) of a row's metric; None where there is no such score."""
     rows = rows_of(name, pair).values()
-    if not rows:
+    found = [row["each"].get(metric) for row in rows]
+    if not found or None in found:
         return None
-    return np.array([row["each"][metric] for row in rows], float)
+    return np.array(found, float)
 
 
-def scores_of(name, metric):
-    """The corpus score (BLEU, chrF) of a row's first pair, one number a seed."""
+def scores_of(name, metric, pair=None):
+    """The corpus score (BLEU, chrF) of a row's pair (default: its first), one number a seed."""
     found = []
     for result in results(name).values():
-        if result.get("rows"):
-            value, _, _ = result["rows"][0]["scores"][metric]
-            found.append(value)
+        for row in result.get("rows", ()):
+            if pair in (None, f"{row['source']}-{row['target']}"):
+                value, _, _ = row["scores"][metric]
+                found.append(value)
+                break
     return found
 
 
@@ -324,56 +484,70 @@ def dictionary_of(name):
 def layers_of(name, side):
     """What `tools.layers` measured: for each seed a list, {measure: value} of every layer."""
     found = []
-    for result in results(name).values():
-        if "layers" not in result:
+    for seed, result in results(name).items():
+        layers = result.get("layers", {}).get(side)
+        if not layers or not up_to_date(layers[0]):
             raise UserError(
-                f"{RESULTS}/{name}-s*.json: not a file of tools.layers; remove it and run "
-                "papers/reproduce.sh again"
+                f"{RESULTS}/{name}-s{seed}.json: not what tools.layers writes today; remove it and "
+                "run papers/reproduce.sh again"
             )
-        found.append(result["layers"][side])
+        found.append(layers)
     return found
 
 
-def probe_of(name, side="encoder", key="accuracy"):
-    """(seeds, layers) of probing accuracy (key "rescaled": on rescaled states); None where a row
-    was not probed."""
+def up_to_date(layer):
+    """Has a layer of a probe's file all that the tables show? Earlier files lack some."""
+    if "probe" not in layer:
+        return True
+    return "probability" in layer["probe"] and "svcca floor" in layer
+
+
+def probe_of(name, side="encoder", key="probability"):
+    """(seeds, layers) of the probe's mean probability of the true language (key "accuracy": its
+    accuracy; "rescaled": the same on rescaled states); None where a row was not probed."""
     reports = layers_of(f"{name}+probe", side)
     if not reports:
         return None
     return np.array([[layer["probe"][key] for layer in report] for report in reports])
 
 
-def svcca_of(name, side="encoder"):
-    """(seeds, layers) of the mean SVCCA over pairs of languages; None where nothing was probed."""
+def svcca_of(name, side="encoder", key="svcca"):
+    """(seeds, layers) of the mean SVCCA over pairs of languages (key "svcca floor": of shuffled
+    documents); None where nothing was probed."""
     reports = layers_of(f"{name}+probe", side)
     if not reports:
         return None
     found = []
     for report in reports:
-        found.append([np.mean(list(layer["svcca"].values())) for layer in report])
+        found.append([np.mean(list(layer[key].values())) for layer in report])
     return np.array(found)
 
 
-def retrieval_of(name, unseen=None, side="encoder"):
+def retrieval_of(name, unseen=None, side="encoder", only=(), except_for=()):
     """(seeds, layers) of retrieval accuracy in percent, the mean over pairs of languages; None
     where nothing was retrieved.
 
     unseen: of the pairs with (True) or without (False) a language that had no alignment data; None:
-    of all pairs."""
+    of all pairs. only, except_for: of these pairs alone, without these; "en_XX es_XX"."""
     reports = layers_of(f"{name}+retrieval", side)
     if not reports:
         return None
     found = []
     for report in reports:
-        found.append([mean_retrieval(layer["retrieval"], unseen) for layer in report])
+        of_layers = []
+        for layer in report:
+            of_layers.append(mean_retrieval(layer["retrieval"], unseen, only, except_for))
+        found.append(of_layers)
     return np.array(found)
 
 
-def mean_retrieval(accuracies, unseen):
-    """{"en_XX es_XX": accuracy} -> the mean in percent over the pairs that `unseen` asks for."""
+def mean_retrieval(accuracies, unseen, only, except_for):
+    """{"en_XX es_XX": accuracy} -> the mean in percent over the pairs that are asked for."""
     chosen = []
     for pair, accuracy in accuracies.items():
         has_unseen = any(lang in pair for lang in NO_ALIGNMENT_DATA)
+        if pair in except_for or (only and pair not in only):
+            continue
         if unseen is None or unseen == has_unseen:
             chosen.append(accuracy)
     return 100 * np.mean(chosen)
@@ -397,6 +571,13 @@ def interval(sample, resamples=1000):
 
 def difference(a, b, pair, metric):
     """Row a minus row b, the same seed and example on both sides; None if they share no seed."""
+    found = differences(a, b, pair, metric)
+    return None if found is None else interval(found)
+
+
+def differences(a, b, pair, metric):
+    """(seeds, examples) of row a minus row b, for the seeds that both have; None if there is no
+    such seed."""
     rows_a = rows_of(a, pair)
     rows_b = rows_of(b, pair)
     common = [seed for seed in rows_a if seed in rows_b]
@@ -404,7 +585,18 @@ def difference(a, b, pair, metric):
         return None
     of_a = np.array([rows_a[seed]["each"][metric] for seed in common], float)
     of_b = np.array([rows_b[seed]["each"][metric] for seed in common], float)
-    return interval(of_a - of_b)
+    return of_a - of_b
+
+
+def mean_difference(a, b, pairs, metric):
+    """As difference(), of every example's mean over some pairs; None where a row lacks one."""
+    found = []
+    for pair in pairs:
+        of_pair = differences(a, b, pair, metric)
+        if of_pair is None:
+            return None
+        found.append(of_pair)
+    return interval(np.mean(found, 0))
 
 
 def best_rate(folders):
@@ -437,9 +629,10 @@ def lowest_validation_loss(log):
 def rates():
     """{recipe: Rates} of the grid."""
     found = {}
-    for recipe in ("full", "qk"):
+    for recipe in ("full", "qk", "lora"):
         folders = [path for path in sorted(RUNS.glob(f"rate-{recipe}-*")) if path.is_dir()]
-        found[recipe] = best_rate(folders)
+        if folders or recipe != "lora":  # whose rates are tried in a part of their own
+            found[recipe] = best_rate(folders)
     return found
 
 

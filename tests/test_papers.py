@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import qk_finetune
 from papers import claims, pictures, report, scores
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, WITHIN, Interval, Row
@@ -39,11 +40,20 @@ def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
         each = {
             "R1": (rouge + around).tolist(),
             "off-target": [off_target] * EXAMPLES,
+            "off-target-p": [off_target + 0.4] * EXAMPLES,
             "facts": (rouge - 10 + around).tolist(),
         }
         means = {metric: [float(np.mean(values)), 0, 100] for metric, values in each.items()}
+        each["R1-stem"] = None  # as eval.py has it where a language has no stemmer
+        if target != "gu_IN":
+            each["R1-stem"] = [rouge + 3] * EXAMPLES
         means |= {"BLEU": [bleu, 0, 100], "chrF": [bleu + 10, 0, 100]}
-        floor = {"R1": [5.0, 0, 10], "off-target": [100.0, 0, 100], "facts": [2.0, 0, 4]}
+        floor = {
+            "R1": [5.0, 0, 10],
+            "off-target": [100.0, 0, 100],
+            "off-target-p": [99.8, 0, 100],
+            "facts": [2.0, 0, 4],
+        }
         rows.append(
             {
                 "source": source,
@@ -56,14 +66,28 @@ def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
     write_result(name, seed, {"rows": rows})
 
 
-def write_layers(name, seed, accuracies, retrieved=0.5):
-    """The two files of tools.layers for a model whose layers have these probing accuracies."""
+def write_layers(name, seed, probabilities, retrieved=0.5):
+    """The two files of tools.layers for a model whose layers' probes find these probabilities."""
     probed = []
     found = []
-    for accuracy in accuracies:
-        measured = {"accuracy": accuracy, "rescaled": accuracy, "confusion": [[1.0]]}
-        probed.append({"probe": measured, "svcca": {"en_XX es_XX": 0.5, "en_XX ru_RU": 0.7}})
-        pairs = {"en_XX es_XX": retrieved, "en_XX tr_TR": retrieved / 2}
+    for probability in probabilities:
+        layer = {
+            "probe": {
+                "accuracy": 0.99,  # for all: no order may come of it
+                "probability": probability,
+                "rescaled": 0.98,
+                "confusion": [[1.0]],
+            },
+            "svcca": {"en_XX es_XX": 0.5, "en_XX ru_RU": 0.7},
+            "svcca floor": {"en_XX es_XX": 0.3, "en_XX ru_RU": 0.34},
+        }
+        probed.append(layer)
+        pairs = {
+            "en_XX es_XX": retrieved,
+            "en_XX ru_RU": retrieved,
+            "es_XX ru_RU": retrieved,
+            "en_XX tr_TR": retrieved / 2,
+        }
         found.append({"retrieval": pairs})
     write_result(f"{name}+probe", seed, {"layers": {"encoder": probed, "decoder": probed}})
     write_result(f"{name}+retrieval", seed, {"layers": {"encoder": found, "decoder": found}})
@@ -174,7 +198,7 @@ def test_a_claim_on_numbers_by_seed_must_hold_in_every_seed(pairs, word):
     assert every_seed("g", "a claim", comparisons).word.startswith(word)
 
 
-def test_probing_accuracies_must_be_in_order_and_apart_in_every_seed(folder):
+def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folder):
     names = ("joint-full", "joint-standard", "joint-balanced", "joint-balanced-drop")
     for name, last in zip(names, (0.9, 0.8, 0.7, 0.6)):
         for seed in (0, 1):
@@ -190,11 +214,44 @@ def test_probing_accuracies_must_be_in_order_and_apart_in_every_seed(folder):
     assert order.word == "mixed: in order and apart in every seed for 2 of 3 neighbours"
 
 
+def test_within_two_points_lies_between_one_less_and_three_less(folder):
+    for name, rouge in (("one", 49.0), ("three", 47.0), ("qk", 50.0)):
+        write_scores(name, 0, WITHIN[:1], rouge)
+    (near,) = claims.within_two("one", "qk", WITHIN[:1])
+    (far,) = claims.within_two("three", "qk", WITHIN[:1])
+    assert near.interval.mean == pytest.approx(1) and near.interval.low > 0
+    assert far.interval.mean == pytest.approx(-1) and far.interval.high < 0
+    (unknown,) = claims.within_two("one", "nowhere", WITHIN[:1])
+    assert unknown.interval is None
+
+
+def test_a_mean_difference_is_over_pairs_and_needs_them_all(folder):
+    write_scores("first", 0, ACROSS[:2], rouge=50.0)
+    write_scores("second", 0, ACROSS[:1], rouge=40.0)
+    assert scores.mean_difference("first", "second", ACROSS[:2], "R1") is None
+    scores.results.cache_clear()
+    write_scores("second", 0, ACROSS[:2], rouge=40.0)
+    found = scores.mean_difference("first", "second", ACROSS[:2], "R1")
+    assert found.low == pytest.approx(10) and found.high == pytest.approx(10)
+
+
+def test_each_attempt_at_an_unseen_target_has_its_own_verdict(folder):
+    write_run("rate-full-1e-3-s0", [1.0])
+    write_run("rate-qk-1e-3-s0", [1.0])
+    write_scores("joint-balanced", 0, ACROSS, off_target=50.0)
+    write_scores("joint-balanced-mix-tr", 0, ACROSS, off_target=5.0)
+    write_scores("joint-balanced-aligned", 0, ACROSS, off_target=80.0)
+    words = {claim.text: claim.word for claim in claims.unseen_target_claims()}
+    assert len(words) == 5
+    assert [word for text, word in words.items() if "en, es, ru, tr" in text] == ["supported"]
+    assert [word for text, word in words.items() if "alignment" in text] == ["contradicted"]
+
+
 def test_what_was_not_measured_is_no_verdict(folder):
     write_run("rate-full-1e-3-s0", [1.0])
     write_run("rate-qk-1e-3-s0", [1.0])
     found = claims.claims()
-    assert {claim.letter for claim in found} == set("abcdefgh")
+    assert {claim.letter for claim in found} == set("abcdefghi")
     assert {claim.word for claim in found} == {"not measured"}
 
 
@@ -204,17 +261,34 @@ def test_what_was_not_measured_is_no_verdict(folder):
 def test_layers_are_read_by_side_and_retrieval_by_what_alignment_saw(folder):
     write_layers("base", 0, [0.25, 0.75], retrieved=0.5)
     assert scores.probe_of("base").tolist() == [[0.25, 0.75]]
-    assert scores.probe_of("base", "decoder", "rescaled").tolist() == [[0.25, 0.75]]
+    assert scores.probe_of("base", "decoder", "accuracy").tolist() == [[0.99, 0.99]]
+    assert scores.probe_of("base", "decoder", "rescaled").tolist() == [[0.98, 0.98]]
     assert scores.svcca_of("base").tolist() == [[0.6, 0.6]]
-    assert scores.retrieval_of("base").tolist() == [[37.5, 37.5]]
+    assert scores.svcca_of("base", key="svcca floor") == pytest.approx(np.full((1, 2), 0.32))
+    assert scores.retrieval_of("base").tolist() == [[43.75, 43.75]]
     assert scores.retrieval_of("base", unseen=False).tolist() == [[50, 50]]
     assert scores.retrieval_of("base", unseen=True).tolist() == [[25, 25]]
+    mixed = ("en_XX es_XX", "en_XX tr_TR")
+    assert scores.retrieval_of("base", only=mixed).tolist() == [[37.5, 37.5]]
+    without = scores.retrieval_of("base", except_for=mixed[1:])
+    assert without.tolist() == [[50, 50]]
     assert scores.probe_of("nowhere") is None and scores.retrieval_of("nowhere") is None
 
 
-def test_layers_in_another_form_are_refused_by_name(folder):
-    write_result("base+probe", 0, {"probe": {"encoder": []}})
-    with pytest.raises(UserError, match=r"base\+probe.*remove it"):
+@pytest.mark.parametrize("missing", ["layers", "probability", "svcca floor"])
+def test_layers_in_an_earlier_form_are_refused_by_name(folder, missing):
+    write_layers("base", 0, [0.5])
+    write_layers("base", 1, [0.5])
+    path = Path("results/base+probe-s1.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if missing == "layers":
+        content = {"probe": content.pop("layers")}
+    else:
+        for layers in content["layers"].values():
+            layers[0].pop(missing, None)
+            layers[0]["probe"].pop(missing, None)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=r"results/base\+probe-s1\.json.*remove it"):
         scores.probe_of("base")
 
 
@@ -224,6 +298,25 @@ def test_a_row_takes_its_own_files_alone(folder):
     write_scores("child-src-scratch", 0, ["de_DE-en_XX"], bleu=30.0)
     assert scores.scores_of("child-src", "BLEU") == [10.0]
     assert scores.scores_of("child-src-scratch", "BLEU") == [30.0]
+
+
+def test_scores_can_be_of_one_pair(folder):
+    write_scores("both", 0, ["en_XX-es_XX"], bleu=20.0)
+    write_scores("both", 1, ["en_XX-es_XX", "es_XX-en_XX"], bleu=30.0)
+    assert scores.scores_of("both", "BLEU") == [20.0, 30.0]
+    assert scores.scores_of("both", "BLEU", "es_XX-en_XX") == [30.0]
+
+
+def test_like_stands_beside_like_in_a_cell(folder):
+    write_scores("row", 0, WITHIN, rouge=50.0, off_target=10.0)
+    figures = {"es_XX-es_XX": "30.0 / 0.1%", "gu_IN-gu_IN": "19.6 / 0.0%"}
+    row = Row("a row", "row", figures)
+    spanish = report.score_cell(row, "es_XX-es_XX")
+    assert "<br>10% (10.4%) · " in spanish
+    assert spanish.endswith("<br><sub>stemmed 53.0; published 30.0 / 0.1%</sub>")
+    gujarati = report.score_cell(row, "gu_IN-gu_IN")
+    assert gujarati.endswith("<br><sub>unstemmed; published 19.6 / 0.0%</sub>")
+    assert "sub" not in report.score_cell(row, "tr_TR-tr_TR")
 
 
 def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
@@ -236,7 +329,7 @@ def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
     table = report.score_table(rows, WITHIN[:2]).splitlines()
     assert table[0] == "| trained | seeds | en→en | es→es |"
     assert table[2].startswith("| floor: another text's headline | – | – |")
-    assert table[4].startswith("| there | 1 | ") and "<br>100% · " in table[4]
+    assert table[4].startswith("| there | 1 | ") and "<br>100% (100.4%) · " in table[4]
     assert table[4].endswith("| –<br><sub>published 30.0 / 0.1%</sub> |")
     assert table[5] == "| only published | 0 | –<br><sub>published 40.1</sub> | – |"
     assert len(table) == 6
@@ -255,18 +348,33 @@ def test_the_best_rate_is_printed_for_the_script(folder, run):
     assert (done.returncode, done.stdout) == (0, "4e-3\n")
 
 
+def stand_in_share(config, recipe, layers=None):
+    """For qk_finetune.trained_share(): some number, the same for the same recipe."""
+    assert config.d_model == 128  # base/'s
+    return {"full": 0.8, "qk": 0.1}.get(recipe, 0.05)
+
+
 @pytest.mark.slow
 def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkeypatch):
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr(qk_finetune, "trained_share", stand_in_share, raising=False)
+    monkeypatch.setitem(report.INTERPRETATIONS, "freezing", "Little is enough.")
     for recipe, rouge in (("full", 10.0), ("qk", 50.0)):
         for rate in ("1e-3", "4e-3"):
             write_run(f"rate-{recipe}-{rate}-s0", [1.0 + (rate == "1e-3")])
             write_scores(f"rate-{recipe}-{rate}", 0, WITHIN, rouge, off_target=60 - rouge)
         write_scores(f"curve-{recipe}@50", 0, WITHIN, rouge)
         write_scores(f"curve-{recipe}@100", 0, WITHIN, rouge)
-    for name in ("base", "joint-full", "joint-align"):
+    write_run("rate-lora-2e-3-s0", [1.5])
+    write_scores("rate-lora-2e-3", 0, WITHIN, rouge=40.0)
+    write_scores("dec_qk", 0, WITHIN, rouge=49.0)
+    for name in ("base", "joint-full", "joint-align", "joint-align-es"):
         write_scores(name, 0, [*WITHIN, *ACROSS[:-1]])
         write_layers(name, 0, [0.5, 0.9, 0.7])
+    write_scores("translator-qk", 0, scores.TRANSLATED, off_target=40.0, bleu=33.0)
+    for recipe in scores.LOW_RESOURCE:
+        for seed, bleu in ((0, 10.0), (1, 14.0)):
+            write_scores(f"low-{recipe}@300", seed, ["de_DE-en_XX"], bleu=bleu)
     for name, bleu in (("child-src", 20.0), ("child-src-scratch", 1.0)):
         write_scores(name, 0, ["de_DE-en_XX"], bleu=bleu)
     write_result("child-src+dictionary", 0, {"dictionary": {"accuracy": 0.5}})
@@ -276,9 +384,18 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     page = Path("RESULTS.md").read_text(encoding="utf-8")
     assert "| a | full finetuning on English loses the other languages" in page
     assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
-    assert "| untuned base | 0.700 | 0.700 | 0.50 0.90 0.70 | 0.50 0.90 0.70 | – |" in page
+    layers = "0.50 0.90 0.70 | 0.50 0.90 0.70"
+    floors = "0.60 (0.32) 0.60 (0.32) 0.60 (0.32)"
+    assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
     assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | – |" in page
-    assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 37.5 37.5 37.5 |" in page
+    assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 43.8 43.8 43.8 |" in page
+    assert "| `qk` in the cross-attention alone | 1 | 5.0 | 49." in page
+    assert "Little is enough." in page
+    assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
+    assert "| LoRA of rank 12 at 2e-3 | 1 | 40." in page
+    assert "| translation model, then `qk` | 1 | 33.0<br>40% | 33.0<br>40% |" in page
+    assert "| layer 2, en-es alone | 1 | 50.0 | 50.0 | 25.0 | " in page
+    assert "| `src+xattn` | – | 12.0 [10.0, 14.0] | – | – | – |" in page
     assert "qk  792,576" in page
     for name in pictures.DRAWN:
         assert f"pictures/{name}.svg" in page
@@ -287,11 +404,15 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
 
 # ---------------------------------------------------------------------------------- reproduce.sh
 
-# For Python: it writes down what it is asked to run, and leaves the files that stop a second run.
+# For Python: it writes down what it is asked to run, and leaves the files that stop a second run
+# and the models that others start from.
 STAND_IN = """#!/usr/bin/env bash
+model() { mkdir -p "$1" && touch "$1/config.json"; }
 printf '%s\\n' "$*" >> "$COMMANDS"
+[ "$2 $3" = "tools.new_language fresh" ] && model "$5"
 for word in "$@"; do
     [ "${before:-}" = --json ] && touch "$word"
+    [ "${before:-}" = --out ] && model "$word"
     if [ "${before:-}" = --best-rate ]; then
         case $word in *rate-full-*) echo 2e-3 ;; *) echo 4e-3 ;; esac
     fi
@@ -303,6 +424,13 @@ exit 0
 
 def reproduce(folder, *options):
     """The commands that reproduce.sh runs, as lists of words; nothing is computed."""
+    done, commands = run_script(folder, *options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return commands
+
+
+def run_script(folder, *options):
+    """The ended process of reproduce.sh, and the commands that it ran."""
     (folder / "papers").mkdir(exist_ok=True)
     shutil.copy(ROOT / "papers/reproduce.sh", folder / "papers")
     python = folder / "python"
@@ -317,8 +445,7 @@ def reproduce(folder, *options):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and "FAILED" not in done.stderr, done.stderr
-    return [line.split() for line in commands.read_text().splitlines()]
+    return done, [line.split() for line in commands.read_text().splitlines()]
 
 
 class Parsed(Exception):
@@ -369,20 +496,83 @@ def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
     made = {path.stem.removesuffix("-s0") for path in (tmp_path / "results").glob("*-s0.*")}
     for table in (
         scores.OTHER_RECIPES,
+        scores.FINER,
         scores.FEW_SHOT,
         scores.JOINT,
+        scores.QK_AND_ADVERSARY,
+        scores.UNSEEN_TARGET,
         scores.JOINT_ALIGNED,
+        scores.TRANSLATORS,
         scores.CHILDREN,
+        scores.BOTH_SIDES,
     ):
         assert {row.name for row in table} <= made
     assert {f"{row.name}+probe" for row in scores.PROBED} <= made
     assert {f"{row.name}+retrieval" for row in scores.RETRIEVED} <= made
+    aligned = [scores.UNALIGNED, *scores.ALIGNED_LAYERS, *scores.ALIGNED_LANGUAGES]
+    for row in aligned:
+        assert {row.name, f"{row.name}+retrieval"} <= made
+    for recipe in scores.LOW_RESOURCE:
+        for sentences in scores.SENTENCES:
+            assert scores.low_resource(recipe, sentences) in made
+    assert "rate-lora-4e-3" in made
+
+
+def test_the_shares_in_the_tables_are_of_the_recipes_that_are_run(tmp_path):
+    trained = {}
+    for words in reproduce(tmp_path, "--seeds", "0"):
+        if words[0] == "train.py" and "--recipe" in words:
+            name = Path(option(words, "--out")).name.removesuffix("-s0")
+            trained[name] = (option(words, "--recipe"), option(words, "--recipe-layers"))
+    shown = [row for row in [*scores.OTHER_RECIPES, *scores.FINER] if row.recipe]
+    assert len(shown) == 12
+    for row in shown:
+        assert trained[row.name] == (row.recipe, row.layers)
+
+
+def option(words, name):
+    """The value of an option on a command line; None if it is not there."""
+    return words[words.index(name) + 1] if name in words else None
+
+
+def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_path):
+    done, commands = run_script(tmp_path, "--parts", "1")
+    assert done.returncode == 0 and not done.stderr
+    recipes = {option(words, "--recipe") for words in commands if words[0] == "train.py"}
+    assert recipes == {"full", "qk"}
+
+    done, commands = run_script(tmp_path, "--parts", "10 13")
+    assert done.returncode == 0
+    assert "MISSING runs/paper/translate, for results/translator-qk-s2.json: run --parts 3 first" \
+        in done.stderr
+    assert "MISSING runs/paper/parent-s0, for results/both-start-s0.done: run --parts 7" \
+        in done.stderr
+    inits = {option(words, "--init") for words in commands if words[0] == "train.py"}
+    assert inits == {None}  # the base alone
+
+    run_script(tmp_path, "--parts", "3 10")
+    assert len(list(tmp_path.glob("results/translator-*.json"))) == 7
+
+
+def test_rates_that_were_not_tried_are_told_with_their_part(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/usr/bin/env bash\nexit 2\n")
+    python.chmod(0o755)
+    (tmp_path / "papers").mkdir()
+    script = shutil.copy(ROOT / "papers/reproduce.sh", tmp_path / "papers")
+    done = subprocess.run(
+        ["bash", script, "--parts", "2"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": python},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "run --parts 1 first" in done.stderr
 
 
 def test_finished_rows_are_not_run_again(tmp_path):
     first = reproduce(tmp_path, "--seeds", "0")
     again = reproduce(tmp_path, "--seeds", "0")
-    assert len(first) > 150
+    assert len(first) > 250
     assert {" ".join(words[:3]) for words in again} == {
         "-m papers.report --best-rate",
         "-m tools.delta sizes",
@@ -395,6 +585,6 @@ def test_reproduce_sh_explains_itself_and_refuses_what_it_does_not_know(tmp_path
     helped = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0 and helped.stdout.startswith("The tables of three papers")
     assert "--jobs" in helped.stdout and "set -" not in helped.stdout
-    for options in (["--sedes", "0"], ["--jobs", "0"]):
+    for options in (["--sedes", "0"], ["--jobs", "0"], ["--parts", "1 14"]):
         done = subprocess.run(["bash", script, *options], capture_output=True, text=True)
         assert done.returncode == 2 and options[0] in done.stderr
