@@ -121,6 +121,20 @@ def side_of(recipe):
     return side if side in SIDES else None
 
 
+def moves_encoder(names, config, layer=None):
+    """Can the encoder's states move if the parameters of these names train?
+
+    layer: the states are those of this layer, from 1, as alignment reads them; None: those behind
+    the last layer norm, as an adversary reads them."""
+    untied = config.source_vocab_size is not None
+    for name in names:
+        if layer is None and name.startswith("model.encoder.layer_norm."):
+            return True
+        if needed_by(name, layer or config.encoder_layers, untied):
+            return True
+    return False
+
+
 def needed_by(name, layer, untied=False):
     """Do the states of encoder layer `layer` (from 1) depend on the parameter of this name?
 

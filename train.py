@@ -86,7 +86,7 @@ from qk_finetune import (
     check_fresh,
     describe,
     merged_state,
-    needed_by,
+    moves_encoder,
 )
 from tokenizer import Tokenizer
 
@@ -568,8 +568,7 @@ def check_alignment(s, config, names):
         raise UserError(
             f"--align-layer {s.align_layer}: the encoder has layers 1 to {config.encoder_layers}"
         )
-    untied = config.source_vocab_size is not None
-    if s.align_layer and not any(needed_by(name, s.align_layer, untied) for name in names):
+    if s.align_layer and not moves_encoder(names, config, s.align_layer):
         raise UserError(
             f"--recipe {s.recipe} trains nothing that the states of encoder layer {s.align_layer} "
             "depend on: alignment has nothing to move"

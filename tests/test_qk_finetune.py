@@ -14,6 +14,7 @@ from qk_finetune import (
     check_fresh,
     describe,
     merged_state,
+    moves_encoder,
     needed_by,
     parameters_by_recipe,
     side_of,
@@ -176,6 +177,21 @@ def test_an_encoder_with_its_own_table_does_not_need_the_shared_one(small):
     model.encode(torch.randint(4, 300, (2, 9)), upto=1).sum().backward()
     assert needed == {name for name, p in model.named_parameters() if p.grad is not None}
     assert needed_by("model.shared.weight", 1)
+
+
+@pytest.mark.parametrize("untied", [False, True])
+@pytest.mark.parametrize("layer", [1, 2, None])
+def test_the_encoder_moves_by_the_parameters_that_get_a_gradient(small, untied, layer):
+    model = MBart.from_pretrained(small)
+    if untied:
+        model = new_language(model, "src", 300)
+    model.encode(torch.randint(4, 300, (2, 9)), upto=layer).sum().backward()
+    for name, parameter in model.named_parameters():
+        moves = moves_encoder([name], model.config, layer)
+        assert moves == (parameter.grad is not None), name
+    assert not moves_encoder(apply_recipe(model, "adv_tuned"), model.config, layer)
+    assert moves_encoder(apply_recipe(model, "qk"), model.config, layer)
+    assert moves_encoder(["model.encoder.layer_norm.bias"], model.config, layer) == (layer is None)
 
 
 def test_a_recipe_that_trains_the_fresh_table_is_accepted_and_no_other():
