@@ -1,0 +1,496 @@
+"""Real text in six languages: LibreOffice's help, and what packages say of themselves.
+
+    python -m corpora.help                      fetches, prepares and writes data/help
+    python train.py --stage summarize --data help: --init FOLDER --langs en_XX --out runs/help
+
+The help (Mozilla Public License 2.0) is the same 2,560 pages in English, Spanish, Russian, Turkish,
+French and German, from the packages libreoffice-help-LANG of Debian or Ubuntu; the descriptions of
+all packages come in English from the same place. Both are fetched with apt-get, 35 MB, into a
+temporary folder. Nothing is installed. Where there is no apt, --packages reads what you put there.
+
+What OUT then holds:
+    sections/{train,valid,test}.jsonl      a section's text -> its heading, within each language
+    cross/{train,valid,test}.jsonl         the same sections: text in one language, heading in
+                                           another, where all six have the section
+    descriptions/{train,valid,test}.jsonl  a package's description -> its title, in English
+    text/{train,valid,test}.jsonl          plain text for pretraining: windows of a page as it is
+                                           read, cut so that most make fewer than 250 tokens
+    paragraphs/{train,valid,test}.LANG     line i of one file translates line i of every other
+    README.md                              versions, licences, counts
+
+Pages are split by a hash of their path, packages by a hash of their name: 85%, 5% and 10%. What was
+left in English by the translators goes, and so does what repeats: pages share paragraphs, and
+validation and test keep none that an earlier split has. The same packages give the same bytes.
+"""
+import argparse
+import hashlib
+import json
+import re
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from corpora.packages import (
+    by_hand,
+    description_files,
+    fetch,
+    read_descriptions,
+    unpacked,
+    version_of,
+)
+from corpora.pages import read_page
+from plumbing.files import UserError, make_folder, run, saving, write_text
+
+LANGUAGES = {  # as a package's name ends: our code
+    "en-us": "en_XX",
+    "es": "es_XX",
+    "ru": "ru_RU",
+    "tr": "tr_TR",
+    "fr": "fr_XX",
+    "de": "de_DE",
+}
+ENGLISH = "en_XX"
+PACKAGES = [f"libreoffice-help-{name}" for name in LANGUAGES]
+SPLITS = ("train", "test", "valid")  # in this order: a later one keeps nothing of an earlier one
+FOLDERS = ("sections", "cross", "descriptions", "text", "paragraphs")
+
+LONGEST = 700         # characters of a window, and of a source: mostly fewer than 250 tokens
+LONG = 8              # words from which on a paragraph that repeats is no chance
+SHORTEST_SECTION = 20  # words
+SHORTEST_WINDOW = 20   # words
+SHORTEST_PARAGRAPH = 3  # words, in English
+LONGEST_PARAGRAPH = 60
+SHORTEST_DESCRIPTION = 10  # words
+SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
+TITLE = "# LibreOffice's help and package descriptions, prepared"
+
+
+def split_of(name):
+    """The split of a page's path or a package's name."""
+    number = int(hashlib.md5(name.encode("utf-8")).hexdigest(), 16) % 20
+    if number < 2:
+        return "test"
+    if number == 2:
+        return "valid"
+    return "train"
+
+
+def words(text):
+    return len(text.split())
+
+
+def is_long(text):
+    return words(text) >= LONG
+
+
+def shortened(text, length=LONGEST):
+    """The words of a text that fit into so many characters."""
+    if len(text) <= length:
+        return text
+    end = text.rfind(" ", 0, length + 1)
+    return text[:end] if end > 0 else text[:length]
+
+
+# ------------------------------------------------------------------------------ pages, aligned
+
+def read_pages(files):
+    """{path of a page: {code: its Blocks}} of the unpacked packages {code: folder}."""
+    paths = []
+    for code, folder in files.items():
+        base = folder / "usr" / "share" / "libreoffice" / "help"
+        found = sorted(base.glob("*/text/**/*.html"))
+        if not found:
+            raise UserError(f"{folder}: no page in usr/share/libreoffice/help/LANG/text; unpack "
+                            "the package's .deb there")
+        for path in found:
+            paths.append((code, path))
+    pages = {}
+    for code, path in tqdm(paths, desc="reading pages", unit="page"):
+        name = path.as_posix().rpartition("/libreoffice/help/")[2].partition("/text/")[2]
+        pages.setdefault(name, {})[code] = read_page(path)
+    mark_untranslated(pages)
+    return pages
+
+
+def mark_untranslated(pages):
+    """Marks the Blocks that another language has word for word as English has them: here, or if
+    they are long anywhere."""
+    everywhere = set()
+    for page in pages.values():
+        everywhere.update(block.text for block in page.get(ENGLISH, []) if is_long(block.text))
+    for page in pages.values():
+        english = {block.id: block.text for block in page.get(ENGLISH, [])}
+        for code, blocks in page.items():
+            if code == ENGLISH:
+                continue
+            for place, block in enumerate(blocks):
+                if block.text == english.get(block.id) or block.text in everywhere:
+                    blocks[place] = replace(block, translated=False)
+
+
+@dataclass
+class Section:
+    """A heading and all paragraphs under it, those under its own sub-headings too."""
+    id: str
+    heading: str
+    paragraphs: list
+
+    def add(self, paragraph):
+        """Takes in a paragraph once, and none that is the heading itself: captions of icons often
+        are, and would give the answer away."""
+        if paragraph != self.heading and paragraph not in self.paragraphs:
+            self.paragraphs.append(paragraph)
+
+    @property
+    def text(self):
+        return shortened(" ".join(self.paragraphs))
+
+
+def sections_of(blocks, least_words):
+    """Yields the Sections of a page whose headings have so many words."""
+    for place, block in enumerate(blocks):
+        if block.level is None or not block.translated or words(block.text) < least_words:
+            continue
+        section = Section(block.id, block.text, [])
+        for below in blocks[place + 1:]:
+            if below.level is not None and below.level <= block.level:
+                break
+            if below.level is None and below.translated:
+                section.add(below.text)
+        if words(" ".join(section.paragraphs)) >= SHORTEST_SECTION:
+            yield section
+
+
+def windows(blocks):
+    """Yields a page's Blocks as texts of at most LONGEST characters, a block a line. A heading
+    begins a window unless the one before it would be short."""
+    window = []
+    for block in blocks:
+        for part in parts_of(block.text):
+            length = len("\n".join([*window, part]))
+            is_new = block.level is not None and length > LONGEST // 2
+            if window and (length > LONGEST or is_new):
+                yield "\n".join(window)
+                window = []
+            window.append(part)
+    if window:
+        yield "\n".join(window)
+
+
+def parts_of(text):
+    """Yields a text whole, or in parts of at most LONGEST characters, cut between sentences."""
+    part = ""
+    for sentence in SENTENCE_END.split(text):
+        sentence = shortened(sentence)
+        if part and len(part) + 1 + len(sentence) > LONGEST:
+            yield part
+            part = ""
+        part = f"{part} {sentence}".strip()
+    yield part
+
+
+# ------------------------------------------------------------------------------------- the maker
+
+class Maker:
+    """Prepares the data: `lines`, {file's name: its lines}, and `counts`."""
+
+    def __init__(self):
+        self.lines = {}
+        self.counts = Counter()  # {(what, code, split): number}
+        self.earlier = {}  # {code: paragraphs of the splits before this one}
+        self.seen = {}     # {code: those of this split too, as far as it was read}
+        self.documents = set()  # (code, a section's text), each written once
+        self.rows = set()  # English paragraphs, each written once
+        for code in LANGUAGES.values():
+            self.earlier[code] = set()
+            self.seen[code] = set()
+        for folder in ("sections", "cross", "descriptions", "text"):
+            for split in SPLITS:
+                self.lines[f"{folder}/{split}.jsonl"] = []
+        for split in SPLITS:
+            for code in LANGUAGES.values():
+                self.lines[f"paragraphs/{split}.{code}"] = []
+
+    def pages(self, pages):
+        """Takes in all pages, split by split."""
+        bar = tqdm(total=len(pages), desc="preparing", unit="page")
+        for split in SPLITS:
+            for name in sorted(pages):
+                if split_of(name) == split:
+                    self.page(name, pages[name], split)
+                    bar.update()
+            for code in self.earlier:
+                self.earlier[code] |= self.seen[code]
+        bar.close()
+
+    def page(self, name, page, split):
+        self.paragraphs(page, split)
+        self.sections(name, page, split)
+        for code, blocks in page.items():
+            self.text(name, blocks, code, split)
+
+    def count(self, what, code, split):
+        self.counts[what, code, split] += 1
+
+    def write(self, folder, split, name, source, target, pair):
+        row = {
+            "id": name,
+            "source": source,
+            "target": target,
+            "source_lang": pair[0],
+            "target_lang": pair[1],
+        }
+        self.lines[f"{folder}/{split}.jsonl"].append(json.dumps(row, ensure_ascii=False))
+
+    # -------------------------------------------------------------------------- paragraphs
+
+    def paragraphs(self, page, split):
+        """The paragraphs and headings that every language has."""
+        texts = {}
+        for code in LANGUAGES.values():
+            texts[code] = {
+                block.id: block.text for block in page.get(code, []) if block.translated
+            }
+        for name, english in texts[ENGLISH].items():
+            row = {code: there.get(name) for code, there in texts.items()}
+            if None in row.values():
+                continue
+            if not SHORTEST_PARAGRAPH <= words(english) <= LONGEST_PARAGRAPH:
+                continue
+            if english in self.rows:
+                self.count("repeated paragraph", "all", split)
+                continue
+            self.rows.add(english)
+            if any(text in self.earlier[code] for code, text in row.items()):
+                self.count("paragraph of an earlier split", "all", split)
+                continue
+            for code, text in row.items():
+                self.lines[f"paragraphs/{split}.{code}"].append(text)
+            self.count("paragraphs", "all", split)
+
+    # ---------------------------------------------------------------------------- sections
+
+    def sections(self, name, page, split):
+        found = {}  # {id of a heading: {code: Section}}
+        for code, blocks in page.items():
+            # A heading of one word is often a command's name: English alone cannot tell, elsewhere
+            # it is what was not translated.
+            least = 2 if code == ENGLISH else 1
+            for section in sections_of(blocks, least):
+                if self.is_new(section, code, split):
+                    found.setdefault(section.id, {})[code] = section
+        for place, row in found.items():
+            for code, section in row.items():
+                self.count("sections", code, split)
+                self.write(
+                    "sections", split, f"{name}#{place}", section.text, section.heading,
+                    (code, code),
+                )
+            if len(row) == len(LANGUAGES):
+                self.across(f"{name}#{place}", row, split)
+
+    def is_new(self, section, code, split):
+        """Was nothing of a section met in an earlier split, nor all of it in this one?"""
+        if (code, section.text) in self.documents:
+            self.count("repeated section", code, split)
+            return False
+        self.documents.add((code, section.text))
+        old = [text for text in section.paragraphs if text in self.earlier[code]]
+        if any(map(is_long, old)) or len(old) == len(section.paragraphs):
+            self.count("section of an earlier split", code, split)
+            return False
+        return True
+
+    def across(self, name, row, split):
+        """A section that every language has: its text in each, its heading in each other one."""
+        self.count("cross", "all", split)
+        for code, section in row.items():
+            for other, translation in row.items():
+                if code != other:
+                    self.write(
+                        "cross", split, name, section.text, translation.heading, (code, other)
+                    )
+
+    # -------------------------------------------------------------------------------- text
+
+    def text(self, name, blocks, code, split):
+        """A page as it is read, without what stood in it already, the long paragraphs of other
+        pages, and anything of an earlier split."""
+        kept = []
+        here = set()  # captions of icons stand twice
+        for block in blocks:
+            if not block.translated:
+                self.count("untranslated", code, split)
+                continue
+            known = block.text in self.seen[code] and is_long(block.text)
+            if known or block.text in here or block.text in self.earlier[code]:
+                self.count("repeated in the text", code, split)
+                continue
+            self.seen[code].add(block.text)
+            here.add(block.text)
+            kept.append(block)
+        for number, window in enumerate(windows(kept)):
+            if words(window) < SHORTEST_WINDOW:
+                continue
+            self.count("text", code, split)
+            self.write("text", split, f"{name}#{number}", window, window, (code, code))
+
+    # ------------------------------------------------------------------------ descriptions
+
+    def descriptions(self, paths):
+        """English descriptions of packages -> their titles."""
+        found = {}
+        for path in tqdm(paths, desc="reading descriptions", unit="file"):
+            for description in read_descriptions(path):
+                found.setdefault(description.package, description)
+        earlier = set()
+        seen = set()
+        for split in SPLITS:
+            for package in sorted(found):
+                if split_of(package) == split:
+                    self.description(found[package], split, earlier, seen)
+            earlier |= seen
+
+    def description(self, description, split, earlier, seen):
+        """earlier: paragraphs of the splits before this one; seen: of this one too."""
+        text = " ".join(description.paragraphs)
+        if words(text) < SHORTEST_DESCRIPTION:
+            return
+        if (ENGLISH, text) in self.documents:
+            self.count("repeated description", ENGLISH, split)
+            return
+        self.documents.add((ENGLISH, text))
+        if any(is_long(part) and part in earlier for part in description.paragraphs):
+            self.count("description of an earlier split", ENGLISH, split)
+            return
+        seen.update(description.paragraphs)
+        self.count("descriptions", ENGLISH, split)
+        self.write(
+            "descriptions", split, description.package, shortened(text), description.title,
+            (ENGLISH, ENGLISH),
+        )
+
+
+
+# --------------------------------------------------------------------------------- command line
+
+def check_out(out):
+    """UserError if a folder holds what this command did not write."""
+    out = Path(out)
+    if out.is_dir() and any(out.iterdir()):
+        readme = out / "README.md"
+        if not readme.is_file() or not readme.read_text(encoding="utf-8").startswith(TITLE):
+            raise UserError(f"{out} is not empty, and not from this command; name another folder")
+
+
+def prepare(folder, work):
+    """The Maker of the packages in a folder, and {package: its version}; work: a folder to unpack
+    in. UserError for what is not there."""
+    files = {}
+    versions = {}
+    for name, code in LANGUAGES.items():
+        package = f"libreoffice-help-{name}"
+        files[code] = unpacked(package, folder, work)
+        versions[package] = version_of(package, files[code], folder)
+    descriptions = description_files(folder)
+    if not descriptions:
+        raise UserError(f"{folder}: there is no Translation-en; {by_hand(PACKAGES)}")
+    maker = Maker()
+    maker.pages(read_pages(files))
+    maker.descriptions(descriptions)
+    return maker, versions
+
+
+def write(out, maker, versions):
+    """Writes all files, and README.md behind the others."""
+    for name, lines in tqdm(maker.lines.items(), desc="writing", unit="file"):
+        make_folder((out / name).parent)
+        with saving(out / name) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+    write_text(out / "README.md", readme(maker, versions))
+
+
+def readme(maker, versions):
+    packages = "\n".join(f"- {package} {version}" for package, version in versions.items())
+    return f"""{TITLE}
+
+Written by `python -m corpora.help`, whose `--help` says what the files are.
+
+The help's text comes from these packages of Debian or Ubuntu (source: LibreOffice,
+https://www.libreoffice.org; Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/):
+
+{packages}
+
+`descriptions/` comes from the `Translation-en` of the same place: the descriptions of packages,
+each under its own package's terms.
+
+```
+{table(maker)}
+```
+"""
+
+
+def table(maker):
+    """The counts, a line for each kind and language, a column for each split."""
+    kinds = dict.fromkeys((what, code) for what, code, _ in sorted(maker.counts))
+    lines = [f"{'':<36} {'language':<9} {'train':>8} {'valid':>7} {'test':>7}"]
+    for title, is_written in (("written", True), ("left out", False)):
+        lines.append(title)
+        for what, code in kinds:
+            if (what in FOLDERS) == is_written:
+                numbers = maker.counts
+                lines.append(
+                    f"  {what:<34} {code:<9} {numbers[what, code, 'train']:>8,} "
+                    f"{numbers[what, code, 'valid']:>7,} {numbers[what, code, 'test']:>7,}"
+                )
+    return "\n".join(lines)
+
+
+def parser():
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "out",
+        nargs="?",
+        default="data/help",
+        metavar="OUT",
+        help="the folder to write (default: data/help, which `--data help:` reads)",
+    )
+    add(
+        "--packages",
+        metavar="FOLDER",
+        help="read the packages from here instead of fetching them: "
+        "libreoffice-help-{en-us,es,ru,tr,fr,de}, each as a .deb or unpacked in a folder of its "
+        "name, and Translation-en (plain or .gz, .bz2, .xz)",
+    )
+    return parser
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    out = Path(args.out)
+    check_out(out)
+    if args.packages and not Path(args.packages).is_dir():
+        raise UserError(f"--packages {args.packages}: there is no such folder")
+    with tempfile.TemporaryDirectory() as work:
+        folder = args.packages
+        if not folder:
+            folder = f"{work}/fetched"
+            fetch(PACKAGES, folder)
+        maker, versions = prepare(folder, f"{work}/unpacked")
+    write(out, maker, versions)
+    for package, version in versions.items():
+        print(package, version)
+    print(table(maker))
+    print(f"{out}: written; --data help:{'' if args.out == 'data/help' else args.out} reads it")
+
+
+if __name__ == "__main__":
+    run(main)
