@@ -25,14 +25,14 @@ validation and test keep none that an earlier split has. The same packages give 
 import argparse
 import hashlib
 import json
-import re
 import tempfile
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from corpora.lines import JsonLines, ParallelText, count_words
 from corpora.packages import (
     by_hand,
     description_files,
@@ -41,8 +41,8 @@ from corpora.packages import (
     unpacked,
     version_of,
 )
-from corpora.pages import read_page
-from plumbing.files import UserError, make_folder, run, saving, write_text
+from corpora.pages import read_page, sections_of, shortened, windows
+from plumbing.files import UserError, make_folder, run, saving, size_and_checksum, write_text
 
 LANGUAGES = {  # as a package's name ends: our code
     "en-us": "en_XX",
@@ -57,15 +57,12 @@ PACKAGES = [f"libreoffice-help-{name}" for name in LANGUAGES]
 SPLITS = ("train", "test", "valid")  # in this order: a later one keeps nothing of an earlier one
 FOLDERS = ("sections", "cross", "descriptions", "text", "paragraphs")
 
-LONGEST = 700         # characters of a window, and of a source: mostly fewer than 250 tokens
-LONG = 8              # words from which on a paragraph that repeats is no chance
-SHORTEST_SECTION = 20  # words
-SHORTEST_WINDOW = 20   # words
-SHORTEST_PARAGRAPH = 3  # words, in English
+LONG = 8  # words from which on a paragraph that repeats is no chance
+SHORTEST_WINDOW = 20  # words, as those below
+SHORTEST_PARAGRAPH = 3  # in English
 LONGEST_PARAGRAPH = 60
-SHORTEST_DESCRIPTION = 10  # words
-SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
-TITLE = "# LibreOffice's help and package descriptions, prepared"
+SHORTEST_DESCRIPTION = 10
+FOLDER = Path("data/help")
 
 
 def split_of(name):
@@ -78,20 +75,8 @@ def split_of(name):
     return "train"
 
 
-def words(text):
-    return len(text.split())
-
-
 def is_long(text):
-    return words(text) >= LONG
-
-
-def shortened(text, length=LONGEST):
-    """The words of a text that fit into so many characters."""
-    if len(text) <= length:
-        return text
-    end = text.rfind(" ", 0, length + 1)
-    return text[:end] if end > 0 else text[:length]
+    return count_words(text) >= LONG
 
 
 # ------------------------------------------------------------------------------ pages, aligned
@@ -129,67 +114,6 @@ def mark_untranslated(pages):
             for place, block in enumerate(blocks):
                 if block.text == english.get(block.id) or block.text in everywhere:
                     blocks[place] = replace(block, translated=False)
-
-
-@dataclass
-class Section:
-    """A heading and all paragraphs under it, those under its own sub-headings too."""
-    id: str
-    heading: str
-    paragraphs: list
-
-    def add(self, paragraph):
-        """Takes in a paragraph once, and none that is the heading itself: captions of icons often
-        are, and would give the answer away."""
-        if paragraph != self.heading and paragraph not in self.paragraphs:
-            self.paragraphs.append(paragraph)
-
-    @property
-    def text(self):
-        return shortened(" ".join(self.paragraphs))
-
-
-def sections_of(blocks, least_words):
-    """Yields the Sections of a page whose headings have so many words."""
-    for place, block in enumerate(blocks):
-        if block.level is None or not block.translated or words(block.text) < least_words:
-            continue
-        section = Section(block.id, block.text, [])
-        for below in blocks[place + 1:]:
-            if below.level is not None and below.level <= block.level:
-                break
-            if below.level is None and below.translated:
-                section.add(below.text)
-        if words(" ".join(section.paragraphs)) >= SHORTEST_SECTION:
-            yield section
-
-
-def windows(blocks):
-    """Yields a page's Blocks as texts of at most LONGEST characters, a block a line. A heading
-    begins a window unless the one before it would be short."""
-    window = []
-    for block in blocks:
-        for part in parts_of(block.text):
-            length = len("\n".join([*window, part]))
-            is_new = block.level is not None and length > LONGEST // 2
-            if window and (length > LONGEST or is_new):
-                yield "\n".join(window)
-                window = []
-            window.append(part)
-    if window:
-        yield "\n".join(window)
-
-
-def parts_of(text):
-    """Yields a text whole, or in parts of at most LONGEST characters, cut between sentences."""
-    part = ""
-    for sentence in SENTENCE_END.split(text):
-        sentence = shortened(sentence)
-        if part and len(part) + 1 + len(sentence) > LONGEST:
-            yield part
-            part = ""
-        part = f"{part} {sentence}".strip()
-    yield part
 
 
 # ------------------------------------------------------------------------------------- the maker
@@ -258,7 +182,7 @@ class Maker:
             row = {code: there.get(name) for code, there in texts.items()}
             if None in row.values():
                 continue
-            if not SHORTEST_PARAGRAPH <= words(english) <= LONGEST_PARAGRAPH:
+            if not SHORTEST_PARAGRAPH <= count_words(english) <= LONGEST_PARAGRAPH:
                 continue
             if english in self.rows:
                 self.count("repeated paragraph", "all", split)
@@ -333,7 +257,7 @@ class Maker:
             here.add(block.text)
             kept.append(block)
         for number, window in enumerate(windows(kept)):
-            if words(window) < SHORTEST_WINDOW:
+            if count_words(window) < SHORTEST_WINDOW:
                 continue
             self.count("text", code, split)
             self.write("text", split, f"{name}#{number}", window, window, (code, code))
@@ -357,7 +281,7 @@ class Maker:
     def description(self, description, split, earlier, seen):
         """earlier: paragraphs of the splits before this one; seen: of this one too."""
         text = " ".join(description.paragraphs)
-        if words(text) < SHORTEST_DESCRIPTION:
+        if count_words(text) < SHORTEST_DESCRIPTION:
             return
         if (ENGLISH, text) in self.documents:
             self.count("repeated description", ENGLISH, split)
@@ -374,59 +298,91 @@ class Maker:
         )
 
 
+# ---------------------------------------------------------------------------- opening what it wrote
+
+def open_help(folder, stage, split, pairs, languages, **options):
+    """What a stage reads of a prepared folder: pretrain text/, translate and align paragraphs/;
+    summarize sections/, cross/ for pairs of two languages and, but for the test split,
+    descriptions/ for English. options: of JsonLines and ParallelText. UserError if there is no such
+    folder, or nothing in the languages asked for."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        command = "python -m corpora.help"
+        if folder != FOLDER:
+            command += f" {folder}"
+        raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
+    own = set(LANGUAGES.values())
+    pairs = [pair for pair in pairs if own >= set(pair)]
+    if not pairs:
+        raise UserError(f"--data help: the help is in {' '.join(LANGUAGES.values())} alone")
+    if stage in ("translate", "align"):
+        return ParallelText(folder / "paragraphs", split, pairs, **options)
+    if stage == "pretrain":
+        return JsonLines({folder / "text" / f"{split}.jsonl": None}, pairs, languages, **options)
+    paths = {}
+    if any(source == target for source, target in pairs):
+        paths[folder / "sections" / f"{split}.jsonl"] = None
+    if any(source != target for source, target in pairs):
+        paths[folder / "cross" / f"{split}.jsonl"] = None
+    if (ENGLISH, ENGLISH) in pairs and split != "test":
+        paths[folder / "descriptions" / f"{split}.jsonl"] = None
+    return JsonLines(paths, pairs, languages, **options)
+
 
 # --------------------------------------------------------------------------------- command line
 
 def check_out(out):
-    """UserError if a folder holds what this command did not write."""
-    out = Path(out)
-    if out.is_dir() and any(out.iterdir()):
-        readme = out / "README.md"
-        if not readme.is_file() or not readme.read_text(encoding="utf-8").startswith(TITLE):
-            raise UserError(f"{out} is not empty, and not from this command; name another folder")
+    """UserError if a folder holds what this command does not write."""
+    if out.is_dir():
+        others = {path.name for path in out.iterdir()} - {"README.md", *FOLDERS}
+        if others:
+            raise UserError(f"{out} has other files in it ({min(others)}); name another folder")
 
 
 def prepare(folder, work):
-    """The Maker of the packages in a folder, and {package: its version}; work: a folder to unpack
-    in. UserError for what is not there."""
+    """The Maker of the packages in a folder, and a line for each source that names its version;
+    work: a folder to unpack in. UserError for what is not there."""
     files = {}
-    versions = {}
+    sources = []
     for name, code in LANGUAGES.items():
         package = f"libreoffice-help-{name}"
         files[code] = unpacked(package, folder, work)
-        versions[package] = version_of(package, files[code], folder)
+        sources.append(f"{package} {version_of(package, files[code], folder)}")
     descriptions = description_files(folder)
     if not descriptions:
         raise UserError(f"{folder}: there is no Translation-en; {by_hand(PACKAGES)}")
+    for path in descriptions:
+        size, checksum = size_and_checksum(path)
+        sources.append(f"{path.name}, {size:,} bytes, CRC-32 {checksum:08x}")
     maker = Maker()
     maker.pages(read_pages(files))
     maker.descriptions(descriptions)
-    return maker, versions
+    return maker, sources
 
 
-def write(out, maker, versions):
+def write(out, maker, sources):
     """Writes all files, and README.md behind the others."""
     for name, lines in tqdm(maker.lines.items(), desc="writing", unit="file"):
         make_folder((out / name).parent)
         with saving(out / name) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for line in lines:
                 file.write(line + "\n")
-    write_text(out / "README.md", readme(maker, versions))
+    write_text(out / "README.md", readme(maker, sources))
 
 
-def readme(maker, versions):
-    packages = "\n".join(f"- {package} {version}" for package, version in versions.items())
-    return f"""{TITLE}
+def readme(maker, sources):
+    listed = "\n".join(f"- {source}" for source in sources)
+    return f"""# LibreOffice's help and package descriptions, prepared
 
-Written by `python -m corpora.help`, whose `--help` says what the files are.
+Written by `python -m corpora.help`, whose `--help` says what the files are, from these packages
+and lists of Debian or Ubuntu:
 
-The help's text comes from these packages of Debian or Ubuntu (source: LibreOffice,
-https://www.libreoffice.org; Mozilla Public License 2.0, https://www.mozilla.org/MPL/2.0/):
+{listed}
 
-{packages}
-
-`descriptions/` comes from the `Translation-en` of the same place: the descriptions of packages,
-each under its own package's terms.
+The help's text (`sections/`, `cross/`, `text/`, `paragraphs/`) is LibreOffice's,
+https://www.libreoffice.org, under the Mozilla Public License 2.0,
+https://www.mozilla.org/MPL/2.0/. The descriptions of packages (`descriptions/`, from
+Translation-en) are under each package's own terms.
 
 ```
 {table(maker)}
@@ -436,18 +392,20 @@ each under its own package's terms.
 
 def table(maker):
     """The counts, a line for each kind and language, a column for each split."""
-    kinds = dict.fromkeys((what, code) for what, code, _ in sorted(maker.counts))
-    lines = [f"{'':<36} {'language':<9} {'train':>8} {'valid':>7} {'test':>7}"]
-    for title, is_written in (("written", True), ("left out", False)):
-        lines.append(title)
-        for what, code in kinds:
-            if (what in FOLDERS) == is_written:
-                numbers = maker.counts
-                lines.append(
-                    f"  {what:<34} {code:<9} {numbers[what, code, 'train']:>8,} "
-                    f"{numbers[what, code, 'valid']:>7,} {numbers[what, code, 'test']:>7,}"
-                )
+    kinds = sorted({(what, code) for what, code, _ in maker.counts})
+    lines = [f"{'':<40} {'train':>8} {'valid':>8} {'test':>8}", "written"]
+    lines += [counts_of(maker, *kind) for kind in kinds if kind[0] in FOLDERS]
+    lines.append("left out")
+    lines += [counts_of(maker, *kind) for kind in kinds if kind[0] not in FOLDERS]
     return "\n".join(lines)
+
+
+def counts_of(maker, what, code):
+    """A line of the table."""
+    line = f"  {what + ' ' + code:<38}"
+    for split in ("train", "valid", "test"):
+        line += f" {maker.counts[what, code, split]:>8,}"
+    return line
 
 
 def parser():
@@ -459,7 +417,8 @@ def parser():
     add(
         "out",
         nargs="?",
-        default="data/help",
+        default=FOLDER,
+        type=Path,
         metavar="OUT",
         help="the folder to write (default: data/help, which `--data help:` reads)",
     )
@@ -475,8 +434,7 @@ def parser():
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    out = Path(args.out)
-    check_out(out)
+    check_out(args.out)
     if args.packages and not Path(args.packages).is_dir():
         raise UserError(f"--packages {args.packages}: there is no such folder")
     with tempfile.TemporaryDirectory() as work:
@@ -484,12 +442,15 @@ def main(argv=None):
         if not folder:
             folder = f"{work}/fetched"
             fetch(PACKAGES, folder)
-        maker, versions = prepare(folder, f"{work}/unpacked")
-    write(out, maker, versions)
-    for package, version in versions.items():
-        print(package, version)
+        maker, sources = prepare(folder, f"{work}/unpacked")
+    write(args.out, maker, sources)
+    for source in sources:
+        print(source)
     print(table(maker))
-    print(f"{out}: written; --data help:{'' if args.out == 'data/help' else args.out} reads it")
+    spec = "help:"
+    if args.out != FOLDER:
+        spec += str(args.out)
+    print(f"{args.out}: written; `--data {spec}` reads it")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Debian's and Ubuntu's packages: fetching them with apt, unpacking them, reading descriptions.
-"""
+"""Debian's and Ubuntu's packages: fetching them with apt, unpacking them, reading descriptions."""
 import bz2
 import gzip
 import lzma
@@ -7,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -53,18 +53,19 @@ def fetch(packages, folder):
         "-o", "Acquire::GzipIndexes=false",  # or apt may keep lists as .lz4
         "-o", "APT::Sandbox::User=root",     # its own user may not write into our folder
     ]
-    steps = tqdm(["the lists of packages", *packages], desc="fetching", unit="file")
-    for step in steps:
-        steps.set_postfix_str(step)
-        if step == "the lists of packages":
-            command = ["apt-get", "update", "-qq", *options]
-        else:
-            command = ["apt-get", "download", "-qq", *options, step]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    commands = {"the lists of packages": ["update"]}
+    for package in packages:
+        commands[package] = ["download", package]
+    bar = tqdm(commands.items(), desc="fetching", unit="file")
+    for what, words in bar:
+        bar.set_postfix_str(what)
+        done = subprocess.run(
+            ["apt-get", "-qq", *options, *words], cwd=folder, capture_output=True, text=True
+        )
         if done.returncode:
             said = first_line(done.stderr.strip() or done.stdout.strip(), 200)
             raise UserError(
-                f"apt-get could not fetch {step} ({said}); mend that, or {by_hand(packages)}"
+                f"apt-get could not fetch {what} ({said}); mend that, or {by_hand(packages)}"
             )
     for path in lists.glob(f"*{DESCRIPTIONS}"):
         path.rename(folder / path.name)
@@ -132,36 +133,35 @@ def read_descriptions(path):
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             entry = []
-            for line in file:
+            for line in chain(file, [""]):  # an empty line ends an entry, the last one too
                 if line.strip():
-                    entry.append(line.rstrip("\n"))
+                    entry.append(line)
                     continue
-                yield from parsed(entry)
+                description = parsed(entry)
                 entry = []
-            yield from parsed(entry)
+                if description:
+                    yield description
     except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from None
 
 
 def parsed(entry):
-    """Yields the Description in an entry's lines, if there is one.
+    """The Description in an entry's lines; None if there is none in English.
 
     Its fields are Package, Description-md5 and Description-en: the title, and behind it lines that
     begin with a space; " ." stands between paragraphs."""
-    package = None
-    title = None
+    fields = {}
     paragraphs = [[]]
     for line in entry:
-        name, _, value = line.partition(": ")
-        if line.startswith(" "):
-            if line.strip() == ".":
-                paragraphs.append([])
-            elif title is not None:
-                paragraphs[-1].append(line.strip())
-        elif name == "Package":
-            package = value.strip()
-        elif name == "Description-en":
-            title = value.strip()
-    if package and title:
-        joined = [" ".join(lines) for lines in paragraphs if lines]
-        yield Description(package, title, joined)
+        name, _, value = line.partition(":")
+        if not line.startswith(" "):
+            fields[name] = value.strip()
+        elif line.strip() == ".":
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(line.strip())
+    package = fields.get("Package")
+    title = fields.get("Description-en")
+    if not package or not title:
+        return None
+    return Description(package, title, [" ".join(lines) for lines in paragraphs if lines])

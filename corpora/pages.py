@@ -1,4 +1,5 @@
-"""A page of LibreOffice's help: HTML -> its headings and paragraphs in reading order.
+"""A page of LibreOffice's help: HTML -> its headings and paragraphs in reading order; these ->
+sections with their headings, and windows of plain text.
 
 The same page has the same ids in every language: by these its translations are found.
 """
@@ -8,11 +9,26 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+from corpora.lines import count_words
+
+LONGEST = 700          # characters of a window, and of a section: mostly fewer than 250 tokens
+SHORTEST_SECTION = 20  # words
+SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
 BLOCK = re.compile("h[1-6]|p")
 FIRST = "DisplayArea"  # the id of the element around a page's own text
 LAST = "SearchFrame"   # the id of what stands behind it
 CODE = re.compile("code")  # in a paragraph's class: lines of a program
 SPACES = re.compile(r"\s+")
+
+
+def shortened(text):
+    """The words of a text that fit into LONGEST characters."""
+    if len(text) <= LONGEST:
+        return text
+    end = text.rfind(" ", 0, LONGEST + 1)
+    if end < 0:
+        end = LONGEST
+    return text[:end]
 
 
 @dataclass(frozen=True)
@@ -119,3 +135,69 @@ def read_page(path):
     parser.feed(Path(path).read_text(encoding="utf-8"))
     parser.close()
     return parser.blocks
+
+
+# -------------------------------------------------------------------------- sections and windows
+
+@dataclass
+class Section:
+    """A heading and the first paragraphs under it, those under its own sub-headings too."""
+    id: str
+    heading: str
+    paragraphs: list
+
+    def add(self, paragraph):
+        """Takes in a paragraph once, as long as there is room, and none that is the heading itself:
+        captions of icons often are, and would give the answer away."""
+        is_new = paragraph != self.heading and paragraph not in self.paragraphs
+        if is_new and len(" ".join(self.paragraphs)) < LONGEST:
+            self.paragraphs.append(paragraph)
+
+    @property
+    def text(self):
+        return shortened(" ".join(self.paragraphs))
+
+
+def sections_of(blocks, least_words):
+    """Yields the Sections of a page whose headings have so many words."""
+    for place, block in enumerate(blocks):
+        if block.level is None or not block.translated:
+            continue
+        if count_words(block.text) < least_words:
+            continue
+        section = Section(block.id, block.text, [])
+        for below in blocks[place + 1:]:
+            if below.level is not None and below.level <= block.level:
+                break
+            if below.level is None and below.translated:
+                section.add(below.text)
+        if count_words(" ".join(section.paragraphs)) >= SHORTEST_SECTION:
+            yield section
+
+
+def windows(blocks):
+    """Yields a page's Blocks as texts of at most LONGEST characters, a block a line. A heading
+    begins a window unless the one before it would be short."""
+    window = []
+    for block in blocks:
+        for part in parts_of(block.text):
+            length = len("\n".join([*window, part]))
+            is_new = block.level is not None and length > LONGEST // 2
+            if window and (length > LONGEST or is_new):
+                yield "\n".join(window)
+                window = []
+            window.append(part)
+    if window:
+        yield "\n".join(window)
+
+
+def parts_of(text):
+    """Yields a text whole, or in parts of at most LONGEST characters, cut between sentences."""
+    part = ""
+    for sentence in SENTENCE_END.split(text):
+        sentence = shortened(sentence)
+        if part and len(part) + 1 + len(sentence) > LONGEST:
+            yield part
+            part = ""
+        part = f"{part} {sentence}".strip()
+    yield part
