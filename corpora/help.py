@@ -198,12 +198,15 @@ class Maker:
     # ---------------------------------------------------------------------------- sections
 
     def sections(self, name, page, split):
+        # One word is a command's name, or "Example" and "Parameters" on a hundred pages. English
+        # decides for all, so that the task is the same one in every language.
+        headings = set()
+        for block in page.get(ENGLISH, []):
+            if block.level is not None and count_words(block.text) > 1:
+                headings.add(block.id)
         found = {}  # {id of a heading: {code: Section}}
         for code, blocks in page.items():
-            # A heading of one word is often a command's name: English alone cannot tell, elsewhere
-            # it is what was not translated.
-            least = 2 if code == ENGLISH else 1
-            for section in sections_of(blocks, least):
+            for section in sections_of(blocks, headings):
                 if self.is_new(section, code, split):
                     found.setdefault(section.id, {})[code] = section
         for place, row in found.items():

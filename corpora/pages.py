@@ -158,12 +158,10 @@ class Section:
         return shortened(" ".join(self.paragraphs))
 
 
-def sections_of(blocks, least_words):
-    """Yields the Sections of a page whose headings have so many words."""
+def sections_of(blocks, headings):
+    """Yields the Sections of a page whose headings have these ids."""
     for place, block in enumerate(blocks):
-        if block.level is None or not block.translated:
-            continue
-        if count_words(block.text) < least_words:
+        if block.id not in headings or not block.translated:
             continue
         section = Section(block.id, block.text, [])
         for below in blocks[place + 1:]:
