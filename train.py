@@ -120,8 +120,8 @@ class Settings:
 
     # The data.
     data: str = option(
-        "the data set: builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or wikilingua:DIR (see "
-        "corpora/sets.py)",
+        "the data set: builtin, jsonl:DIR, parallel:DIR, xlsum:DIR, wikilingua:DIR or help:[DIR] "
+        "(see corpora/sets.py)",
         "builtin", metavar="SPEC"
     )
     langs: list = option(

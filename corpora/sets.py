@@ -6,6 +6,8 @@
     parallel:DIR      DIR/{train,valid,test}.LANG, line i of one file translates line i of another
     xlsum:DIR         XL-Sum as published (Hasan et al. 2021): english_train.jsonl, ...
     wikilingua:DIR    WikiLingua (Ladhak et al. 2020) as GEM exports it: train.jsonl, ...
+    help:DIR          LibreOffice's help as `python -m corpora.help DIR` prepares it; help: alone
+                      reads data/help
 
 A data set has `sizes` ({(source language, target language): number of examples, or None for a
 stream without end}) and `text(pair, index)`, the (source, target) of one example.
@@ -17,11 +19,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from corpora.builtin import Builtin
+from corpora.help import FOLDER, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
 from plumbing.files import UserError
 
-KINDS = ("jsonl", "parallel", "xlsum", "wikilingua")
+KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
 
 
 def open_data(
@@ -42,7 +45,7 @@ def open_data(
     built-in corpus has no use for them); name_missing: say which of the pairs have no example."""
     if spec == "builtin":
         return Builtin(stage, split, pairs, seed)
-    data = open_files(spec, split, pairs, languages, skip=skip, minimum=minimum)
+    data = open_files(spec, stage, split, pairs, languages, skip=skip, minimum=minimum)
     if data.skipped or data.short:
         tell(
             f"{spec}, {split}: left out {data.skipped:,} bad lines and {data.short:,} examples "
@@ -77,13 +80,15 @@ def tell_missing(data, where, pairs):
         tell(f"{where}: no example of {' '.join(missing[:6])}{more}")
 
 
-def open_files(spec, split, pairs, languages, **options):
+def open_files(spec, stage, split, pairs, languages, **options):
     """The data set in a folder, KIND:FOLDER."""
-    kind, _, name = spec.partition(":")
+    kind, colon, name = spec.partition(":")
+    if kind == "help" and colon:
+        return open_help(name or FOLDER, stage, split, pairs, languages, **options)
     if kind not in KINDS or not name:
         raise UserError(
-            f"--data {spec!r}: expected builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or "
-            "wikilingua:DIR"
+            f"--data {spec!r}: expected builtin, jsonl:DIR, parallel:DIR, xlsum:DIR, "
+            "wikilingua:DIR, help: or help:DIR"
         )
     folder = Path(name)
     if not folder.is_dir():

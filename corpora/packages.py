@@ -1,0 +1,167 @@
+"""Debian's and Ubuntu's packages: fetching them with apt, unpacking them, reading descriptions."""
+import bz2
+import gzip
+import lzma
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from urllib.parse import unquote
+
+from tqdm import tqdm
+
+from plumbing.files import UserError, first_line
+
+DESCRIPTIONS = "Translation-en"  # apt's file of descriptions, and how the names of its copies end
+OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+BY_HAND = (
+    "fetch the newest {packages} (each one's _all.deb) from "
+    "http://deb.debian.org/debian/pool/main/libr/libreoffice/ and "
+    "http://deb.debian.org/debian/dists/stable/main/i18n/Translation-en.xz, put all of them into "
+    "one folder and name it with --packages FOLDER"
+)
+
+
+@dataclass
+class Description:
+    """What apt says of a package."""
+    package: str
+    title: str
+    paragraphs: list
+
+
+def by_hand(packages):
+    return BY_HAND.format(packages=", ".join(packages))
+
+
+# ------------------------------------------------------------------------------------- fetching
+
+def fetch(packages, folder):
+    """Downloads packages and the English descriptions of all packages into a folder, with lists
+    of its own: what apt keeps for the system stays as it is. UserError where there is no apt."""
+    if not shutil.which("apt-get"):
+        raise UserError(f"there is no apt-get here: {by_hand(packages)}")
+    folder = Path(folder)
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True)
+    options = [
+        "-o", f"Dir::State::Lists={lists}",
+        "-o", f"Dir::Cache={folder}",
+        "-o", "Acquire::Languages=en",
+        "-o", "Acquire::GzipIndexes=false",  # or apt may keep lists as .lz4
+        "-o", "APT::Sandbox::User=root",     # its own user may not write into our folder
+    ]
+    commands = {"the lists of packages": ["update"]}
+    for package in packages:
+        commands[package] = ["download", package]
+    bar = tqdm(commands.items(), desc="fetching", unit="file")
+    for what, words in bar:
+        bar.set_postfix_str(what)
+        done = subprocess.run(
+            ["apt-get", "-qq", *options, *words], cwd=folder, capture_output=True, text=True
+        )
+        if done.returncode:
+            said = first_line(done.stderr.strip() or done.stdout.strip(), 200)
+            raise UserError(
+                f"apt-get could not fetch {what} ({said}); mend that, or {by_hand(packages)}"
+            )
+    for path in lists.glob(f"*{DESCRIPTIONS}"):
+        path.rename(folder / path.name)
+
+
+# ------------------------------------------------------------------------------------ unpacking
+
+def unpacked(package, folder, work):
+    """The folder of a package's files: FOLDER/PACKAGE, or else FOLDER/PACKAGE_*.deb unpacked in
+    `work`. UserError if neither is there."""
+    there = Path(folder) / package
+    if there.is_dir():
+        return there
+    debs = sorted(Path(folder).glob(f"{package}_*.deb"))
+    if not debs:
+        raise UserError(
+            f"{folder}: there is neither {package}_*.deb nor a folder {package}; "
+            f"{by_hand([package])}"
+        )
+    if len(debs) > 1:
+        raise UserError(f"{folder}: {len(debs)} versions of {package}; leave one of them there")
+    if not shutil.which("dpkg"):
+        raise UserError(
+            f"{debs[0]}: there is no dpkg here to unpack it; a .deb is an ar archive: `ar x` it, "
+            f"and unpack its data.tar with tar into {there}"
+        )
+    target = Path(work) / package
+    target.mkdir(parents=True)
+    done = subprocess.run(
+        ["dpkg", "-x", str(debs[0]), str(target)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(
+            f"{debs[0]}: dpkg could not unpack it ({first_line(done.stderr)}); fetch it again"
+        )
+    return target
+
+
+def version_of(package, files, folder):
+    """A package's version, from the first line of its changelog or else its .deb's name."""
+    changelog = files / "usr" / "share" / "doc" / package / "changelog.Debian.gz"
+    if changelog.is_file():
+        with gzip.open(changelog, "rt", encoding="utf-8") as file:
+            found = re.search(r"\((.+?)\)", file.readline())
+        if found:
+            return found.group(1)
+    for deb in sorted(Path(folder).glob(f"{package}_*.deb")):
+        return unquote(deb.name.split("_")[1])
+    return "of unknown version"
+
+
+# --------------------------------------------------------------------------------- descriptions
+
+def description_files(folder):
+    """The files of descriptions in a folder: names that end in Translation-en, packed or not."""
+    found = []
+    for suffix in OPENERS:
+        found += Path(folder).glob(f"*{DESCRIPTIONS}{suffix}")
+    return sorted(found)
+
+
+def read_descriptions(path):
+    """Yields the Descriptions in a file of apt's; UserError if it cannot be read."""
+    opener = OPENERS[path.name.rpartition(DESCRIPTIONS)[2]]
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            entry = []
+            for line in chain(file, [""]):  # an empty line ends an entry, the last one too
+                if line.strip():
+                    entry.append(line)
+                    continue
+                description = parsed(entry)
+                entry = []
+                if description:
+                    yield description
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from None
+
+
+def parsed(entry):
+    """The Description in an entry's lines; None if there is none in English.
+
+    Its fields are Package, Description-md5 and Description-en: the title, and behind it lines that
+    begin with a space; " ." stands between paragraphs."""
+    fields = {}
+    paragraphs = [[]]
+    for line in entry:
+        name, _, value = line.partition(":")
+        if not line.startswith(" "):
+            fields[name] = value.strip()
+        elif line.strip() == ".":
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(line.strip())
+    package = fields.get("Package")
+    title = fields.get("Description-en")
+    if not package or not title:
+        return None
+    return Description(package, title, [" ".join(lines) for lines in paragraphs if lines])

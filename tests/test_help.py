@@ -1,0 +1,449 @@
+"""corpora.help: small pages through the command, and `--data help:` in each stage."""
+import gzip
+import hashlib
+import json
+import re
+import shutil
+import sys
+
+import pytest
+
+from corpora.pages import read_page
+from corpora.sets import open_data, texts_of
+from plumbing.files import UserError
+from tokenizer import MBART25
+
+HELP = ("-m", "corpora.help")
+CODES = {
+    "en-us": "en_XX",
+    "es": "es_XX",
+    "ru": "ru_RU",
+    "tr": "tr_TR",
+    "fr": "fr_XX",
+    "de": "de_DE",
+}
+SHARED = "This long paragraph is embedded in many pages of the help"  # 11 words
+PAGE = """<html><head><title>Not this</title></head><body>
+<p id="above">Neither this</p><div id="DisplayArea">{}</div>
+<div id="SearchFrame"></div><p id="bm_module">Nor this</p></body></html>"""
+
+
+def in_split(split, name):
+    """The first of names ("page{}.html": page0.html, ...) whose hash puts it into a split: of 20
+    parts, test has two and validation one."""
+    parts = {"test": (0, 1), "valid": (2,), "train": range(3, 20)}
+    for number in range(1000):
+        numbered = name.format(number)
+        if int(hashlib.md5(numbered.encode()).hexdigest(), 16) % 20 in parts[split]:
+            return numbered
+    raise AssertionError(split)
+
+
+SPLITS = ("train", "valid", "test")
+PAGES = {split: in_split(split, "swriter/guide/page{}.html") for split in SPLITS}
+
+
+def said(code, text, count=12):
+    """`count` words that no other text has, in no language but this."""
+    return " ".join(f"{text}{number}{code[:2]}" for number in range(count))
+
+
+def blocks_of(split, code):
+    """The page of a split in a language: [(tag, attributes, HTML)]."""
+    blocks = [
+        ("h1", 'id="h1"', f"Heading {split} {code}"),
+        ("p", 'id="p1"', said(code, f"first{split}")),
+        ("p", 'id="same"', "An English paragraph that nobody translated yet"),
+        ("p", 'id="icon"', f"Heading {split} {code}"),
+        ("p", 'id="code" class="codeintable"', f"Print {split} {code} lines of a program"),
+        ("h2", 'id="h2"', f"Under {split} {code}"),
+        ("p", 'id="p2"', said(code, f"second{split}") + "<br>end"),
+        ("p", 'id="p3"', said(code, f"third{split}", 40)),
+        ("h1", 'id="h3"', f"Embedded {split} {code}"),
+        ("p", 'id="shared"', f"{SHARED} {code}"),
+        ("h2", 'id="h4"', "Example" if code == "en_XX" else f"Ein Beispiel {code} {split}"),
+        ("p", 'id="p4"', said(code, f"fourth{split}", 25)),
+    ]
+    if code == "es_XX":  # ids say what belongs together, not the order
+        blocks.insert(1, ("p", 'id="more"', f"Un párrafo {split} que solo tiene el español"))
+    return blocks
+
+
+def html_of(blocks):
+    return "\n".join(f"<{tag} {given}>{text}</{tag}>" for tag, given, text in blocks)
+
+
+DESCRIPTIONS = """Package: {train}
+Description-md5: 0
+Description-en: map finder
+ A program that finds maps in a park
+ and shows the way home.
+ .
+ It has a second paragraph of more than eight words.
+
+Package: {twin}
+Description-md5: 0
+Description-en: map finder, once more
+ A program that finds maps in a park
+ and shows the way home.
+ .
+ It has a second paragraph of more than eight words.
+
+Package: {test}
+Description-md5: 1
+Description-en: tea maker
+ Makes tea for ten people and a teacher of theirs.
+
+Package: {leaky}
+Description-md5: 2
+Description-en: leaf maker
+ Makes leaves.
+ .
+ It has a second paragraph of more than eight words.
+
+Package: {valid}
+Description-md5: 3
+Description-en: key holder
+ Holds the keys of ten doors, and one more for the cellar.
+
+Package: {train}-short
+Description-md5: 4
+Description-en: too short
+ Nothing here.
+"""
+NAMES = {
+    "train": in_split("train", "map{}"),
+    "test": in_split("test", "tea{}"),
+    "twin": in_split("test", "twin{}"),
+    "leaky": in_split("test", "leaf{}"),
+    "valid": in_split("valid", "key{}"),
+}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """The six packages unpacked, and a file of descriptions."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name, code in CODES.items():
+        package = f"libreoffice-help-{name}"
+        files = folder / package / "usr" / "share"
+        for split, path in PAGES.items():
+            page = files / "libreoffice" / "help" / name / "text" / path
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(PAGE.format(html_of(blocks_of(split, code))), encoding="utf-8")
+        (files / "doc" / package).mkdir(parents=True)
+        with gzip.open(files / "doc" / package / "changelog.Debian.gz", "wt") as file:
+            file.write("libreoffice (4:7.4.7-1) bookworm; urgency=medium\n")
+    with gzip.open(folder / "debian_Translation-en.gz", "wt", encoding="utf-8") as file:
+        file.write(DESCRIPTIONS.format(**NAMES))
+    return folder
+
+
+@pytest.fixture
+def made(run, packages, tmp_path):
+    """(what the command wrote, what it printed)"""
+    done = run(*HELP, "out", "--packages", packages, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "out", done.stdout
+
+
+def rows(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()]
+
+
+def count(printed, what):
+    """The numbers of train, valid and test in the line of this name."""
+    (found,) = re.findall(rf"^  {what} +([\d,]+) +([\d,]+) +([\d,]+)$", printed, re.M)
+    return [int(number.replace(",", "")) for number in found]
+
+
+def of(found, code):
+    return [row for row in found if (row["source_lang"], row["target_lang"]) == (code, code)]
+
+
+def test_a_section_is_given_its_heading_in_the_split_of_its_page(made):
+    out, _ = made
+    for split in PAGES:
+        for code in CODES.values():
+            found = of(rows(out, f"sections/{split}.jsonl"), code)
+            first = said(code, f"first{split}")
+            if code == "en_XX":
+                first += " An English paragraph that nobody translated yet"
+            if code == "es_XX":
+                first = f"Un párrafo {split} que solo tiene el español {first}"
+            second = f"{said(code, f'second{split}')} end"
+            third = said(code, f"third{split}", 40)
+            headings = {"h1": f"Heading {split} {code}", "h2": f"Under {split} {code}"}
+            if split == "train":  # and none of one word in English, h4
+                headings["h3"] = f"Embedded {split} {code}"
+            assert [row["target"] for row in found] == list(headings.values())
+            assert [row["id"] for row in found] == [f"{PAGES[split]}#{name}" for name in headings]
+            # The page's own heading has what stands below its second one too, cut between words.
+            for row, whole in zip(found, (f"{first} {second} {third}", f"{second} {third}")):
+                assert whole.startswith(row["source"]) and 680 < len(row["source"]) <= 700
+                assert whole[len(row["source"])] == " "
+
+
+def test_what_a_later_split_shares_with_an_earlier_one_goes(made):
+    out, printed = made
+    train = of(rows(out, "sections/train.jsonl"), "tr_TR")
+    assert train[2]["source"] == f"{SHARED} tr_TR {said('tr_TR', 'fourthtrain', 25)}"
+    for split in ("valid", "test"):
+        assert len(of(rows(out, f"sections/{split}.jsonl"), "tr_TR")) == 2
+        text = "".join(row["source"] for row in rows(out, f"text/{split}.jsonl"))
+        assert SHARED not in text and f"fourth{split}" in text
+        assert SHARED not in (out / f"paragraphs/{split}.tr_TR").read_text("utf-8")
+    assert count(printed, "section of an earlier split tr_TR") == [0, 1, 1]
+    assert count(printed, "repeated in the text tr_TR") == [1, 2, 2]  # the icon's caption too
+    assert count(printed, "repeated paragraph all") == [1, 2, 2]
+
+
+def test_sections_across_languages_have_the_heading_of_the_same_id(made):
+    out, printed = made
+    found = rows(out, "cross/test.jsonl")
+    assert len(found) == 2 * 6 * 5
+    sections = {}
+    for row in rows(out, "sections/test.jsonl"):
+        sections[row["id"], row["source_lang"]] = row
+    for row in found:
+        assert row["source_lang"] != row["target_lang"]
+        assert row["source"] == sections[row["id"], row["source_lang"]]["source"]
+        assert row["target"] == sections[row["id"], row["target_lang"]]["target"]
+    assert count(printed, "cross all") == [3, 2, 2]
+
+
+def test_text_is_what_the_page_says_in_its_order(made):
+    out, printed = made
+    found = of(rows(out, "text/test.jsonl"), "ru_RU")
+    assert all(row["source"] == row["target"] and len(row["source"]) <= 700 for row in found)
+    assert "\n".join(row["source"] for row in found) == "\n".join([
+        "Heading test ru_RU",
+        said("ru_RU", "firsttest"),
+        "Under test ru_RU",
+        f"{said('ru_RU', 'secondtest')} end",
+        said("ru_RU", "thirdtest", 40),
+        "Embedded test ru_RU",
+        "Ein Beispiel ru_RU test",
+        said("ru_RU", "fourthtest", 25),
+    ])
+    assert found[1]["source"].startswith("thirdtest0")
+    assert "nobody translated" in "".join(
+        row["source"] for row in of(rows(out, "text/train.jsonl"), "en_XX")
+    )
+    assert count(printed, "untranslated ru_RU") == [1, 1, 1]
+    assert count(printed, "text ru_RU") == [
+        len(of(rows(out, f"text/{split}.jsonl"), "ru_RU")) for split in SPLITS
+    ]
+
+
+def test_paragraphs_are_aligned_by_their_ids(made):
+    out, printed = made
+    for split in PAGES:
+        for code in CODES.values():
+            lines = (out / f"paragraphs/{split}.{code}").read_text("utf-8").splitlines()
+            expected = [
+                f"Heading {split} {code}",
+                said(code, f"first{split}"),
+                f"Under {split} {code}",
+                f"{said(code, f'second{split}')} end",
+                said(code, f"third{split}", 40),
+                f"Embedded {split} {code}",
+                f"{SHARED} {code}",
+                said(code, f"fourth{split}", 25),
+            ]
+            if split != "train":
+                expected.remove(f"{SHARED} {code}")
+            assert lines == expected
+    assert count(printed, "paragraphs all") == [8, 7, 7]
+
+
+def test_a_description_is_given_its_title_once(made):
+    out, printed = made
+    expected = {
+        "train": (NAMES["train"], "map finder", "A program that finds maps in a park and shows the "
+                  "way home. It has a second paragraph of more than eight words."),
+        "valid": (NAMES["valid"], "key holder",
+                  "Holds the keys of ten doors, and one more for the cellar."),
+        "test": (NAMES["test"], "tea maker", "Makes tea for ten people and a teacher of theirs."),
+    }
+    for split, (package, title, text) in expected.items():
+        assert rows(out, f"descriptions/{split}.jsonl") == [{
+            "id": package,
+            "source": text,
+            "target": title,
+            "source_lang": "en_XX",
+            "target_lang": "en_XX",
+        }]
+    assert count(printed, "descriptions en_XX") == [1, 1, 1]
+    assert count(printed, "repeated description en_XX") == [0, 0, 1]
+    assert count(printed, "description of an earlier split en_XX") == [0, 0, 1]
+
+
+def test_the_readme_names_versions_and_licence_and_the_same_packages_give_the_same_bytes(
+    run, made, packages, tmp_path
+):
+    out, _ = made
+    text = (out / "README.md").read_text("utf-8")
+    assert "libreoffice-help-es 4:7.4.7-1\n" in text and "Mozilla Public License 2.0" in text
+    assert re.search(r"debian_Translation-en.gz, [\d,]+ bytes, CRC-32 [0-9a-f]{8}\n", text)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert len(before) == 4 * 3 + 6 * 3 + 1
+    done = run(*HELP, "out", "--packages", packages, cwd=tmp_path)  # again, over the first
+    assert done.returncode == 0, done.stderr
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "mine.txt").write_text("x")
+    done = run(*HELP, "out", "--packages", packages, cwd=tmp_path)
+    assert done.returncode == 2 and "other files in it (mine.txt)" in done.stderr
+
+
+SPANS = (
+    ('Choose <span class="switchinline"><span hidden="true" class="MAC">Preferences</span>'
+     '<span hidden="true"><span class="emph">Tools - Options</span></span></span> now',
+     "Choose Tools - Options now"),
+    ('the <span class="switchinline"><span hidden="true" class="MAC">Mac</span>'
+     '<span hidden="true" class="WRITER">text</span>'
+     '<span hidden="true" class="CALC">sheet</span></span> here', "the text here"),
+    ("a &amp; b<br>c", "a & b c"),
+)
+
+
+@pytest.mark.parametrize("html, text", SPANS)
+def test_of_several_systems_and_programs_one_is_read(tmp_path, html, text):
+    page = tmp_path / "page.html"
+    page.write_text(PAGE.format(f'<p id="a">{html}</p><p>no id</p><p id="a">again</p>'))
+    assert [(block.id, block.text) for block in read_page(page)] == [("a", text), ("a#2", "again")]
+
+
+# ---------------------------------------------------------------------------- fetching, unpacking
+
+APT = """#!{python}
+import os, sys
+words = sys.argv[1:]
+given = dict(word.split("=", 1) for word in words if "=" in word)
+assert given["Acquire::Languages"] == "en"
+if "update" in words:
+    with open(given["Dir::State::Lists"] + "/x_dists_Translation-en", "w") as file:
+        file.write(open("{packages}/descriptions").read())
+else:
+    print("W: unsandboxed", file=sys.stderr)
+    open(words[-1] + "_4%3a7.4.7-1_all.deb", "w").close()
+"""
+DPKG = """#!{python}
+import os, shutil, sys
+package = os.path.basename(sys.argv[2]).split("_")[0]
+shutil.copytree("{packages}/" + package, sys.argv[3], dirs_exist_ok=True)
+"""
+
+
+def program(folder, name, text, packages):
+    path = folder / name
+    path.write_text(text.format(python=sys.executable, packages=packages))
+    path.chmod(0o755)
+
+
+def test_packages_are_fetched_with_apt_and_unpacked_with_dpkg(
+    run, packages, made, tmp_path, monkeypatch
+):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 2 and "there is no apt-get here: fetch" in done.stderr
+    assert "libreoffice-help-ru" in done.stderr and "--packages FOLDER" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "data").exists()
+
+    program(programs, "apt-get", "#!{python}\nimport sys\nsys.exit('E: no network')", packages)
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 2 and "the lists of packages (E: no network)" in done.stderr
+
+    (packages / "descriptions").write_text(DESCRIPTIONS.format(**NAMES))
+    program(programs, "apt-get", APT, packages)
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 2 and "there is no dpkg here" in done.stderr
+
+    program(programs, "dpkg", DPKG, packages)
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 0 and "unsandboxed" not in done.stderr, done.stderr
+    assert "`--data help:` reads it" in done.stdout
+    out, _ = made
+    for name in ("sections/test.jsonl", "paragraphs/train.ru_RU", "descriptions/test.jsonl"):
+        assert (tmp_path / "data/help" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_a_folder_without_the_packages_says_which(run, packages, tmp_path):
+    def ended(folder):
+        done = run(*HELP, "out", "--packages", folder, cwd=tmp_path)
+        assert done.returncode == 2 and not (tmp_path / "out").exists()
+        return done.stderr
+
+    assert "there is no such folder" in ended("nowhere")
+    mine = tmp_path / "mine"
+    shutil.copytree(packages, mine)
+    (mine / "debian_Translation-en.gz").write_bytes(b"no gzip")
+    assert "debian_Translation-en.gz: cannot be read" in ended(mine)
+    (mine / "debian_Translation-en.gz").unlink()
+    assert "there is no Translation-en; fetch" in ended(mine)
+    shutil.rmtree(mine / "libreoffice-help-tr")
+    assert "neither libreoffice-help-tr_*.deb nor a folder" in ended(mine)
+    for version in (1, 2):
+        (mine / f"libreoffice-help-tr_{version}_all.deb").write_text("no deb")
+    assert "2 versions of libreoffice-help-tr" in ended(mine)
+
+
+# ---------------------------------------------------------------------------------- --data help:
+
+def test_each_stage_opens_its_own_files(made):
+    out, _ = made
+    english = ("en_XX", "en_XX")
+    russian = ("ru_RU", "ru_RU")
+    across = ("ru_RU", "en_XX")
+
+    def opened(stage, split, *pairs):
+        return open_data(f"help:{out}", stage, split, pairs, MBART25)
+
+    text = opened("pretrain", "train", english, russian)
+    assert text.sizes == {english: 3, russian: 3}
+    assert text.text(russian, 0)[0].startswith("Heading train ru_RU\nfirst")
+    for stage in ("translate", "align"):
+        data = opened(stage, "train", across)
+        assert data.sizes == {across: 8}
+        assert data.text(across, 0) == ("Heading train ru_RU", "Heading train en_XX")
+    for split, sections, descriptions in (("train", 3, 1), ("valid", 2, 1), ("test", 2, 0)):
+        data = opened("summarize", split, english, russian, across)
+        assert data.sizes == {
+            english: sections + descriptions, russian: sections, across: sections
+        }
+        assert data.text(across, 1)[1] == f"Under {split} en_XX"
+    assert opened("summarize", "train", english).text(english, 3)[1] == "map finder"
+    texts = list(texts_of(f"help:{out}", "pretrain", [russian], MBART25))
+    assert f"{said('ru_RU', 'fourthtest', 25)}" in texts[-1]
+
+
+def test_what_is_not_there_is_told_with_the_command(made, capsys):
+    out, _ = made
+    for spec, command in (("help:", "`python -m corpora.help`"),
+                          ("help:nowhere", "`python -m corpora.help nowhere`")):
+        with pytest.raises(UserError, match=f"there is no folder .*{command} makes it"):
+            open_data(spec, "pretrain", "train", [("en_XX", "en_XX")], MBART25)
+    for stage in ("pretrain", "translate", "summarize"):
+        with pytest.raises(UserError, match="the help is in en_XX es_XX .* alone"):
+            open_data(f"help:{out}", stage, "train", [("gu_IN", "gu_IN")], MBART25)
+    pairs = [("en_XX", "es_XX"), ("gu_IN", "es_XX")]
+    data = open_data(f"help:{out}", "translate", "train", pairs, MBART25)
+    assert list(data.sizes) == [("en_XX", "es_XX")]
+    assert "gu_IN: no example" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_vocabulary_and_each_stage_run_on_it(run, made, small, tmp_path):
+    out, _ = made
+    data = ("--data", f"help:{out}", "--langs", "en_XX", "ru_RU")
+    done = run("-m", "tools.start", tmp_path / "start", *data, "--pieces", 200)
+    assert done.returncode == 0 and "ru_RU: 3 of 3 texts" in done.stdout, done.stderr
+    for stage in ("pretrain", "translate", "summarize"):
+        done = run("train.py", "--stage", stage, "--init", small, *data, "--steps", 2, "--tokens",
+                   500, "--no-eval", "--preset", "small", "--device", "cpu", "--out",
+                   tmp_path / stage)
+        assert done.returncode == 0, done.stderr
+    done = run("eval.py", "--model", tmp_path / "summarize", "--lang", "ru_RU", "--examples", 1)
+    assert done.returncode == 0 and "ru_RU" in done.stdout, done.stderr
