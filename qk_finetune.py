@@ -12,8 +12,8 @@ A recipe is one regular expression over parameter names (transformers' own names
 the recipes of a new language.
 
 NEW LANGUAGES (Gheini, Ren and May 2021): a trained translation model gets a new source (`src…`) or
-target (`tgt…`) language with a vocabulary and embeddings of its own, as `tools.new_language` makes
-them; what else may move is the recipe.
+target (`tgt…`) language, or one of each (`both…`), with a vocabulary and embeddings of its own, as
+`tools.new_language` makes them; what else may move is the recipe.
 
 LORA (Hu et al. 2021; Liu and Niehues 2025, section 4): W x + b becomes
 
@@ -49,6 +49,7 @@ SIDES = {  # the embeddings of one side where it has a vocabulary of its own
     "tgt": r"model\.(shared|decoder\.embed_positions|decoder\.layernorm_embedding)\.",
 }
 TABLES = {"src": "model.encoder.embed_tokens.weight", "tgt": "model.shared.weight"}  # of tokens
+BOTH = f"{SIDES['src']}|{SIDES['tgt']}"
 
 RECIPES = {
     # Finetuning for a task.
@@ -69,6 +70,10 @@ RECIPES = {
     "tgt": SIDES["tgt"],                     # its embeddings, which are the output layer too
     "tgt+xattn": f"{SIDES['tgt']}|{CROSS}",  # and the cross-attention
     "tgt+body": f"{SIDES['tgt']}|{LAYERS}",  # and every layer
+    # A new source and a new target language.
+    "both": BOTH,                            # the embeddings of both
+    "both+xattn": f"{BOTH}|{CROSS}",         # and the cross-attention
+    "both+body": f"{BOTH}|{LAYERS}",         # and every layer: everything
     # A new language of a multilingual model, in the vocabulary that both sides share.
     "emb": EMBEDDINGS,                       # the embeddings
     "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention
@@ -97,28 +102,38 @@ def apply_recipe(model, recipe):
 def check_recipe(recipe, config):
     if recipe not in RECIPES:
         raise UserError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
-    if side_of(recipe) and config.source_vocab_size is None:
+    if sides_of(recipe) and config.source_vocab_size is None:
         raise UserError(
             f"--recipe {recipe} trains a new language's own vocabulary, which this model lacks; "
             "make a folder with one by `python -m tools.new_language fresh` and name it with --init"
         )
 
 
-def check_fresh(recipe, side):
-    """UserError if a recipe would not train the freshly drawn embeddings of `side`.
+def check_fresh(recipe, fresh):
+    """UserError if a recipe would not train the freshly drawn embeddings of a side.
 
-    side: "src" or "tgt"; tools.new_language writes it into a folder's args.json, as "fresh"."""
-    if not re.match(RECIPES[recipe], TABLES[side]):
-        raise UserError(
-            f"--recipe {recipe} would leave the fresh {side} embeddings frozen; use {side}, "
-            f"{side}+xattn, {side}+body or full+embeddings"
-        )
+    fresh: "src", "tgt" or a list of both; tools.new_language writes it into a folder's args.json,
+    as "fresh"."""
+    sides = [fresh] if isinstance(fresh, str) else fresh
+    group = "both" if len(sides) > 1 else sides[0]
+    for side in sides:
+        if not re.match(RECIPES[recipe], TABLES[side]):
+            raise UserError(
+                f"--recipe {recipe} would leave the fresh {side} embeddings frozen; use {group}, "
+                f"{group}+xattn, {group}+body or full+embeddings"
+            )
 
 
-def side_of(recipe):
-    """The side, src or tgt, whose own vocabulary a recipe trains; None if it trains none."""
-    side = recipe.partition("+")[0]
-    return side if side in SIDES else None
+def sides_of(recipe):
+    """The sides, of src and tgt, whose own vocabulary a recipe of the table trains: a list."""
+    if recipe not in RECIPES:
+        return []
+    group = recipe.partition("+")[0]
+    if group == "both":
+        return list(SIDES)
+    if group in SIDES:
+        return [group]
+    return []
 
 
 def moves_encoder(names, config, layer=None):
@@ -227,7 +242,7 @@ def parameters_by_recipe(config, rank=8):
     counts = {}
     for recipe in RECIPES:
         shape = config
-        if side_of(recipe) and config.source_vocab_size is None:
+        if sides_of(recipe) and config.source_vocab_size is None:
             shape = replace(config, source_vocab_size=config.vocab_size)
         with torch.device("meta"):
             model = MBart(shape)

@@ -17,7 +17,7 @@ from qk_finetune import (
     moves_encoder,
     needed_by,
     parameters_by_recipe,
-    side_of,
+    sides_of,
 )
 from tools.new_language import new_language
 
@@ -49,6 +49,9 @@ def expected(recipe, name):
         "tgt": target,
         "tgt+xattn": target or cross,
         "tgt+body": target or layer,
+        "both": source or target,
+        "both+xattn": source or target or cross,
+        "both+body": True,
         "emb": embedding,
         "emb+xattn": embedding or cross,
     }
@@ -59,9 +62,8 @@ def prepared(model, recipe):
     """The model that a recipe needs: with LoRA's additions, or a new language's embeddings."""
     if recipe == "lora":
         add_lora(model)
-    side = side_of(recipe)
-    if side:
-        return new_language(model, side, 300)
+    for side in sides_of(recipe):
+        model = new_language(model, side, 300)
     return model
 
 
@@ -90,7 +92,7 @@ def test_the_recipes_are_nested_as_the_paper_orders_them(small):
     model = MBart.from_pretrained(small)
     trained = {}
     for recipe in RECIPES:
-        if side_of(recipe) is None:
+        if not sides_of(recipe):
             trained[recipe] = set(apply_recipe(model, recipe))
     assert trained["q"] < trained["qk"] < trained["vqk"] < trained["attn_ln"] < trained["full"]
     assert trained["frozen_decoder"] < trained["full"] < trained["full+embeddings"]
@@ -194,19 +196,26 @@ def test_the_encoder_moves_by_the_parameters_that_get_a_gradient(small, untied, 
     assert moves_encoder(["model.encoder.layer_norm.bias"], model.config, layer) == (layer is None)
 
 
+def accepted_where_fresh(fresh):
+    accepted = set()
+    for recipe in RECIPES:
+        try:
+            check_fresh(recipe, fresh)
+        except UserError:
+            continue
+        accepted.add(recipe)
+    return accepted
+
+
 def test_a_recipe_that_trains_the_fresh_table_is_accepted_and_no_other():
-    accepted = {"src": set(), "tgt": set()}
-    for side, recipes in accepted.items():
-        for recipe in RECIPES:
-            try:
-                check_fresh(recipe, side)
-            except UserError:
-                continue
-            recipes.add(recipe)
-    assert accepted["src"] == {"src", "src+xattn", "src+body", "full+embeddings"}
-    assert accepted["tgt"] == {
-        "tgt", "tgt+xattn", "tgt+body", "emb", "emb+xattn", "full+embeddings",
-    }
+    both = {"both", "both+xattn", "both+body", "full+embeddings"}
+    source = {"src", "src+xattn", "src+body"}
+    target = {"tgt", "tgt+xattn", "tgt+body", "emb", "emb+xattn"}
+    assert accepted_where_fresh("src") == accepted_where_fresh(["src"]) == source | both
+    assert accepted_where_fresh("tgt") == target | both
+    assert accepted_where_fresh(["src", "tgt"]) == both
+    with pytest.raises(UserError, match=r"fresh src embeddings frozen; use both, both\+xattn, "):
+        check_fresh("tgt+body", ["src", "tgt"])
 
 
 def test_a_new_sources_recipe_needs_the_new_source(small):
