@@ -1,4 +1,4 @@
-"""Which tensors train: the recipes of zero-shot finetuning (Solovyev et al. 2024, section 3).
+r"""Which tensors train: the recipes of zero-shot finetuning (Solovyev et al. 2024, section 3).
 
 Attention computes softmax(Q K^T / sqrt(d)) V with Q = x W_q, K = y W_k, V = y W_v. Q and K decide
 WHERE a position looks, V and everything behind it decide WHAT is written. Finetuning only Q and K
@@ -7,13 +7,18 @@ therefore teaches a model which parts of a document matter without touching the 
 words of every other language travel: that is the `qk` recipe, and the reason why Q, K and V are
 separate tensors in model.py.
 
-A recipe is one regular expression over parameter names (transformers' own names). Embeddings
-(token, position and the layer norm on top of them) stay frozen in all but `full+embeddings` and
-the recipes of a new language.
+A recipe is one regular expression over parameter names (transformers' own names): one of the table
+below, or any other that is typed in a name's place, such as `decoder.*encoder_attn\.[qk]_proj`,
+the queries and keys of the cross-attention alone. It may be narrowed to a range of layers. In the
+table embeddings (token, position and the layer norm on top of them) stay frozen in all but
+`full+embeddings` and the recipes of a new language.
+
+Nothing smaller than a tensor is chosen. A single head would be a block of rows of W_q and W_k, and
+AdamW's weight decay moves all rows of a tensor that trains, those without a gradient too.
 
 NEW LANGUAGES (Gheini, Ren and May 2021): a trained translation model gets a new source (`src…`) or
-target (`tgt…`) language with a vocabulary and embeddings of its own, as `tools.new_language` makes
-them; what else may move is the recipe.
+target (`tgt…`) language, or one of each (`both…`), with a vocabulary and embeddings of its own, as
+`tools.new_language` makes them; what else may move is the recipe.
 
 LORA (Hu et al. 2021; Liu and Niehues 2025, section 4): W x + b becomes
 
@@ -21,9 +26,13 @@ LORA (Hu et al. 2021; Liu and Niehues 2025, section 4): W x + b becomes
 
 Only A and B train, and W + (alpha / r) B A is what is saved as the model.
 
-Run it alone to see the table of a model:  python qk_finetune.py base qk
+Run it alone to see what would train in a model:
+    python qk_finetune.py base qk
+    python qk_finetune.py base qk --layers 1-2
+    python qk_finetune.py base 'encoder.*self_attn'
 """
 import argparse
+import difflib
 import math
 import re
 from dataclasses import dataclass, replace
@@ -35,7 +44,7 @@ from torch import nn
 from model import MBart
 from plumbing.files import UserError, run
 
-# Parts of a model, as regular expressions that match the beginning of a parameter's name.
+# Parts of a model, as regular expressions that match a parameter's name from its beginning.
 LAYERS = r"model\.(encoder|decoder)\.(layers|layer_norm)\."
 ENCODER_LAYERS = r"model\.encoder\.(layers|layer_norm)\."
 DECODER_LAYERS = r"model\.decoder\.(layers|layer_norm)\."
@@ -49,6 +58,7 @@ SIDES = {  # the embeddings of one side where it has a vocabulary of its own
     "tgt": r"model\.(shared|decoder\.embed_positions|decoder\.layernorm_embedding)\.",
 }
 TABLES = {"src": "model.encoder.embed_tokens.weight", "tgt": "model.shared.weight"}  # of tokens
+BOTH = f"{SIDES['src']}|{SIDES['tgt']}"
 
 RECIPES = {
     # Finetuning for a task.
@@ -69,56 +79,161 @@ RECIPES = {
     "tgt": SIDES["tgt"],                     # its embeddings, which are the output layer too
     "tgt+xattn": f"{SIDES['tgt']}|{CROSS}",  # and the cross-attention
     "tgt+body": f"{SIDES['tgt']}|{LAYERS}",  # and every layer
+    # A new source and a new target language.
+    "both": BOTH,                            # the embeddings of both
+    "both+xattn": f"{BOTH}|{CROSS}",         # and the cross-attention
+    "both+body": f"{BOTH}|{LAYERS}",         # and every layer: everything
     # A new language of a multilingual model, in the vocabulary that both sides share.
     "emb": EMBEDDINGS,                       # the embeddings
     "emb+xattn": f"{EMBEDDINGS}|{CROSS}",    # and the cross-attention
 }
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")  # that LoRA can adapt
 
+RECIPE_HELP = (
+    f"a recipe ({', '.join(RECIPES)}) or a regular expression that is found in the names of the "
+    r"parameters to train, e.g. 'decoder.*encoder_attn\.[qk]_proj'"
+)
+LAYERS_HELP = (
+    "of what the recipe trains only what stands in these layers, from 1, of encoder and decoder, "
+    "e.g. 2 or 1-2; embeddings and final norms stand in none"
+)
+
 
 # ------------------------------------------------------------------------------------- recipes
 
-def apply_recipe(model, recipe):
+def apply_recipe(model, recipe, layers=None):
     """Sets requires_grad on every parameter of `model`; returns the names that train, in order.
 
-    `lora` needs add_lora() first. UserError for an unknown recipe, and for that of a new language
-    where the model has none."""
-    check_recipe(recipe, model.config)
-    names = []
-    for name, parameter in model.named_parameters():
-        trains = re.match(RECIPES[recipe], name) is not None
-        parameter.requires_grad_(trains)
+    recipe: a name in RECIPES, or a regular expression; layers: the text "FIRST-LAST" or a number,
+    to leave out what stands elsewhere. `lora` needs add_lora() first. UserError for what is no
+    expression, for what would train nothing, for layers that the model lacks, and for a new
+    language's recipe where the model has none."""
+    check_recipe(recipe, layers)
+    check_shape(recipe, layers, model.config)
+    parameters = dict(model.named_parameters())
+    names = [name for name in parameters if trains(name, recipe, layers)]
+    if not names:
+        check_name(recipe, list(parameters))
+        raise UserError(f"--recipe {in_words(recipe, layers)} trains nothing of this model")
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
         parameter.grad = None
-        if trains:
-            names.append(name)
+    for name in names:
+        parameters[name].requires_grad_(True)
     return names
 
 
-def check_recipe(recipe, config):
-    if recipe not in RECIPES:
-        raise UserError(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
-    if side_of(recipe) and config.source_vocab_size is None:
+def trains(name, recipe, layers=None):
+    """Does the parameter of this name train?"""
+    expression = RECIPES.get(recipe, recipe)
+    return in_layers(name, layers) and re.search(expression, name) is not None
+
+
+def in_layers(name, layers):
+    """Does a parameter or module of this name stand in these layers? layers=None: anywhere."""
+    if layers is None:
+        return True
+    first, last = first_and_last(layers)
+    number = re.match(r"model\.(?:encoder|decoder)\.layers\.(\d+)\.", name)
+    return number is not None and first <= int(number[1]) + 1 <= last
+
+
+def first_and_last(layers):
+    """"2-4" -> (2, 4) and "3" -> (3, 3)."""
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)
+    if found:
+        first = int(found[1])
+        last = int(found[2] or first)
+    if not found or not 1 <= first <= last:
+        raise UserError(
+            f"--recipe-layers {layers!r}: write one number or FIRST-LAST, as 2 or 1-2; the first "
+            "layer is 1"
+        )
+    return first, last
+
+
+def in_words(recipe, layers=None):
+    """For messages: "qk", or "qk in layers 1-2"."""
+    if layers is None:
+        return recipe
+    noun = "layers" if "-" in layers else "layer"
+    return f"{recipe} in {noun} {layers}"
+
+
+def check_recipe(recipe, layers=None):
+    """UserError for a recipe that no model could have: no expression, or no range of layers."""
+    if layers is not None:
+        first_and_last(layers)
+    if not recipe.strip():
+        raise UserError(f"--recipe is empty; the recipes are: {', '.join(RECIPES)}")
+    try:
+        re.compile(RECIPES.get(recipe, recipe))
+    except (re.error, OverflowError) as error:
+        raise UserError(
+            f"--recipe {recipe!r} is no regular expression ({error}) and no recipe; the recipes "
+            f"are: {', '.join(RECIPES)}"
+        ) from None
+
+
+def check_shape(recipe, layers, config):
+    """UserError if a model of this Config lacks the vocabulary or the layers that are to train."""
+    if sides_of(recipe) and config.source_vocab_size is None:
         raise UserError(
             f"--recipe {recipe} trains a new language's own vocabulary, which this model lacks; "
             "make a folder with one by `python -m tools.new_language fresh` and name it with --init"
         )
+    if layers is not None:
+        count = max(config.encoder_layers, config.decoder_layers)
+        _, last = first_and_last(layers)
+        if last > count:
+            raise UserError(f"--recipe-layers {layers}: the model has layers 1 to {count}")
 
 
-def check_fresh(recipe, side):
-    """UserError if a recipe would not train the freshly drawn embeddings of `side`.
+def check_name(recipe, names):
+    """UserError if a recipe is neither in the table nor found in any of a model's `names`."""
+    if recipe in RECIPES or any(trains(name, recipe) for name in names):
+        return
+    hint = ""
+    close = difflib.get_close_matches(recipe, RECIPES, 1)
+    if close:
+        hint = f", did you mean {close[0]}?"
+    third = len(names) // 3
+    examples = [names[0], names[third], names[2 * third]]
+    raise UserError(
+        f"unknown recipe {recipe!r}{hint} (there are: {', '.join(RECIPES)}), and as a regular "
+        f"expression it is found in no parameter's name; three of them: {', '.join(examples)}"
+    )
 
-    side: "src" or "tgt"; tools.new_language writes it into a folder's args.json, as "fresh"."""
-    if not re.match(RECIPES[recipe], TABLES[side]):
+
+def check_fresh(recipe, fresh, layers=None):
+    """UserError if a recipe would not train the freshly drawn embeddings of a side.
+
+    fresh: "src", "tgt" or a list of both; tools.new_language writes it into a folder's args.json,
+    as "fresh"."""
+    sides = [fresh] if isinstance(fresh, str) else fresh
+    group = "both" if len(sides) > 1 else sides[0]
+    for side in sides:
+        if trains(TABLES[side], recipe, layers):
+            continue
+        advice = f"use {group}, {group}+xattn, {group}+body or full+embeddings"
+        if layers is not None:
+            advice += ", and leave out --recipe-layers"
         raise UserError(
-            f"--recipe {recipe} would leave the fresh {side} embeddings frozen; use {side}, "
-            f"{side}+xattn, {side}+body or full+embeddings"
+            f"--recipe {in_words(recipe, layers)} would leave the fresh {side} embeddings frozen; "
+            f"{advice}"
         )
 
 
-def side_of(recipe):
-    """The side, src or tgt, whose own vocabulary a recipe trains; None if it trains none."""
-    side = recipe.partition("+")[0]
-    return side if side in SIDES else None
+def sides_of(recipe):
+    """The sides, of src and tgt, whose own vocabulary a recipe of the table trains: a list."""
+    if recipe not in RECIPES:
+        return []
+    group = recipe.partition("+")[0]
+    if group == "both":
+        return list(SIDES)
+    if group in SIDES:
+        return [group]
+    return []
 
 
 def moves_encoder(names, config, layer=None):
@@ -188,8 +303,14 @@ def share_row(name, part, whole):
         name,
         f"{part.training_tensors} of {part.tensors}",
         f"{part.training_parameters:,}",
-        f"{part.training_parameters / whole.parameters:.1%}",
+        percent(part.training_parameters / whole.parameters),
     )
+
+
+def percent(share):
+    if 0 < share < 0.0005:
+        return "<0.1%"  # one layer's biases are not nothing
+    return f"{share:.1%}"
 
 
 def row(name, tensors, parameters, share):
@@ -220,25 +341,37 @@ def part_of(name):
 
 
 def parameters_by_recipe(config, rank=8):
-    """{recipe: (all, those that train)} in numbers of parameters, for a model of this shape.
-
-    Recipes for a new language are counted as if its vocabulary had the model's own size; `lora`
-    with its additions. Nothing is allocated."""
+    """{recipe: (parameters, those of them that train)}, as count_parameters() counts."""
     counts = {}
     for recipe in RECIPES:
-        shape = config
-        if side_of(recipe) and config.source_vocab_size is None:
-            shape = replace(config, source_vocab_size=config.vocab_size)
-        with torch.device("meta"):
-            model = MBart(shape)
-            if recipe == "lora":
-                add_lora(model, rank)
-        apply_recipe(model, recipe)
-        whole = Share()
-        for parameter in model.parameters():
-            whole.count(parameter)
-        counts[recipe] = (whole.parameters, whole.training_parameters)
+        counted = count_parameters(config, recipe, rank=rank)
+        counts[recipe] = (counted.parameters, counted.training_parameters)
     return counts
+
+
+def trained_share(config, recipe, layers=None, rank=8, projections=PROJECTIONS):
+    """The share of a model's parameters that train, from 0 to 1, as count_parameters() counts."""
+    counted = count_parameters(config, recipe, layers, rank, projections)
+    return counted.training_parameters / counted.parameters
+
+
+def count_parameters(config, recipe, layers=None, rank=8, projections=PROJECTIONS):
+    """The Share that a recipe (with its layers, as apply_recipe() has them) trains of a model of
+    this shape.
+
+    Recipes for a new language are counted as if its vocabulary had the model's own size; `lora`
+    with its additions, of this rank to these projections. Nothing is allocated."""
+    if sides_of(recipe) and config.source_vocab_size is None:
+        config = replace(config, source_vocab_size=config.vocab_size)
+    with torch.device("meta"):
+        model = MBart(config)
+        if recipe == "lora":
+            add_lora(model, rank, projections=projections, layers=layers)
+    apply_recipe(model, recipe, layers)
+    whole = Share()
+    for parameter in model.parameters():
+        whole.count(parameter)
+    return whole
 
 
 # ---------------------------------------------------------------------------------------- LoRA
@@ -270,15 +403,17 @@ class LoRALinear(nn.Module):
         return self.weight + self.scale * self.lora_b @ self.lora_a
 
 
-def add_lora(model, rank=8, dropout=0.1, projections=PROJECTIONS, seed=0):
+def add_lora(model, rank=8, dropout=0.1, projections=PROJECTIONS, seed=0, layers=None):
     """Puts a LoRALinear in place of the named projections of every layer, alpha twice the rank.
 
-    The model's outputs are unchanged at first."""
+    layers: only in those, as apply_recipe() has them. The model's outputs are unchanged at
+    first."""
     check_lora(rank, projections)
     torch.manual_seed(seed)
     for name, module in list(model.named_modules()):
         parent, _, own_name = name.rpartition(".")
-        if isinstance(module, nn.Linear) and own_name in projections:
+        chosen = own_name in projections and in_layers(name, layers)
+        if isinstance(module, nn.Linear) and chosen:
             adapted = LoRALinear(module, rank, alpha=2 * rank, dropout=dropout)
             setattr(model.get_submodule(parent), own_name, adapted)
 
@@ -308,12 +443,16 @@ def merged_state(model):
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Print what a recipe trains in a model.")
     parser.add_argument("folder", help="an mBART folder")
-    parser.add_argument("recipe", metavar="RECIPE", choices=RECIPES, help=", ".join(RECIPES))
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
+    parser.add_argument(
+        "--layers", "--recipe-layers", metavar="FIRST-LAST", help=LAYERS_HELP
+    )
     args = parser.parse_args(argv)
+    check_recipe(args.recipe, args.layers)
     model = MBart.from_pretrained(args.folder)
     if args.recipe == "lora":
-        add_lora(model)
-    apply_recipe(model, args.recipe)
+        add_lora(model, layers=args.layers)
+    apply_recipe(model, args.recipe, args.layers)
     print(describe(model))
 
 

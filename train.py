@@ -79,12 +79,15 @@ from plumbing.runs import (
 )
 from plumbing.weights import parts_of, weights_file
 from qk_finetune import (
+    LAYERS_HELP,
     PROJECTIONS,
-    RECIPES,
+    RECIPE_HELP,
     add_lora,
     apply_recipe,
     check_fresh,
+    check_recipe,
     describe,
+    in_words,
     merged_state,
     moves_encoder,
 )
@@ -103,7 +106,8 @@ class Settings:
 
     # What is trained, from what and into which folder.
     stage: str = option("what to train (required unless --resume)", None, choices=STAGES)
-    recipe: str = option("which of the model's tensors train (see qk_finetune.py)", choices=RECIPES)
+    recipe: str = option(f"which of the model's tensors train: {RECIPE_HELP}", metavar="RECIPE")
+    recipe_layers: str = option(LAYERS_HELP, None, metavar="FIRST-LAST")
     init: str = option(
         "an mBART folder to start from (default: base/; pretrain has none)", None, metavar="FOLDER"
     )
@@ -478,9 +482,10 @@ def check(s):
             "`python train.py --stage pretrain --init runs/start --out base`, or name a model with "
             "--init FOLDER"
         )
+    check_recipe(s.recipe, s.recipe_layers)
     fresh = read_settings(s.init).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
-        check_fresh(s.recipe, fresh)
+        check_fresh(s.recipe, fresh, s.recipe_layers)
     if s.stage == "align" and not s.align_layer:
         raise UserError(
             "--stage align needs --align-layer N, the encoder layer whose states are to meet"
@@ -533,8 +538,9 @@ def prepare_model(s):
             dropout=s.lora_dropout,
             projections=s.lora_projections,
             seed=s.seed,
+            layers=s.recipe_layers,
         )
-    names = apply_recipe(model, s.recipe)
+    names = apply_recipe(model, s.recipe, s.recipe_layers)
     check_alignment(s, model.config, names)
     check_adversary(s, model.config, names)
     return model, tokenizer
@@ -570,8 +576,8 @@ def check_alignment(s, config, names):
         )
     if s.align_layer and not moves_encoder(names, config, s.align_layer):
         raise UserError(
-            f"--recipe {s.recipe} trains nothing that the states of encoder layer {s.align_layer} "
-            "depend on: alignment has nothing to move"
+            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the states of "
+            f"encoder layer {s.align_layer} depend on: alignment has nothing to move"
         )
 
 
@@ -761,7 +767,8 @@ def train(s, rank, world, device):
     share_batches(s, world, this_run.say)
 
     # The model and the data.
-    this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {s.recipe}, on {device}")
+    recipe = in_words(s.recipe, s.recipe_layers)
+    this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {recipe}, on {device}")
     model, tokenizer = prepare_model(s)
     this_run.say(describe(model))
     if s.stage == "align":

@@ -15,12 +15,12 @@ from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
 from plumbing.files import run
 from plumbing.options import COUNT
-from qk_finetune import RECIPES, parameters_by_recipe, side_of
+from qk_finetune import RECIPES, parameters_by_recipe, sides_of
 
 GIB = 2**30
 FLOAT = 4  # bytes
 # A new language needs as much as full+embeddings, or less.
-COUNTED = [recipe for recipe in RECIPES if side_of(recipe) is None]
+COUNTED = [recipe for recipe in RECIPES if not sides_of(recipe)]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """qk_finetune.py: exactly the named tensors move."""
+import json
 import re
 
 import pytest
 import torch
+from test_train import QUICK, same_weights
 
-from model import MBart
+from model import Config, MBart
 from plumbing.files import UserError
 from qk_finetune import (
     RECIPES,
@@ -17,8 +19,10 @@ from qk_finetune import (
     moves_encoder,
     needed_by,
     parameters_by_recipe,
-    side_of,
+    sides_of,
+    trained_share,
 )
+from tools.folders import write_like
 from tools.new_language import new_language
 
 EMBEDDINGS = ("shared", "embed_positions", "layernorm_embedding")
@@ -49,28 +53,30 @@ def expected(recipe, name):
         "tgt": target,
         "tgt+xattn": target or cross,
         "tgt+body": target or layer,
+        "both": source or target,
+        "both+xattn": source or target or cross,
+        "both+body": True,
         "emb": embedding,
         "emb+xattn": embedding or cross,
     }
     return said[recipe]
 
 
-def prepared(model, recipe):
+def prepared(model, recipe, layers=None):
     """The model that a recipe needs: with LoRA's additions, or a new language's embeddings."""
     if recipe == "lora":
-        add_lora(model)
-    side = side_of(recipe)
-    if side:
-        return new_language(model, side, 300)
+        add_lora(model, layers=layers)
+    for side in sides_of(recipe):
+        model = new_language(model, side, 300)
     return model
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_exactly_the_recipes_tensors_move_in_real_steps(small, recipe):
+def moved_in_real_steps(model, recipe, layers=None):
+    """The names of the parameters that differ after three steps; checks that they are those that
+    apply_recipe() names."""
     torch.manual_seed(0)
-    model = prepared(MBart.from_pretrained(small), recipe)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    names = apply_recipe(model, recipe)
+    names = apply_recipe(model, recipe, layers)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-2, weight_decay=0.01)
     sources = model.source_table().size(0)
@@ -83,14 +89,60 @@ def test_exactly_the_recipes_tensors_move_in_real_steps(small, recipe):
         optimizer.step()
         optimizer.zero_grad()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == set(names) == {name for name in before if expected(recipe, name)}
+    assert moved == set(names)
+    return moved
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_exactly_the_recipes_tensors_move_in_real_steps(small, recipe):
+    model = prepared(MBart.from_pretrained(small), recipe)
+    wanted = {name for name, _ in model.named_parameters() if expected(recipe, name)}
+    assert moved_in_real_steps(model, recipe) == wanted
+
+
+def test_exactly_what_an_expression_is_found_in_moves_in_real_steps(small):
+    moved = moved_in_real_steps(
+        MBart.from_pretrained(small), r"decoder.*encoder_attn\.[qk]_proj\.weight"
+    )
+    cross = "model.decoder.layers.{}.encoder_attn.{}_proj.weight"
+    assert moved == {cross.format(layer, kind) for layer in (0, 1) for kind in "qk"}
+    moved = moved_in_real_steps(MBart.from_pretrained(small), "embed_positions")
+    assert moved == {f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder")}
+
+
+@pytest.mark.parametrize("recipe, layers, numbers", [
+    ("qk", "1", (0,)), ("qk", "2-2", (1,)), ("full", "1-2", (0, 1)), ("lora", "2", (1,)),
+    ("full+embeddings", "1", (0,)), ("src+body", "2", (1,)), (r"_proj\.bias", "2", (1,)),
+])
+def test_only_what_stands_in_the_layers_moves_in_real_steps(small, recipe, layers, numbers):
+    model = prepared(MBart.from_pretrained(small), recipe, layers)
+    wanted = set()
+    for name, _ in model.named_parameters():
+        found = name.endswith("_proj.bias") if recipe not in RECIPES else expected(recipe, name)
+        if found and any(f".layers.{number}." in name for number in numbers):
+            wanted.add(name)
+    assert wanted and moved_in_real_steps(model, recipe, layers) == wanted
+    assert {name.split(".")[1] for name in wanted} == {"encoder", "decoder"}
+
+
+def test_lora_in_some_layers_adds_nothing_elsewhere_and_is_saved_as_plain_mbart(small):
+    model = MBart.from_pretrained(small)
+    plain = model.state_dict()
+    add_lora(model, layers="2")
+    adapted = {name for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+    assert len(adapted) == 6 + 10 and all(".layers.1." in name for name in adapted)
+    moved_in_real_steps(model, "lora", "2")
+    state = merged_state(model)
+    changed = {name for name in plain if not torch.equal(state[name], plain[name])}
+    assert state.keys() == plain.keys()
+    assert changed == {f"{name}.weight" for name in adapted}
 
 
 def test_the_recipes_are_nested_as_the_paper_orders_them(small):
     model = MBart.from_pretrained(small)
     trained = {}
     for recipe in RECIPES:
-        if side_of(recipe) is None:
+        if recipe != "lora" and not sides_of(recipe):
             trained[recipe] = set(apply_recipe(model, recipe))
     assert trained["q"] < trained["qk"] < trained["vqk"] < trained["attn_ln"] < trained["full"]
     assert trained["frozen_decoder"] < trained["full"] < trained["full+embeddings"]
@@ -108,6 +160,21 @@ def test_the_table_counts_what_trains(run, small):
     assert done.returncode == 0 and done.stdout.strip() == table, done.stderr
 
 
+def test_the_table_counts_what_an_expression_trains_in_some_layers(run, small):
+    done = run("qk_finetune.py", small, "encoder.*self_attn", "--layers", 2)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.splitlines()
+    counts = dict(re.findall(r"^(encoder self-attention \w+) +(\d+ of \d+)", done.stdout, re.M))
+    assert set(counts.values()) == {"2 of 4"} and len(counts) == 4
+    # q, k, v and out (32 x 32 + 32), and the layer norm before them (2 x 32)
+    whole = sum(p.numel() for p in MBart.from_pretrained(small).parameters())
+    trained = 4 * (32 * 32 + 32) + 2 * 32
+    assert f" {trained:,} " in rows[-1] and rows[-1].endswith(f" {trained / whole:.1%}")
+    norms = next(row for row in rows if row.startswith("encoder layer norms"))
+    assert norms.endswith(" <0.1%")
+    assert all(row.endswith("frozen") for row in rows if row.startswith(("decoder", "cross")))
+
+
 def test_every_recipe_is_counted_without_making_a_model(small):
     model = MBart.from_pretrained(small)
     counts = parameters_by_recipe(model.config, rank=4)
@@ -123,9 +190,95 @@ def test_every_recipe_is_counted_without_making_a_model(small):
     assert counts["lora"][1] == sum(model.get_parameter(name).numel() for name in names)
 
 
-def test_an_unknown_recipe_is_an_error_that_lists_them(small):
-    with pytest.raises(UserError, match="frozen_decoder"):
-        apply_recipe(MBart.from_pretrained(small), "kq")
+def test_the_share_that_trains_is_that_of_the_parameters_and_allocates_nothing(small):
+    model = MBart.from_pretrained(small)
+    names = apply_recipe(model, "encoder_attn", "2")
+    trained = sum(model.get_parameter(name).numel() for name in names)
+    whole = sum(p.numel() for p in model.parameters())
+    config = model.config
+    assert trained_share(config, "encoder_attn", "2") == trained / whole
+    layers = trained_share(config, "qk", "1") + trained_share(config, "qk", "2")
+    assert layers == pytest.approx(trained_share(config, "qk"))
+    assert trained_share(config, "full+embeddings") == 1
+    assert trained_share(config, "lora", rank=4, projections=["fc1"]) == pytest.approx(
+        4 * 4 * (32 + 64) / (whole + 4 * 4 * (32 + 64))
+    )
+    huge = Config(vocab_size=10**9)  # its table has 4 TB
+    assert 0 < trained_share(huge, "qk", "12") < 1e-5
+
+
+@pytest.mark.parametrize("recipe, layers, said", [
+    ("qkk", None, r"unknown recipe 'qkk', did you mean qk\? .*frozen_decoder, .* in no "
+                  r"parameter's name; three of them: model\.shared\.weight(, model\.\S+){2}$"),
+    ("adv", None, r"unknown recipe 'adv' \("),
+    ("src+xatn", None, r"did you mean src\+xattn\?"),
+    ("encoder_atn", "1", "found in no parameter's name"),
+    ("qk(", None, r"'qk\(' is no regular expression \(missing \)"),
+    ("a{99999999999999999999}", None, "no regular expression"),
+    ("", None, "is empty"),
+    ("lora", None, "--recipe lora trains nothing"),  # without add_lora()
+    ("qk", "3", "--recipe-layers 3: the model has layers 1 to 2"),
+    ("qk", "1-12", "the model has layers 1 to 2"),
+    ("emb", "1-2", "--recipe emb in layers 1-2 trains nothing"),
+    ("qk", "0", "'0': write one number or FIRST-LAST"),
+    ("qk", "2-1", "'2-1': write"),
+    ("qk", "1,2", "'1,2': write"),
+    ("qk", "", "'': write"),
+])
+def test_a_recipe_that_trains_nothing_is_an_error_that_says_why(small, recipe, layers, said):
+    model = MBart.from_pretrained(small)
+    with pytest.raises(UserError, match=said):
+        apply_recipe(model, recipe, layers)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--recipe", "qk("), "no regular expression"),
+    (("--recipe", "qk", "--recipe-layers", "2-1"), "write one number or FIRST-LAST"),
+    (("--recipe", "qkk"), "did you mean qk?"),
+    (("--recipe", "qk", "--recipe-layers", "3"), "layers 1 to 2"),
+])
+def test_both_programs_say_in_one_line_what_is_wrong_with_a_recipe(
+    run, small, tmp_path, words, said
+):
+    trained = run("train.py", *QUICK, "--init", small, *words, "--out", tmp_path / "run")
+    shown = run("qk_finetune.py", small, *words[1:])
+    for done in (trained, shown):
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_help_names_the_recipes_and_an_expression(run):
+    for program in ("train.py", "qk_finetune.py"):
+        text = " ".join(run(program, "--help").stdout.split())
+        assert all(re.search(rf"[ (]{re.escape(recipe)}[,)]", text) for recipe in RECIPES)
+        assert r"'decoder.*encoder_attn\.[qk]_proj'" in text
+
+
+@pytest.mark.parametrize("recipe, layers, count", [
+    (r"decoder.*encoder_attn\.[qk]_proj", "2", 4), ("lora", "1", 16),
+])
+def test_a_run_with_an_expression_and_layers_resumes_bit_exactly_and_is_stored_as_what_trained(
+    run, small, tmp_path, recipe, layers, count
+):
+    options = (
+        *QUICK, "--init", small, "--steps", 4, "--eval-every", 2, "--lr", 1e-2, "--dropout", 0.1,
+        "--recipe", recipe, "--recipe-layers", layers,
+    )
+    done = run("train.py", *options, "--out", tmp_path / "whole")
+    assert done.returncode == 0 and f"recipe {recipe} in layer {layers}, on" in done.stdout
+    cut = tmp_path / "cut"
+    assert run("train.py", *options, "--out", cut, "--stop-at", 1).returncode == 0
+    settings = json.loads((cut / "args.json").read_text())
+    assert (settings["recipe"], settings["recipe_layers"]) == (recipe, layers)
+    done = run("train.py", "--resume", cut, "--recipe-layers", "1-2")
+    assert done.returncode == 2 and "leave out --recipe-layers" in done.stderr
+    done = run("train.py", "--resume", cut, "--recipe", recipe, "--recipe-layers", layers)
+    assert done.returncode == 0, done.stderr
+    assert same_weights(cut, tmp_path / "whole") and not same_weights(cut, small)
+    done = run("-m", "tools.delta", "save", cut, small, tmp_path / "delta")
+    assert done.returncode == 0 and f": {count} tensors, " in done.stdout, done.stderr
 
 
 def test_lora_starts_as_the_model_it_adapts_and_saves_as_plain_mbart(small, tmp_path):
@@ -194,19 +347,41 @@ def test_the_encoder_moves_by_the_parameters_that_get_a_gradient(small, untied, 
     assert moves_encoder(["model.encoder.layer_norm.bias"], model.config, layer) == (layer is None)
 
 
+def accepted_where_fresh(fresh):
+    accepted = set()
+    for recipe in RECIPES:
+        try:
+            check_fresh(recipe, fresh)
+        except UserError:
+            continue
+        accepted.add(recipe)
+    return accepted
+
+
 def test_a_recipe_that_trains_the_fresh_table_is_accepted_and_no_other():
-    accepted = {"src": set(), "tgt": set()}
-    for side, recipes in accepted.items():
-        for recipe in RECIPES:
-            try:
-                check_fresh(recipe, side)
-            except UserError:
-                continue
-            recipes.add(recipe)
-    assert accepted["src"] == {"src", "src+xattn", "src+body", "full+embeddings"}
-    assert accepted["tgt"] == {
-        "tgt", "tgt+xattn", "tgt+body", "emb", "emb+xattn", "full+embeddings",
-    }
+    both = {"both", "both+xattn", "both+body", "full+embeddings"}
+    source = {"src", "src+xattn", "src+body"}
+    target = {"tgt", "tgt+xattn", "tgt+body", "emb", "emb+xattn"}
+    assert accepted_where_fresh("src") == accepted_where_fresh(["src"]) == source | both
+    assert accepted_where_fresh("tgt") == target | both
+    assert accepted_where_fresh(["src", "tgt"]) == both
+    check_fresh("embed|shared", ["tgt", "src"])
+    with pytest.raises(UserError, match=r"fresh src embeddings frozen; use both, both\+xattn, "):
+        check_fresh("tgt+body", ["src", "tgt"])
+    with pytest.raises(UserError, match="src in layer 1 .* use src, .* leave out --recipe-layers"):
+        check_fresh("src", "src", "1")
+    with pytest.raises(UserError, match="fresh tgt"):
+        check_fresh("_proj", "tgt")
+
+
+def test_training_refuses_what_leaves_a_fresh_side_frozen(run, small, tmp_path):
+    parent = MBart.from_pretrained(small)
+    start = tmp_path / "start"
+    write_like(small, start, parent.state_dict(), settings={"fresh": ["src", "tgt"]})
+    options = (*QUICK, "--init", start, "--out", tmp_path / "run")
+    for words in (("src+body",), ("both", "--recipe-layers", "1"), ("encoder",)):
+        done = run("train.py", *options, "--recipe", *words)
+        assert done.returncode == 2 and "embeddings frozen; use both, " in done.stderr, done.stderr
 
 
 def test_a_new_sources_recipe_needs_the_new_source(small):

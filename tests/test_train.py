@@ -149,7 +149,7 @@ def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
     (("--stage", "translate", "--init", "/nowhere"), "/nowhere"),
     (("--stage", "translate", "--data", "jsonl:/nowhere"), "/nowhere"),
     (("--stage", "translate", "--steps", "0"), "--steps: must be at least 1"),
-    (("--stage", "summarize", "--recipe", "kq"), "invalid choice"),
+    (("--stage", "summarize", "--recipe", "qkk"), "did you mean qk?"),
     (("--resume", "/nowhere"), "no args.json"),
     (("--stage", "pretrain"), "python -m tools.start"),
     (("--stage", "align"), "--align-layer"),
@@ -698,8 +698,9 @@ def test_two_processes_resume(run_process, small, tmp_path):
 
 @pytest.mark.parametrize("change", [
     {"steps": "x"}, {"steps": 0}, {"pairs": "en_XX-en_XX"}, {"langs": 3}, {"langs": [3]},
-    {"world_size": 0}, {"world_size": "2"}, {"data": None}, {"data": 3}, {"recipe": "nope"},
+    {"world_size": 0}, {"world_size": "2"}, {"data": None}, {"data": 3}, {"recipe": 3},
     {"stage": 5}, {"stage": []}, {"min_words": [1]}, {"lr": None}, {"lr": True}, {"tagless": 1},
+    {"recipe_layers": 2},
 ])
 def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
     begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
