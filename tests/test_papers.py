@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import qk_finetune
 from papers import claims, pictures, report, scores
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, WITHIN, Interval, Row
@@ -348,16 +347,9 @@ def test_the_best_rate_is_printed_for_the_script(folder, run):
     assert (done.returncode, done.stdout) == (0, "4e-3\n")
 
 
-def stand_in_share(config, recipe, layers=None):
-    """For qk_finetune.trained_share(): some number, the same for the same recipe."""
-    assert config.d_model == 128  # base/'s
-    return {"full": 0.8, "qk": 0.1}.get(recipe, 0.05)
-
-
 @pytest.mark.slow
 def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(qk_finetune, "trained_share", stand_in_share, raising=False)
     monkeypatch.setitem(report.INTERPRETATIONS, "freezing", "Little is enough.")
     for recipe, rouge in (("full", 10.0), ("qk", 50.0)):
         for rate in ("1e-3", "4e-3"):
@@ -389,7 +381,8 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
     assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | – |" in page
     assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 43.8 43.8 43.8 |" in page
-    assert "| `qk` in the cross-attention alone | 1 | 5.0 | 49." in page
+    share = 100 * 3 * 2 * (128 * 128 + 128) / 1_766_784  # of base/: 3 layers, q and k
+    assert f"| `qk` in the cross-attention alone | 1 | {share:.1f} | 49." in page
     assert "Little is enough." in page
     assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
     assert "| LoRA of rank 12 at 2e-3 | 1 | 40." in page
