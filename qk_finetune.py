@@ -34,6 +34,7 @@ from torch import nn
 
 from model import MBart
 from plumbing.files import UserError, run
+from plumbing.models import MODEL_HELP, model_folder
 
 # Parts of a model, as regular expressions that match the beginning of a parameter's name.
 LAYERS = r"model\.(encoder|decoder)\.(layers|layer_norm)\."
@@ -293,10 +294,10 @@ def merged_state(model):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Print what a recipe trains in a model.")
-    parser.add_argument("folder", help="an mBART folder")
+    parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("recipe", metavar="RECIPE", choices=RECIPES, help=", ".join(RECIPES))
     args = parser.parse_args(argv)
-    model = MBart.from_pretrained(args.folder)
+    model = MBart.from_pretrained(model_folder(args.folder))
     if args.recipe == "lora":
         add_lora(model)
     apply_recipe(model, args.recipe)
