@@ -84,7 +84,7 @@ def open_xlsum(folder, split, pairs, languages, **options):
             known = " ".join(XLSUM_NAMES)
             raise UserError(f"--data {spec}: XL-Sum has no {source}; it has {known}")
         name = f"{XLSUM_NAMES[source]}_{XLSUM_SPLITS[split]}.jsonl"
-        paths[folder / name] = source
+        paths[folder / name] = (source, source)
     return JsonLines(paths, pairs, languages, XLSUM_FIELDS, **options)
 
 
