@@ -48,6 +48,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories = {}  # {name: Repository}; of a data set "datasets/" and its name
         self.asked = []         # (method, path) of every request
         self.ranges = []        # what was asked for in part
+        self.closed = False
         self.cuts = {}          # {file: how often it ends in the middle; less than 0: at once}
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -67,6 +68,10 @@ class Hub(ThreadingHTTPServer):
         return [match[4] for match in found if match]
 
     def close(self):
+        """Stops, for those too who hold a connection."""
+        if self.closed:
+            return
+        self.closed = True
         self.shutdown()
         self.server_close()
 
@@ -84,6 +89,9 @@ class Answer(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self):
+        if self.server.closed:
+            self.close_connection = True
+            return
         path = unquote(urlsplit(self.path).path.replace("%2F", "%252F"))
         self.server.asked.append((self.command, path))
         asked = API.fullmatch(path)

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from conftest import ROOT
-from hub_server import Hub
 from huggingface_hub import constants
 
 from model import MBart
@@ -18,20 +17,6 @@ TRAIN = [
     "train.py", "--stage", "summarize", "--langs", "en_XX", "--steps", 2, "--tokens", 300,
     "--eval-every", 1, "--valid-examples", 2, "--no-eval", "--device", "cpu", "--preset", "small",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub, to which this process turns, with an empty cache."""
-    server = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two tries of one file
-    yield server
-    server.close()
 
 
 @pytest.fixture
