@@ -5,7 +5,7 @@
     python train.py --stage summarize --init runs/translate --recipe qk     the second of two steps
     python train.py --stage summarize --langs en_XX es_XX --adversarial balanced --recipe full
     python train.py --stage align --align-layer 2        translations meet in a middle layer
-    python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata        for a GPU
+    python train.py --stage summarize --init facebook/mbart-large-cc25 --data jsonl:mydata
     python -m tools.start runs/start      a vocabulary and a small random model, and then:
     python train.py --stage pretrain --init runs/start   denoising, from nothing
     torchrun --standalone --nproc-per-node 4 train.py --stage translate     four processes or GPUs
