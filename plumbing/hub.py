@@ -116,17 +116,16 @@ class Repository:
             return UserError(f"{self.name} has no {file} at revision {self.revision}")
         if isinstance(error, errors.OfflineModeIsEnabled):
             return OutOfReach("HF_HUB_OFFLINE is set, so the Hugging Face hub is not asked")
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
+        reason = error.__cause__ or error  # "no such file" may wrap an answer
+        if getattr(getattr(reason, "response", None), "status_code", None) in (401, 403):
             return UserError(
                 f"the Hugging Face hub refuses {self.name} to the token that it was sent; log in "
                 "again with `hf auth login`, or mend HF_TOKEN"
             )
-        return self.broken(error, file)
+        return self.broken(error, reason, file)
 
-    def broken(self, error, file):
+    def broken(self, error, reason, file):
         """The UserError for a fetch that failed on the way: by the disk, or by the network."""
-        reason = error.__cause__ or error
         if isinstance(error, OSError) and error.errno is not None:
             return UserError(
                 f"{self.name}: {file or 'it'} could not be written to the cache "

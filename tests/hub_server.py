@@ -25,7 +25,7 @@ class Repository:
     """Revisions and their files."""
     commits: dict = field(default_factory=dict)    # {commit: {file: bytes}}
     revisions: dict = field(default_factory=dict)  # {branch or tag: commit}
-    gated: bool = False
+    refusal: tuple | None = None  # (status, X-Error-Code) of every file
 
     def put(self, folder, revision="main"):
         """A commit with the files of a folder, and of those below it; a revision points to it."""
@@ -133,8 +133,8 @@ class Answer(BaseHTTPRequestHandler):
         if commit is None:
             return
         repository = self.server.repositories[name]
-        if repository.gated:
-            self.refuse(401, "GatedRepo")
+        if repository.refusal:
+            self.refuse(*repository.refusal)
             return
         content = repository.commits[commit].get(file)
         about = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}

@@ -196,11 +196,19 @@ def test_a_mistyped_folder_is_said_to_be_missing_first(hub, tmp_path, monkeypatc
     assert hub.asked == []
 
 
-def test_a_gated_model_says_where_to_agree(hub, published):
-    hub.add(NAME, published, gated=True)
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_model_says_where_to_agree(hub, published, status):
+    hub.add(NAME, published, refusal=(status, "GatedRepo"))
     message = refused(NAME)
     assert f"{NAME} is gated" in message
     assert f"https://huggingface.co/{NAME}" in message and "hf auth login" in message
+
+
+def test_a_token_that_is_refused_and_a_hub_that_is_down_are_told_apart(hub, published):
+    hub.add(NAME, published, refusal=(403, "Forbidden"))
+    assert "refuses someone/small-mbart to the token that it was sent" in refused(NAME)
+    hub.add(NAME, published, refusal=(503, "Unavailable"))
+    assert "the Hugging Face hub cannot be reached (Server error '503" in refused(NAME)
 
 
 @pytest.mark.parametrize("kind", ["t5", "marian", "m2m_100", None])
