@@ -1,12 +1,13 @@
 """Which columns of a JSON lines file are the source and the target, where they have other names.
 
-Data sets call them text and summary, document and summary, src and tgt, and so on. The first object
-of a file shows which it has; where that leaves a choice, the choice is the user's.
+Data sets call them text and summary, document and summary, src and tgt, and so on. The first lines
+of a file show which it has; where that leaves a choice, the choice is the user's.
 """
 import gzip
 import json
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 
 from corpora.lines import MARK, OUR_FIELDS, Fields
 from plumbing.files import UserError
@@ -18,7 +19,7 @@ LANGUAGES = (
     ("source_language", "target_language"),
     ("src_lang", "tgt_lang"),
 )
-LOOK = 100  # lines among which the first object is looked for
+LOOK = 100  # lines that show which columns a file has
 
 
 @dataclass
@@ -32,12 +33,11 @@ class Taken:
 def columns_of(path, pairs):
     """A file -> Taken. pairs: the (source, target) languages that are asked for; a single one is
     that of a file without columns for its languages. UserError where the columns leave a choice."""
-    names = first_names(path)
-    if names is None:  # who reads the file says what is wrong with it
+    objects = first_objects(path)
+    if not objects:  # who reads the file says what is wrong with it
         return Taken(OUR_FIELDS, None, "")
-    source = only_one(path, names, "source", SOURCES)
-    target = only_one(path, names, "target", TARGETS)
-    source_lang, target_lang = language_columns(names)
+    source, target = text_columns(path, objects)
+    source_lang, target_lang = language_columns(objects)
     langs = None
     if source_lang is None:
         langs = only_pair(path, pairs)
@@ -45,18 +45,19 @@ def columns_of(path, pairs):
     return Taken(fields, langs, in_words(fields, langs))
 
 
-def first_names(path):
-    """The names of the columns of a file's first object; None if there is none to be seen."""
+def first_objects(path):
+    """The names of the columns of each JSON object among a file's first lines."""
     opened = gzip.open if path.suffix == ".gz" else open
+    objects = []
     try:
         with opened(path, "rb") as file:
-            for _ in range(LOOK):
-                found = as_object(file.readline())
-                if found is not None:
-                    return list(found)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return None
+            for line in islice(file, LOOK):
+                found = as_object(line)
+                if found:
+                    objects.append(list(found))
+    except (OSError, EOFError, zlib.error):  # said by who reads it
+        return []
+    return objects
 
 
 def as_object(content):
@@ -66,6 +67,19 @@ def as_object(content):
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def text_columns(path, objects):
+    """The columns of source and target: of the first object that has both, for a single line may be
+    bad. UserError, about the first of them, if none has."""
+    first = None
+    for names in objects:
+        try:
+            source = only_one(path, names, "source", SOURCES)
+            return source, only_one(path, names, "target", TARGETS)
+        except UserError as error:
+            first = first or error
+    raise first
 
 
 def only_one(path, names, side, known):
@@ -87,11 +101,12 @@ def only_one(path, names, side, known):
     )
 
 
-def language_columns(names):
-    """The columns for the languages of source and target; (None, None) where there is neither."""
+def language_columns(objects):
+    """The columns for the languages of source and target; (None, None) where no object has them."""
     for pair in LANGUAGES:
-        if pair[0] in names or pair[1] in names:
-            return pair
+        for names in objects:
+            if pair[0] in names or pair[1] in names:
+                return pair
     return None, None
 
 

@@ -89,7 +89,10 @@ def open_files(spec, split, pairs, languages, **options):
         )
     folder = Path(name)
     if not folder.is_dir():
-        raise UserError(f"--data {spec}: there is no folder {folder}")
+        hint = ""
+        if kind in ("xlsum", "wikilingua"):
+            hint = "; `python -m corpora.fetch --help` says how it is fetched"
+        raise UserError(f"--data {spec}: there is no folder {folder}{hint}")
     if kind == "parallel":
         return ParallelText(folder, split, pairs, **options)
     if kind == "jsonl":

@@ -5,6 +5,7 @@ import pytest
 
 from corpora.fetch import split_of
 from corpora.sets import open_data
+from plumbing.files import UserError
 from tokenizer import MBART25
 
 BRANCH = "refs/convert/parquet"
@@ -76,6 +77,18 @@ def test_xlsum_is_written_as_its_authors_distribute_it_and_read_by_its_name(run,
     for split, published in (("train", "train"), ("valid", "validation"), ("test", "test")):
         data = open_data(f"xlsum:{tmp_path}/xlsum", "summarize", split, pairs, MBART25)
         assert data.text(pairs[1], 0) == (f"spanish {published}", "spanish s")
+
+
+@pytest.mark.parametrize("kind", ["xlsum", "wikilingua"])
+def test_what_is_missing_says_how_to_fetch_it(tmp_path, kind):
+    pair = ("es_XX", "es_XX")
+    (tmp_path / "empty").mkdir()
+    for folder, hint in (
+        ("nowhere", "corpora.fetch --help"),
+        ("empty", rf"corpora.fetch {kind} .*--out {tmp_path}/empty` fetches"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            open_data(f"{kind}:{tmp_path}/{folder}", "summarize", "test", [pair], MBART25)
 
 
 def test_files_of_xlsum_that_are_there_stay(run, xlsum, tmp_path):
