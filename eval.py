@@ -41,6 +41,7 @@ from data import (
 from generate import generate
 from model import MBart
 from plumbing.files import UserError, run, write_json
+from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, default_device, number
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
@@ -467,7 +468,7 @@ def parse_args(argv=None):
     add("--lang", help="target language, e.g. tr_TR")
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
     add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
-    add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
+    add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
     add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
@@ -666,7 +667,8 @@ def generation_options(args, stage):
 
 def main(argv=None):
     args = parse_args(argv)
-    folder = args.model or latest_run(STAGES)
+    name = pinned(args.model) if args.model else latest_run(STAGES)
+    folder = model_folder(name)
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
@@ -683,18 +685,18 @@ def main(argv=None):
     check_languages(args, write.tokenizer)
     if settings.get("stage") not in STAGES and not args.stage:
         note(
-            f"nothing says that {folder} was finetuned; a model that was only pretrained copies "
+            f"nothing says that {name} was finetuned; a model that was only pretrained copies "
             "its input"
         )
     if args.text is not None or args.file is not None:
         row = write_own_text(args, stage, write)
         if args.json:
-            write_report(args.json, folder, stage, None, options, [], [row], sys.stderr)
+            write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
         return
 
     pairs = pairs_to_score(args, stage, data_spec, languages)
     trained = trained_pairs(settings)
-    print(f"{folder}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
+    print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
         write,
         stage,
@@ -716,7 +718,7 @@ def main(argv=None):
     if args.samples:
         print("\n" + samples(rows, args.samples))
     if args.json:
-        write_report(args.json, folder, stage, data_spec, options, signatures, rows)
+        write_report(args.json, name, stage, data_spec, options, signatures, rows)
 
 
 if __name__ == "__main__":

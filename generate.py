@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from model import MBart
 from plumbing.files import UserError, run
 from plumbing.memory import Memory
+from plumbing.models import MODEL_HELP, model_folder
 from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import read_settings
 
@@ -389,15 +390,16 @@ def main(argv=None):
     from tokenizer import Tokenizer  # late: decoding itself needs no text
 
     parser = argparse.ArgumentParser(description="Decodes one text with beam search.")
-    parser.add_argument("folder", help="of a model and its vocabulary, e.g. base")
+    parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("source_lang", help="the text's language, e.g. en_XX")
     parser.add_argument("target_lang", help="the output's language")
     parser.add_argument("text")
     args = parser.parse_args(argv)
-    model = MBart.from_pretrained(args.folder)
-    tokenizer = Tokenizer.from_pretrained(args.folder)
+    folder = model_folder(args.folder)
+    model = MBart.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
     source_lang = args.source_lang
-    if read_settings(args.folder).get("tagless"):
+    if read_settings(folder).get("tagless"):
         source_lang = None  # as the model was trained
     positions = model.config.max_position_embeddings
     ids = encoded(tokenizer, args.text, source_lang, positions)

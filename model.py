@@ -33,13 +33,12 @@ from torch import nn
 from plumbing.files import UserError, read_json, run, write_json
 from plumbing.layout import layout_of
 from plumbing.memory import Memory
+from plumbing.models import MODEL_HELP, model_folder, refuse_adapter, weights_file
 from plumbing.weights import (
     check_numbers,
     check_shapes,
     check_types,
     read_tensors,
-    refuse_adapter,
-    weights_file,
     write_tensors,
 )
 
@@ -671,9 +670,9 @@ def are_equal(a, b):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Loads a model and prints its shape.")
-    parser.add_argument("folder", nargs="?", default="base")
+    parser.add_argument("folder", nargs="?", default="base", help=MODEL_HELP)
     args = parser.parse_args(argv)
-    model = MBart.from_pretrained(args.folder)
+    model = MBart.from_pretrained(model_folder(args.folder))
     print(model.config)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 

@@ -43,6 +43,7 @@ from torch import nn
 
 from model import MBart
 from plumbing.files import UserError, run
+from plumbing.models import MODEL_HELP, model_folder
 
 # Parts of a model, as regular expressions that match a parameter's name from its beginning.
 LAYERS = r"model\.(encoder|decoder)\.(layers|layer_norm)\."
@@ -442,14 +443,14 @@ def merged_state(model):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Print what a recipe trains in a model.")
-    parser.add_argument("folder", help="an mBART folder")
+    parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument(
         "--layers", "--recipe-layers", metavar="FIRST-LAST", help=LAYERS_HELP
     )
     args = parser.parse_args(argv)
     check_recipe(args.recipe, args.layers)
-    model = MBart.from_pretrained(args.folder)
+    model = MBart.from_pretrained(model_folder(args.folder))
     if args.recipe == "lora":
         add_lora(model, layers=args.layers)
     apply_recipe(model, args.recipe, args.layers)

@@ -32,6 +32,7 @@ from plumbing.files import (
     write_json,
 )
 from plumbing.layout import MBART25, MBART50, MODEL_FILE, load_pieces, read_layout
+from plumbing.models import MODEL_HELP, model_folder
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 BOS, PAD, EOS, UNK = range(4)
@@ -313,12 +314,12 @@ def learn_pieces(sentences, path, vocab_size, required_chars, seed, character_co
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description="A text's ids and pieces.")
-    parser.add_argument("folder", help="an mBART folder, e.g. base")
+    parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("lang", help="the text's language, e.g. en_XX")
     parser.add_argument("text")
     args = parser.parse_args(argv)
 
-    tokenizer = Tokenizer.from_pretrained(args.folder)
+    tokenizer = Tokenizer.from_pretrained(model_folder(args.folder, weights=False))
     decoder_input, labels = tokenizer.target(args.text, args.lang)
     print("encoder input:", tokenizer.encode(args.text, args.lang))
     print("decoder input:", decoder_input)

@@ -6,7 +6,7 @@
     python train.py --stage summarize --langs en_XX es_XX --adversarial balanced
     python train.py --stage summarize --langs en_XX es_XX --mix 1     translations among summaries
     python train.py --stage align --align-layer 2        translations meet in a middle layer
-    python train.py --stage summarize --init mbart-large-cc25 --data jsonl:mydata        for a GPU
+    python train.py --stage summarize --init facebook/mbart-large-cc25 --data jsonl:mydata
     python -m tools.start runs/start      a vocabulary and a small random model, and then:
     python train.py --stage pretrain --init runs/start   denoising, from nothing
     torchrun --standalone --nproc-per-node 4 train.py --stage translate     four processes or GPUs
@@ -55,6 +55,7 @@ from data import (
 )
 from model import MBart
 from plumbing.files import UserError, run, size_and_checksum
+from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
     POSITIVE,
@@ -77,7 +78,6 @@ from plumbing.runs import (
     share_gradients,
     signals,
 )
-from plumbing.weights import parts_of, weights_file
 from qk_finetune import (
     LAYERS_HELP,
     PROJECTIONS,
@@ -109,7 +109,8 @@ class Settings:
     recipe: str = option(f"which of the model's tensors train: {RECIPE_HELP}", metavar="RECIPE")
     recipe_layers: str = option(LAYERS_HELP, None, metavar="FIRST-LAST")
     init: str = option(
-        "an mBART folder to start from (default: base/; pretrain has none)", None, metavar="FOLDER"
+        "an mBART folder to start from, or the name of one on the Hugging Face hub, OWNER/NAME or "
+        "OWNER/NAME@REVISION (default: base/; pretrain has none)", None, metavar="FOLDER"
     )
     out: str = option("the run folder (default: runs/STAGE)", None, metavar="FOLDER")
     overwrite: bool = option("replace a run folder that has a model already", False)
@@ -304,6 +305,8 @@ def parse_args(argv=None):
         typed["preset"] = "small" if builtin else "large"
     settings = Settings(**preset_of(typed) | typed)
     notes = unused(typed, settings) + doubts(settings)
+    if typed.get("init", "").strip():
+        settings.init = pinned(typed["init"])  # so that --resume finds what this run began with
     decide(settings)
     check(settings)
     for note in notes:
@@ -402,7 +405,9 @@ def differs(name, typed, own, world):
     """Does a typed value differ from the run's own? `world`: how many processes it had."""
     value = typed[name]
     there = getattr(own, name)
-    if name in ("init", "out"):  # a folder has many names
+    if name == "init":
+        return not same_model(value, there)
+    if name == "out":  # a folder has many names
         return Path(value).resolve() != Path(there).resolve()
     if name in ("accumulate", "mix"):
         return shared_equally(value, world) != there
@@ -449,7 +454,7 @@ def decide(s):
         s.keep = "best" if s.adversarial == "none" else "last"
     if s.adversarial != "none":
         s.tagless = True
-    if s.init is not None and read_settings(s.init).get("tagless"):
+    if started_from(s).get("tagless"):
         s.tagless = True
     if s.align_layer and s.stage != "align":
         s.align_pairs = ["-".join(pair) for pair in alignment_pairs(s.langs, s.align_pairs)]
@@ -460,6 +465,13 @@ def decide(s):
     s.langs = languages_of(pairs)
     if s.precision is None:
         s.precision = "bf16" if device_of(s).type == "cuda" else "fp32"
+
+
+def started_from(s):
+    """The settings of the run that made the model of --init; {} where no run of ours did."""
+    if s.init is None or s.init == str(BASE) or not s.init.strip():
+        return {}
+    return read_settings(model_folder(s.init, weights=False))
 
 
 def languages_of(pairs):
@@ -483,7 +495,7 @@ def check(s):
             "--init FOLDER"
         )
     check_recipe(s.recipe, s.recipe_layers)
-    fresh = read_settings(s.init).get("fresh")  # embeddings that tools.new_language has drawn
+    fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
         check_fresh(s.recipe, fresh, s.recipe_layers)
     if s.stage == "align" and not s.align_layer:
@@ -523,6 +535,7 @@ def prepare_model(s):
     # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
     if s.resume and s.recipe != "lora":
         folder = s.out
+    folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
     for code in [*s.langs, *languages_of(split_pairs(beside(s)))]:
@@ -672,8 +685,8 @@ def read_data(s, tokenizer, max_length, say):
             if not s.resume:
                 say(f"{name}: {line}")
     if s.recipe == "lora":  # whose matrices mean nothing beside other weights
-        for path in parts_of(weights_file(s.init)):
-            fingerprint.files[str(path)] = size_and_checksum(path)
+        for path in parts_of(weights_file(model_folder(s.init))):
+            fingerprint.files[str(Path(s.init) / path.name)] = size_and_checksum(path)
     return RunData(streams, held, fingerprint)
 
 

@@ -9,11 +9,11 @@ own, on --rows sequences of 128 source and 32 target tokens.
 """
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
 from plumbing.files import run
+from plumbing.models import model_folder
 from plumbing.options import COUNT
 from qk_finetune import RECIPES, parameters_by_recipe, sides_of
 
@@ -51,7 +51,7 @@ def memory_table(folder, measure, rows):
     config_file = ""
     config = Config()
     if folder:
-        config_file = Path(folder) / "config.json"
+        config_file = model_folder(folder, weights=False) / "config.json"
         config = Config.read(config_file)
     heads = f"{'recipe, GiB':<18}{'weights':>9}{'gradients':>11}{'AdamW':>8}{'sum':>8}"
     if measure:

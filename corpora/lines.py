@@ -1,12 +1,17 @@
 """Data sets in files with one example a line: JSON objects, or line-aligned plain text.
 
-A file is read once to check every line; after that only the place of each line is in memory. A data
+A file is read once to check every line; after that only the place of each line is in memory. What
+a .gz file holds is first written to a temporary file, for places in it cannot be gone to. A data
 set has `sizes`, {(source language, target language): number of examples}, and `text(pair, index)`,
 the (source, target) of one.
 """
 import difflib
+import gzip
 import json
+import os
 import re
+import shutil
+import tempfile
 import unicodedata
 import zlib
 from array import array
@@ -58,15 +63,50 @@ class Line:
     content: bytes
 
 
-def read_lines(path):
-    """Yields the Lines of a file; UserError if it is missing or empty."""
+def open_lines(path):
+    """A file of lines, open to be read as bytes; for a .gz file what it holds. UserError if it is
+    missing or damaged."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: not found")
-    size = path.stat().st_size
+    refuse_pointer(path)
+    if path.suffix == ".gz":
+        return unpacked(path)
+    return open(path, "rb")
+
+
+def unpacked(path):
+    """What a .gz file holds, as a file without a name: it is gone when it is closed, however this
+    process ends. It stands beside the .gz file, or among the temporary files where that cannot be.
+    """
+    try:
+        file = tempfile.TemporaryFile(dir=path.parent)
+    except OSError:
+        file = tempfile.TemporaryFile()
+    try:
+        with gzip.open(path) as packed:
+            shutil.copyfileobj(packed, file, 2**20)
+    except (OSError, EOFError, zlib.error) as error:
+        file.close()
+        raise UserError(
+            f"{path}: cannot be unpacked ({error}); copy it again, or make room for what it holds"
+        ) from None
+    return file
+
+
+def read_lines(path, file=None):
+    """Yields the Lines of a file; UserError if it is missing or empty.
+
+    file: what open_lines() gave for it, where that is to be kept open."""
+    path = Path(path)
+    if file is None:
+        with open_lines(path) as file:
+            yield from read_lines(path, file)
+        return
+    size = file.seek(0, os.SEEK_END)
     if not size:
         raise UserError(f"{path}: the file is empty; it needs at least one example")
-    refuse_pointer(path)
+    file.seek(0)
     bar = tqdm(
         total=size,
         unit="B",
@@ -76,7 +116,7 @@ def read_lines(path):
         disable=size < LARGE,
     )
     offset = 0
-    with open(path, "rb") as file, bar:
+    with bar:
         for number, content in enumerate(file, 1):
             # Behind the first line too: files that were put together bring theirs along.
             text = content.removeprefix(MARK)
@@ -87,8 +127,12 @@ def read_lines(path):
 
 def read_line_at(path, offset):
     with open(path, "rb") as file:
-        file.seek(offset)
-        return file.readline().decode("utf-8")
+        return line_at(file, offset)
+
+
+def line_at(file, offset):
+    file.seek(offset)
+    return file.readline().decode("utf-8")
 
 
 def is_blank(text):
@@ -135,11 +179,11 @@ class LineFiles:
         self.paths = []
         self.fingerprint = {}
 
-    def lines(self, path):
-        """read_lines(), which also takes the file's fingerprint."""
+    def lines(self, path, file=None):
+        """read_lines(), which also takes the file's fingerprint: of a .gz that of what it holds."""
         size = 0
         checksum = 0
-        for line in read_lines(path):
+        for line in read_lines(path, file):
             size += len(line.content)
             checksum = zlib.crc32(line.content, checksum)
             yield line
@@ -153,7 +197,7 @@ class LineFiles:
 
 @dataclass(frozen=True)
 class Fields:
-    """The names of an object's fields. A language is None where it is the file that says it."""
+    """The names of an object's fields. A language is None where the whole file is of it."""
     source: str
     target: str
     source_lang: str | None
@@ -186,16 +230,17 @@ class JsonLines(LineFiles):
     """JSON objects, one a line."""
 
     def __init__(self, paths, pairs, languages, fields=OUR_FIELDS, names=None, **options):
-        """paths: {path: its language, or None where every line says it}; languages: all codes that
-        may stand in a line; names: {published name of a language: code}, where they are not codes;
-        options: LineFiles' own."""
+        """paths: {path: the (source, target) languages of all its lines, or None where every line
+        says them}; languages: all codes that may stand in a line; names: {published name of a
+        language: code}, where they are not codes; options: LineFiles' own."""
         super().__init__(**options)
         self.languages = languages
         self.fields = fields
         self.names = names or {}
-        self.places = {}  # {pair: Places}
-        for path, lang in paths.items():
-            self.add(path, lang, set(pairs))
+        self.places = {}    # {pair: Places}
+        self.unpacked = {}  # {path of a .gz: what it holds, as an open file}
+        for path, langs in paths.items():
+            self.add(path, langs, set(pairs))
 
     @property
     def sizes(self):
@@ -205,18 +250,25 @@ class JsonLines(LineFiles):
         places = self.places[pair]
         path = self.paths[places.files[index]]
         try:
-            row = json.loads(read_line_at(path, places.offsets[index]))
+            row = json.loads(self.line_at(path, places.offsets[index]))
             return row[self.fields.source], row[self.fields.target]
         except (ValueError, KeyError, TypeError):  # every line was good when it was checked
             raise UserError(f"{path}: changed after it was opened; start again") from None
 
-    def add(self, path, lang, pairs):
+    def line_at(self, path, offset):
+        if path in self.unpacked:
+            return line_at(self.unpacked[path], offset)
+        return read_line_at(path, offset)
+
+    def add(self, path, langs, pairs):
         """Checks every line of a file, and keeps where those of `pairs` are."""
         self.paths.append(path)
         file = len(self.paths) - 1
-        for line in self.lines(path):
+        if path.suffix == ".gz":
+            self.unpacked[path] = open_lines(path)
+        for line in self.lines(path, self.unpacked.get(path)):
             try:
-                row = self.parse(decoded(line.content), lang)
+                row = self.parse(decoded(line.content), langs)
             except UserError as error:
                 if self.skip:
                     self.skipped += 1
@@ -236,8 +288,8 @@ class JsonLines(LineFiles):
             places.files.append(file)
             places.offsets.append(line.offset)
 
-    def parse(self, text, lang=None):
-        """A line -> Row; lang: of the whole file. UserError for a bad line."""
+    def parse(self, text, langs=None):
+        """A line -> Row; langs: (source, target) of the whole file. UserError for a bad line."""
         try:
             found = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -249,17 +301,11 @@ class JsonLines(LineFiles):
         return Row(
             source=found[self.fields.source],
             target=found[self.fields.target],
-            pair=(
-                self.language(found, self.fields.source_lang, lang),
-                self.language(found, self.fields.target_lang, lang),
+            pair=langs or (
+                self.code(found[self.fields.source_lang]),
+                self.code(found[self.fields.target_lang]),
             ),
         )
-
-    def language(self, found, name, lang):
-        """The code of the language that field `name` says, or else the file."""
-        if name is None:
-            return self.code(lang)
-        return self.code(found[name])
 
     def code(self, said):
         """A language's code, from the code or the data set's own name."""

@@ -84,7 +84,12 @@ def open_xlsum(folder, split, pairs, languages, **options):
             known = " ".join(XLSUM_NAMES)
             raise UserError(f"--data {spec}: XL-Sum has no {source}; it has {known}")
         name = f"{XLSUM_NAMES[source]}_{XLSUM_SPLITS[split]}.jsonl"
-        paths[folder / name] = source
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder / name}: not found; `python -m corpora.fetch xlsum "
+                f"{XLSUM_NAMES[source]} --out {folder}` fetches it"
+            )
+        paths[folder / name] = (source, source)
     return JsonLines(paths, pairs, languages, XLSUM_FIELDS, **options)
 
 
@@ -97,4 +102,7 @@ def open_wikilingua(folder, split, pairs, languages, **options):
             return JsonLines(
                 {path: None}, pairs, languages, WIKILINGUA_FIELDS, WIKILINGUA_CODES, **options
             )
-    raise UserError(f"--data wikilingua:{folder}: none of {', '.join(names)} is there")
+    raise UserError(
+        f"--data wikilingua:{folder}: none of {', '.join(names)} is there; `python -m "
+        f"corpora.fetch wikilingua en es --out {folder}` fetches them"
+    )

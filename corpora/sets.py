@@ -1,8 +1,8 @@
 """Data sets of (source, target) texts by their names: what `--data SPEC` opens.
 
     builtin           the built-in corpus
-    jsonl:DIR         DIR/{train,valid,test}.jsonl, a JSON object a line: source, target,
-                      source_lang, target_lang
+    jsonl:DIR         DIR/{train,valid,test}.jsonl or .jsonl.gz, a JSON object a line: source,
+                      target, source_lang, target_lang, or other names (corpora/columns.py)
     parallel:DIR      DIR/{train,valid,test}.LANG, line i of one file translates line i of another
     xlsum:DIR         XL-Sum as published (Hasan et al. 2021): english_train.jsonl, ...
     wikilingua:DIR    WikiLingua (Ladhak et al. 2020) as GEM exports it: train.jsonl, ...
@@ -14,11 +14,13 @@ stream without end}) and `text(pair, index)`, the (source, target) of one exampl
 """
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
 
 from corpora.builtin import Builtin
+from corpora.columns import columns_of
 from corpora.help import FOLDER, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
@@ -92,14 +94,35 @@ def open_files(spec, stage, split, pairs, languages, **options):
         )
     folder = Path(name)
     if not folder.is_dir():
-        raise UserError(f"--data {spec}: there is no folder {folder}")
+        hint = ""
+        if kind in ("xlsum", "wikilingua"):
+            hint = "; `python -m corpora.fetch --help` says how it is fetched"
+        raise UserError(f"--data {spec}: there is no folder {folder}{hint}")
     if kind == "parallel":
         return ParallelText(folder, split, pairs, **options)
     if kind == "jsonl":
-        return JsonLines({folder / f"{split}.jsonl": None}, pairs, languages, **options)
+        return open_jsonl(folder, split, pairs, languages, **options)
     if kind == "xlsum":
         return open_xlsum(folder, split, pairs, languages, **options)
     return open_wikilingua(folder, split, pairs, languages, **options)
+
+
+def open_jsonl(folder, split, pairs, languages, **options):
+    """SPLIT.jsonl, or SPLIT.jsonl.gz where that alone is there; says how its columns are taken."""
+    path = folder / f"{split}.jsonl"
+    packed = folder / f"{split}.jsonl.gz"
+    if packed.exists() and not path.exists():
+        path = packed
+    taken = columns_of(path, pairs)
+    if taken.note:
+        tell_once(f"jsonl:{folder}: {taken.note}")
+    return JsonLines({path: taken.langs}, pairs, languages, taken.fields, **options)
+
+
+@cache
+def tell_once(text):
+    """tell(), but of the three files of a folder once."""
+    tell(text)
 
 
 def texts_of(spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):

@@ -19,6 +19,7 @@ import torch
 from corpora.language import Language
 from model import MBart
 from plumbing.files import UserError, run, write_json
+from plumbing.models import model_folder
 from tokenizer import Tokenizer
 
 SECTIONS = ("people", "things", "adjectives", "verbs", "places")  # of the lexicon
@@ -85,6 +86,7 @@ def dictionary_induction(child, child_pieces, child_lang, parent, parent_pieces,
 
 def embeddings_of(folder, side):
     """The embedding table (V, D) of a folder's encoder (src) or decoder (tgt), and its pieces."""
+    folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
     if side == "src":

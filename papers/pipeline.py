@@ -16,6 +16,7 @@ from itertools import islice
 import eval as evaluation
 from data import SENTENCE_END, split_pairs
 from plumbing.files import UserError, run
+from plumbing.models import model_folder
 from plumbing.options import COUNT, default_device, device
 from plumbing.runs import read_settings
 
@@ -78,15 +79,16 @@ def main(argv=None):
         "length_penalty": 1.0,
         "no_repeat_ngram": evaluation.NO_REPEAT["summarize"],
     }
-    summarizer = evaluation.Writer(args.summarizer, where, **options)
-    translator = evaluation.Writer(args.translator, where)
+    folder = model_folder(args.summarizer)
+    summarizer = evaluation.Writer(folder, where, **options)
+    translator = evaluation.Writer(model_folder(args.translator), where)
     pairs = split_pairs(args.pairs)
     for pair in [(args.pivot, args.pivot), *pairs]:
         for lang in pair:
             summarizer.tokenizer.lang_id(lang)
             translator.tokenizer.lang_id(lang)
 
-    settings = read_settings(args.summarizer)
+    settings = read_settings(folder)
     data_spec = args.data or settings.get("data", "builtin")
     trained = evaluation.trained_pairs(settings)
     print(

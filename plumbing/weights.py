@@ -1,28 +1,17 @@
 """Tensors on disk: read without unpickling anything else, checked by name and shape, and written
 with a checksum.
 """
-import json
 import os
 import warnings
 import zlib
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from plumbing.files import UserError, first_line, read_json, refuse_pointer, saving
-
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-
-
-ADAPTER = "adapter_config.json"  # of PEFT
+from plumbing.files import UserError, first_line, refuse_pointer, saving
+from plumbing.models import parts_of, weights_file
 
 
 def read_tensors(folder):
@@ -38,45 +27,6 @@ def read_tensors(folder):
         else:
             tensors |= read_pickle(part)
     return tensors, path
-
-
-def weights_file(folder):
-    for name in WEIGHT_FILES:
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
-    refuse_adapter(folder)
-    raise UserError(
-        f"{folder}: no weights; expected model.safetensors or pytorch_model.bin "
-        "(or their .index.json)"
-    )
-
-
-def refuse_adapter(folder):
-    """UserError if a folder holds what PEFT has trained, and not the model that it adds to."""
-    path = Path(folder) / ADAPTER
-    if not path.is_file():
-        return
-    settings = read_json(path)
-    base = None
-    if isinstance(settings, dict):
-        base = settings.get("base_model_name_or_path")
-    raise UserError(
-        f"{folder}: a PEFT adapter, not a whole model; load it with PEFT on its base "
-        f"({base or 'not named'}), call merge_and_unload() and save_pretrained(), and name that "
-        "folder"
-    )
-
-
-def parts_of(path):
-    """The files that hold the tensors: the path itself, or the shards that an index names."""
-    refuse_pointer(path)
-    if path.suffix != ".json":
-        return [path]
-    try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
-        return [path.parent / shard for shard in sorted(set(shards))]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: not a shard index ({error})") from None
 
 
 def read_pickle(path):

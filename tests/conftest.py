@@ -114,3 +114,20 @@ def small(tmp_path_factory):
     MBart(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub, to which this process turns, with an empty cache."""
+    from hub_server import Hub
+    from huggingface_hub import constants
+
+    server = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two tries of one file
+    yield server
+    server.close()

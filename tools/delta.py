@@ -21,6 +21,7 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, run, write_bytes
+from plumbing.models import model_folder
 from plumbing.weights import read_safetensors, write_tensors
 from qk_finetune import parameters_by_recipe
 from tokenizer import SOURCE_FILE, Tokenizer
@@ -149,6 +150,8 @@ def save(model, base, file, overwrite=False):
     """Writes the delta of folder `model` from folder `base`."""
     check_file_out(file, overwrite)
     refuse_other_files(file)
+    model = model_folder(model)
+    base = model_folder(base)
     tuned = MBart.from_pretrained(model)
     started = MBart.from_pretrained(base)
     check_same_shape(model, tuned.config, base, started.config)
@@ -206,6 +209,7 @@ def new_vocabularies(model, base):
 def apply(base, file, out, overwrite=False):
     """Writes folder `out`: folder `base` with what the delta changes."""
     check_out(out, overwrite, [base])
+    base = model_folder(base)
     tensors = MBart.from_pretrained(base).state_dict()
     delta = read_delta(file, tensors)
     write_like(
@@ -224,6 +228,7 @@ def apply(base, file, out, overwrite=False):
 def merge(base, out, files, weights, overwrite=False):
     """Writes folder `out`: folder `base` with the weighted sum of what the deltas change."""
     check_out(out, overwrite, [base])
+    base = model_folder(base)
     tensors = MBart.from_pretrained(base).state_dict()
     deltas = [read_delta(file, tensors) for file in files]
     for file, delta in zip(files, deltas):
@@ -272,7 +277,7 @@ def common_settings(deltas):
 
 def print_sizes(base):
     """Prints the bytes of every recipe's delta in float32, here and for mBART-large."""
-    here = parameters_by_recipe(Config.read(Path(base) / "config.json"))
+    here = parameters_by_recipe(Config.read(model_folder(base, weights=False) / "config.json"))
     large = parameters_by_recipe(Config())
     print(f"{'recipe':<18}{base:>16}{'mbart-large':>18}")
     for recipe in here:

@@ -36,7 +36,6 @@ Nothing here moves the model.
 import argparse
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +48,7 @@ from corpora.sets import open_data
 from data import Examples, collate, held_out
 from model import MBart
 from plumbing.files import UserError, run, write_json
+from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
 from plumbing.runs import latest_run, read_settings
 from tokenizer import EOS, Tokenizer
@@ -388,7 +388,8 @@ def main(argv=None):
     args = parse_args(argv)
     if args.json:
         check_file_out(args.json)
-    folder = Path(args.model) if args.model else latest_run(STAGES)
+    name = pinned(args.model) if args.model else latest_run(STAGES)
+    folder = model_folder(name)
     trained = read_settings(folder)
     stage = args.stage
     if not stage:
@@ -409,11 +410,11 @@ def main(argv=None):
         skip_bad_lines=args.skip_bad_lines,
     )
     report = measure_layers(model, texts, measures)
-    print(f"{folder}, {stage}, {data}: {' '.join(args.source_lang)}\n")
+    print(f"{name}, {stage}, {data}: {' '.join(args.source_lang)}\n")
     print(table(report, args.source_lang, measures))
     if args.json:
         write_json(
-            args.json, {"model": str(folder), "languages": args.source_lang, "layers": report}
+            args.json, {"model": str(name), "languages": args.source_lang, "layers": report}
         )
 
 
@@ -423,7 +424,7 @@ def parse_args(argv=None):
         description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--model", metavar="FOLDER", help="an mBART folder (default: the latest run in runs/)")
+    add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
     add(
         "--source-lang",
         nargs="+",

@@ -31,6 +31,7 @@ from corpora.sets import open_data
 from data import split_pairs
 from model import MBart
 from plumbing.files import UserError, run
+from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import number
 from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
@@ -141,6 +142,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
 
     pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
     check_out(out, overwrite, [parent])
+    parent = model_folder(parent)
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)
     own = pairs_of(lang, side, pairs)
@@ -225,6 +227,7 @@ def texts_of_side(examples, side, seed=0):
 def make_random_cross_attention(folder, out, seed=0, overwrite=False):
     """Writes folder `out`: `folder` with its cross-attention drawn anew."""
     check_out(out, overwrite, [folder])
+    folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     random_cross_attention(model, seed)
     write_like(folder, out, model.state_dict())
@@ -234,6 +237,8 @@ def make_random_cross_attention(folder, out, seed=0, overwrite=False):
 def make_graft(body, donor, side, out, overwrite=False):
     """Writes folder `out`: `body` with the embeddings and vocabulary of `donor` on one side."""
     check_out(out, overwrite, [body, donor])
+    body = model_folder(body)
+    donor = model_folder(donor)
     grafted = graft(MBart.from_pretrained(body), MBart.from_pretrained(donor), side)
     own = Tokenizer.from_pretrained(body)
     other = Tokenizer.from_pretrained(donor)
@@ -324,7 +329,7 @@ def add_fresh(commands):
 def add_random_cross_attention(commands):
     title = "the same model, its cross-attention drawn anew"
     parser = commands.add_parser("random-cross-attention", help=title, description=title)
-    parser.add_argument("folder", metavar="FOLDER", help="an mBART folder")
+    parser.add_argument("folder", metavar="FOLDER", help=MODEL_HELP)
     parser.add_argument("out", metavar="OUT", help="the folder to write")
     parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
     add_overwrite(parser)

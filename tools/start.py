@@ -21,6 +21,7 @@ from corpora.sets import open_data
 from data import language_pairs
 from model import Config, MBart
 from plumbing.files import UserError, run
+from plumbing.models import model_folder
 from plumbing.options import COUNT, number
 from tokenizer import (
     MBART25,
@@ -277,8 +278,9 @@ def main(argv=None):
         read.append(args.body)
     check_out(args.out, args.overwrite, read)
     if args.body:
-        body = MBart.from_pretrained(args.body)
-        layout = Tokenizer.from_pretrained(args.body).layout
+        folder = model_folder(args.body)
+        body = MBart.from_pretrained(folder)
+        layout = Tokenizer.from_pretrained(folder).layout
     shape = shape_of(args)
 
     out = Path(args.out)

@@ -17,6 +17,7 @@ import torch
 from corpora.sets import texts_of
 from model import MBart
 from plumbing.files import UserError, run, write_bytes
+from plumbing.models import MODEL_HELP, model_folder
 from tokenizer import UNK, Tokenizer
 from tools.folders import add_overwrite, begin, check_out, write_like
 
@@ -114,7 +115,7 @@ def main(argv=None):
         description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", metavar="FOLDER", help="an mBART folder")
+    add("folder", metavar="FOLDER", help=MODEL_HELP)
     add("out", metavar="OUT", help="the folder to write")
     add("--data", default="builtin", metavar="SPEC", help="as train.py's (default: builtin)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
@@ -123,8 +124,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     check_out(args.out, args.overwrite, [args.folder])
 
-    model = MBart.from_pretrained(args.folder)
-    tokenizer = Tokenizer.from_pretrained(args.folder)
+    folder = model_folder(args.folder)
+    model = MBart.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
     for lang in args.langs:
         tokenizer.lang_id(lang)
     pairs = pairs_within(args.data, args.langs)
@@ -132,7 +134,7 @@ def main(argv=None):
         args.data, "summarize", pairs, tokenizer.languages, skip=args.skip_bad_lines
     )
     trimmed = trim(model, tokenizer, texts, args.out)
-    write_like(args.folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
+    write_like(folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
     print(
         f"{args.out}: {len(trimmed.old_ids):,} of {tokenizer.vocab_size:,} tokens, "
         f"{parameters(trimmed.model):,} of {parameters(model):,} parameters"

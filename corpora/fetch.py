@@ -1,0 +1,266 @@
+"""Published data sets by name: fetched from the Hugging Face hub, written as `--data` reads them.
+
+    python -m corpora.fetch xlsum english spanish russian gujarati     --data xlsum:data/xlsum
+    python -m corpora.fetch wikilingua en es ru tr                     --data wikilingua:...
+    python -m corpora.fetch wikilingua en es ru es-en ru-en tr-en      and summaries in English
+
+The authors' loading scripts run no longer, but the hub keeps what they gave as Parquet files, on
+the branch refs/convert/parquet: CONFIGURATION/SPLIT/0000.parquet or, as of 2023,
+CONFIGURATION/NAME-SPLIT.parquet, in parts NAME-SPLIT-00000-of-00002.parquet. A configuration is a
+language, in WikiLingua also a pair, es_en, which holds both languages and both directions: of it
+only the direction that was named is written. pyarrow reads them (`pip install pyarrow`; `datasets`
+brings it along).
+"""
+import argparse
+import difflib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from corpora.published import WIKILINGUA_CODES, XLSUM_NAMES, XLSUM_SPLITS
+from plumbing.files import UserError, make_folder, run, saving, write_text
+from plumbing.hub import Repository
+
+BRANCH = "refs/convert/parquet"
+SPLITS = ("train", "validation", "test")
+ROWS = 256  # of a Parquet file in memory at a time
+LICENCE_FILE = "LICENCE.txt"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set that the hub has."""
+    repository: str
+    title: str
+    licence: str
+    page: str  # of the licence
+
+
+SETS = {
+    "xlsum": Published(
+        repository="csebuetnlp/xlsum",
+        title="XL-Sum (Hasan et al. 2021), articles of the BBC and their summaries",
+        licence="CC BY-NC-SA 4.0",
+        page="https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    ),
+    "wikilingua": Published(
+        repository="GEM/wiki_lingua",
+        title="WikiLingua (Ladhak et al. 2020), how-to articles of WikiHow and their summaries",
+        licence="CC BY-NC-SA 3.0",
+        page="https://creativecommons.org/licenses/by-nc-sa/3.0/",
+    ),
+}
+
+
+@dataclass
+class Source:
+    """A data set on the hub, at one commit, and the names of its files."""
+    repository: Repository
+    files: list
+
+    def parts(self, configuration, split):
+        """The Parquet files of a configuration's split, in their order; UserError if there are
+        none."""
+        folders = []  # CONFIGURATION/SPLIT/0000.parquet
+        plain = []    # CONFIGURATION/NAME-SPLIT.parquet
+        for file in sorted(self.files):
+            folder, _, name = file.rpartition("/")
+            if not name.endswith(".parquet"):
+                continue
+            if folder == f"{configuration}/{split}":
+                folders.append(file)
+            if folder == configuration and split_of(name) == split:
+                plain.append(file)
+        if folders or plain:
+            return folders or plain
+        raise UserError(
+            f"{self.repository.name} has no Parquet files of {configuration}, {split}, on "
+            f"{BRANCH}; {self.repository.page} shows what it has"
+        )
+
+    def has(self, configuration):
+        return any(file.startswith(f"{configuration}/") for file in self.files)
+
+    def rows(self, configuration, split):
+        """Yields the examples of a split as {column: value}."""
+        for part in self.parts(configuration, split):
+            yield from rows_of(self.repository.fetch(part))
+
+
+def split_of(name):
+    """The split that a file's name tells: wiki_lingua-sampled_test.parquet, sampled_test."""
+    name = re.sub(r"(-\d+-of-\d+)?\.parquet$", "", name)
+    return name.rpartition("-")[2]
+
+
+def reader():
+    """pyarrow's reader of Parquet files; UserError where it is not installed."""
+    try:
+        import pyarrow.parquet  # late: it is installed for this program alone
+    except ImportError:
+        raise UserError(
+            "reading the hub's Parquet files needs pyarrow: `pip install pyarrow` (or `datasets`, "
+            "which brings it along)"
+        ) from None
+    return pyarrow.parquet
+
+
+def rows_of(path):
+    try:
+        for batch in reader().ParquetFile(path).iter_batches(ROWS):
+            yield from batch.to_pylist()
+    except (ValueError, OSError) as error:  # pyarrow's own are kinds of these
+        raise UserError(
+            f"{path}: damaged ({error}); remove it, and it is fetched again"
+        ) from None
+
+
+# -------------------------------------------------------------------------------- the two data sets
+
+def fetch_xlsum(source, out, languages, overwrite):
+    """Writes a file for each language and split; those that are there already stay."""
+    for language in languages:
+        for split, name in zip(SPLITS, XLSUM_SPLITS.values()):
+            path = out / f"{language}_{name}.jsonl"
+            if path.exists() and not overwrite:
+                print(f"{path} is there already; --overwrite replaces it")
+                continue
+            write_rows(path, source.rows(language, split))
+
+
+def fetch_wikilingua(source, out, pairs, overwrite):
+    """Writes a file for each split, of all pairs of languages together."""
+    paths = {split: out / f"{split}.jsonl" for split in SPLITS}
+    for path in paths.values():
+        if path.exists() and not overwrite:
+            raise UserError(
+                f"{path} is there already; it holds all languages, so name all that you want at "
+                "once, with --overwrite, or another folder with --out"
+            )
+    for split, path in paths.items():
+        write_rows(path, rows_of_pairs(source, pairs, split))
+
+
+def rows_of_pairs(source, pairs, split):
+    """Yields the examples of each pair of languages; UserError for a pair without any."""
+    for pair in pairs:
+        found = 0
+        for row in source.rows(configuration_of(source, pair), split):
+            if (row.get("source_language"), row.get("target_language")) == pair:
+                found += 1
+                yield row
+        if not found:
+            raise UserError(
+                f"{source.repository.name} has no example of {'-'.join(pair)} in {split}; leave "
+                "that pair out"
+            )
+
+
+def configuration_of(source, pair):
+    """The configuration that holds a pair of languages: es, or es_en, else en_es."""
+    if pair[0] == pair[1]:
+        return pair[0]
+    both = "_".join(pair)
+    if source.has(both):
+        return both
+    return "_".join(reversed(pair))
+
+
+def xlsum_name(word):
+    """english or en_XX -> english."""
+    return known_word(word, XLSUM_NAMES)
+
+
+def pair_of(word):
+    """es or es-en -> (source, target), in WikiLingua's own names."""
+    parts = word.split("-")
+    if len(parts) > 2:
+        raise UserError(f"{word}: name a language, es, or a pair, es-en")
+    own = {code: name for name, code in WIKILINGUA_CODES.items()}
+    languages = [known_word(part, own) for part in parts]
+    return languages[0], languages[-1]
+
+
+def known_word(word, names):
+    """A data set's own name of a language, from that name or from our code; names: {code: name}."""
+    if word in names:
+        return names[word]
+    if word in names.values():
+        return word
+    close = difflib.get_close_matches(word.lower(), names.values(), 1)
+    hint = f"; did you mean {close[0]}?" if close else "."
+    raise UserError(f"unknown language {word!r}{hint} It has {' '.join(names.values())}")
+
+
+def write_rows(path, rows):
+    """Writes {column: value} as JSON, one a line, and says how many of which languages."""
+    counts = Counter()
+    bar = tqdm(rows, desc=f"writing {path.name}", unit=" examples", leave=False, disable=None)
+    with saving(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for row in bar:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            counts[languages_in(row)] += 1
+    each = ", ".join(f"{name}: {count:,}" for name, count in counts.items() if name)
+    print(f"{path}: {counts.total():,} examples" + (f" ({each})" if each else ""), flush=True)
+
+
+def languages_in(row):
+    source = row.get("source_language")
+    target = row.get("target_language")
+    if source == target:
+        return source
+    return f"{source}-{target}"
+
+
+# ------------------------------------------------------------------------------------- the program
+
+def parse_args(argv=None):
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("name", choices=SETS, help="the data set")
+    add(
+        "languages",
+        nargs="+",
+        metavar="LANGUAGE",
+        help="as the data set calls them (english, en) or by code (en_XX); of wikilingua pairs too",
+    )
+    add("--out", metavar="FOLDER", help="where to write (default: data/xlsum, data/wikilingua)")
+    add("--overwrite", action="store_true", help="replace files that are there already")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    published = SETS[args.name]
+    read_name = pair_of
+    if args.name == "xlsum":
+        read_name = xlsum_name
+    wanted = list(dict.fromkeys(read_name(word) for word in args.languages))
+    reader()
+    out = Path(args.out or f"data/{args.name}")
+    branch = Repository(published.repository, BRANCH, "dataset")
+    commit, files = branch.ask()
+    source = Source(replace(branch, revision=commit), files)
+    make_folder(out)
+    licence = (
+        f"{published.title}\nfrom {branch.page}, {BRANCH} at {commit}\n"
+        f"licence: {published.licence}, {published.page}\n"
+    )
+    print(licence, end="", flush=True)
+    write_text(out / LICENCE_FILE, licence)  # first, so that the texts never stand without it
+    if args.name == "xlsum":
+        fetch_xlsum(source, out, wanted, args.overwrite)
+    else:
+        fetch_wikilingua(source, out, wanted, args.overwrite)
+    print(f"use it with --data {args.name}:{out}")
+
+
+if __name__ == "__main__":
+    run(main)

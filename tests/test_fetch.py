@@ -1,0 +1,168 @@
+"""corpora.fetch against a small hub on the loopback address, with Parquet files as the hub has."""
+import json
+
+import pytest
+
+from corpora.fetch import split_of
+from corpora.sets import open_data
+from plumbing.files import UserError
+from tokenizer import MBART25
+
+BRANCH = "refs/convert/parquet"
+SPLITS = ("train", "validation", "test")
+
+
+def xlsum_row(word, split):
+    return {"id": "1", "url": "u", "title": "t", "summary": f"{word} s", "text": f"{word} {split}"}
+
+
+def wiki_row(source, target, split):
+    return {
+        "gem_id": "1", "gem_parent_id": "1", "source_language": source, "target_language": target,
+        "source": f"{source} {split}", "target": f"{target} short",
+    }  # fmt: skip
+
+
+def write(path, rows):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+@pytest.fixture
+def xlsum(hub, tmp_path):
+    """English as of 2023, its training examples in two parts; Spanish as the hub names them now."""
+    root = tmp_path / "hub"
+    for split in SPLITS:
+        write(root / f"spanish/{split}/0000.parquet", [xlsum_row("spanish", split)])
+        if split != "train":
+            write(root / f"english/xlsum-{split}.parquet", [xlsum_row("english", split)])
+    for part in range(2):
+        path = root / f"english/xlsum-train-0000{part}-of-00002.parquet"
+        write(path, [xlsum_row("english", f"train {part} {i}") for i in range(300)])
+    hub.add("datasets/csebuetnlp/xlsum").put(root, BRANCH)
+    return hub
+
+
+@pytest.fixture
+def wikilingua(hub, tmp_path):
+    """Languages, and pairs of them in both directions; sampled_* as distractors."""
+    root = tmp_path / "hub"
+    for split in (*SPLITS, "sampled_validation", "sampled_test"):
+        for lang in ("en", "es", "ru"):
+            rows = [wiki_row(lang, lang, split)] * 2
+            write(root / f"{lang}/wiki_lingua-{split}.parquet", rows)
+        mixed = [wiki_row(a, b, split) for a in ("es", "en") for b in ("es", "en")]
+        write(root / f"es_en/wiki_lingua-{split}.parquet", mixed)
+    hub.add("datasets/GEM/wiki_lingua").put(root, BRANCH)
+    return hub
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_xlsum_is_written_as_its_authors_distribute_it_and_read_by_its_name(run, xlsum, tmp_path):
+    done = run("-m", "corpora.fetch", "xlsum", "english", "es_XX", "--out", tmp_path / "xlsum")
+    assert done.returncode == 0, done.stderr
+    assert "CC BY-NC-SA 4.0, https://creativecommons.org" in done.stdout
+    licence = (tmp_path / "xlsum" / "LICENCE.txt").read_text()
+    commit = xlsum.repositories["datasets/csebuetnlp/xlsum"].revisions[BRANCH]
+    assert "CC BY-NC-SA 4.0" in licence and commit in licence
+    found = lines(tmp_path / "xlsum" / "english_train.jsonl")
+    assert len(found) == 600 and found[0] == xlsum_row("english", "train 0 0")
+    assert found[-1] == xlsum_row("english", "train 1 299")
+    pairs = [("en_XX", "en_XX"), ("es_XX", "es_XX")]
+    for split, published in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        data = open_data(f"xlsum:{tmp_path}/xlsum", "summarize", split, pairs, MBART25)
+        assert data.text(pairs[1], 0) == (f"spanish {published}", "spanish s")
+
+
+@pytest.mark.parametrize("kind", ["xlsum", "wikilingua"])
+def test_what_is_missing_says_how_to_fetch_it(tmp_path, kind):
+    pair = ("es_XX", "es_XX")
+    (tmp_path / "empty").mkdir()
+    for folder, hint in (
+        ("nowhere", "corpora.fetch --help"),
+        ("empty", rf"corpora.fetch {kind} .*--out {tmp_path}/empty` fetches"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            open_data(f"{kind}:{tmp_path}/{folder}", "summarize", "test", [pair], MBART25)
+
+
+def test_files_of_xlsum_that_are_there_stay(run, xlsum, tmp_path):
+    words = ["-m", "corpora.fetch", "xlsum", "spanish", "--out", tmp_path / "xlsum"]
+    assert run(*words).returncode == 0
+    path = tmp_path / "xlsum" / "spanish_val.jsonl"
+    path.write_text("mine\n")
+    assert f"{path} is there already" in run(*words).stdout
+    assert path.read_text() == "mine\n"
+    assert run(*words, "--overwrite").returncode == 0
+    assert lines(path) == [xlsum_row("spanish", "validation")]
+
+
+def test_wikilingua_is_one_file_of_all_pairs_that_were_named(run, wikilingua, tmp_path):
+    out = tmp_path / "wiki"
+    words = ["-m", "corpora.fetch", "wikilingua", "en", "es", "ru_RU", "es-en", "--out", out]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "CC BY-NC-SA 3.0" in done.stdout and "(en: 2, es: 2, ru: 2, es-en: 1)" in done.stdout
+    assert "CC BY-NC-SA 3.0" in (out / "LICENCE.txt").read_text()
+    pairs = [("en_XX", "en_XX"), ("es_XX", "es_XX"), ("ru_RU", "ru_RU"), ("es_XX", "en_XX")]
+    for split, published in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        data = open_data(f"wikilingua:{out}", "summarize", split, pairs, MBART25)
+        assert data.sizes == dict(zip(pairs, (2, 2, 2, 1)))
+        assert data.text(pairs[3], 0) == (f"es {published}", "en short")
+    assert not any("sampled" in file for file in wikilingua.fetched())
+    done = run(*words)
+    assert done.returncode == 2 and "it holds all languages" in done.stderr
+    done = run("-m", "corpora.fetch", "wikilingua", "en-es", "--out", out, "--overwrite")
+    assert done.returncode == 0, done.stderr  # a pair is looked for the other way round too
+    assert [row["target_language"] for row in lines(out / "train.jsonl")] == ["es"]
+
+
+def test_what_is_not_there_is_told_in_one_line_and_leaves_no_half_file(run, wikilingua, tmp_path):
+    out = tmp_path / "wiki"
+    for words, message in (
+        (["wikilingua", "tr"], "has no Parquet files of tr, train"),
+        (["wikilingua", "ru-en"], "has no Parquet files of en_ru, train"),
+        (["wikilingua", "spain"], "unknown language 'spain'. It has ar cs"),
+        (["wikilingua", "es-en-ru"], "name a language, es, or a pair, es-en"),
+        (["xlsum", "englsh"], "did you mean english?"),
+        (["xlsum", "english"], "shows no dataset csebuetnlp/xlsum"),
+    ):
+        done = run("-m", "corpora.fetch", *words, "--out", out)
+        assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
+        assert not list(out.glob("*.jsonl*"))
+    wikilingua.close()
+    done = run("-m", "corpora.fetch", "wikilingua", "es", "--out", out)
+    assert done.returncode == 2 and "the Hugging Face hub cannot be reached" in done.stderr
+
+
+def test_a_damaged_parquet_file_is_named(run, hub, tmp_path):
+    pytest.importorskip("pyarrow")
+    for split in SPLITS:
+        path = tmp_path / f"hub/spanish/{split}/0000.parquet"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"PAR1 nothing")
+    hub.add("datasets/csebuetnlp/xlsum").put(tmp_path / "hub", BRANCH)
+    done = run("-m", "corpora.fetch", "xlsum", "spanish", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "0000.parquet: damaged" in done.stderr
+
+
+def test_without_pyarrow_the_error_says_what_to_install(run, hub, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    done = run("-m", "corpora.fetch", "xlsum", "spanish", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "pip install pyarrow" in done.stderr and hub.asked == []
+
+
+@pytest.mark.parametrize("name, split", [
+    ("wiki_lingua-train.parquet", "train"),
+    ("wiki_lingua-sampled_test.parquet", "sampled_test"),
+    ("xlsum-train-00000-of-00002.parquet", "train"),
+    ("0000.parquet", "0000"),
+])
+def test_the_name_of_a_file_tells_its_split(name, split):
+    assert split_of(name) == split
