@@ -9,7 +9,19 @@ from corpora.builtin import Builtin
 from data import Examples, held_out
 from model import MBart
 from tokenizer import Tokenizer
-from tools.layers import measure_layers, pooled_states, probe, retrieval, svcca, token_states
+from tools.layers import (
+    confusion_matrix,
+    correlation,
+    directions,
+    means_by_language,
+    measure_layers,
+    pooled_states,
+    probe,
+    retrieval,
+    shuffled_correlation,
+    svcca,
+    token_states,
+)
 
 LAYERS = ("-m", "tools.layers")
 
@@ -30,7 +42,8 @@ def test_the_probe_finds_what_is_there_and_nothing_where_nothing_is():
     noise = torch.randn(3000, 16, generator=generator)
     told = noise + 4 * torch.nn.functional.one_hot(true, 16)
     for states, low, high in ((told, 0.95, 1.0), (noise, 0.25, 0.42)):
-        confusion = probe(states[:2000], true[:2000], states[2000:], true[2000:], 3)
+        probabilities = probe(states[:2000], true[:2000], states[2000:], 3)
+        confusion = confusion_matrix(probabilities, true[2000:])
         assert confusion.sum(1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
         assert low <= confusion.diagonal().mean() <= high
 
@@ -40,9 +53,30 @@ def test_a_rescaled_probe_finds_what_was_only_made_small():
     true = torch.randint(0, 2, (3000,), generator=generator)
     states = torch.randn(3000, 8, generator=generator)
     states[:, 0] = 1e-3 * (2 * true - 1)
-    known = (states[:2000], true[:2000], states[2000:], true[2000:], 2)
-    assert probe(*known, steps=60).diagonal().mean() < 0.7
-    assert probe(*known, rescaled=True, steps=60).diagonal().mean() > 0.95
+    known = (states[:2000], true[:2000], states[2000:], 2)
+    for rescaled, low, high in ((False, 0, 0.7), (True, 0.95, 1)):
+        probabilities = probe(*known, rescaled=rescaled, steps=60)
+        assert low <= confusion_matrix(probabilities, true[2000:]).diagonal().mean() <= high
+
+
+def test_a_doubtful_probe_has_a_lower_probability_than_accuracy():
+    """A state shows the true one of two languages three times in four. To guess what it shows is
+    right in 3/4; the probability of the truth is 3/4 then, and else 1/4: 9/16 + 1/16 in all."""
+    true = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]).repeat(250)
+    shown = torch.tensor([0, 0, 0, 1, 1, 1, 1, 0]).repeat(250)
+    states = 2.0 * torch.nn.functional.one_hot(shown, 4)
+    probabilities = probe(states, true, states, 2, steps=80)
+    accuracy = confusion_matrix(probabilities, true).diagonal().mean()
+    probability = means_by_language(probabilities, true).diagonal().mean()
+    assert accuracy == pytest.approx(3 / 4) and probability == pytest.approx(5 / 8, abs=0.03)
+
+
+def test_every_language_counts_alike_whatever_its_number_of_tokens():
+    probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+    true = torch.tensor([0, 0, 0, 1])
+    means = means_by_language(probabilities, true)
+    assert means.tolist() == [pytest.approx([0.6, 0.4]), pytest.approx([0.8, 0.2])]
+    assert confusion_matrix(probabilities, true).tolist() == [pytest.approx([2 / 3, 1 / 3]), [1, 0]]
 
 
 def test_svcca_is_one_for_a_linear_map_low_for_unrelated_states_and_between_for_shared_ones():
@@ -55,6 +89,18 @@ def test_svcca_is_one_for_a_linear_map_low_for_unrelated_states_and_between_for_
     assert svcca(x, shared) == pytest.approx(0.55, abs=0.1)
 
 
+def test_the_floor_of_svcca_is_what_unrelated_states_of_the_same_shape_reach():
+    generator = torch.Generator().manual_seed(0)
+    x, other = (torch.randn(600, 150, generator=generator) for _ in range(2))
+    keep = 1 - 1e-12
+    a = directions(x, keep)
+    b = directions(x @ torch.randn(150, 150, generator=generator), keep)
+    assert correlation(a, b) == pytest.approx(1, abs=1e-6)
+    floor = shuffled_correlation(a, b)
+    assert floor == pytest.approx(svcca(x, other, keep), abs=0.01) and floor > 0.3
+    assert floor == shuffled_correlation(a, b)
+
+
 def test_retrieval_counts_right_neighbours_in_both_directions():
     a = torch.eye(4)
     assert retrieval(a, a) == 1 and retrieval(a, a.roll(1, 0)) == 0
@@ -64,14 +110,14 @@ def test_retrieval_counts_right_neighbours_in_both_directions():
     assert retrieval(a, b) == (4 + 3) / 8
 
 
-def test_probing_reads_text_tokens_alone_and_does_not_move_the_model(small):
+def test_probing_reads_pieces_and_ends_alone_and_does_not_move_the_model(small):
     model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     data = Builtin("summarize", "test", [("en_XX", "en_XX"), ("tr_TR", "tr_TR")])
     batches = held_out(Examples(data, tokenizer, "summarize", max_length=256), 5, 600)
     states, true = token_states(model, tokenizer, batches, ["en_XX", "tr_TR"], "encoder")
     pieces = sum(tokenizer.is_text(batch.source).sum().item() for batch in batches)
-    assert [len(x) for x in states] == [pieces] * 3 and len(true) == pieces
+    assert [len(x) for x in states] == [pieces + 10] * 3 and len(true) == pieces + 10
     assert set(true.tolist()) == {0, 1}
     tags = [tokenizer.tag["en_XX"], 2, 1, 3, 200, tokenizer.tag["gu_IN"], tokenizer.mask_id]
     is_text = tokenizer.is_text(torch.tensor([tags]))
@@ -92,12 +138,17 @@ def test_the_table_has_a_row_for_every_layer_and_the_file_every_number(run, few,
     for side in ("encoder", "decoder"):
         assert len(report["layers"][side]) == layers + 1 and f"{side} {layers}" in done.stdout
         for layer in report["layers"][side]:
-            assert set(layer) == {"probe", "svcca", "retrieval"}
-            assert set(layer["probe"]) == {"accuracy", "rescaled", "confusion"}
+            assert set(layer) == {"probe", "svcca", "svcca floor", "retrieval"}
+            assert set(layer["probe"]) == {"accuracy", "probability", "rescaled", "confusion"}
     assert "chance is 0.500" in done.stdout
     last = report["layers"]["encoder"][-1]
-    assert last["probe"]["accuracy"] > 0.9  # English against Russian: the words tell
-    assert 0 < last["svcca"]["en_XX ru_RU"] <= 1
+    probed = last["probe"]
+    assert probed["accuracy"] > 0.9  # English against Russian: the words tell
+    assert 0.8 < probed["probability"] < probed["accuracy"]  # 30 steps leave doubts
+    similarity, floor = last["svcca"]["en_XX ru_RU"], last["svcca floor"]["en_XX ru_RU"]
+    assert 0 < floor < similarity <= 1
+    row = next(line for line in done.stdout.splitlines() if line.startswith(f"encoder {layers}"))
+    assert f" {probed['probability']:.3f} " in row and f"{similarity:.3f} ({floor:.2f})" in row
     assert 0 <= last["retrieval"]["en_XX ru_RU"] <= 1
 
 
@@ -135,6 +186,33 @@ def test_a_model_without_tags_is_measured_without_them(run, small, few, tmp_path
     done = run(*LAYERS, "--measures", "svcca", *langs, cwd=tmp_path)  # the latest run
     assert done.returncode == 0 and "adversarial, summarize" in done.stdout, done.stderr
     assert seen == [(False, "summarize", "builtin")]
+
+
+def test_the_probe_reads_no_tag_and_the_others_read_it_if_training_did(
+    run, small, few, tmp_path, monkeypatch
+):
+    """Moves a source language's tag in the embeddings: what reads no tag finds the same."""
+    monkeypatch.setattr("tools.layers.STEPS", 5)
+    tokenizer = Tokenizer.from_pretrained(small)
+    found = []
+    for moved in (0.0, 5.0):
+        folder = tmp_path / f"moved by {moved}"
+        model = MBart.from_pretrained(small)
+        with torch.no_grad():
+            model.model.shared.weight[tokenizer.tag["ru_RU"], ::2] += moved
+            for layer in model.model.encoder.layers:  # attends to some tokens more than to others
+                layer.self_attn.q_proj.weight *= 50
+                layer.self_attn.v_proj.weight *= 50
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        options = ("--measures", "probe", "svcca", "--json", tmp_path / "found.json")
+        done = run(*LAYERS, "--model", folder, "--source-lang", "en_XX", "ru_RU", *options)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "found.json").read_text())["layers"]
+        found.append(report["encoder"][-1])
+    assert found[0]["probe"] == found[1]["probe"]
+    similarities = [layer["svcca"]["en_XX ru_RU"] for layer in found]
+    assert abs(similarities[0] - similarities[1]) > 1e-3
 
 
 def test_what_needs_parallel_texts_is_left_out_or_refused_without_them(run, small, few, tmp_path):

@@ -3,12 +3,22 @@
     python -m tools.layers                                the latest run, the base's five languages
     python -m tools.layers --model base --source-lang en_XX tr_TR --measures probe
 
-PROBE (Solovyev et al. 2024, section 5.3): a fresh classifier learns the source language from one
-layer's frozen states, of all text tokens; its accuracy on held-out documents is the mean of its
-confusion matrix's diagonal. It reads the states as they are, as the adversary's own classifier
-did. Beside it stands a stricter one, on states RESCALED to variance 1 in every dimension: an
-encoder can fool a classifier by making what tells the language small. The decoder reads the
-reference in every target language, so that its own language says nothing of the source's.
+PROBE (Solovyev et al. 2024, section 5.3): a fresh classifier p learns the source language from one
+layer's frozen states. On tokens of held-out documents, n_l of them in language l, it is told as
+
+    probability    1/L sum_l 1/n_l sum_i p_l(state i)                 what was published
+    accuracy       1/L sum_l 1/n_l sum_i [argmax p(state i) = l]
+
+The published figures (0.989 full, 0.958 standard, 0.707 balanced, 0.543 balanced with a dropped
+residual) are PROBABILITIES, as the authors' code measures them: a doubtful classifier that is right
+has an accuracy of 1, but no such probability. Their tokens are a document's pieces and its </s>,
+and EVERY model reads its documents without the source tag here, one that was trained with it too: a
+tag would tell the language of all the tokens that attend to it, and models with and without one
+could not be compared. The states are read as they are, as the adversary's own classifier did.
+Beside them stands an accuracy on states RESCALED to variance 1 in every dimension: an encoder can
+fool a classifier by making what tells the language small. The decoder reads the reference in every
+target language, so that its own language says nothing of the source's; of its input, too, the
+pieces and </s> are read and no tag (in mBART-50's layout </s> stands in front).
 
 SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular
 directions that hold 99% of the variance; canonical correlation analysis then finds the pairs of
@@ -18,16 +28,19 @@ directions, one of each language, that correlate most:
     similarity                 =  mean of the singular values of U_a^T U_b
 
 It is 1 if one language's states are a linear map of the other's. (The similarity that Solovyev et
-al. 2024, section 7, leave open.)
+al. 2024, section 7, leave open.) Chance alone correlates directions that are many beside the
+documents: FLOOR is the similarity with the second language's rows shuffled, the mean of 5
+shuffles, which are the same in every call.
 
 RETRIEVAL (Liu and Niehues 2025, section 2): how often is the nearest neighbour of a document's mean
 state, among those of another language, its own translation?
 
-SVCCA and retrieval read the same documents in every language: the data set must be parallel.
+SVCCA and retrieval read the same documents in every language, with the source tag if the model was
+trained with it: the data set must be parallel.
 Nothing here moves the model.
 """
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -44,7 +57,7 @@ from model import MBart
 from plumbing.files import UserError, run, write_json
 from plumbing.options import default_device, device
 from plumbing.runs import latest_run, read_settings
-from tokenizer import Tokenizer
+from tokenizer import EOS, Tokenizer
 from tools.folders import check_file_out
 
 MEASURES = ("probe", "svcca", "retrieval")
@@ -54,6 +67,7 @@ STAGES = ("translate", "summarize")
 PROBED = {"encoder": 160, "decoder": 60}
 STEPS = 250      # of the classifier
 COMPARED = 600   # by SVCCA, which wants several times as many as a state has dimensions
+SHUFFLES = 5     # whose mean is the floor of SVCCA
 RETRIEVED = 200  # among which a translation is looked for
 TOKENS = 4000    # padded tokens in a batch
 ROWS = 50        # documents in a batch of parallel ones
@@ -66,7 +80,7 @@ class Texts:
     stage: str
     languages: list  # the source languages that are told apart
     tokenizer: Tokenizer
-    tagged: bool     # does a source have its language tag?
+    tagged: bool     # does a source have its language tag? (the probe's never has)
     max_length: int
     skip_bad_lines: bool = False
 
@@ -96,18 +110,18 @@ def ids_of(batch, tokenizer, side):
 
 
 def token_states(model, tokenizer, batches, languages, side):
-    """Every layer's states of the batches' text tokens, and each token's SOURCE language.
+    """Every layer's states of the batches' pieces and </s>, and each token's SOURCE language.
 
-    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is no text
-    token: it would give the language away."""
+    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is left
+    out: it would give the language away."""
     states = []  # a list of L + 1 tensors for every batch
     language_ids = []
     for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
-        is_text = vocabulary.is_text(ids)
-        states.append([x[is_text].cpu() for x in layer_states(model, batch, side)])
-        language_ids.append(source_classes(batch, is_text, languages).cpu())
+        probed = vocabulary.is_text(ids) | (ids == EOS)  # (B, T)
+        states.append([x[probed].cpu() for x in layer_states(model, batch, side)])
+        language_ids.append(source_classes(batch, probed, languages).cpu())
     return [torch.cat(layer) for layer in zip(*states)], torch.cat(language_ids)
 
 
@@ -124,12 +138,10 @@ def pooled_states(model, tokenizer, batches, side):
 
 # --------------------------------------------------------------------------------------- probe
 
-def probe(states, language_ids, held_states, held_language_ids, languages, rescaled=False,
-          steps=STEPS, seed=0):
+def probe(states, language_ids, held_states, languages, rescaled=False, steps=STEPS, seed=0):
     """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
 
-    Returns its confusion matrix (L, L) on held-out states: row = true language, column = predicted,
-    each row sums to 1."""
+    Returns what it says of the held-out states (M, D): probabilities (M, L)."""
     torch.manual_seed(seed)
     if rescaled:
         mean = states.mean(0)
@@ -146,15 +158,27 @@ def probe(states, language_ids, held_states, held_language_ids, languages, resca
 
     classifier.eval()
     with torch.no_grad():
-        predicted = classifier(held_states).argmax(1)
-    confusion = torch.zeros(languages, languages)
-    ones = torch.ones(len(predicted))
-    confusion.index_put_((held_language_ids, predicted), ones, accumulate=True)
-    return confusion / confusion.sum(1, keepdim=True).clamp(min=1)
+        return classifier(held_states).softmax(1)
+
+
+def means_by_language(probabilities, language_ids):
+    """(M, L), true classes (M,) -> (L, L): row = the mean over a true language's tokens."""
+    sums = torch.zeros(probabilities.size(1), probabilities.size(1))
+    sums.index_add_(0, language_ids, probabilities)
+    tokens = language_ids.bincount(minlength=len(sums)).clamp(min=1)
+    return sums / tokens[:, None]
+
+
+def confusion_matrix(probabilities, language_ids):
+    """(M, L), true classes (M,) -> (L, L): row = true language, column = the likeliest; each row
+    sums to 1."""
+    guesses = F.one_hot(probabilities.argmax(1), probabilities.size(1))
+    return means_by_language(guesses.float(), language_ids)
 
 
 def probe_layers(model, texts, side):
-    """Of every layer: {"accuracy", "rescaled": accuracy, "confusion": rows}."""
+    """Of every layer: {"accuracy", "probability", "rescaled": accuracy, "confusion": rows}."""
+    texts = replace(texts, tagged=False)
     pairs = [(lang, lang) for lang in texts.languages]
     if side == "decoder":
         pairs = [(a, b) for a in texts.languages for b in texts.languages]
@@ -164,15 +188,21 @@ def probe_layers(model, texts, side):
     held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
     for layer in tqdm(range(len(states)), desc=f"probing, {side}", leave=False):
-        known = (states[layer], language_ids, held[layer], held_ids, len(texts.languages))
-        confusion = probe(*known, steps=STEPS)
+        known = (states[layer], language_ids, held[layer], len(texts.languages))
+        probabilities = probe(*known, steps=STEPS)
         rescaled = probe(*known, rescaled=True, steps=STEPS)
+        confusion = confusion_matrix(probabilities, held_ids)
         found.append({
-            "accuracy": confusion.diagonal().mean().item(),
-            "rescaled": rescaled.diagonal().mean().item(),
+            "accuracy": diagonal_mean(confusion),
+            "probability": diagonal_mean(means_by_language(probabilities, held_ids)),
+            "rescaled": diagonal_mean(confusion_matrix(rescaled, held_ids)),
             "confusion": confusion.tolist(),
         })
     return found
+
+
+def diagonal_mean(matrix):
+    return matrix.diagonal().mean().item()
 
 
 # ------------------------------------------------------------------------- SVCCA and retrieval
@@ -198,6 +228,16 @@ def correlation(a, b):
     return torch.linalg.svdvals(a.T @ b).clamp(max=1).mean().item()
 
 
+def shuffled_correlation(a, b):
+    """What correlation() finds where nothing corresponds: the mean over SHUFFLES of b's rows."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(SHUFFLES):
+        rows = torch.randperm(len(b), generator=generator)
+        found.append(correlation(a, b[rows]))
+    return sum(found) / SHUFFLES
+
+
 def retrieval(a, b):
     """Share of rows of a (N, D) whose nearest row of b by cosine is their own translation, and
     back, averaged."""
@@ -216,13 +256,17 @@ def parallel_batches(texts, lang, count):
 
 
 def svcca_layers(states, languages):
-    """Of every layer: {"a b": similarity} of two languages. states: {language: pooled_states()}."""
+    """Two lists, of every layer: {"a b": similarity} of two languages, and {"a b": its floor}.
+
+    states: {language: pooled_states()}."""
     found = []
+    floors = []
     layers = len(states[languages[0]])
     for layer in tqdm(range(layers), desc="correlating", leave=False):
         kept = {lang: directions(states[lang][layer]) for lang in languages}
         found.append(by_pair(languages, correlation, kept))
-    return found
+        floors.append(by_pair(languages, shuffled_correlation, kept))
+    return found, floors
 
 
 def retrieval_layers(states, languages):
@@ -245,7 +289,7 @@ def by_pair(languages, compare, of_language):
 def measure_layers(model, texts, measures=MEASURES):
     """{"encoder": [{measure: what it found} of every layer, the embedding first], "decoder": ...}.
 
-    measures: some of MEASURES, which the data set must allow."""
+    measures: some of MEASURES, which the data set must allow; "svcca floor" comes with "svcca"."""
     model.eval()
     report = {}
     parallel = {}
@@ -261,7 +305,7 @@ def measure_layers(model, texts, measures=MEASURES):
         for lang, batches in parallel.items():
             states[lang] = pooled_states(model, texts.tokenizer, batches, side)
         if "svcca" in measures:
-            columns["svcca"] = svcca_layers(states, texts.languages)
+            columns["svcca"], columns["svcca floor"] = svcca_layers(states, texts.languages)
         if "retrieval" in measures:
             columns["retrieval"] = retrieval_layers(states, texts.languages)
         rows = zip(*columns.values())
@@ -271,12 +315,15 @@ def measure_layers(model, texts, measures=MEASURES):
 
 def table(report, languages, measures):
     """The report as text: a row for every layer, a column for every measure."""
-    titles = {"probe": f"{'probe':>8}{'rescaled':>11}", "svcca": f"{'SVCCA':>9}",
-              "retrieval": f"{'retrieval %':>14}"}
+    titles = {
+        "probe": f"{'accuracy':>11}{'probability':>13}{'rescaled':>10}",
+        "svcca": f"{'SVCCA (floor)':>16}",
+        "retrieval": f"{'retrieval %':>14}",
+    }
     lines = ["layer     " + "".join(titles[measure] for measure in measures)]
     for side, layers in report.items():
         for number, layer in enumerate(layers):
-            cells = "".join(cell(measure, layer[measure]) for measure in measures)
+            cells = "".join(cell(measure, layer) for measure in measures)
             lines.append(f"{side} {number:<2}{cells}")
     lines.append("\nlayer 0 is the embedding's output")
     lines += [meaning(measure, languages) for measure in measures]
@@ -289,23 +336,33 @@ def table(report, languages, measures):
     return "\n".join(lines)
 
 
-def cell(measure, found):
+def cell(measure, layer):
+    """What was found of a layer, as wide as the column's title."""
+    found = layer[measure]
     if measure == "probe":
-        return f"{found['accuracy']:>8.3f}{found['rescaled']:>11.3f}"
-    mean = sum(found.values()) / len(found)
+        numbers = f"{found['accuracy']:>11.3f}{found['probability']:>13.3f}"
+        return f"{numbers}{found['rescaled']:>10.3f}"
     if measure == "svcca":
-        return f"{mean:>9.3f}"
-    return f"{100 * mean:>14.1f}"
+        both = f"{mean_of(found):.3f} ({mean_of(layer['svcca floor']):.2f})"
+        return f"{both:>16}"
+    return f"{100 * mean_of(found):>14.1f}"
+
+
+def mean_of(found):
+    """{"a b": number} -> the mean over pairs."""
+    return sum(found.values()) / len(found)
 
 
 def meaning(measure, languages):
     """What a column of the table shows."""
     if measure == "probe":
-        return ("probe: accuracy of a fresh classifier of the source language, chance is "
-                f"{1 / len(languages):.3f}; rescaled: on states of variance 1 in every dimension")
+        return ("accuracy: of a fresh classifier of the source language, chance is "
+                f"{1 / len(languages):.3f}; probability: what it gives the true language (the "
+                "published figures are this)\nrescaled: accuracy on states of variance 1 in every "
+                "dimension; all three without a source tag")
     if measure == "svcca":
-        return ("SVCCA: likeness of two languages' states, 1 if one is a linear map of the other; "
-                "mean over pairs")
+        return ("SVCCA: likeness of two languages' states, 1 if one is a linear map of the other "
+                "(floor: of shuffled documents); mean over pairs")
     return ("retrieval: documents whose nearest one in another language is their translation; mean "
             "over pairs and directions")
 
@@ -332,7 +389,7 @@ def main(argv=None):
         stage=stage,
         languages=args.source_lang,
         tokenizer=tokenizer,
-        tagged=not trained.get("tagless"),  # as it was trained
+        tagged=not trained.get("tagless"),  # as it was trained; the probe leaves tags out
         max_length=model.config.max_position_embeddings,
         skip_bad_lines=args.skip_bad_lines,
     )
