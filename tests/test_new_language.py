@@ -1,10 +1,12 @@
 """tools/new_language.py: folders from which a new language is learned."""
 import json
+import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from model import MBart
+from model import MBart, sinusoids
 from plumbing.files import UserError
 from qk_finetune import apply_recipe
 from tokenizer import Tokenizer
@@ -40,8 +42,9 @@ def test_a_new_language_changes_its_own_side_alone(small, side):
     }
     layers = {name for name in old if ".layers." in name or ".layer_norm." in name}
     assert layers <= same
-    stack = "encoder" if side == "src" else "decoder"
-    assert f"model.{stack}.embed_positions.weight" not in same
+    positions = {name for name in same if "embed_positions" in name}
+    kept = "decoder" if side == "src" else "encoder"
+    assert positions == {f"model.{kept}.embed_positions.weight"}
     if side == "src":  # the decoder is the parent's: given the same states, it says the same
         ids, states = torch.randint(4, 300, (2, 6)), torch.randn(2, 5, 32)
         source = torch.full((2, 5), 7)
@@ -49,6 +52,46 @@ def test_a_new_language_changes_its_own_side_alone(small, side):
     else:
         source = torch.randint(4, 300, (2, 6))
         assert torch.equal(parent.encode(source), child.encode(source))
+
+
+def likeness(a, b):
+    """The mean cosine of two tables' positions, whose first two rows are never read."""
+    return F.cosine_similarity(a[2:], b[2:], dim=1).mean().item()
+
+
+def test_new_positions_are_drawn_and_are_neither_the_parents_nor_waves(small):
+    parent = MBart.from_pretrained(small)
+    old = parent.model.encoder.embed_positions.weight
+    waves = sinusoids(*old.shape)
+    assert likeness(old, waves) > 0.99  # as a model begins that was not made here
+    one = new_language(parent, "src", 50, seed=1).model
+    again = new_language(parent, "src", 50, seed=1).model
+    other = new_language(parent, "src", 50, seed=2).model
+    writer = new_language(parent, "tgt", 50, seed=1).model
+    scratch = new_language(parent, "src", 50, seed=1, scratch=True).model
+    new = one.encoder.embed_positions.weight
+    assert torch.equal(new, again.encoder.embed_positions.weight)
+    drawn = [
+        new,
+        other.encoder.embed_positions.weight,
+        writer.decoder.embed_positions.weight,
+        scratch.decoder.embed_positions.weight,
+    ]
+    for number, positions in enumerate(drawn):
+        assert positions[2:].std().item() == pytest.approx(32 ** -0.5, rel=0.05)
+        assert positions[parent.config.pad_token_id].count_nonzero() == 0
+        for stranger in (old, waves, *drawn[:number]):
+            assert abs(likeness(positions, stranger)) < 0.05
+    assert torch.equal(scratch.encoder.embed_positions.weight, new)
+
+
+def test_two_sides_that_are_drawn_with_one_seed_begin_apart(small):
+    parent = new_language(MBart.from_pretrained(small), "tgt", 40)
+    reader = new_language(parent, "src", 60, seed=3)
+    writer = new_language(reader, "tgt", 100, seed=3)
+    assert torch.equal(writer.source_table(), reader.source_table())
+    own = F.normalize(writer.source_table(), dim=1)
+    assert (own @ F.normalize(writer.model.shared.weight, dim=1).T).max() < 0.9
 
 
 def test_the_random_cross_attention_control_draws_it_anew(small):
@@ -71,50 +114,6 @@ def test_a_model_from_scratch_has_nothing_of_its_parent(small):
         if ".layers." in name and parameter.dim() == 2:
             assert not torch.equal(parameter, child.get_parameter(name))
     assert child.config.vocab_size == 50
-
-
-@pytest.mark.parametrize("scratch", [False, True])
-def test_new_positions_are_drawn_and_not_the_sinusoids_that_a_base_begins_with(small, scratch):
-    parent = MBart.from_pretrained(small)
-    begun = MBart(parent.config).model.encoder.embed_positions.weight  # sinusoids
-    child = new_language(parent, "src", 50, scratch=scratch)
-    fresh = child.model.encoder.embed_positions.weight
-    cosine = torch.nn.functional.cosine_similarity(fresh, begun)
-    assert cosine.abs().max() < 0.8  # 32 dimensions: 0.18 is what chance leaves
-    assert abs(cosine.mean().item()) < 0.1
-    assert fresh.std().item() == pytest.approx(parent.config.d_model ** -0.5, rel=0.05)
-    again = new_language(parent, "src", 50, scratch=scratch)
-    assert torch.equal(fresh, again.model.encoder.embed_positions.weight)
-    other = new_language(parent, "src", 50, scratch=scratch, seed=1)
-    assert not torch.equal(fresh, other.model.encoder.embed_positions.weight)
-    decoders = child.model.decoder.embed_positions.weight
-    parents = parent.model.decoder.embed_positions.weight
-    assert torch.equal(decoders, parents) != scratch
-
-
-def test_both_sides_can_be_new_and_each_keeps_its_own_vocabulary(run, small, tmp_path):
-    first = tmp_path / "first"
-    both = tmp_path / "both"
-    done = run(*FRESH, small, first, "--source", "de_DE", "--pairs", "de_DE-es_XX",
-               "--pieces", "300")
-    assert done.returncode == 0 and "--recipe src+xattn" in done.stdout, done.stderr
-    done = run(*FRESH, first, both, "--target", "es_XX", "--pairs", "de_DE-es_XX",
-               "--pieces", "300", "--seed", "1")
-    assert done.returncode == 0 and "--recipe both+xattn" in done.stdout, done.stderr
-    assert json.loads((both / "args.json").read_text())["fresh"] == ["src", "tgt"]
-    one = MBart.from_pretrained(first).state_dict()
-    two = MBart.from_pretrained(both).state_dict()
-    encoders = [name for name in one if name.startswith("model.encoder.")]
-    assert all(torch.equal(one[name], two[name]) for name in encoders)
-    text = "Der Lehrer las ein Buch"
-    german = Tokenizer.from_pretrained(first).source.encode(text, "de_DE")
-    assert Tokenizer.from_pretrained(both).source.encode(text, "de_DE") == german
-    spanish = Tokenizer.from_pretrained(both)
-    assert spanish.decode(spanish.piece_ids("El pintor")) == "El pintor"
-
-    again = tmp_path / "again"  # the parent's target back: the source alone is fresh
-    assert run(*GRAFT, both, small, "tgt", again).returncode == 0
-    assert json.loads((again / "args.json").read_text())["fresh"] == "src"
 
 
 def test_a_graft_is_the_body_with_the_donors_embeddings_on_one_side(small):
@@ -229,14 +228,99 @@ def test_a_graft_is_fresh_where_the_embeddings_that_it_took_are(run, small, tmp_
     fresh = tmp_path / "fresh"
     done = run(*FRESH, small, fresh, "--source", "de_DE", "--pairs", "de_DE-en_XX", "--pieces", 300)
     assert done.returncode == 0, done.stderr
-    for body, donor, wanted in ((fresh, small, None), (small, fresh, "src")):
-        out = tmp_path / f"graft-{wanted}"
-        done = run(*GRAFT, body, donor, "src", out)
+    older = tmp_path / "older"  # a folder from when one name stood there
+    shutil.copytree(fresh, older)
+    (older / "args.json").write_text('{"fresh": "src"}', encoding="utf-8")
+    both = tmp_path / "both"
+    options = ("--target", "fr_XX", "--pairs", "de_DE-fr_XX", "--pieces", 300)
+    done = run(*FRESH, older, both, *options)
+    assert done.returncode == 0, done.stderr
+    cases = [
+        (fresh, small, "src", None),
+        (older, small, "src", None),
+        (small, fresh, "src", ["src"]),
+        (small, older, "src", ["src"]),
+        (small, older, "tgt", None),
+        (both, small, "src", ["tgt"]),
+        (both, small, "tgt", ["src"]),
+        (fresh, both, "tgt", ["src", "tgt"]),
+    ]
+    for number, (body, donor, side, wanted) in enumerate(cases):
+        out = tmp_path / f"graft {number}"
+        done = run(*GRAFT, body, donor, side, out)
         assert done.returncode == 0, done.stderr
-        settings = {}
-        if (out / "args.json").exists():
-            settings = json.loads((out / "args.json").read_text(encoding="utf-8"))
-        assert settings.get("fresh") == wanted
+        assert fresh_of(out) == wanted
+
+
+def fresh_of(folder):
+    """What a folder's args.json says of its fresh sides; None if it says nothing."""
+    file = folder / "args.json"
+    if not file.exists():
+        return None
+    return json.loads(file.read_text(encoding="utf-8")).get("fresh")
+
+
+SIDES_OF = {"source": ("--source", "de_DE"), "target": ("--target", "fr_XX")}
+
+
+@pytest.mark.parametrize("order", [("source", "target"), ("target", "source")])
+def test_both_sides_can_be_new_at_once(run, small, tmp_path, order):
+    one, both = tmp_path / "one", tmp_path / "both"
+    options = ("--pairs", "de_DE-fr_XX", "--pieces", 300)
+    for parent, out, side in ((small, one, order[0]), (one, both, order[1])):
+        done = run(*FRESH, parent, out, *SIDES_OF[side], *options)
+        assert done.returncode == 0, done.stderr
+    assert "--recipe both+xattn" in done.stdout and fresh_of(both) == ["src", "tgt"]
+
+    # What the first step made is kept in the second, tokens and embeddings.
+    old, first, second = (Tokenizer.from_pretrained(folder) for folder in (small, one, both))
+    german, french = "Der Lehrer fand eine Karte.", "Le professeur a trouvé une carte."
+    before, model = MBart.from_pretrained(one), MBart.from_pretrained(both)
+    if order[0] == "source":
+        assert first.encode(german, "de_DE") == second.encode(german, "de_DE")
+        assert torch.equal(before.source_table(), model.source_table())
+    else:
+        assert first.target(french, "fr_XX") == second.target(french, "fr_XX")
+        assert torch.equal(before.model.shared.weight, model.model.shared.weight)
+    assert second.encode(german, "de_DE") != old.encode(german, "de_DE")
+    assert second.target(french, "fr_XX") != old.target(french, "fr_XX")
+    assert second.decode(second.piece_ids(french)) == french
+    assert model.config.source_vocab_size == second.source.vocab_size < old.vocab_size
+    assert model.config.vocab_size == second.vocab_size < old.vocab_size
+
+    layers = {n: x for n, x in MBart.from_pretrained(small).state_dict().items() if ".layers." in n}
+    assert all(torch.equal(x, model.state_dict()[name]) for name, x in layers.items())
+
+
+def test_a_folder_that_is_new_on_both_sides_trains_on_both_and_translates(run, small, tmp_path):
+    one, both = tmp_path / "one", tmp_path / "both"
+    options = ("--pairs", "de_DE-fr_XX", "--pieces", 300)
+    assert run(*FRESH, small, one, *SIDES_OF["source"], *options).returncode == 0
+    assert run(*FRESH, one, both, *SIDES_OF["target"], *options).returncode == 0
+    pairs = ("--pairs", "de_DE-fr_XX", "--init", both, "--out", tmp_path / "run")
+    for recipe, frozen in (("src+body", "tgt"), ("tgt+body", "src"), ("full", "src")):
+        done = run("train.py", *TRAIN, *pairs, "--recipe", recipe)
+        assert done.returncode == 2 and f"fresh {frozen} embeddings frozen" in done.stderr
+    done = run("train.py", *TRAIN, *pairs, "--recipe", "both")
+    assert done.returncode == 0, done.stderr
+    start, trained = MBart.from_pretrained(both), MBart.from_pretrained(tmp_path / "run")
+    moved = {
+        name for name, x in start.state_dict().items()
+        if not torch.equal(x, trained.state_dict()[name])
+    }
+    assert moved == set(apply_recipe(start, "both"))
+    assert {"model.shared.weight", "model.encoder.embed_tokens.weight"} <= moved
+    assert fresh_of(tmp_path / "run") is None
+    done = run("eval.py", "--model", tmp_path / "run", "--pairs", "de_DE-fr_XX", "--examples", 2,
+               "--max-new-tokens", 4, "--device", "cpu")
+    assert done.returncode == 0 and "fr_XX output" in done.stdout, done.stderr
+
+    # A child of the trained model is new on its own side alone, from scratch on both.
+    child = ("--target", "es_XX", "--pairs", "de_DE-es_XX", "--pieces", 300)
+    for options, wanted in (((), ["tgt"]), (("--scratch",), ["src", "tgt"])):
+        done = run(*FRESH, tmp_path / "run", tmp_path / "child", *child, *options, "--overwrite")
+        assert done.returncode == 0, done.stderr
+        assert fresh_of(tmp_path / "child") == wanted
 
 
 def test_a_vocabulary_is_learned_from_all_over_the_data(monkeypatch):

@@ -3,17 +3,22 @@
     python -m tools.layers                                the latest run, the base's five languages
     python -m tools.layers --model base --source-lang en_XX tr_TR --measures probe
 
-PROBE (Solovyev et al. 2024, section 5.3): a fresh classifier learns the source language from one
-layer's frozen states, of all text tokens and the </s> behind them. What the paper gives is the
-mean PROBABILITY of the true language over held-out tokens, the mean over languages: a classifier
-that cannot decide lies at 1 / languages, where its accuracy may still be high. Both are shown. As
-in the authors' code every model reads its documents without a language tag here, a tagged one too:
-else a tagged model would be asked an easier question than one that an adversary trained.
+PROBE (Solovyev et al. 2024, section 5.3): a fresh classifier p learns the source language from one
+layer's frozen states. On tokens of held-out documents, n_l of them in language l, it is told as
 
-The classifier reads the states as they are, as the adversary's own did. Beside it stands a
-stricter one, on states RESCALED to variance 1 in every dimension: an encoder can fool a classifier
-by making what tells the language small. The decoder reads the reference in every target language,
-so that its own language says nothing of the source's.
+    probability    1/L sum_l 1/n_l sum_i p_l(state i)                 what was published
+    accuracy       1/L sum_l 1/n_l sum_i [argmax p(state i) = l]
+
+The published figures (0.989 full, 0.958 standard, 0.707 balanced, 0.543 balanced with a dropped
+residual) are PROBABILITIES, as the authors' code measures them: a doubtful classifier that is right
+has an accuracy of 1, but no such probability. Their tokens are a document's pieces and its </s>,
+and EVERY model reads its documents without the source tag here, one that was trained with it too: a
+tag would tell the language of all the tokens that attend to it, and models with and without one
+could not be compared. The states are read as they are, as the adversary's own classifier did.
+Beside them stands an accuracy on states RESCALED to variance 1 in every dimension: an encoder can
+fool a classifier by making what tells the language small. The decoder reads the reference in every
+target language, so that its own language says nothing of the source's; of its input, too, the
+pieces and </s> are read and no tag (in mBART-50's layout </s> stands in front).
 
 SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular
 directions that hold 99% of the variance; canonical correlation analysis then finds the pairs of
@@ -23,18 +28,19 @@ directions, one of each language, that correlate most:
     similarity                 =  mean of the singular values of U_a^T U_b
 
 It is 1 if one language's states are a linear map of the other's. (The similarity that Solovyev et
-al. 2024, section 7, leave open.) Chance correlates too, the more the fewer documents there are for
-each dimension: the FLOOR in brackets is the same with the rows of b in a random order.
+al. 2024, section 7, leave open.) Chance alone correlates directions that are many beside the
+documents: FLOOR is the similarity with the second language's rows shuffled, the mean of 5
+shuffles, which are the same in every call.
 
 RETRIEVAL (Liu and Niehues 2025, section 2): how often is the nearest neighbour of a document's mean
 state, among those of another language, its own translation?
 
-SVCCA and retrieval read the same documents in every language, with the tags that the model was
-trained with: the data set must be parallel.
+SVCCA and retrieval read the same documents in every language, with the source tag if the model was
+trained with it: the data set must be parallel.
 Nothing here moves the model.
 """
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import torch
@@ -61,7 +67,7 @@ STAGES = ("translate", "summarize")
 PROBED = {"encoder": 160, "decoder": 60}
 STEPS = 250      # of the classifier
 COMPARED = 600   # by SVCCA, which wants several times as many as a state has dimensions
-SHUFFLES = 3     # of the rows, whose mean similarity is the floor
+SHUFFLES = 5     # whose mean is the floor of SVCCA
 RETRIEVED = 200  # among which a translation is looked for
 TOKENS = 4000    # padded tokens in a batch
 ROWS = 50        # documents in a batch of parallel ones
@@ -74,14 +80,14 @@ class Texts:
     stage: str
     languages: list  # the source languages that are told apart
     tokenizer: Tokenizer
-    tagged: bool     # does a source have its language tag, where no probe reads it?
+    tagged: bool     # does a source have its language tag? (the probe's never has)
     max_length: int
     skip_bad_lines: bool = False
 
-    def examples(self, split, pairs, tagged):
+    def examples(self, split, pairs):
         known = self.tokenizer.languages
         data = open_data(self.spec, self.stage, split, pairs, known, skip=self.skip_bad_lines)
-        return Examples(data, self.tokenizer, self.stage, tagged, self.max_length)
+        return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
 
 
 # -------------------------------------------------------------------------------------- states
@@ -103,27 +109,19 @@ def ids_of(batch, tokenizer, side):
     return batch.decoder_input, tokenizer
 
 
-def probed_tokens(ids, vocabulary):
-    """Which of ids (B, T) a probe reads, bool (B, T): pieces of text and the </s> behind them.
-
-    A tag is none: it would give the language away. Nor is the </s> that a decoder starts with."""
-    ends = ids == EOS
-    ends[:, 0] = False
-    return vocabulary.is_text(ids) | ends
-
-
 def token_states(model, tokenizer, batches, languages, side):
-    """Every layer's states of the tokens that a probe reads, and each token's SOURCE language.
+    """Every layer's states of the batches' pieces and </s>, and each token's SOURCE language.
 
-    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,)."""
+    Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is left
+    out: it would give the language away."""
     states = []  # a list of L + 1 tensors for every batch
     language_ids = []
     for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
-        is_probed = probed_tokens(ids, vocabulary)
-        states.append([x[is_probed].cpu() for x in layer_states(model, batch, side)])
-        language_ids.append(source_classes(batch, is_probed, languages).cpu())
+        probed = vocabulary.is_text(ids) | (ids == EOS)  # (B, T)
+        states.append([x[probed].cpu() for x in layer_states(model, batch, side)])
+        language_ids.append(source_classes(batch, probed, languages).cpu())
     return [torch.cat(layer) for layer in zip(*states)], torch.cat(language_ids)
 
 
@@ -140,10 +138,16 @@ def pooled_states(model, tokenizer, batches, side):
 
 # --------------------------------------------------------------------------------------- probe
 
-def fitted_probe(states, language_ids, languages, steps=STEPS, seed=0):
-    """A fresh classifier of `languages` classes, trained on states (N, D) with their classes (N,);
-    in eval mode."""
+def probe(states, language_ids, held_states, languages, rescaled=False, steps=STEPS, seed=0):
+    """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
+
+    Returns what it says of the held-out states (M, D): probabilities (M, L)."""
     torch.manual_seed(seed)
+    if rescaled:
+        mean = states.mean(0)
+        scale = states.std(0) + 1e-6
+        states = (states - mean) / scale
+        held_states = (held_states - mean) / scale
     classifier = Classifier(states.size(1), languages)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):
@@ -151,70 +155,54 @@ def fitted_probe(states, language_ids, languages, steps=STEPS, seed=0):
         F.cross_entropy(classifier(states[rows]), language_ids[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
-    return classifier.eval()
+
+    classifier.eval()
+    with torch.no_grad():
+        return classifier(held_states).softmax(1)
 
 
-@torch.no_grad()
-def probabilities(classifier, states, language_ids, languages):
-    """The mean probabilities that a classifier gives states (N, D) with their classes (N,).
-
-    Returns (L, L): row = true language, column = language asked for; each row sums to 1."""
-    return mean_by_language(classifier(states).softmax(1), language_ids, languages)
-
-
-@torch.no_grad()
-def confusion_matrix(classifier, states, language_ids, languages):
-    """How often a classifier says what of states (N, D) with their classes (N,).
-
-    Returns (L, L): row = true language, column = said; each row sums to 1."""
-    said = F.one_hot(classifier(states).argmax(1), languages).float()
-    return mean_by_language(said, language_ids, languages)
+def means_by_language(probabilities, language_ids):
+    """(M, L), true classes (M,) -> (L, L): row = the mean over a true language's tokens."""
+    sums = torch.zeros(probabilities.size(1), probabilities.size(1))
+    sums.index_add_(0, language_ids, probabilities)
+    tokens = language_ids.bincount(minlength=len(sums)).clamp(min=1)
+    return sums / tokens[:, None]
 
 
-def mean_by_language(rows, language_ids, languages):
-    """rows (N, C) with their languages (N,) -> (L, C): the mean row of every language."""
-    sums = torch.zeros(languages, rows.size(1)).index_add_(0, language_ids, rows)
-    counts = torch.bincount(language_ids, minlength=languages)
-    return sums / counts.clamp(min=1)[:, None]
-
-
-def rescaled(states, held):
-    """Both (N, D) less the mean of `states` and divided by their deviation, by dimension."""
-    mean = states.mean(0)
-    scale = states.std(0) + 1e-6
-    return (states - mean) / scale, (held - mean) / scale
+def confusion_matrix(probabilities, language_ids):
+    """(M, L), true classes (M,) -> (L, L): row = true language, column = the likeliest; each row
+    sums to 1."""
+    guesses = F.one_hot(probabilities.argmax(1), probabilities.size(1))
+    return means_by_language(guesses.float(), language_ids)
 
 
 def probe_layers(model, texts, side):
     """Of every layer: {"accuracy", "probability", "rescaled": accuracy, "confusion": rows}."""
+    texts = replace(texts, tagged=False)
     pairs = [(lang, lang) for lang in texts.languages]
     if side == "decoder":
         pairs = [(a, b) for a in texts.languages for b in texts.languages]
-    train = held_out(texts.examples("train", pairs, tagged=False), PROBED[side], TOKENS)
-    test = held_out(texts.examples("test", pairs, tagged=False), PROBED[side] // 2, TOKENS)
+    train = held_out(texts.examples("train", pairs), PROBED[side], TOKENS)
+    test = held_out(texts.examples("test", pairs), PROBED[side] // 2, TOKENS)
     states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
     held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
     for layer in tqdm(range(len(states)), desc=f"probing, {side}", leave=False):
-        found.append(probe(states[layer], language_ids, held[layer], held_ids, texts.languages))
+        known = (states[layer], language_ids, held[layer], len(texts.languages))
+        probabilities = probe(*known, steps=STEPS)
+        rescaled = probe(*known, rescaled=True, steps=STEPS)
+        confusion = confusion_matrix(probabilities, held_ids)
+        found.append({
+            "accuracy": diagonal_mean(confusion),
+            "probability": diagonal_mean(means_by_language(probabilities, held_ids)),
+            "rescaled": diagonal_mean(confusion_matrix(rescaled, held_ids)),
+            "confusion": confusion.tolist(),
+        })
     return found
 
 
-def probe(states, language_ids, held, held_ids, languages):
-    """What a fresh classifier tells of held-out states (N, D): a layer of probe_layers()."""
-    count = len(languages)
-    classifier = fitted_probe(states, language_ids, count, STEPS)
-    confusion = confusion_matrix(classifier, held, held_ids, count)
-    probability = probabilities(classifier, held, held_ids, count)
-    states, held = rescaled(states, held)
-    stricter = fitted_probe(states, language_ids, count, STEPS)
-    stricter_confusion = confusion_matrix(stricter, held, held_ids, count)
-    return {
-        "accuracy": confusion.diagonal().mean().item(),
-        "probability": probability.diagonal().mean().item(),
-        "rescaled": stricter_confusion.diagonal().mean().item(),
-        "confusion": confusion.tolist(),
-    }
+def diagonal_mean(matrix):
+    return matrix.diagonal().mean().item()
 
 
 # ------------------------------------------------------------------------- SVCCA and retrieval
@@ -240,12 +228,13 @@ def correlation(a, b):
     return torch.linalg.svdvals(a.T @ b).clamp(max=1).mean().item()
 
 
-def svcca_floor(a, b, seed=0):
-    """What correlation() finds by chance: the mean over SHUFFLES random orders of b's rows."""
-    generator = torch.Generator().manual_seed(seed)
+def shuffled_correlation(a, b):
+    """What correlation() finds where nothing corresponds: the mean over SHUFFLES of b's rows."""
+    generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(SHUFFLES):
-        found.append(correlation(a, b[torch.randperm(len(b), generator=generator)]))
+        rows = torch.randperm(len(b), generator=generator)
+        found.append(correlation(a, b[rows]))
     return sum(found) / SHUFFLES
 
 
@@ -260,22 +249,24 @@ def retrieval(a, b):
 
 def parallel_batches(texts, lang, count):
     """The first `count` test documents in one language, in order."""
-    examples = texts.examples("test", [(lang, lang)], texts.tagged)
+    examples = texts.examples("test", [(lang, lang)])
     number = min(count, examples.sizes[lang, lang] or count)
     rows = [examples((lang, lang), index) for index in range(number)]
     return [collate(rows[start:start + ROWS]) for start in range(0, number, ROWS)]
 
 
-def compare_layers(states, languages, compare):
-    """Of every layer: {"a b": compare(directions of a's states, of b's)} of two languages.
+def svcca_layers(states, languages):
+    """Two lists, of every layer: {"a b": similarity} of two languages, and {"a b": its floor}.
 
     states: {language: pooled_states()}."""
     found = []
+    floors = []
     layers = len(states[languages[0]])
     for layer in tqdm(range(layers), desc="correlating", leave=False):
         kept = {lang: directions(states[lang][layer]) for lang in languages}
-        found.append(by_pair(languages, compare, kept))
-    return found
+        found.append(by_pair(languages, correlation, kept))
+        floors.append(by_pair(languages, shuffled_correlation, kept))
+    return found, floors
 
 
 def retrieval_layers(states, languages):
@@ -298,7 +289,7 @@ def by_pair(languages, compare, of_language):
 def measure_layers(model, texts, measures=MEASURES):
     """{"encoder": [{measure: what it found} of every layer, the embedding first], "decoder": ...}.
 
-    measures: some of MEASURES, which the data set must allow."""
+    measures: some of MEASURES, which the data set must allow; "svcca floor" comes with "svcca"."""
     model.eval()
     report = {}
     parallel = {}
@@ -314,8 +305,7 @@ def measure_layers(model, texts, measures=MEASURES):
         for lang, batches in parallel.items():
             states[lang] = pooled_states(model, texts.tokenizer, batches, side)
         if "svcca" in measures:
-            columns["svcca"] = compare_layers(states, texts.languages, correlation)
-            columns["svcca floor"] = compare_layers(states, texts.languages, svcca_floor)
+            columns["svcca"], columns["svcca floor"] = svcca_layers(states, texts.languages)
         if "retrieval" in measures:
             columns["retrieval"] = retrieval_layers(states, texts.languages)
         rows = zip(*columns.values())
@@ -326,8 +316,8 @@ def measure_layers(model, texts, measures=MEASURES):
 def table(report, languages, measures):
     """The report as text: a row for every layer, a column for every measure."""
     titles = {
-        "probe": f"{'accuracy':>10}{'probability':>13}{'rescaled':>10}",
-        "svcca": f"{'SVCCA (floor)':>17}",
+        "probe": f"{'accuracy':>11}{'probability':>13}{'rescaled':>10}",
+        "svcca": f"{'SVCCA (floor)':>16}",
         "retrieval": f"{'retrieval %':>14}",
     }
     lines = ["layer     " + "".join(titles[measure] for measure in measures)]
@@ -347,39 +337,34 @@ def table(report, languages, measures):
 
 
 def cell(measure, layer):
-    """A measure of one layer, as wide as its title."""
+    """What was found of a layer, as wide as the column's title."""
+    found = layer[measure]
     if measure == "probe":
-        found = layer["probe"]
-        return (
-            f"{found['accuracy']:>10.3f}{found['probability']:>13.3f}{found['rescaled']:>10.3f}"
-        )
+        numbers = f"{found['accuracy']:>11.3f}{found['probability']:>13.3f}"
+        return f"{numbers}{found['rescaled']:>10.3f}"
     if measure == "svcca":
-        return f"{mean_of(layer['svcca']):>10.3f} ({mean_of(layer['svcca floor']):.2f})"
-    return f"{100 * mean_of(layer['retrieval']):>14.1f}"
+        both = f"{mean_of(found):.3f} ({mean_of(layer['svcca floor']):.2f})"
+        return f"{both:>16}"
+    return f"{100 * mean_of(found):>14.1f}"
 
 
-def mean_of(by_pair_of_languages):
-    return sum(by_pair_of_languages.values()) / len(by_pair_of_languages)
+def mean_of(found):
+    """{"a b": number} -> the mean over pairs."""
+    return sum(found.values()) / len(found)
 
 
 def meaning(measure, languages):
     """What a column of the table shows."""
     if measure == "probe":
-        return (
-            "accuracy, probability: of a fresh classifier of the source language, which reads "
-            "texts without a tag; the mean\nprobability of the true language is what was "
-            f"published; chance is {1 / len(languages):.3f}; rescaled: accuracy on states of\n"
-            "variance 1 in every dimension"
-        )
+        return ("accuracy: of a fresh classifier of the source language, chance is "
+                f"{1 / len(languages):.3f}; probability: what it gives the true language (the "
+                "published figures are this)\nrescaled: accuracy on states of variance 1 in every "
+                "dimension; all three without a source tag")
     if measure == "svcca":
-        return (
-            "SVCCA: likeness of two languages' states, 1 if one is a linear map of the other; "
-            "floor: with one\nlanguage's rows shuffled; means over pairs"
-        )
-    return (
-        "retrieval: documents whose nearest one in another language is their translation; mean "
-        "over pairs and directions"
-    )
+        return ("SVCCA: likeness of two languages' states, 1 if one is a linear map of the other "
+                "(floor: of shuffled documents); mean over pairs")
+    return ("retrieval: documents whose nearest one in another language is their translation; mean "
+            "over pairs and directions")
 
 
 # -------------------------------------------------------------------------------- command line
@@ -405,7 +390,7 @@ def main(argv=None):
         stage=stage,
         languages=args.source_lang,
         tokenizer=tokenizer,
-        tagged=not trained.get("tagless"),  # as it was trained
+        tagged=not trained.get("tagless"),  # as it was trained; the probe leaves tags out
         max_length=model.config.max_position_embeddings,
         skip_bad_lines=args.skip_bad_lines,
     )

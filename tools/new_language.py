@@ -4,11 +4,12 @@
         the parent with a German vocabulary for its encoder, learned from the pairs' training texts,
         and fresh embeddings for it; then  python train.py --init runs/start --recipe src+xattn ...
         --target gives the decoder a language instead: recipes tgt, tgt+xattn, tgt+body
-        of a folder with a fresh side the other can be made fresh too: recipes both, both+xattn,
-        both+body
         --cross-attention random   draws the cross-attention anew: the control that shows what its
                                    pretrained values are worth
         --scratch                  draws everything anew: a model that learns from nothing
+    python -m tools.new_language fresh runs/start runs/both --target es_XX --pairs de_DE-es_XX
+        once more, on a folder with a fresh side that has not been trained: both sides are new at
+        once, and keep their vocabularies; recipes both, both+xattn, both+body
     python -m tools.new_language random-cross-attention base runs/start
         the same control for a model that keeps its vocabulary; then --recipe emb+xattn
     python -m tools.new_language graft runs/child runs/parent src runs/again
@@ -16,10 +17,11 @@
         or tgt): a parent's own put back in its child, or two children stitched together
 
 The new side has token, position and norm parameters of its own (section 3), untied from the other
-side's, which stay the parent's; the decoder's input and output stay tied. All are drawn anew, the
-positions too, from a normal distribution as in the authors' code: sinusoids, with which our own
-base models begin, would be like the parent's (cosine 0.71). What a folder means
-beside its weights travels: its settings, its other vocabulary, a residual that was dropped.
+side's, which stay the parent's; the decoder's input and output stay tied. Its positions are drawn
+from N(0, 1/d_model), as the authors' code draws them: sinusoids, with which a small base begins
+(MBart.initialize), would hand much of the base's own positions on to what is to be new. What a
+folder means beside its weights travels: its settings, its other vocabulary, a residual that was
+dropped. args.json says which sides are "fresh", so that no recipe leaves them as they were drawn.
 """
 import argparse
 import re
@@ -48,14 +50,24 @@ EXAMPLES = 20_000  # of each pair, from which a vocabulary is learned
 # -------------------------------------------------------------------------------------- models
 
 @torch.no_grad()
+def draw_positions(model):
+    """Draws the positions of both sides from N(0, 1/d_model), in place; the padding's stay zero."""
+    std = model.config.d_model ** -0.5
+    for stack in (model.model.encoder, model.model.decoder):
+        positions = stack.embed_positions.weight
+        torch.nn.init.normal_(positions, 0.0, std)
+        positions[model.config.pad_token_id] = 0
+
+
+@torch.no_grad()
 def new_language(parent, side, vocab_size, cross_attention="kept", scratch=False, seed=0):
     """The parent with fresh embeddings on one side ("src" or "tgt") for a vocabulary of this size.
 
     cross_attention: "kept", or "random" to draw it anew; scratch: draw everything anew."""
-    torch.manual_seed(seed)
+    # With one seed for both sides, these are not to begin alike.
+    torch.manual_seed(hash((seed, PLACES[side])) % 2**63)
     child = MBart(config_of(parent, side, vocab_size))
-    draw_positions(child.model.encoder)
-    draw_positions(child.model.decoder)
+    draw_positions(child)
     if scratch:
         return child
     tensors = child.state_dict()
@@ -64,12 +76,6 @@ def new_language(parent, side, vocab_size, cross_attention="kept", scratch=False
             tensors[name] = tensor
     child.load_state_dict(tensors)
     return child
-
-
-def draw_positions(stack):
-    """Draws the positions of the encoder or decoder anew: normal, deviation 1 / sqrt(d_model)."""
-    positions = stack.embed_positions.weight
-    positions.normal_(std=positions.size(1) ** -0.5)
 
 
 @torch.no_grad()
@@ -162,46 +168,27 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
 
     child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
     # train.py refuses a recipe that would leave these embeddings as they were drawn.
-    settings = read_settings(parent)
-    settings["fresh"] = with_side(settings.get("fresh"), side)
+    fresh = {side, *fresh_sides(parent)}
+    if scratch:
+        fresh = set(SIDES)
+    settings = read_settings(parent) | {"fresh": sorted(fresh)}
     write_like(parent, out, child.state_dict(), tokenizer, settings=settings)
     recipe = f"{side}+xattn"
-    if settings["fresh"] != side:
+    if len(fresh) == 2:
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
     print(f"next: python train.py --stage translate --init {out} --recipe {recipe} --pairs ...")
 
 
-def with_side(fresh, side):
-    """A folder's "fresh" (a side, a list of both, or None) with one more side."""
-    sides = sides_in(fresh)
-    if side not in sides:
-        sides.append(side)
-    return as_fresh(sides)
+def fresh_sides(folder):
+    """The sides of a folder's model that are as they were drawn, [] if none are.
 
-
-def without_side(fresh, side):
-    """A folder's "fresh" with one side less; None where none is left."""
-    return as_fresh([other for other in sides_in(fresh) if other != side])
-
-
-def sides_in(fresh):
-    """None, "src", "tgt" or a list of both, as args.json has it -> a list."""
-    if fresh is None:
-        return []
-    if isinstance(fresh, str):
-        return [fresh]
-    return list(fresh)
-
-
-def as_fresh(sides):
-    """A list of sides as args.json has it: None, one name, or the list of both."""
-    if not sides:
-        return None
-    if len(sides) == 1:
-        return sides[0]
-    return sorted(sides)
+    args.json has them as "fresh": a list, in older folders the name of the one."""
+    named = read_settings(folder).get("fresh", [])
+    if isinstance(named, str):
+        return [named]
+    return named
 
 
 def pairs_of(lang, side, pairs):
@@ -252,11 +239,12 @@ def make_graft(body, donor, side, out, overwrite=False):
     else:
         tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
     settings = read_settings(body)
-    fresh = without_side(settings.pop("fresh", None), side)  # those embeddings were left behind
-    if side in sides_in(read_settings(donor).get("fresh")):
-        fresh = with_side(fresh, side)
-    if fresh:
-        settings["fresh"] = fresh
+    fresh = set(fresh_sides(body)) - {side}  # those embeddings are left behind
+    if side in fresh_sides(donor):
+        fresh.add(side)
+    settings["fresh"] = sorted(fresh)
+    if not fresh:
+        del settings["fresh"]
     write_like(body, out, grafted.state_dict(), tokenizer, settings=settings)
 
 
