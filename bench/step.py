@@ -49,7 +49,7 @@ def long_batches(vocabulary, rows):
     """One batch of full length, for a model that is drawn here."""
     source = torch.randint(4, vocabulary, (rows, SOURCE_LENGTH))
     target = torch.randint(4, vocabulary, (rows, TARGET_LENGTH))
-    return [Batch(source, target, target, source_langs=[], number=0)]
+    return [Batch(source, target, target, source_langs=[], number=0, stream="task")]
 
 
 def common_batches():
