@@ -130,12 +130,18 @@ def probe(states, language_ids, held_states, held_language_ids, languages, resca
 
     Returns its confusion matrix (L, L) on held-out states: row = true language, column = predicted,
     each row sums to 1."""
-    torch.manual_seed(seed)
     if rescaled:
         mean = states.mean(0)
         scale = states.std(0) + 1e-6
         states = (states - mean) / scale
         held_states = (held_states - mean) / scale
+    classifier = fitted_probe(states, language_ids, languages, steps, seed)
+    return confusion_matrix(classifier, held_states, held_language_ids, languages)
+
+
+def fitted_probe(states, language_ids, languages, steps=STEPS, seed=0):
+    """The classifier that probe() trains, in eval mode."""
+    torch.manual_seed(seed)
     classifier = Classifier(states.size(1), languages)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):
@@ -143,13 +149,16 @@ def probe(states, language_ids, held_states, held_language_ids, languages, resca
         F.cross_entropy(classifier(states[rows]), language_ids[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
+    return classifier.eval()
 
-    classifier.eval()
-    with torch.no_grad():
-        predicted = classifier(held_states).argmax(1)
+
+@torch.no_grad()
+def confusion_matrix(classifier, states, language_ids, languages):
+    """What a classifier says of states (N, D) with their classes (N,): (L, L), as in probe()."""
+    predicted = classifier(states).argmax(1)
     confusion = torch.zeros(languages, languages)
     ones = torch.ones(len(predicted))
-    confusion.index_put_((held_language_ids, predicted), ones, accumulate=True)
+    confusion.index_put_((language_ids, predicted), ones, accumulate=True)
     return confusion / confusion.sum(1, keepdim=True).clamp(min=1)
 
 
