@@ -349,7 +349,7 @@ def test_a_page_that_would_be_too_large_leaves_heads_out_and_then_layers_and_say
     whole = page(report)
     limits = []
     seen = []
-    for limit in (len(whole), len(whole) - 1, 60_000, 48_000, 44_000, 40_000, 10):
+    for limit in (len(whole), len(whole) - 1, 60_000, 52_000, 45_000, 40_000, 10):
         monkeypatch.setattr(tools.look, "LARGEST", limit)
         content = page(report)
         limits.append(len(content) <= limit)
@@ -364,7 +364,7 @@ def test_a_page_that_would_be_too_large_leaves_heads_out_and_then_layers_and_say
     assert seen[-1] == (1, None)
     order = list(dict.fromkeys(str(each) for each in seen))
     assert len(order) >= 4  # each rung holds less than the one before
-    assert len(LADDER) == 6
+    assert len(LADDER) == len(order) + 1  # 6 layers are all of the 4
 
 
 # ---------------------------------------------------------------------------------------- refused
@@ -616,6 +616,14 @@ def test_pointing_at_a_token_and_moving_with_arrows_shows_what_stands_behind_it(
     check_token(browser, numbers, 2, 0)
     assert len(all_of(browser, "#outputs .token.chosen")) == 1
 
+    tokens[1].click()  # holds it: what the mouse passes over next changes nothing
+    point_at(browser, tokens[2])
+    check_token(browser, numbers, 1, 1)
+    tokens[1].click()
+    point_at(browser, tokens[2])
+    check_token(browser, numbers, 1, 2)
+
+    point_at(browser, all_of(browser, "#outputs .token[data-model='2']")[0])
     layer, head = all_of(browser, "#cross-controls select")
     Select(layer).select_by_visible_text("1")
     check_token(browser, numbers, 2, 0, layer=0)

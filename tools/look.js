@@ -115,12 +115,30 @@ function moveByArrows(group, elements, vertical) {
   }
 }
 
-// Calls chosen(element) when one of them is pointed at, clicked on, or reached by the keyboard.
+// Calls chosen(element) when one of them is pointed at or reached by the keyboard. A click holds
+// it: the mouse may then pass over others on its way, until a second click.
 function whenPointedAt(elements, chosen) {
+  let held = null;
+  const hold = (element) => {
+    held = element;
+    elements.forEach((each) => each.classList.toggle("held", each === held));
+  };
   for (const each of elements) {
-    each.addEventListener("mouseenter", () => chosen(each));
-    each.addEventListener("focus", () => chosen(each));
-    each.addEventListener("click", () => chosen(each));
+    each.addEventListener("mouseenter", () => {
+      if (held === null) {
+        chosen(each);
+      }
+    });
+    each.addEventListener("focus", () => {
+      if (held !== each) {
+        hold(null);
+      }
+      chosen(each);
+    });
+    each.addEventListener("click", () => {
+      hold(held === each ? null : each);
+      chosen(each);
+    });
   }
 }
 
@@ -429,11 +447,11 @@ function drawOutputs() {
       const others = drawn[m + step];
       return others && others[Math.min(index, others.length - 1)];
     });
-    whenPointedAt(buttons, (button) => {
-      shown.model = Number(button.dataset.model);
-      shown.place = Number(button.dataset.place);
-      showToken();
-    });
+  });
+  whenPointedAt(drawn.flat(), (button) => {
+    shown.model = Number(button.dataset.model);
+    shown.place = Number(button.dataset.place);
+    showToken();
   });
 }
 
@@ -500,8 +518,8 @@ function showToken() {
   }
   const rank = token.rank === 1 ? "the likeliest" : `the ${ordinal(token.rank)} likeliest`;
   byId("token-title").textContent =
-    `${model.name}, token ${shown.place + 1} of ${model.tokens.length}: “${textOf(token.piece)}”, `
-    + `${percent(token.p)}, ${rank}`;
+    `${model.name}, token ${shown.place + 1} of ${model.tokens.length}: `
+    + `“${textOf(token.piece)}”, ${percent(token.p)}, ${rank}`;
 
   byId("best").replaceChildren(...token.best.map((candidate) => barOf(
     textOf(candidate.piece), candidate.p, candidate.language, candidate.piece === token.piece,
@@ -616,9 +634,9 @@ function writeTexts() {
   const rule = repeat ? `, no ${repeat} tokens in a row twice` : "";
   byId("output-hint").textContent =
     "The bar below a token shows the probability at its place by language; a token of another "
-    + `language than ${data.lang} is in colour. Point at one, or move with the arrow keys. Written `
-    + `with ${beam} beams${rule}; the numbers are of the model reading its own ${noun} once: what it `
-    + "expects by itself, before the beam's rules.";
+    + `language than ${data.lang} is in colour. Point at one, click to hold it, or use arrow keys. `
+    + `Written with ${beam} beams${rule}; the numbers are of the model reading its own ${noun} `
+    + "once, without the beam's rules.";
   byId("own-hint").textContent =
     "Point at a word to see where its self-attention looks; a word of several pieces looks where "
     + "its pieces do on average. ";
@@ -626,17 +644,17 @@ function writeTexts() {
   if (probes.length) {
     const accuracies = probes.map((model) => `${model.name} ${percent(model.probe.accuracy)}`);
     byId("own-hint").append(
-      "The bar below a word is the verdict of a classifier, trained on the states that the decoder "
-      + "reads, on which language the word is from; right on held-out texts: "
+      "The bar below a word is the verdict of a classifier, trained on the states that the "
+      + "decoder reads, on which language the word is from; right on held-out texts: "
       + `${accuracies.join(", ")}.`,
     );
   }
   const counted = data.languages.map((lang) => `${lang} ${data.texts[lang]}`);
   byId("footer").textContent =
-    `A piece belongs to the language in whose texts it is at least ${data.times} times as common as `
-    + "in any other's; else, and where it has no letter, it is shared. Counted in training texts of "
-    + `${data.data}: ${counted.join(", ")}. Attention weights are the model's own, to `
-    + `1/${data.levels}; a word's is the sum over its pieces.`;
+    `A piece belongs to the language in whose texts it is at least ${data.times} times as `
+    + "common as in any other's; else, and where it has no letter, it is shared. Counted in "
+    + `training texts of ${data.data}: ${counted.join(", ")}. Attention weights are the model's `
+    + `own, to 1/${data.levels}; a word's is the sum over its pieces.`;
 }
 
 async function start() {

@@ -54,31 +54,33 @@ class Kept:
     """How much of the attention weights a page holds; those of all layers' means are the least."""
     cross_heads: bool
     own_heads: bool
-    own_layers: str  # "all", "three" (first, middle, last), "last" or "none"
+    own_layers: int  # at most; fewer than there are: evenly spaced, the last among them
 
     def left_out(self):
         """What a reader should know is missing: sentences."""
         told = []
         if not self.cross_heads:
             told.append("The heads of the cross-attention are shown as their mean only.")
-        if not self.own_heads and self.own_layers != "none":
-            told.append("The heads of the encoder's self-attention are shown as their mean only.")
-        if self.own_layers == "none":
+        if self.own_layers == 0:
             told.append("The encoder's self-attention is left out.")
-        elif self.own_layers != "all":
-            told.append("Not all layers of the encoder's self-attention are here.")
+        elif not self.own_heads:
+            told.append("The heads of the encoder's self-attention are shown as their mean only.")
+        if 0 < self.own_layers < ALL:
+            told.append(f"Of the encoder's layers {self.own_layers} are shown.")
         if told:
             told.append("The text is long, and with more the page would have over 2 MB.")
         return told
 
 
+ALL = 10_000  # layers: more than any model has
 LADDER = (  # from all down to what fits into LARGEST bytes
-    Kept(True, True, "all"),
-    Kept(True, False, "all"),
-    Kept(False, False, "all"),
-    Kept(False, False, "three"),
-    Kept(False, False, "last"),
-    Kept(False, False, "none"),
+    Kept(True, True, ALL),
+    Kept(True, False, ALL),
+    Kept(False, False, ALL),
+    Kept(False, False, 6),
+    Kept(False, False, 3),
+    Kept(False, False, 1),
+    Kept(False, False, 0),
 )
 
 
@@ -98,7 +100,7 @@ def packed_models(models, kept):
     packed = []
     size = 0
     for model in models:
-        cross = pack(model["cross"], kept.cross_heads, "all")
+        cross = pack(model["cross"], kept.cross_heads, ALL)
         own = pack(model["own"], kept.own_heads, kept.own_layers)
         packed.append(model | {"cross": cross, "own": own})
         size += len(cross["data"])
@@ -109,21 +111,16 @@ def packed_models(models, kept):
     return packed
 
 
-def pack(levels, heads, layers):
-    """rounded_levels (L, 1 + H, T, S) as the page holds them; None for no layers.
+def pack(levels, heads, most):
+    """rounded_levels (L, 1 + H, T, S) as the page holds them, of `most` layers; of 0: None.
 
     {"layers": their numbers from 1, "planes": 1 + H, or 1 for the mean alone, "rows": T,
     "columns": S, "data": the numbers, a byte each, in that order, by zlib and base64}"""
-    count = len(levels)
-    chosen = {
-        "all": range(count),
-        "three": sorted({0, count // 2, count - 1}),
-        "last": [count - 1],
-        "none": [],
-    }[layers]
-    if not chosen:
+    count = min(most, len(levels))
+    if not count:
         return None
-    levels = levels[list(chosen)]
+    chosen = [len(levels) * number // count - 1 for number in range(1, count + 1)]
+    levels = levels[chosen]
     if not heads:
         levels = levels[:, :1]
     content = zlib.compress(levels.contiguous().numpy().tobytes())
