@@ -686,4 +686,8 @@ async function start() {
   document.body.dataset.ready = "yes";
 }
 
-start();
+start().catch((error) => {
+  byId("about").textContent =
+    `This page could not be drawn (${error.message}); any browser of 2023 or later should do it.`;
+  throw error;
+});

@@ -51,7 +51,8 @@ LARGEST = 1_900_000  # bytes of a page
 
 @dataclass
 class Kept:
-    """How much of the attention weights a page holds; those of all layers' means are the least."""
+    """How much of the attention weights a page holds; the cross-attention's mean over heads always.
+    """
     cross_heads: bool
     own_heads: bool
     own_layers: int  # at most; fewer than there are: evenly spaced, the last among them
