@@ -142,12 +142,19 @@ def probe(states, language_ids, held_states, languages, rescaled=False, steps=ST
     """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
 
     Returns what it says of the held-out states (M, D): probabilities (M, L)."""
-    torch.manual_seed(seed)
     if rescaled:
         mean = states.mean(0)
         scale = states.std(0) + 1e-6
         states = (states - mean) / scale
         held_states = (held_states - mean) / scale
+    classifier = fitted_probe(states, language_ids, languages, steps, seed)
+    with torch.no_grad():
+        return classifier(held_states).softmax(1)
+
+
+def fitted_probe(states, language_ids, languages, steps=STEPS, seed=0):
+    """The classifier that probe() trains, in eval mode."""
+    torch.manual_seed(seed)
     classifier = Classifier(states.size(1), languages)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):
@@ -155,10 +162,7 @@ def probe(states, language_ids, held_states, languages, rescaled=False, steps=ST
         F.cross_entropy(classifier(states[rows]), language_ids[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
-
-    classifier.eval()
-    with torch.no_grad():
-        return classifier(held_states).softmax(1)
+    return classifier.eval()
 
 
 def means_by_language(probabilities, language_ids):

@@ -1,0 +1,338 @@
+"""A page that shows what finetuning changed inside a model: one HTML file, opened in any browser.
+
+    python -m tools.look runs/summarize --beside runs/full --source-lang es_XX --lang es_XX \\
+        --text "…" --out page.html
+
+It stands the base, the models of --beside and the run next to each other:
+
+HOW FAR each weight matrix moved from the base's. Under the recipe qk two columns of each stack are
+lit, and all else is exactly 0.
+
+THE OUTPUT, token by token: the five likeliest tokens at that place with their probabilities, the
+share of probability on each language's pieces, and the cross-attention over the source.
+
+THE SOURCE as the encoder reads it: the self-attention of every word, and with --probe what a fresh
+classifier of the source language (tools.layers) says to each state that the decoder reads.
+
+tools/inside.py measures, and says what the numbers mean; look.html, look.css and look.js beside
+this file show them. The page needs nothing but itself and has less than 2 MB.
+"""
+import argparse
+import base64
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpora.facts import BASE_LANGUAGES
+from eval import STAGES, Writer, generation_options, note, own_text, stage_of, trained_pairs
+from eval import parse_args as parse_eval_args
+from plumbing.files import UserError, run, write_bytes
+from plumbing.options import default_device, device
+from plumbing.runs import read_settings
+from tokenizer import Tokenizer
+from tools.folders import check_file_out
+from tools.inside import (
+    LEVELS,
+    TIMES,
+    Pieces,
+    Task,
+    count_pieces,
+    look,
+    tensors_of,
+    texts_with_languages,
+    whose,
+)
+
+LARGEST = 1_900_000  # bytes of a page
+
+
+# ---------------------------------------------------------------------------------------- the page
+
+@dataclass
+class Kept:
+    """How much of the attention weights a page holds; the cross-attention's mean over heads always.
+    """
+    cross_heads: bool
+    own_heads: bool
+    own_layers: int  # at most; fewer than there are: evenly spaced, the last among them
+
+    def left_out(self):
+        """What a reader should know is missing: sentences."""
+        told = []
+        if not self.cross_heads:
+            told.append("The heads of the cross-attention are shown as their mean only.")
+        if self.own_layers == 0:
+            told.append("The encoder's self-attention is left out.")
+        elif not self.own_heads:
+            told.append("The heads of the encoder's self-attention are shown as their mean only.")
+        if 0 < self.own_layers < ALL:
+            told.append(f"Of the encoder's layers {self.own_layers} are shown.")
+        if told:
+            told.append("The text is long, and with more the page would have over 2 MB.")
+        return told
+
+
+ALL = 10_000  # layers: more than any model has
+LADDER = (  # from all down to what fits into LARGEST bytes
+    Kept(True, True, ALL),
+    Kept(True, False, ALL),
+    Kept(False, False, ALL),
+    Kept(False, False, 6),
+    Kept(False, False, 3),
+    Kept(False, False, 1),
+    Kept(False, False, 0),
+)
+
+
+def page(report):
+    """The report (report_of) as one HTML file, bytes, with as much attention as fits."""
+    for kept in LADDER:
+        models = packed_models(report["models"], kept)
+        content = filled(report | {"left_out": kept.left_out(), "models": models})
+        if len(content) <= LARGEST:
+            break
+    return content
+
+
+def packed_models(models, kept):
+    """What look() says of the models, with their attention packed; but not all of the models, if
+    the first are too much for a page already and less can be kept."""
+    packed = []
+    size = 0
+    for model in models:
+        cross = pack(model["cross"], kept.cross_heads, ALL)
+        own = pack(model["own"], kept.own_heads, kept.own_layers)
+        packed.append(model | {"cross": cross, "own": own})
+        size += len(cross["data"])
+        if own:
+            size += len(own["data"])
+        if size > LARGEST and kept is not LADDER[-1]:
+            break
+    return packed
+
+
+def pack(levels, heads, most):
+    """rounded_levels (L, 1 + H, T, S) as the page holds them, of `most` layers; of 0: None.
+
+    {"layers": their numbers from 1, "planes": 1 + H, or 1 for the mean alone, "rows": T,
+    "columns": S, "data": the numbers, a byte each, in that order, by zlib and base64}"""
+    count = min(most, len(levels))
+    if not count:
+        return None
+    chosen = [len(levels) * number // count - 1 for number in range(1, count + 1)]
+    levels = levels[chosen]
+    if not heads:
+        levels = levels[:, :1]
+    content = zlib.compress(levels.contiguous().numpy().tobytes())
+    return {
+        "layers": [layer + 1 for layer in chosen],
+        "planes": levels.size(1),
+        "rows": levels.size(2),
+        "columns": levels.size(3),
+        "data": base64.b64encode(content).decode("ascii"),
+    }
+
+
+def filled(numbers):
+    """look.html with its style, its script and the numbers in place: bytes."""
+    text = json.dumps(numbers, ensure_ascii=False, separators=(",", ":"))
+    # Within <script>, "</script>" and "<!--" would end or hide what follows; in JSON, "<" stands
+    # in strings alone, where it may be written so.
+    text = text.replace("<", "\\u003c")
+    here = Path(__file__).with_suffix("")
+    html = here.with_suffix(".html").read_text(encoding="utf-8")
+    html = html.replace("/* look.css */", here.with_suffix(".css").read_text(encoding="utf-8"))
+    html = html.replace("/* look.js */", here.with_suffix(".js").read_text(encoding="utf-8"))
+    return html.replace("/* numbers */", text).encode("utf-8")  # last: a text may say anything
+
+
+# ------------------------------------------------------------------------------------ command line
+
+def main(argv=None):
+    args = parse_args(argv)
+    check_file_out(args.out)
+    settings = read_settings(args.model)
+    folders = [base_of(args, settings), *args.beside, args.model]
+    check_folders(folders)
+    tokenizer = shared_tokenizer(folders, args)
+    stage = stage_of(settings, args.stage)
+    task = Task(
+        text=own_text(args),
+        source_lang=source_language(args, stage),
+        lang=args.lang,
+        stage=stage,
+        data=args.data or settings.get("data", "builtin"),
+        options=generation_options(parse_eval_args(["--lang", args.lang]), stage),
+        probe=args.probe,
+        skip_bad_lines=args.skip_bad_lines,
+    )
+    check_task(task, args.langs or [], tokenizer)
+    pieces = pieces_of(tokenizer, languages_of(task, args.langs, settings), task)
+
+    models = []
+    base = None
+    for folder in folders:
+        write = Writer(folder, args.device or default_device(), **task.options)
+        models.append(look(write, folder, task, pieces, base))
+        print(f"{models[-1]['name']}: {models[-1]['output']}", flush=True)
+        if base is None:
+            base = (tensors_of(write.model), folder)
+    content = page(report_of(task, pieces, models))
+    write_bytes(args.out, content)
+    print(f"{args.out}: {len(content) / 1000:,.0f} KB, to be opened in a browser")
+
+
+def parse_args(argv=None):
+    title, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", metavar="RUN", help="a run folder, e.g. runs/summarize")
+    add(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="more runs from the same base, e.g. runs/full",
+    )
+    add("--base", metavar="FOLDER", help="what they began from (default: RUN's --init)")
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument("--text", help="the text that the models read")
+    text.add_argument("--file", metavar="FILE", help="the same from a file; - reads standard input")
+    add("--lang", required=True, help="language of the output, e.g. es_XX")
+    add("--source-lang", metavar="LANG", help="language of the text (summaries: as --lang)")
+    add("--out", required=True, metavar="FILE", help="the page to write, e.g. page.html")
+    add(
+        "--langs",
+        nargs="+",
+        metavar="LANG",
+        help="languages whose pieces are told apart (default: the built-in corpus's five, or "
+        "those of the run and of the text)",
+    )
+    add("--data", metavar="SPEC", help="where their texts are, as train.py's (default: the run's)")
+    add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
+    add("--stage", choices=STAGES, help="the task (default: what RUN was trained for)")
+    add(
+        "--probe",
+        action="store_true",
+        help="train a classifier of the source language on each encoder's states (seconds with "
+        "the small model) and show what it says of every source token",
+    )
+    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    return parser.parse_args(argv)
+
+
+def source_language(args, stage):
+    """The text's language: as typed, or of a summary its own."""
+    if args.source_lang:
+        return args.source_lang
+    if stage == "summarize":
+        return args.lang
+    raise UserError("translation needs the text's language: --source-lang en_XX")
+
+
+def base_of(args, settings):
+    """The folder that a run began from."""
+    if args.base:
+        return args.base
+    if settings.get("init"):
+        return settings["init"]
+    raise UserError(
+        f"{args.model}: nothing says what it was trained from (a run's args.json does); name it "
+        "with --base FOLDER"
+    )
+
+
+def check_folders(folders):
+    """UserError for a folder that is named twice: its columns could not be told apart."""
+    seen = set()
+    for folder in folders:
+        where = Path(folder).resolve()
+        if where in seen:
+            raise UserError(f"{folder} is named twice (as run, base or --beside); once is enough")
+        seen.add(where)
+
+
+def shared_tokenizer(folders, args):
+    """The tokenizer of all folders, the base's first; UserError where they have not the same."""
+    try:
+        first = Tokenizer.from_pretrained(folders[0])
+    except UserError as error:
+        if args.base:
+            raise
+        raise UserError(
+            f"{error} ({args.model}/args.json has it as what the run began from; --base FOLDER "
+            "names another)"
+        ) from None
+    for folder in folders[1:]:
+        if vocabulary_of(Tokenizer.from_pretrained(folder)) != vocabulary_of(first):
+            raise UserError(
+                f"{folder} has another vocabulary than {folders[0]}; only models with the same one "
+                "can be compared token by token"
+            )
+    return first
+
+
+def vocabulary_of(tokenizer):
+    """What two tokenizers that read and write the same ids have in common."""
+    files = [tokenizer.model_file.read_bytes(), tokenizer.source.model_file.read_bytes()]
+    return tokenizer.layout, files
+
+
+def check_task(task, languages, tokenizer):
+    """UserError for languages that the models do not have, or a text that they cannot read."""
+    for lang in (task.source_lang, task.lang, *languages):
+        tokenizer.lang_id(lang)
+    if not tokenizer.source.piece_ids(task.text):
+        raise UserError("the text has nothing that the models' vocabulary takes for text")
+
+
+def languages_of(task, asked, settings):
+    """The languages whose pieces are told apart: the output's first, the text's next.
+
+    asked: those of --langs, None: the built-in corpus's, or those of the run."""
+    if asked:
+        more = asked
+    elif task.data == "builtin":
+        more = BASE_LANGUAGES
+    else:
+        more = []
+        for pair in trained_pairs(settings):
+            more.extend(pair)
+    languages = list(dict.fromkeys([task.lang, task.source_lang, *more]))
+    if task.probe and len(languages) < 2:
+        raise UserError("--probe tells languages apart: name at least two with --langs")
+    return languages
+
+
+def pieces_of(tokenizer, languages, task):
+    """Pieces, counted on the training texts of the task's data set."""
+    texts = texts_with_languages(task, languages, tokenizer)
+    counts, read = count_pieces(texts, tokenizer, languages)
+    for lang, number in read.items():
+        if not number:
+            note(f"{task.data} has no training text in {lang}: no piece is known as its own")
+    return Pieces(languages, read, whose(counts, tokenizer))
+
+
+def report_of(task, pieces, models):
+    """All that a page is made from."""
+    return {
+        "text": task.text,
+        "source_lang": task.source_lang,
+        "lang": task.lang,
+        "stage": task.stage,
+        "data": task.data,
+        "options": task.options,
+        "languages": pieces.languages,
+        "texts": pieces.texts,
+        "times": TIMES,
+        "levels": LEVELS,
+        "models": models,
+    }
+
+
+if __name__ == "__main__":
+    run(main)
