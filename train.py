@@ -583,18 +583,12 @@ def check_alignment(s, config, names):
 
 def check_adversary(s, config, names):
     """UserError if `names`, which train, cannot move the encoder's states."""
-    if s.adversarial == "none":
-        return
-    untied = config.source_vocab_size is not None
-    for name in names:
-        if name.startswith("model.encoder.layer_norm."):
-            return
-        if needed_by(name, config.encoder_layers, untied):
-            return
-    raise UserError(
-        f"--recipe {s.recipe} trains nothing that the encoder's states depend on: it cannot fool "
-        f"--adversarial {s.adversarial}; leave --recipe out to train all layers"
-    )
+    if s.adversarial != "none" and not moves_encoder(names, config):
+        raise UserError(
+            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the encoder's "
+            f"states depend on: it cannot fool --adversarial {s.adversarial}; leave --recipe out "
+            "to train all layers"
+        )
 
 
 def open_split(s, stage, pairs, split, tokenizer, max_length):

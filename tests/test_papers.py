@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import qk_finetune
 from papers import claims, pictures, report, scores
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, WITHIN, Interval, Row
@@ -348,16 +347,9 @@ def test_the_best_rate_is_printed_for_the_script(folder, run):
     assert (done.returncode, done.stdout) == (0, "4e-3\n")
 
 
-def stand_in_share(config, recipe, layers=None):
-    """For qk_finetune.trained_share(): some number, the same for the same recipe."""
-    assert config.d_model == 128  # base/'s
-    return {"full": 0.8, "qk": 0.1}.get(recipe, 0.05)
-
-
 @pytest.mark.slow
 def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkeypatch):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(qk_finetune, "trained_share", stand_in_share, raising=False)
     monkeypatch.setitem(report.INTERPRETATIONS, "freezing", "Little is enough.")
     for recipe, rouge in (("full", 10.0), ("qk", 50.0)):
         for rate in ("1e-3", "4e-3"):
