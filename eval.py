@@ -441,7 +441,13 @@ def samples(rows, count=3):
 def write_report(path, folder, stage, data_spec, options, signatures, rows, said_on=None):
     """Scores and outputs as JSON; papers/scores.py reads it. data_spec: None for one's own text.
     said_on: the stream that names the file (default: standard output)."""
-    report = {
+    write_json(path, report_of(folder, stage, data_spec, options, signatures, rows))
+    print(f"scores and outputs are in {path}", file=said_on)
+
+
+def report_of(folder, stage, data_spec, options, signatures, rows):
+    """What write_report() writes."""
+    return {
         "model": str(folder),
         "stage": stage,
         "data": data_spec,
@@ -449,8 +455,6 @@ def write_report(path, folder, stage, data_spec, options, signatures, rows, said
         "signatures": signatures,
         "rows": [vars(row) for row in rows],
     }
-    write_json(path, report)
-    print(f"scores and outputs are in {path}", file=said_on)
 
 
 # ------------------------------------------------------------------------------- the command line
@@ -665,6 +669,7 @@ def generation_options(args, stage):
 
 
 def main(argv=None):
+    """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
     folder = args.model or latest_run(STAGES)
     settings = read_settings(folder)
@@ -717,6 +722,7 @@ def main(argv=None):
         print("\n" + samples(rows, args.samples))
     if args.json:
         write_report(args.json, folder, stage, data_spec, options, signatures, rows)
+    return report_of(folder, stage, data_spec, options, signatures, rows)
 
 
 if __name__ == "__main__":

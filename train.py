@@ -31,6 +31,7 @@ batches by its position, so nothing depends on how often a run was interrupted.
 """
 import math
 import os
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
@@ -54,6 +55,8 @@ from data import (
     split_pairs,
 )
 from model import MBart
+from plumbing.card import describe as describe_folder
+from plumbing.card import keep_scores
 from plumbing.files import UserError, run, size_and_checksum
 from plumbing.options import (
     COUNT,
@@ -755,9 +758,11 @@ def learning_rate(step, s):
 
 # ------------------------------------------------------------------------------------- the loop
 
-def train(s, rank, world, device):
-    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes."""
-    this_run = Run(s, main_process=rank == 0)
+def train(s, rank, world, device, command=None):
+    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes.
+
+    command: the words that began it, for the model's card."""
+    this_run = Run(s, rank == 0, command)
     share_batches(s, world, this_run.say)
 
     # The model and the data.
@@ -908,11 +913,12 @@ def readable(batches, tokenizer):
 # ------------------------------------------------------------------------------------ afterwards
 
 def show_result(s):
-    """What eval.py prints of the model, and what to run next."""
-    if s.stage in ("translate", "summarize"):
+    """What eval.py prints of the model, which its card keeps, and what to run next."""
+    if s.stage in TASKS:
         import eval as evaluation  # late: its metrics take seconds to import
 
-        evaluation.main(evaluation_arguments(s))
+        keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
+        describe_folder(s.out)
     nexts = {
         "pretrain": f"train.py --stage translate --init {s.out}",
         "align": f"train.py --stage summarize --init {s.out}",
@@ -943,10 +949,13 @@ def evaluation_arguments(s):
 
 def main(argv=None):
     s = parse_args(argv)
+    command = sys.argv[1:] if argv is None else [str(word) for word in argv]
     main_process = int(os.environ.get("RANK", 0)) == 0
     lock = only_run_in(s.out) if main_process else nullcontext()
     with lock, processes(device_of(s)) as (rank, world, device):
-        train(s, rank, world, device)
+        train(s, rank, world, device, command)
+    if main_process:
+        describe_folder(s.out)
     if main_process and not s.no_eval:
         show_result(s)
 
