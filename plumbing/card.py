@@ -318,7 +318,8 @@ def with_transformers(folder, settings, config, options, source, target):
         "",
         f'tokenizer = AutoTokenizer.from_pretrained(".", src_lang="{source}")',
         'model = AutoModelForSeq2SeqLM.from_pretrained(".")',
-        'text = open("article.txt", encoding="utf-8").read()',
+        # mBART-50's tokenizer there makes <unk> of the end of a line.
+        'text = " ".join(open("article.txt", encoding="utf-8").read().split())',
         f'source = tokenizer(text, truncation=True, max_length={limit}, return_tensors="pt")',
         f'tag = tokenizer.convert_tokens_to_ids("{target}")',
         f"output = model.generate(**source, {', '.join(words)})",

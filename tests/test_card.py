@@ -17,7 +17,7 @@ from plumbing.runs import SIGN, read_settings, shareable
 from tokenizer import MODEL_FILE, Tokenizer
 from tools.start import random_model
 
-TEXT = "The doctor sent a doll in the mountains. Nobody was hurt.\n"
+TEXT = "The doctor sent a doll in the mountains.\n\nNobody  was hurt.\n"
 QUICK = (
     "train.py", "--stage", "translate", "--pairs", "en_XX-es_XX", "--steps", 30, "--tokens", 400,
     "--eval-every", 15, "--valid-examples", 4, "--device", "cpu",
