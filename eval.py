@@ -218,9 +218,10 @@ def evaluate(
     asked=(),
     stem=False,
     tell=None,
+    split="test",
 ):
-    """Scores a decoding function on the first `count` test examples of every (source, target) pair;
-    0: on all.
+    """Scores a decoding function on the first `count` examples of every (source, target) pair; 0:
+    on all.
 
     write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
@@ -229,7 +230,7 @@ def evaluate(
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
-        data_spec, stage, "test", pairs, languages, skip=skip, name_missing=False
+        data_spec, stage, split, pairs, languages, skip=skip, name_missing=False
     )
     there = [pair for pair in pairs if pair in data.sizes]
     for source, target in asked:

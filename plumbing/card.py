@@ -253,10 +253,9 @@ def amount(folder, settings):
     if "steps" not in settings:
         return None
     steps = settings["steps"]
-    if (folder / "log.csv").is_file():
-        rows = read_log(folder / "log.csv")
-        if rows:
-            steps = int(rows[-1]["step"])
+    rows = read_log(folder / "log.csv")
+    if rows:
+        steps = int(rows[-1]["step"])
     batches = settings.get("accumulate", 1)
     return (
         f"{steps:,} updates of {batches} x {settings.get('tokens')} tokens at most, learning rate "
@@ -409,7 +408,7 @@ def training(folder, settings):
             program = ["torchrun", "--standalone", "--nproc-per-node", str(world)]
         lines.append(f"```bash\n{shlex.join([*program, 'train.py', *command])}\n```\n")
     if (folder / "log.svg").is_file():
-        lines.append("![Losses and learning rate over the updates](log.svg)\n")
+        lines.append("![Losses, learning rate and watched scores over the updates](log.svg)\n")
     lines.append(
         "`state.pt` and `state.json` are for going on with the training on the machine where it "
         'began: hand the folder on without them, `hf upload OWNER/NAME . --exclude "state.*" '
@@ -452,20 +451,29 @@ def read_scores(path):
 # ------------------------------------------------------------------------------------ the picture
 
 def read_log(path):
-    """The lines of log.csv: [{column: number}]."""
+    """The lines of log.csv or watch.csv: [{column: number, or text}]; [] if there is none."""
+    if not path.is_file():
+        return []
+    texts = ("source", "target", "column")
+    rows = []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+            for line in csv.DictReader(file):
+                row = {}
+                for name, value in line.items():
+                    # A language may be unknown to the identifier: no number.
+                    row[name] = value if name in texts else float(value or "nan")
+                rows.append(row)
     except (ValueError, TypeError, AttributeError):
         raise UserError(f"{path}: not the log of a run; mend or remove it") from None
+    return rows
 
 
 def draw_log(folder):
-    """Draws log.svg from log.csv; whether it did: not without a log or without matplotlib."""
-    path = folder / "log.csv"
-    rows = read_log(path) if path.is_file() else []
+    """Draws log.svg from log.csv and watch.csv; whether it did: not without a log or without
+    matplotlib."""
+    rows = read_log(folder / "log.csv")
+    watched = read_log(folder / "watch.csv")
     if not rows:
         return False
     try:
@@ -474,21 +482,32 @@ def draw_log(folder):
     except ImportError:
         return False
 
-    steps = [row["step"] for row in rows]
     with matplotlib.rc_context({"svg.hashsalt": "qkbart", "font.size": 9}):
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        losses, rates = figure.subplots(1, 2)
-        losses.plot(steps, [row["loss"] for row in rows], "o-", ms=3, label="training")
-        losses.plot(
-            steps, [row["validation loss"] for row in rows], "o-", ms=3, label="validation"
-        )
-        losses.set_ylabel("loss per token")
-        losses.legend(frameon=False)
-        rates.plot(steps, [row["learning rate"] for row in rows], "o-", ms=3, color="tab:gray")
-        rates.set_ylabel("learning rate")
-        for axis in (losses, rates):
+        height = 2 if watched else 1
+        figure = Figure(figsize=(8, 3 * height), layout="constrained")
+        axes = figure.subplots(height, 2).flatten()
+        for name, label in (("loss", "training"), ("validation loss", "validation")):
+            curve(axes[0], rows, name, label)
+        axes[0].set_ylabel("loss per token")
+        curve(axes[1], rows, "learning rate", "learning rate")
+        axes[1].set_ylabel("learning rate")
+        if watched:
+            for pair in dict.fromkeys((row["source"], row["target"]) for row in watched):
+                own = [row for row in watched if (row["source"], row["target"]) == pair]
+                curve(axes[2], own, "score", "-".join(pair))
+                curve(axes[3], own, "off-target", "-".join(pair))
+            axes[2].set_ylabel(watched[0]["column"])
+            axes[3].set_ylabel("off-target, %")
+        for axis in axes:
             axis.set_xlabel("updates")
             axis.spines[["top", "right"]].set_visible(False)
+        for axis in axes[::2]:
+            axis.legend(frameon=False)
         with saving(folder / "log.svg") as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
     return True
+
+
+def curve(axis, rows, name, label):
+    """Draws a column of a log's rows over the updates."""
+    axis.plot([row["step"] for row in rows], [row[name] for row in rows], "o-", ms=3, label=label)

@@ -1,8 +1,9 @@
 """What a training run needs around its loop: its folder's files, its signals and its processes.
 
 A run folder has, beside the model, args.json (its settings), log.csv (a line a validation),
-state.pt (what a resume needs), state.json (paths of this machine) and, while it trains, .lock; and
-in the end what describes its model: README.md, log.svg, card.json (plumbing/card.py).
+watch.csv (scores at validations, if asked), state.pt (what a resume needs), state.json (paths of
+this machine) and, while it trains, .lock; and in the end what describes its model: README.md,
+log.svg, card.json (plumbing/card.py).
 """
 import csv
 import math
@@ -147,9 +148,13 @@ def open_lock(path):
 
 
 class Log:
-    """log.csv: one line a validation; a resumed run drops the lines after its checkpoint."""
+    """log.csv, watch.csv: lines for every validation; a resumed run drops those after its
+    checkpoint."""
 
-    FIELDS = ("step", "loss", "validation loss", "tokens/s", "learning rate")
+    FIELDS = {
+        "log.csv": ("step", "loss", "validation loss", "tokens/s", "learning rate"),
+        "watch.csv": ("step", "source", "target", "column", "score", "off-target"),
+    }
 
     def __init__(self, path, step=0):
         self.path = path
@@ -162,7 +167,7 @@ class Log:
     def write(self, *row):
         self.rows.append(row)
         with saving(self.path) as temporary, open(temporary, "w", newline="") as file:
-            csv.writer(file).writerows([self.FIELDS, *self.rows])
+            csv.writer(file).writerows([self.FIELDS[self.path.name], *self.rows])
 
 
 def write_state(state, path):
@@ -229,6 +234,7 @@ class Run:
         self.folder = Path(settings.out)
         self.progress = Progress()
         self.log = Log(self.folder / "log.csv")
+        self.watched = Log(self.folder / "watch.csv")
 
     def say(self, text):
         if self.main_process:
@@ -240,6 +246,7 @@ class Run:
         if not self.main_process:
             return
         (self.folder / "state.pt").unlink(missing_ok=True)  # a crash must not bring an old run back
+        (self.folder / "watch.csv").unlink(missing_ok=True)
         remove_descriptions(self.folder)
         model.save_pretrained(self.folder, tensors)
         tokenizer.save_pretrained(self.folder)
@@ -272,6 +279,13 @@ class Run:
             f"update {progress.step}: loss {loss:.4f}, validation {held_loss:.4f}, "
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{note}"
         )
+
+    def watch(self, scores):
+        """Lines for watch.csv and for the screen: (source, target, column, score, off-target)."""
+        for source, target, column, score, off_target in scores:
+            self.watched.write(self.progress.step, source, target, column, score, off_target)
+            wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
+            self.say(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
 
     def save(self, model, parts, tensors=None):
         """Writes state.pt; and the model, where tensors for its file are given.
@@ -306,6 +320,7 @@ class Run:
                 parameter.copy_(state["weights"][name])
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
+        self.watched = Log(self.folder / "watch.csv", self.progress.step)
 
     def stop(self, number):
         """Ends the program, after save(). number: the signal's; 0: as was planned."""

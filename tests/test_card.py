@@ -318,6 +318,44 @@ def test_the_picture_is_drawn_of_the_log(trained):
         assert len(list(csv.DictReader(file))) == 2
 
 
+def test_watched_pairs_are_scored_at_every_validation_and_a_resumed_run_goes_on(tmp_path):
+    watch = ("--watch", "es_XX-en_XX", "en_XX-es_XX", "--no-eval")
+    whole = tmp_path / "whole"
+    done = run_here(*QUICK, *watch, "--out", whole)
+    assert done.returncode == 0, done.stderr
+    rows = (whole / "watch.csv").read_text().splitlines()
+    assert rows[0] == "step,source,target,column,score,off-target"
+    starts = [",".join(row.split(",")[:4]) for row in rows[1:]]
+    assert starts == [f"{step},{pair},chrF" for step in (0, 15, 30)
+                      for pair in ("es_XX,en_XX", "en_XX,es_XX")]
+    assert "  es_XX -> en_XX: chrF " in done.stdout
+    halves = tmp_path / "halves"
+    assert run_here(*QUICK, *watch, "--stop-at", 20, "--out", halves).returncode == 0
+    assert run_here("train.py", "--resume", halves).returncode == 0
+    for name in ("watch.csv", "model.safetensors"):
+        assert (halves / name).read_bytes() == (whole / name).read_bytes()
+    unwatched = tmp_path / "unwatched"
+    assert run_here(*QUICK, "--no-eval", "--out", unwatched).returncode == 0
+    assert (unwatched / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
+    pytest.importorskip("matplotlib")
+    assert len((whole / "log.svg").read_bytes()) > 1.2 * len((unwatched / "log.svg").read_bytes())
+    assert run_here(*QUICK, "--no-eval", "--overwrite", "--out", whole).returncode == 0
+    assert not (whole / "watch.csv").exists()
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--stage", "align", "--align-layer", 1, "--watch", "es_XX-en_XX"), "--stage align has none"),
+    (("--stage", "translate", "--watch", "es_XX"), "--watch es_XX: write pairs as"),
+    (("--stage", "translate", "--watch", "es_XX-xx_XX"), "unknown language 'xx_XX'"),
+])
+def test_what_cannot_be_watched_is_said_before_the_run(tmp_path, words, said):
+    done = run_here("train.py", *words, "--steps", 1, "--device", "cpu", "--out", tmp_path / "run")
+    assert done.returncode == 2 and said in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_matplotlib_there_is_no_picture_and_no_complaint(copied, monkeypatch):
     (copied / "log.svg").unlink()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
