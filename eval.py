@@ -219,9 +219,10 @@ def evaluate(
     asked=(),
     stem=False,
     tell=None,
+    split="test",
 ):
-    """Scores a decoding function on the first `count` test examples of every (source, target) pair;
-    0: on all.
+    """Scores a decoding function on the first `count` examples of every (source, target) pair; 0:
+    on all.
 
     write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
@@ -230,7 +231,7 @@ def evaluate(
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
-        data_spec, stage, "test", pairs, languages, skip=skip, name_missing=False
+        data_spec, stage, split, pairs, languages, skip=skip, name_missing=False
     )
     there = [pair for pair in pairs if pair in data.sizes]
     for source, target in asked:
@@ -442,7 +443,13 @@ def samples(rows, count=3):
 def write_report(path, folder, stage, data_spec, options, signatures, rows, said_on=None):
     """Scores and outputs as JSON; papers/scores.py reads it. data_spec: None for one's own text.
     said_on: the stream that names the file (default: standard output)."""
-    report = {
+    write_json(path, report_of(folder, stage, data_spec, options, signatures, rows))
+    print(f"scores and outputs are in {path}", file=said_on)
+
+
+def report_of(folder, stage, data_spec, options, signatures, rows):
+    """What write_report() writes."""
+    return {
         "model": str(folder),
         "stage": stage,
         "data": data_spec,
@@ -450,8 +457,6 @@ def write_report(path, folder, stage, data_spec, options, signatures, rows, said
         "signatures": signatures,
         "rows": [vars(row) for row in rows],
     }
-    write_json(path, report)
-    print(f"scores and outputs are in {path}", file=said_on)
 
 
 # ------------------------------------------------------------------------------- the command line
@@ -666,6 +671,7 @@ def generation_options(args, stage):
 
 
 def main(argv=None):
+    """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
     name = pinned(args.model) if args.model else latest_run(STAGES)
     folder = model_folder(name)
@@ -719,6 +725,7 @@ def main(argv=None):
         print("\n" + samples(rows, args.samples))
     if args.json:
         write_report(args.json, name, stage, data_spec, options, signatures, rows)
+    return report_of(name, stage, data_spec, options, signatures, rows)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,14 @@ alignment, with --align-layer, is the mean loss of --accumulate batches of trans
 meet in a layer (align.py); stage align has only that loss.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
-validation loss (or the last: --keep), args.json, log.csv and state.pt. Ctrl-C or SIGTERM saves and
-exits, and --resume goes on exactly there: dropout is seeded by the batch's number and the stream of
-batches by its position, so nothing depends on how often a run was interrupted.
+validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
+or SIGTERM saves and exits, and --resume goes on exactly there: dropout is seeded by the batch's
+number and the stream of batches by its position, so nothing depends on how often a run was
+interrupted.
 """
 import math
 import os
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
@@ -54,6 +56,8 @@ from data import (
     split_pairs,
 )
 from model import MBart
+from plumbing.card import describe as describe_folder
+from plumbing.card import keep_scores
 from plumbing.files import UserError, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
@@ -203,6 +207,11 @@ class Settings:
         "best; last for adversarial runs, for which the task's loss alone would choose a model "
         "whose states still tell the language)",
         None, choices=("best", "last")
+    )
+    watch: list = option(
+        "language pairs to score at every validation too, zero-shot ones as a rule, by greedy "
+        "decoding of validation examples: watch.csv, and curves in the run's log.svg (default: "
+        "none)", None, nargs="+", metavar="SRC-TGT"
     )
     stop_at: int = option(
         "save and stop after this update, as if interrupted (for job queues)",
@@ -509,6 +518,9 @@ def check(s):
             f"--mix puts translations beside summaries; --stage {s.stage} has none of these (stage "
             "translate takes more pairs by --langs or --pairs)"
         )
+    if s.watch and s.stage not in TASKS:
+        raise UserError(f"--watch scores a task's outputs; --stage {s.stage} has none")
+    split_pairs(s.watch or [], "--watch")
     if not s.out.strip():
         raise UserError("--out is empty; name a folder, or leave it out")
     if os.path.exists(Path(s.out) / "config.json") and not s.overwrite:
@@ -538,7 +550,7 @@ def prepare_model(s):
     folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
-    for code in [*s.langs, *languages_of(split_pairs(beside(s)))]:
+    for code in [*s.langs, *languages_of(split_pairs(beside(s) + (s.watch or [])))]:
         tokenizer.lang_id(code)
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
@@ -740,6 +752,42 @@ def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     return total / tokens
 
 
+def watched(model, tokenizer, s, rank):
+    """The scores of --watch, of the model as it is: a row for every pair, as watch.csv has them
+    after the update's number. Only the first process decodes."""
+    if not s.watch or rank != 0:
+        return []
+    import eval as evaluation  # late: its metrics take seconds to import
+
+    limit = model.config.max_position_embeddings
+    options = {"beam": 1, "max_new_tokens": min(100, limit - 1)}
+    options["no_repeat_ngram"] = evaluation.NO_REPEAT[s.stage]
+
+    def write(texts, source, target):
+        tag = None if s.tagless else source
+        sources = [tokenizer.encode(text, tag, limit) for text in texts]
+        title = f"watching {source} -> {target}"
+        return evaluation.decode(model, tokenizer, sources, target, title=title, **options)
+
+    rows, _ = evaluation.evaluate(
+        write,
+        s.stage,
+        s.data,
+        split_pairs(s.watch),
+        s.valid_examples,
+        tokenizer.languages,
+        skip=s.skip_bad_lines,
+        split="valid",
+    )
+    column = "chrF" if s.stage == "translate" else "R1"
+    scores = []
+    for row in rows:
+        off_target = row.scores["off-target"]
+        wrong = "" if off_target is None else off_target.value
+        scores.append((row.source, row.target, column, row.scores[column].value, wrong))
+    return scores
+
+
 def autocast(device, precision):
     """Half precision, where it was asked for, in the arithmetic within."""
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -768,9 +816,11 @@ def learning_rate(step, s):
 
 # ------------------------------------------------------------------------------------- the loop
 
-def train(s, rank, world, device):
-    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes."""
-    this_run = Run(s, main_process=rank == 0)
+def train(s, rank, world, device, command=None):
+    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes.
+
+    command: the words that began it, for the model's card."""
+    this_run = Run(s, rank == 0, command)
     share_batches(s, world, this_run.say)
 
     # The model and the data.
@@ -804,7 +854,9 @@ def train(s, rank, world, device):
     else:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
+        scores = watched(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, merged_state(model), world)
+        this_run.watch(scores)
 
     progress = this_run.progress
     seen = 0  # tokens, source and target, since the last validation
@@ -864,6 +916,7 @@ def train(s, rank, world, device):
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
                 note = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
                 this_run.report(held_loss, seen / seconds, rate, note)
+                this_run.watch(watched(model, tokenizer, s, rank))
                 better = progress.validated(held_loss, seconds)
                 kept = merged_state(model) if better or s.keep == "last" else None
                 this_run.save(model, parts, kept)
@@ -921,11 +974,12 @@ def readable(batches, tokenizer):
 # ------------------------------------------------------------------------------------ afterwards
 
 def show_result(s):
-    """What eval.py prints of the model, and what to run next."""
-    if s.stage in ("translate", "summarize"):
+    """What eval.py prints of the model, which its card keeps, and what to run next."""
+    if s.stage in TASKS:
         import eval as evaluation  # late: its metrics take seconds to import
 
-        evaluation.main(evaluation_arguments(s))
+        keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
+        describe_folder(s.out)
     nexts = {
         "pretrain": f"train.py --stage translate --init {s.out}",
         "align": f"train.py --stage summarize --init {s.out}",
@@ -956,10 +1010,13 @@ def evaluation_arguments(s):
 
 def main(argv=None):
     s = parse_args(argv)
+    command = sys.argv[1:] if argv is None else [str(word) for word in argv]
     main_process = int(os.environ.get("RANK", 0)) == 0
     lock = only_run_in(s.out) if main_process else nullcontext()
     with lock, processes(device_of(s)) as (rank, world, device):
-        train(s, rank, world, device)
+        train(s, rank, world, device, command)
+    if main_process:
+        describe_folder(s.out)
     if main_process and not s.no_eval:
         show_result(s)
 

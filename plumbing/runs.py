@@ -1,17 +1,20 @@
 """What a training run needs around its loop: its folder's files, its signals and its processes.
 
 A run folder has, beside the model, args.json (its settings), log.csv (a line a validation),
-state.pt (what a resume needs) and, while it trains, .lock.
+watch.csv (scores at validations, if asked), state.pt (what a resume needs), state.json (paths of
+this machine) and, while it trains, .lock; and in the end what describes its model: README.md,
+log.svg, card.json (plumbing/card.py).
 """
 import csv
 import math
 import os
+import re
 import signal
 import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 import torch.distributed as dist
@@ -20,6 +23,8 @@ from tqdm import tqdm
 from plumbing.files import UserError, first_line, make_folder, read_json, saving, write_json
 
 RUN_FORMAT = 3  # of args.json, state.pt and an update; a run of another one is not resumed
+PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
+SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
 
 
@@ -33,7 +38,60 @@ def read_settings(folder):
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run; mend or remove it")
-    return settings
+    paths = read_json(Path(folder) / "state.json") or {}
+    if not isinstance(paths, dict):
+        raise UserError(f"{folder}/state.json: not the paths of a run; remove it")
+    return settings | paths
+
+
+def write_settings(folder, settings):
+    """Writes args.json, which may be handed on; the paths that may not go to state.json."""
+    folder = Path(folder)
+    public = dict(settings)
+    paths = {}
+    for name in PATHS:
+        if name in settings:
+            public[name] = shareable(settings[name])
+        if public.get(name) != settings.get(name):
+            paths[name] = settings[name]
+    (folder / "state.json").unlink(missing_ok=True)
+    if paths:
+        write_json(folder / "state.json", paths)
+    write_json(folder / "args.json", public)
+
+
+def shareable(value):
+    """A path, KIND:PATH or a list of words of a command line as others may read it.
+
+    Of a path that starts at the root, leads upwards or names the user, the last part is left."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [shareable(word) for word in value]
+    prefix, path = re.fullmatch(r"((?:--[\w-]+=)?(?:[a-z]+:)?)(.*)", str(value), re.DOTALL).groups()
+    users = {Path.home().name, os.environ.get("USER"), os.environ.get("LOGNAME")}
+    parts = PurePath(path).parts
+    if not PurePath(path).is_absolute() and not users & set(parts) and ".." not in parts:
+        return str(value)
+    name = PurePath(path).name
+    if name in users or name in ("", ".."):
+        name = "FOLDER"
+    return prefix + name
+
+
+def is_ours(path):
+    """May the card `path` be replaced? Not if somebody else wrote or edited it."""
+    return not path.exists() or SIGN in path.read_text(encoding="utf-8", errors="replace")
+
+
+def remove_descriptions(folder):
+    """Removes what describes a model that is about to be replaced."""
+    folder = Path(folder)
+    names = ["card.json", "log.svg"]
+    if is_ours(folder / "README.md"):
+        names.append("README.md")
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def latest_run(stages):
@@ -90,9 +148,13 @@ def open_lock(path):
 
 
 class Log:
-    """log.csv: one line a validation; a resumed run drops the lines after its checkpoint."""
+    """log.csv, watch.csv: lines for every validation; a resumed run drops those after its
+    checkpoint."""
 
-    FIELDS = ("step", "loss", "validation loss", "tokens/s", "learning rate")
+    FIELDS = {
+        "log.csv": ("step", "loss", "validation loss", "tokens/s", "learning rate"),
+        "watch.csv": ("step", "source", "target", "column", "score", "off-target"),
+    }
 
     def __init__(self, path, step=0):
         self.path = path
@@ -105,7 +167,7 @@ class Log:
     def write(self, *row):
         self.rows.append(row)
         with saving(self.path) as temporary, open(temporary, "w", newline="") as file:
-            csv.writer(file).writerows([self.FIELDS, *self.rows])
+            csv.writer(file).writerows([self.FIELDS[self.path.name], *self.rows])
 
 
 def write_state(state, path):
@@ -163,13 +225,16 @@ class Run:
 
     Of several processes the first writes and speaks; the others take the same steps in silence."""
 
-    def __init__(self, settings, main_process=True):
-        """settings: a dataclass with out, stage and steps."""
+    def __init__(self, settings, main_process=True, command=None):
+        """settings: a dataclass with out, stage and steps. command: the words that began the
+        run."""
         self.settings = settings
+        self.command = command
         self.main_process = main_process
         self.folder = Path(settings.out)
         self.progress = Progress()
         self.log = Log(self.folder / "log.csv")
+        self.watched = Log(self.folder / "watch.csv")
 
     def say(self, text):
         if self.main_process:
@@ -181,10 +246,13 @@ class Run:
         if not self.main_process:
             return
         (self.folder / "state.pt").unlink(missing_ok=True)  # a crash must not bring an old run back
+        (self.folder / "watch.csv").unlink(missing_ok=True)
+        remove_descriptions(self.folder)
         model.save_pretrained(self.folder, tensors)
         tokenizer.save_pretrained(self.folder)
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
-        write_json(self.folder / "args.json", asdict(self.settings) | machine)
+        begun = {"command": shareable(self.command)}
+        write_settings(self.folder, asdict(self.settings) | machine | begun)
 
     def bar(self):
         """The bar of progress, to be updated at every step."""
@@ -212,6 +280,13 @@ class Run:
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{note}"
         )
 
+    def watch(self, scores):
+        """Lines for watch.csv and for the screen: (source, target, column, score, off-target)."""
+        for source, target, column, score, off_target in scores:
+            self.watched.write(self.progress.step, source, target, column, score, off_target)
+            wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
+            self.say(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+
     def save(self, model, parts, tensors=None):
         """Writes state.pt; and the model, where tensors for its file are given.
 
@@ -220,6 +295,7 @@ class Run:
         if not self.main_process:
             return
         if tensors is not None:
+            remove_descriptions(self.folder)
             model.save_pretrained(self.folder, tensors)
         weights = {}
         for name, parameter in model.named_parameters():
@@ -244,6 +320,7 @@ class Run:
                 parameter.copy_(state["weights"][name])
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
+        self.watched = Log(self.folder / "watch.csv", self.progress.step)
 
     def stop(self, number):
         """Ends the program, after save(). number: the signal's; 0: as was planned."""

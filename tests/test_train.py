@@ -262,7 +262,15 @@ def test_a_run_stops_after_as_many_bad_validations_as_patience_allows_and_keeps_
 
 def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluation, "main", asked.append)
+    row = {"source": "en_XX", "target": "es_XX", "n": 1, "scores": {}, "floors": {}}
+    report = {"stage": "", "data": "builtin", "options": {}, "signatures": []}
+    report["rows"] = [row | {"references": {}}]
+
+    def scored(words):
+        asked.append(words)
+        return report
+
+    monkeypatch.setattr(evaluation, "main", scored)
     quick = [word for word in QUICK if word not in ("--no-eval", "--stage", "translate")]
     for stage in ("summarize", "translate", "pretrain"):
         done = run(

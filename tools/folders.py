@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, make_folder, write_json
+from plumbing.files import UserError, make_folder
+from plumbing.runs import remove_descriptions, write_settings
 from plumbing.weights import check_numbers
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
@@ -97,9 +98,9 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
     out = begin(out)
     remove_stale(out, tokenizer, folder)
     if settings is None:
-        copy_files(folder, out, "args.json")
+        copy_files(folder, out, "args.json", "state.json")
     elif settings:
-        write_json(out / "args.json", settings)
+        write_settings(out, settings)
     if tokenizer is None:
         copy_files(folder, out, *TOKENIZER_FILES)
     else:
@@ -139,7 +140,8 @@ def remove_stale(out, tokenizer=None, folder=None):
             kept |= {file.name for file in Path(folder).glob(pattern)}
     elif tokenizer.source is not tokenizer:
         kept.add(SOURCE_FILE)
-    for pattern in ("args.json", *TOKENIZER_FILES):
+    remove_descriptions(out)
+    for pattern in ("args.json", "state.json", *TOKENIZER_FILES):
         for file in out.glob(pattern):
             if file.name not in kept:
                 file.unlink()
