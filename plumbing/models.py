@@ -35,6 +35,7 @@ SMALL_FILES = (  # each of them if it is there
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "README.md",  # its card names the licence, which a run's own card repeats
 )
 MODEL_HELP = "an mBART folder, or the name of one on the Hugging Face hub"
 EXAMPLES = "facebook/mbart-large-cc25 or facebook/mbart-large-50"

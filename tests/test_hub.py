@@ -21,14 +21,14 @@ TRAIN = [
 
 @pytest.fixture
 def published(small, tmp_path):
-    """The small model as transformers writes it, and files that nobody here reads."""
+    """The small model as transformers writes it, its card, and a file that nobody here reads."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "published"
     shutil.copytree(small, folder)
     (folder / "model.safetensors").unlink()
     transformers.MBartForConditionalGeneration.from_pretrained(small).save_pretrained(folder)
     (folder / "tf_model.h5").write_bytes(b"0" * 100)
-    (folder / "README.md").write_text("# a model")
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# a model\n")
     return folder
 
 
@@ -68,7 +68,7 @@ def test_a_name_loads_what_its_folder_holds_and_only_the_files_that_are_read(
     expected = MBart.from_pretrained(published).state_dict()
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[name], expected[name]) for name in expected)
-    read = {path.name for path in published.iterdir()} - {"tf_model.h5", "README.md"}
+    read = {path.name for path in published.iterdir()} - {"tf_model.h5"}
     assert sorted(hub.fetched()) == sorted(read)
     assert hub.fetched()[0] == "config.json"
     before = len(hub.fetched())
@@ -165,6 +165,8 @@ def test_a_run_keeps_to_the_commit_that_it_began_with(run, hub, published, tmp_p
     one = MBart.from_pretrained(tmp_path / "run").state_dict()
     other = MBart.from_pretrained(tmp_path / "b").state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "license: cc-by-4.0\nbase_model: someone/small-mbart\n" in card
 
 
 def test_names_of_the_same_model(tmp_path, monkeypatch):
