@@ -38,7 +38,7 @@ import torch
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data, tell
+from corpora.sets import is_builtin, open_data, tell
 from data import (
     Batches,
     Examples,
@@ -115,7 +115,8 @@ class Settings:
 
     # The data.
     data: str = option(
-        "the data set: builtin, jsonl:DIR, parallel:DIR, xlsum:DIR or wikilingua:DIR (see "
+        "the data set: builtin (builtin:SHARE: of the code-mixed documents so many are mixed in "
+        "the source alone), jsonl:DIR, parallel:DIR, xlsum:DIR or wikilingua:DIR (see "
         "corpora/sets.py)",
         "builtin", metavar="SPEC"
     )
@@ -272,7 +273,7 @@ def parse_args(argv=None):
     if "stage" not in typed:
         raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
     if "preset" not in typed:
-        builtin = typed.get("data", "builtin") == "builtin"
+        builtin = is_builtin(typed.get("data", "builtin"))
         typed["preset"] = "small" if builtin else "large"
     preset = SMALL if typed["preset"] == "small" else LARGE
     settings = Settings(**preset["every stage"] | preset[typed["stage"]] | typed)
@@ -297,7 +298,7 @@ def unused(typed, s):
         reasons["align_pairs"] = "without --align-layer"
     if s.pairs and (not s.align_layer or s.align_pairs or s.stage == "align"):
         reasons["langs"] = "beside --pairs"
-    if s.data == "builtin":
+    if is_builtin(s.data):
         reasons["min_words"] = "with the built-in corpus"
         reasons["skip_bad_lines"] = "with the built-in corpus"
     lines = []
@@ -808,7 +809,7 @@ def evaluation_arguments(s):
         copying = {f"{lang}-{lang}" for lang in s.langs}
         pairs = [pair for pair in s.pairs if pair not in copying] or s.pairs
         count = 50
-    elif s.data == "builtin":
+    elif is_builtin(s.data):
         pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
     words = ["--model", s.out, "--data", s.data, "--examples", str(count), "--pairs", *pairs]
     if s.skip_bad_lines:
