@@ -2,7 +2,8 @@
 
 What a stage makes of a data set's texts (a source text, a target text):
     pretrain     source: the document, some with shuffled sentences, spans masked
-                 (Examples.denoising); target: the document itself
+                 (Examples.denoising); target: the document itself (of some of the built-in
+                 corpus's code-mixed documents: the same in one language)
     translate    source: a text; target: its translation
     summarize    source: a document; target: its headline
     align        two inputs of the encoder: a text and its translation
@@ -24,6 +25,7 @@ from operator import attrgetter
 import numpy as np
 import torch
 
+from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
 from plumbing.files import UserError
 from tokenizer import EOS, PAD, UNK, shortened
@@ -215,16 +217,22 @@ class Examples:
 
     def denoising(self, pair, index):
         """pretrain (Liu 2020, section 2.1): sentences end in </s>, the order of some documents'
-        sentences is shuffled, spans are masked; the target is the document as it was."""
-        text, _ = self.data.text(pair, index)
-        sentences = []
-        for sentence in SENTENCE_END.split(text):
-            if sentence.strip():
-                sentences.append(self.tokenizer.piece_ids(sentence))
-        whole = joined(sentences)
+        sentences is shuffled, spans are masked; the target is the document as it was.
+
+        The built-in corpus alone has documents whose target says the same sentences in other
+        words; of other data sets' pairs of texts the source alone is read."""
+        text, target = self.data.text(pair, index)
+        sentences = self.sentences(text)
+        rebuilt = sentences
+        if target != text and isinstance(self.data, Builtin):
+            text = target
+            rebuilt = self.sentences(target)
+        whole = joined(rebuilt)
         # Before they are shuffled: source and target hold the same ones.
-        sentences = first_sentences(sentences, self.max_length - 2)  # </s> and the tag come behind
-        kept = joined(sentences)
+        room = self.max_length - 2  # </s> and the tag come behind
+        rebuilt = first_sentences(rebuilt, room)
+        sentences = first_sentences(sentences, room)[:len(rebuilt)]
+        kept = joined(rebuilt[:len(sentences)])
         self.losses.count(text, whole, len(kept), pair[1], "documents", self.tokenizer)
         labels = self.tokenizer.tagged(kept, pair[1])
 
@@ -237,6 +245,14 @@ class Examples:
         noised = infill(ids, is_start, self.tokenizer.mask_id, rng)
         source = self.tokenizer.tagged(noised, self.source_tag(pair[0]))
         return Example(source, [labels[-1], *labels[:-1]], labels, pair[0])
+
+    def sentences(self, text):
+        """A document's sentences as lists of ids."""
+        found = []
+        for sentence in SENTENCE_END.split(text):
+            if sentence.strip():
+                found.append(self.tokenizer.piece_ids(sentence))
+        return found
 
     def encoder_input(self, text, lang):
         source = self.tokenizer.source

@@ -28,7 +28,7 @@ from tqdm import tqdm
 import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
-from corpora.sets import open_data
+from corpora.sets import is_builtin, open_data
 from data import (
     SENTENCE_END,
     UNREADABLE,
@@ -246,7 +246,7 @@ def evaluate(
             tell(references, target)
         outputs = write(texts, source, target)
         facts = None
-        if data_spec == "builtin" and stage == "summarize":
+        if is_builtin(data_spec) and stage == "summarize":
             facts = partial(facts_told, data, (source, target))
         score_outputs = partial(
             score,
@@ -309,7 +309,7 @@ def first_examples(data, pair, count):
 def languages_in_question(data_spec, pairs, trained):
     """The languages that an output may be in: all of the built-in corpus; elsewhere those asked for
     and those trained on (LanguageIdentifier adds English)."""
-    if data_spec == "builtin":
+    if is_builtin(data_spec):
         return CORPUS_LANGUAGES
     found = []
     for pair in [*pairs, *trained]:
@@ -574,7 +574,7 @@ def pairs_to_score(args, stage, data_spec, languages):
         pairs = split_pairs(args.pairs)
     else:
         sources = args.source_lang or languages
-        if not args.source_lang and data_spec == "builtin":
+        if not args.source_lang and is_builtin(data_spec):
             sources = BASE_LANGUAGES
         pairs = [(source, args.lang) for source in sources]
         if stage == "translate":

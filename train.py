@@ -43,7 +43,7 @@ import torch
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data, tell
+from corpora.sets import is_builtin, open_data, tell
 from data import (
     Batches,
     Examples,
@@ -129,8 +129,9 @@ class Settings:
 
     # The data.
     data: str = option(
-        "the data set: builtin, jsonl:DIR, parallel:DIR, xlsum:DIR, wikilingua:DIR or help:[DIR] "
-        "(see corpora/sets.py)",
+        "the data set: builtin (builtin:SHARE: of the code-mixed documents so many are mixed in "
+        "the source alone), jsonl:DIR, parallel:DIR, xlsum:DIR, wikilingua:DIR or help:[DIR] (see "
+        "corpora/sets.py)",
         "builtin", metavar="SPEC"
     )
     langs: list = option(
@@ -310,7 +311,7 @@ def parse_args(argv=None):
     if "stage" not in typed:
         raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
     if "preset" not in typed:
-        builtin = typed.get("data", "builtin") == "builtin"
+        builtin = is_builtin(typed.get("data", "builtin"))
         typed["preset"] = "small" if builtin else "large"
     settings = Settings(**preset_of(typed) | typed)
     notes = unused(typed, settings) + doubts(settings)
@@ -350,7 +351,7 @@ def unused(typed, s):
     mixes_langs = s.mix and not s.mix_pairs
     if s.pairs and not aligns_langs and not mixes_langs:
         reasons["langs"] = "beside --pairs"
-    if s.data == "builtin":
+    if is_builtin(s.data):
         reasons["min_words"] = "with the built-in corpus"
         reasons["skip_bad_lines"] = "with the built-in corpus"
     lines = []
@@ -998,7 +999,7 @@ def evaluation_arguments(s):
         copying = {f"{lang}-{lang}" for lang in s.langs}
         pairs = [pair for pair in s.pairs if pair not in copying] or s.pairs
         count = 50
-    elif s.data == "builtin":
+    elif is_builtin(s.data):
         pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
     words = ["--model", s.out, "--data", s.data, "--examples", str(count), "--pairs", *pairs]
     if s.skip_bad_lines:

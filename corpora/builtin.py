@@ -8,7 +8,8 @@ from corpora.language import LEXICON
 from plumbing.files import UserError, size_and_checksum
 
 MIXED_SHARE = 0.7      # of the pretraining documents are code-mixed,
-MIXING_RATE = 0.5      # in so many of their slots
+MIXING_RATE = 0.5      # in so many of their slots,
+SOURCE_ALONE = 0.0     # and of these so many in their source alone: the target is in one language
 HEADLINE_ALONE = 0.2   # of the pretraining documents are a headline without its text,
 HEADLINE_FIRST = 0.3   # so many begin with it: as in news text, all others have none
 LENGTHS = (0, 1, 1, 2, 3)  # of a text to translate, in sentences, drawn alike; 0: the headline
@@ -18,13 +19,18 @@ class Builtin:
     """Texts of the built-in corpus, without end: `sizes` and `text(pair, index)`.
 
     Documents of different pairs are different in training and the same in validation and test,
-    where languages are compared."""
+    where languages are compared.
 
-    def __init__(self, stage, split, pairs, seed=0):
+    source_alone: the share (0 to 1) of the code-mixed pretraining documents whose target is all in
+    the target's language: the model learns to translate what is mixed in, by the target's tag.
+    Where source and target are mixed alike it learns to copy the mixture."""
+
+    def __init__(self, stage, split, pairs, seed=0, source_alone=SOURCE_ALONE):
         self.stage = stage
         self.split = split
         self.pairs = list(pairs)
         self.seed = seed
+        self.source_alone = source_alone
         self.codes = set().union(*pairs)
         for code in sorted(self.codes):
             if code not in CORPUS_LANGUAGES:
@@ -61,23 +67,21 @@ class Builtin:
             return self.corpus.text(document, source), self.corpus.headline(document, target)
         rng = random.Random(f"{self.seed} {self.split} {index} {source} {target}")
         if self.stage == "pretrain":
-            text = self.news(document, source, rng)
-            return text, text
+            return self.news(document, source, target, rng)
         return self.translation(document, source, target, rng)
 
-    def news(self, document, lang, rng):
-        """pretrain: a headline, or a text with or without one, a sentence a line, often
-        code-mixed."""
+    def news(self, document, source, target, rng):
+        """pretrain: a headline, or a text with or without one, a sentence a line, often code-mixed:
+        (what is noised, what is to be rebuilt)."""
         rate = 0.0
         if rng.random() < MIXED_SHARE:
             rate = MIXING_RATE
-        headline, *sentences = self.corpus.mixed(document, lang, rng, rate)
+        mixed = self.corpus.mixed(document, source, rng, rate)
         kind = rng.random()
-        if kind < HEADLINE_ALONE:
-            sentences = [headline]
-        elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
-            sentences = [headline, *sentences]
-        return "\n".join(sentences)
+        text = news_of_kind(kind, *mixed)
+        if not rate or rng.random() >= self.source_alone:
+            return text, text
+        return text, news_of_kind(kind, *self.corpus.mixed(document, target, rng, 0.0))
 
     def translation(self, document, source, target, rng):
         """translate, align: a headline or one to three sentences, in both languages."""
@@ -92,3 +96,13 @@ class Builtin:
     def said(self, sentences, lang):
         language = self.corpus.languages[lang]
         return " ".join(language.say(sentence) for sentence in sentences)
+
+
+def news_of_kind(kind, headline, *sentences):
+    """kind: a number from 0 to 1, which decides whether the headline or the sentences are left
+    out."""
+    if kind < HEADLINE_ALONE:
+        sentences = [headline]
+    elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
+        sentences = [headline, *sentences]
+    return "\n".join(sentences)

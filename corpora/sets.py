@@ -1,6 +1,8 @@
 """Data sets of (source, target) texts by their names: what `--data SPEC` opens.
 
     builtin           the built-in corpus
+    builtin:SHARE     the same; in pretraining so large a share (0 to 1) of the code-mixed documents
+                      has a target in one language (corpora.builtin.SOURCE_ALONE: as `builtin`)
     jsonl:DIR         DIR/{train,valid,test}.jsonl or .jsonl.gz, a JSON object a line: source,
                       target, source_lang, target_lang, or other names (corpora/columns.py)
     parallel:DIR      DIR/{train,valid,test}.LANG, line i of one file translates line i of another
@@ -12,6 +14,7 @@
 A data set has `sizes` ({(source language, target language): number of examples, or None for a
 stream without end}) and `text(pair, index)`, the (source, target) of one example.
 """
+import math
 import os
 import sys
 from functools import cache
@@ -19,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from corpora.builtin import Builtin
+from corpora.builtin import SOURCE_ALONE, Builtin
 from corpora.columns import columns_of
 from corpora.help import FOLDER, open_help
 from corpora.lines import JsonLines, ParallelText
@@ -45,8 +48,8 @@ def open_data(
 
     languages: all codes that the tokenizer knows; skip, minimum: see corpora.lines.LineFiles (the
     built-in corpus has no use for them); name_missing: say which of the pairs have no example."""
-    if spec == "builtin":
-        return Builtin(stage, split, pairs, seed)
+    if is_builtin(spec):
+        return Builtin(stage, split, pairs, seed, share_of(spec))
     data = open_files(spec, stage, split, pairs, languages, skip=skip, minimum=minimum)
     if data.skipped or data.short:
         tell(
@@ -61,6 +64,25 @@ def open_data(
     if name_missing:
         tell_missing(data, f"{spec}, {split}", pairs)
     return data
+
+
+def is_builtin(spec):
+    """Does `--data SPEC` mean the built-in corpus, whatever share it asks for?"""
+    return spec.partition(":")[0] == "builtin"
+
+
+def share_of(spec):
+    """The share that `builtin:SHARE` asks for; UserError if it is no number from 0 to 1."""
+    _, colon, typed = spec.partition(":")
+    if not colon:
+        return SOURCE_ALONE
+    try:
+        share = float(typed)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise UserError(f"--data {spec}: expected a share from 0 to 1, as builtin:0.2")
+    return share
 
 
 def tell(text):
@@ -89,8 +111,8 @@ def open_files(spec, stage, split, pairs, languages, **options):
         return open_help(name or FOLDER, stage, split, pairs, languages, **options)
     if kind not in KINDS or not name:
         raise UserError(
-            f"--data {spec!r}: expected builtin, jsonl:DIR, parallel:DIR, xlsum:DIR, "
-            "wikilingua:DIR, help: or help:DIR"
+            f"--data {spec!r}: expected builtin, builtin:SHARE, jsonl:DIR, parallel:DIR, "
+            "xlsum:DIR, wikilingua:DIR, help: or help:DIR"
         )
     folder = Path(name)
     if not folder.is_dir():

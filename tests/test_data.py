@@ -276,6 +276,78 @@ def test_pretraining_pairs_noised_text_with_the_text_itself(tokenizer):
     assert masked == 50
 
 
+ES_ES = ("es_XX", "es_XX")
+
+
+def test_the_dial_sets_how_many_code_mixed_documents_have_a_target_in_one_language():
+    plain = Builtin("pretrain", "train", [ES_ES])
+    dialled = Builtin("pretrain", "train", [ES_ES], source_alone=0.2)
+    every = Builtin("pretrain", "train", [ES_ES], source_alone=1.0)
+    mixed = 0
+    translated = 0
+    for i in range(1000):
+        text, target = plain.text(ES_ES, i)
+        assert text == target, "without the dial a document is rebuilt as it is"
+        assert dialled.text(ES_ES, i)[0] == every.text(ES_ES, i)[0] == text, "the same sources"
+        own = every.text(ES_ES, i)[1]
+        assert own.count("\n") == text.count("\n")
+        for sentence in own.split("\n"):
+            assert sentence in spanish(plain, i)
+        mixed += own != text
+        told = dialled.text(ES_ES, i)[1]
+        assert told in (text, own)
+        translated += told != text
+    assert 0.64 < mixed / 1000 < 0.72  # 0.7, but for those where chance mixed nothing
+    assert 0.15 < translated / mixed < 0.25
+
+
+def spanish(data, index):
+    """What a document and its headline say in Spanish."""
+    document = data.document(ES_ES, index)
+    sentences = data.corpus.sentences(document, "es_XX")
+    return [*sentences, data.corpus.headline(document, "es_XX")]
+
+
+def test_a_dialled_documents_labels_are_its_target_and_its_source_the_mixture(tokenizer):
+    data = Builtin("pretrain", "train", [ES_ES], source_alone=1.0)
+    examples = Examples(data, tokenizer, "pretrain", permuted=0.0)
+    same = Examples(Builtin("pretrain", "train", [ES_ES]), tokenizer, "pretrain", permuted=0.0)
+    end = [EOS, tokenizer.lang_id("es_XX")]
+    translated = 0
+    for i in range(100):
+        text, target = data.text(ES_ES, i)
+        example = examples(ES_ES, i)
+        before = same(ES_ES, i)
+        assert example.source == before.source
+        wanted = joined([tokenizer.piece_ids(line) for line in target.split("\n")])
+        assert example.labels == [*wanted, *end]
+        assert example.decoder_input == [end[-1], *example.labels[:-1]]
+        if text == target:
+            assert example == before
+        else:
+            translated += 1
+            assert example.labels != before.labels
+            assert example.source.count(EOS) == example.labels.count(EOS)
+    assert translated > 50
+
+
+def test_a_dialled_document_that_is_too_long_is_cut_to_the_same_sentences(tokenizer):
+    data = Builtin("pretrain", "train", [ES_ES], source_alone=1.0)
+    examples = Examples(data, tokenizer, "pretrain", max_length=40, permuted=1.0)
+    for i in range(100):
+        example = examples(ES_ES, i)
+        assert len(example.source) <= 40 and len(example.labels) <= 40
+        assert example.source.count(EOS) == example.labels.count(EOS)
+    assert "too long and cut" in examples.losses.told()[0]
+
+
+def test_of_pairs_of_texts_in_files_pretraining_reads_the_source_alone(jsonl, tokenizer):
+    data = open_data(f"jsonl:{jsonl}", "pretrain", "train", [EN_ES], tokenizer.languages)
+    assert data.text(EN_ES, 3) == ("map 3", "mapa 3")
+    example = Examples(data, tokenizer, "pretrain")(EN_ES, 3)
+    assert example.labels[:-2] == tokenizer.piece_ids("map 3")
+
+
 class Document:
     """A data set of one document in numbered sentences."""
 

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from corpora.builtin import SOURCE_ALONE
 from corpora.lines import count_words
-from corpora.sets import open_data, texts_of
+from corpora.sets import is_builtin, open_data, texts_of
 from plumbing.files import UserError
 from tokenizer import MBART25
 
@@ -83,10 +84,21 @@ def test_parallel_files_are_read_by_line_and_unequal_ones_refused(tmp_path):
     ("xml:here", "expected builtin"),
     ("jsonl:/nowhere", "no folder"),
     ("jsonl:", "expected builtin"),
+    ("builtin:", "share from 0 to 1"),
+    ("builtin:half", "share from 0 to 1"),
+    ("builtin:1.5", "share from 0 to 1"),
+    ("builtin:nan", "share from 0 to 1"),
 ])
 def test_a_wrong_data_spec_is_an_error_that_says_what_is_expected(spec, message):
     with pytest.raises(UserError, match=message):
         opened(spec)
+
+
+def test_the_built_in_corpus_may_be_asked_for_with_a_share():
+    assert opened("builtin").source_alone == SOURCE_ALONE == 0.0
+    assert opened("builtin:0.25").source_alone == 0.25
+    assert is_builtin("builtin") and is_builtin("builtin:0.25")
+    assert not is_builtin("jsonl:builtin") and not is_builtin("builtins")
 
 
 def test_the_built_in_corpus_names_its_languages_when_asked_for_another():

@@ -20,7 +20,7 @@ from data import language_pairs, split_pairs
 from model import MBart
 from plumbing.files import UserError
 from plumbing.runs import RUN_FORMAT, read_settings, read_state
-from train import parse_args
+from train import evaluation_arguments, parse_args
 
 QUICK = (
     "--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", 300, "--valid-examples", 4,
@@ -55,6 +55,14 @@ def test_what_is_typed_comes_before_the_preset_and_the_preset_before_what_is_dec
     s = parse_args(["--stage", "translate", "--steps", "7", "--adversarial", "balanced"])
     assert (s.steps, s.keep, s.tagless) == (7, "last", True)
     assert parse_args(["--stage", "summarize", "--data", "jsonl:DIR"]).steps == 120_000
+
+
+def test_the_built_in_corpus_with_a_share_is_the_built_in_corpus(capsys):
+    words = ["--stage", "summarize", "--data", "builtin:0.2", "--min-words", "3", "2"]
+    s = parse_args(words)
+    assert s.preset == "small" and s.data == "builtin:0.2"
+    assert "--min-words has no effect with the built-in corpus" in capsys.readouterr().err
+    assert "gu_IN-gu_IN" in evaluation_arguments(s)
 
 
 def test_the_large_preset_is_the_papers():

@@ -50,7 +50,7 @@ from tqdm import tqdm
 from adversarial import Classifier, source_classes
 from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import open_data
+from corpora.sets import is_builtin, open_data
 from data import Examples, collate, held_out
 from model import MBart
 from plumbing.files import UserError, run, write_json
@@ -439,7 +439,7 @@ def parse_args(argv=None):
 
 def possible(measures, data):
     """Those of the measures that this data set allows; UserError if none is left."""
-    if data == "builtin" or data.startswith("parallel:"):
+    if is_builtin(data) or data.startswith("parallel:"):
         return measures
     reason = (
         f"SVCCA and retrieval need the same texts in every language; {data} has not: use "

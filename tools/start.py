@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from corpora.facts import BASE_LANGUAGES, Corpus
-from corpora.sets import open_data
+from corpora.sets import is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
 from plumbing.files import UserError, run
@@ -71,7 +71,7 @@ def learn_vocabulary(path, how, languages=MBART25):
     languages: all codes that the folder's layout has."""
     coverage = how.character_coverage
     letters = Counter()
-    if how.data == "builtin":
+    if is_builtin(how.data):
         texts = builtin_sentences(how.langs, how.seed)
         coverage = coverage or 1.0
     else:
