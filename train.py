@@ -39,6 +39,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from adversarial import KINDS, Adversary
 from align import alignment_loss
@@ -1009,12 +1010,28 @@ def evaluation_arguments(s):
     return words
 
 
+def check_same_init(init, world):
+    """UserError if the processes begin with different models: each asked the hub by itself, and it
+    may have had a new commit between two of them."""
+    if world == 1:
+        return
+    found = [None] * world
+    dist.all_gather_object(found, init)
+    if len(set(found)) > 1:
+        names = ", ".join(dict.fromkeys(map(str, found)))
+        raise UserError(
+            f"the processes begin with different models: {names}; name one commit of it, "
+            "--init NAME@COMMIT"
+        )
+
+
 def main(argv=None):
     s = parse_args(argv)
     command = sys.argv[1:] if argv is None else [str(word) for word in argv]
     main_process = int(os.environ.get("RANK", 0)) == 0
     lock = only_run_in(s.out) if main_process else nullcontext()
     with lock, processes(device_of(s)) as (rank, world, device):
+        check_same_init(s.init, world)
         train(s, rank, world, device, command)
     if main_process:
         describe_folder(s.out)

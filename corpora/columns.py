@@ -9,16 +9,11 @@ import zlib
 from dataclasses import dataclass
 from itertools import islice
 
-from corpora.lines import MARK, OUR_FIELDS, Fields
+from corpora.lines import LANGUAGE_FIELDS, MARK, OUR_FIELDS, Fields
 from plumbing.files import UserError
 
 SOURCES = ("source", "src", "text", "document", "article", "dialogue")
 TARGETS = ("target", "tgt", "summary", "highlights")
-LANGUAGES = (
-    ("source_lang", "target_lang"),
-    ("source_language", "target_language"),
-    ("src_lang", "tgt_lang"),
-)
 LOOK = 100  # lines that show which columns a file has
 
 
@@ -75,6 +70,8 @@ def text_columns(path, objects):
     first = None
     for names in objects:
         try:
+            if "source" in names and "target" in names:
+                return "source", "target"
             source = only_one(path, names, "source", SOURCES)
             return source, only_one(path, names, "target", TARGETS)
         except UserError as error:
@@ -83,9 +80,8 @@ def text_columns(path, objects):
 
 
 def only_one(path, names, side, known):
-    """The column among `names` that is the source or the target: ours, or else the only known."""
-    if side in names:
-        return side
+    """The only column among `names` that is known as the source or the target. Ours counts no more
+    than another: without its partner, `source` may say where an article was published."""
     found = [name for name in known if name in names]
     if len(found) == 1:
         return found[0]
@@ -93,7 +89,7 @@ def only_one(path, names, side, known):
     if found:
         raise UserError(
             f"{path}: {' and '.join(found)} could both be the {side} (its columns: {listed}); "
-            f"rename the right one to {side!r}"
+            f"rename the right one to {side!r}, and let no other be known as one"
         )
     raise UserError(
         f"{path}: none of its columns is known as the {side} ({listed}); rename the right one to "
@@ -103,7 +99,7 @@ def only_one(path, names, side, known):
 
 def language_columns(objects):
     """The columns for the languages of source and target; (None, None) where no object has them."""
-    for pair in LANGUAGES:
+    for pair in LANGUAGE_FIELDS:
         for names in objects:
             if pair[0] in names or pair[1] in names:
                 return pair

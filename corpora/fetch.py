@@ -16,6 +16,7 @@ import difflib
 import json
 import re
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,11 +130,13 @@ def fetch_xlsum(source, out, languages, overwrite):
             if path.exists() and not overwrite:
                 print(f"{path} is there already; --overwrite replaces it")
                 continue
-            write_rows(path, source.rows(language, split))
+            with saving(path) as temporary:
+                write_rows(path, temporary, source.rows(language, split))
 
 
 def fetch_wikilingua(source, out, pairs, overwrite):
-    """Writes a file for each split, of all pairs of languages together."""
+    """Writes a file for each split, of all pairs of languages together: all of them or none, for
+    splits of different languages would not belong together."""
     paths = {split: out / f"{split}.jsonl" for split in SPLITS}
     for path in paths.values():
         if path.exists() and not overwrite:
@@ -141,8 +144,13 @@ def fetch_wikilingua(source, out, pairs, overwrite):
                 f"{path} is there already; it holds all languages, so name all that you want at "
                 "once, with --overwrite, or another folder with --out"
             )
-    for split, path in paths.items():
-        write_rows(path, rows_of_pairs(source, pairs, split))
+    for pair in pairs:
+        for split in SPLITS:
+            source.parts(configuration_of(source, pair), split)  # or the error, before any fetching
+    with ExitStack() as all_or_none:
+        for split, path in paths.items():
+            temporary = all_or_none.enter_context(saving(path))
+            write_rows(path, temporary, rows_of_pairs(source, pairs, split))
 
 
 def rows_of_pairs(source, pairs, split):
@@ -196,11 +204,12 @@ def known_word(word, names):
     raise UserError(f"unknown language {word!r}{hint} It has {' '.join(names.values())}")
 
 
-def write_rows(path, rows):
-    """Writes {column: value} as JSON, one a line, and says how many of which languages."""
+def write_rows(path, temporary, rows):
+    """Writes {column: value} as JSON, one a line, under a file's temporary name, and says how many
+    of which languages."""
     counts = Counter()
     bar = tqdm(rows, desc=f"writing {path.name}", unit=" examples", leave=False, disable=None)
-    with saving(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8") as file:
         for row in bar:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             counts[languages_in(row)] += 1

@@ -209,6 +209,12 @@ class Fields:
 
 
 OUR_FIELDS = Fields("source", "target", "source_lang", "target_lang")
+LANGUAGE_FIELDS = (  # the names that the fields for the two languages may have
+    ("source_lang", "target_lang"),
+    ("source_language", "target_language"),
+    ("src_lang", "tgt_lang"),
+)
+ONE_LANGUAGE = ("lang", "language")  # a field of these may say both, or name either
 
 
 @dataclass
@@ -298,6 +304,8 @@ class JsonLines(LineFiles):
             raise UserError(f"expected a JSON object, found {type(found).__name__}")
         for name in self.fields.names():
             check_field(found, name)
+        if langs:
+            self.check_languages(found, langs)
         return Row(
             source=found[self.fields.source],
             target=found[self.fields.target],
@@ -306,6 +314,26 @@ class JsonLines(LineFiles):
                 self.code(found[self.fields.target_lang]),
             ),
         )
+
+    def check_languages(self, found, langs):
+        """UserError for an object that says other languages than those of the whole file, which
+        are taken from its first lines or from the user."""
+        for names in LANGUAGE_FIELDS:
+            for name, lang in zip(names, langs):
+                said = found.get(name)
+                if isinstance(said, str) and self.code(said) != lang:
+                    raise UserError(f"field {name!r} says {said}, but the file is taken for {lang}")
+        for name in ONE_LANGUAGE:
+            said = found.get(name)
+            if isinstance(said, str) and self.is_another(said, langs):
+                pair = "-".join(langs)
+                raise UserError(f"field {name!r} says {said}, but the file is taken for {pair}")
+
+    def is_another(self, said, langs):
+        """Is this the code of a language, or the beginning of one (es), and of none of `langs`?
+        Other words, such as English, say nothing that could be compared."""
+        meant = [code for code in self.languages if said in (code, code.split("_")[0])]
+        return bool(meant) and not set(meant) & set(langs)
 
     def code(self, said):
         """A language's code, from the code or the data set's own name."""

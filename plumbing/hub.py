@@ -25,6 +25,10 @@ class Unknown(UserError):
     """The hub shows no repository of a name."""
 
 
+class Absent(UserError):
+    """A repository has no file of a name."""
+
+
 @dataclass
 class Repository:
     """A repository of the hub at a revision: a branch, a tag or a commit."""
@@ -74,6 +78,25 @@ class Repository:
         )
         return Path(path) if isinstance(path, str) else None  # it may be known to be missing
 
+    def is_known_absent(self, file):
+        """Does the cache know that this revision has no such file?"""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+        found = try_to_load_from_cache(
+            self.name, file, revision=self.revision, repo_type=self.kind
+        )
+        return found is _CACHED_NO_EXIST
+
+    def note_absent(self, file):
+        """Has the cache know that this revision has no such file; asks the hub for it once, for
+        huggingface_hub notes what it was denied."""
+        if self.is_known_absent(file):
+            return
+        try:
+            self.fetch(file)
+        except Absent:
+            pass
+
     def fetch(self, file):
         """The path of a file in the cache, to which it is downloaded where it is not there yet.
 
@@ -113,7 +136,7 @@ class Repository:
         if isinstance(error, errors.DisabledRepoError):
             return UserError(f"{self.name} is disabled on the Hugging Face hub; name another")
         if isinstance(error, errors.RemoteEntryNotFoundError):
-            return UserError(f"{self.name} has no {file} at revision {self.revision}")
+            return Absent(f"{self.name} has no {file} at revision {self.revision}")
         if isinstance(error, errors.OfflineModeIsEnabled):
             return OutOfReach("HF_HUB_OFFLINE is set, so the Hugging Face hub is not asked")
         reason = error.__cause__ or error  # "no such file" may wrap an answer

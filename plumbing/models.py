@@ -45,12 +45,13 @@ def model_folder(name, weights=True):
     """The folder of a model that is named by its folder or by its repository on the hub.
 
     weights: are they needed? UserError, one line, for a name that leads nowhere."""
-    if Path(name).is_dir():
+    if is_folder(name):
         return Path(name)
     repository = repository_named(name)
     if repository.is_pinned():  # what is in the cache is what it was
         config = repository.cached(CONFIG)
-        if config and is_whole(config.parent, weights):
+        if config and is_whole(repository, config.parent, weights):
+            check_is_mbart(repository, config)
             return config.parent
     try:
         return downloaded(repository, weights)
@@ -63,7 +64,7 @@ def model_folder(name, weights=True):
 def pinned(name):
     """A repository's name with its commit, by which the same files are found for ever; the name of
     a folder as it is."""
-    if Path(name).is_dir() or repository_named(name).is_pinned():
+    if is_folder(name) or repository_named(name).is_pinned():
         return str(name)
     folder = model_folder(name, weights=False)
     return f"{repository_named(name).name}@{folder.name}"
@@ -74,7 +75,7 @@ def same_model(name, other):
     of the commit, means whatever commit the other names."""
     first = Repository.named(str(name))
     second = Repository.named(str(other))
-    if Path(name).is_dir() or not first or not second or first.name != second.name:
+    if is_folder(name) or not first or not second or first.name != second.name:
         return Path(name).resolve() == Path(other).resolve()
     return "@" not in str(name) or second.revision.startswith(first.revision)
 
@@ -109,15 +110,24 @@ def refuse_adapter(folder):
 
 
 def parts_of(path):
-    """The files that hold the tensors: the path itself, or the shards that an index names."""
+    """The files that hold the tensors: the path itself, or the shards that an index names.
+
+    UserError for a shard outside the index's own folder, which no honest index names."""
     refuse_pointer(path)
     if path.suffix != ".json":
         return [path]
     try:
         shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
-        return [path.parent / shard for shard in sorted(set(shards))]
+        shards = [Path(shard) for shard in sorted(set(shards))]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: not a shard index ({error})") from None
+    for shard in shards:
+        if shard.is_absolute() or ".." in shard.parts:
+            raise UserError(
+                f"{path}: names a shard outside its folder, {shard}; mend the index, or take the "
+                "model from elsewhere"
+            )
+    return [path.parent / shard for shard in shards]
 
 
 # ------------------------------------------------------------------------------ where there is none
@@ -125,19 +135,35 @@ def parts_of(path):
 def repository_named(name):
     """The Repository that a name means which is no folder's; UserError where it can mean none."""
     repository = Repository.named(str(name))
-    if repository is None or Path(name).exists():
+    if repository is None or is_there(name):
         hint = f"; name a folder, or a model of the Hugging Face hub such as {EXAMPLES}"
         raise UserError(f"{no_folder(name)}{hint}")
     return repository
 
 
+def is_folder(name):
+    """Is there a folder of this name? There is none of a name too long for the system."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def is_there(name):
+    """Is there a file or a folder of this name?"""
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False
+
+
 def no_folder(name):
     """That there is no such folder, and which of its neighbours may have been meant."""
     path = Path(name)
-    if path.exists():
+    if is_there(path):
         return f"{name} is a file and no model folder"
     neighbours = []
-    if path.parent.is_dir():
+    if is_folder(path.parent):
         neighbours = [other.name for other in path.parent.iterdir() if other.is_dir()]
     close = difflib.get_close_matches(path.name, neighbours, 1)
     if not close:
@@ -157,11 +183,22 @@ def downloaded(repository, weights):
         )
     # By the name of the revision: the cache then knows, without a network, which commit it meant.
     config = repository.fetch(CONFIG)
+    if config.parent.name != commit:  # of a file it cannot ask about, the cache gives an old one
+        raise OutOfReach(
+            f"the Hugging Face hub names commit {commit} of {repository.name} and does not give it"
+        )
     check_is_mbart(repository, config)
+    if MODEL_FILE not in files:
+        raise UserError(
+            f"{repository.name} has no {MODEL_FILE}, without which no text becomes tokens; name a "
+            f"repository that has it, such as {EXAMPLES}"
+        )
     at_commit = replace(repository, revision=commit)
     for file in SMALL_FILES:
         if file in files:
             at_commit.fetch(file)
+        else:
+            at_commit.note_absent(file)
     if weights:
         fetch_weights(at_commit, files)
     return config.parent
@@ -169,7 +206,13 @@ def downloaded(repository, weights):
 
 def check_is_mbart(repository, config):
     """UserError unless the config.json at this path is an mBART's."""
-    found = read_json(config)
+    try:
+        found = read_json(config)
+    except UserError:  # its own says to remove a link, behind which the damaged file would stay
+        raise UserError(
+            f"{repository.name}: its {CONFIG} is not valid JSON; remove {config.resolve()}, and it "
+            "is fetched again"
+        ) from None
     kind = found.get("model_type") if isinstance(found, dict) else None
     if kind != "mbart":
         raise UserError(
@@ -191,16 +234,26 @@ def fetch_weights(repository, files):
     path = repository.fetch(name)
     if path.suffix != ".json":
         return
-    for shard in parts_of(path):
-        if shard.name not in files:
-            raise UserError(f"{repository.name}: {name} names {shard.name}, which is not there")
-        repository.fetch(shard.name)
+    for part in parts_of(path):
+        shard = part.relative_to(path.parent).as_posix()
+        if shard not in files:
+            raise UserError(f"{repository.name}: {name} names {shard}, which is not there")
+        repository.fetch(shard)
 
 
-def is_whole(folder, weights):
-    """Has a folder in the cache all that is read of it? The weights came last."""
+def is_whole(repository, folder, weights):
+    """Has a repository's folder in the cache all that is read of it?
+
+    Other programs fetch fewer files: without its args.json, say, a model without tags would be
+    read as one with tags. So each is there, or known not to be."""
+    if not (folder / MODEL_FILE).is_file():
+        return False
+    at_commit = replace(repository, revision=folder.name)
+    for file in SMALL_FILES:
+        if not at_commit.cached(file) and not at_commit.is_known_absent(file):
+            return False
     if not weights:
-        return (folder / MODEL_FILE).is_file()
+        return True
     try:
         return all(part.is_file() for part in parts_of(weights_file(folder)))
     except UserError:
@@ -217,7 +270,7 @@ def from_cache(name, repository, weights, error):
         )
     check_is_mbart(repository, config)
     folder = config.parent
-    if not is_whole(folder, weights):
+    if not is_whole(repository, folder, weights):
         raise UserError(
             f"{error}, and {repository.name} was downloaded in part only; start again with a "
             "network, and the rest comes"

@@ -129,5 +129,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two tries of one file
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy does not know this machine's own addresses
+        monkeypatch.setenv(name, "127.0.0.1")
     yield server
     server.close()

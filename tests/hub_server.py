@@ -50,6 +50,7 @@ class Hub(ThreadingHTTPServer):
         self.ranges = []        # what was asked for in part
         self.closed = False
         self.cuts = {}          # {file: how often it ends in the middle; less than 0: at once}
+        self.deaf = set()       # files of which nobody is told anything: 503
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -135,6 +136,9 @@ class Answer(BaseHTTPRequestHandler):
         repository = self.server.repositories[name]
         if repository.refusal:
             self.refuse(*repository.refusal)
+            return
+        if file in self.server.deaf:
+            self.refuse(503, "Unavailable")
             return
         content = repository.commits[commit].get(file)
         about = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}

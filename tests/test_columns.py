@@ -71,6 +71,14 @@ def test_columns_for_languages_may_have_other_names_too(tmp_path, capsys):
         "rename the right one to 'source'",
     ),
     (
+        {"text": "a", "summary": "c", "source": "bbc.co.uk"}, [ENGLISH],
+        r"source and text could both be the source \(its columns: text, summary, source\)",
+    ),
+    (
+        {"text": "a", "summary": "c", "target": "adults"}, [ENGLISH],
+        "target and summary could both be the target",
+    ),
+    (
         {"title": "a", "summary": "c"}, [ENGLISH],
         r"none of its columns is known as the source \(title, summary\); rename",
     ),
@@ -87,6 +95,19 @@ def test_columns_that_leave_a_choice_are_an_error_that_lists_them(tmp_path, row,
     write(tmp_path / "train.jsonl", [row])
     with pytest.raises(UserError, match="train.jsonl.*" + message):
         opened(tmp_path, pairs)
+
+
+@pytest.mark.parametrize("other", [
+    {"source_lang": "es_XX"}, {"src_lang": "xx"}, {"target_language": "es_XX"}, {"lang": "es"},
+    {"language": "es_XX"},
+])  # fmt: skip
+def test_a_later_line_in_another_language_than_the_files_is_a_bad_one(tmp_path, other):
+    row = {"text": "a", "summary": "b"}
+    agreeing = row | {"source_lang": "en_XX", "lang": "en", "language": "English"}
+    write(tmp_path / "train.jsonl", [row] * 100 + [agreeing, row | other])
+    with pytest.raises(UserError, match=r"train.jsonl:102: .*(is taken for en_XX|unknown lang)"):
+        opened(tmp_path)
+    assert opened(tmp_path, skip=True).sizes == {ENGLISH: 101}
 
 
 def test_bad_first_lines_are_passed_over_in_looking_for_names(tmp_path):

@@ -141,6 +141,24 @@ def test_what_is_not_there_is_told_in_one_line_and_leaves_no_half_file(run, wiki
     assert done.returncode == 2 and "the Hugging Face hub cannot be reached" in done.stderr
 
 
+def test_the_splits_of_wikilingua_are_replaced_together_or_not_at_all(run, wikilingua, tmp_path):
+    out = tmp_path / "wiki"
+    words = ["-m", "corpora.fetch", "wikilingua", "--out", out, "--overwrite"]
+    assert run(*words, "en").returncode == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.jsonl")}
+    wikilingua.cuts["es/wiki_lingua-test.parquet"] = -1
+    done = run(*words, "es")
+    assert done.returncode == 2 and "cannot be reached" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.glob("*.jsonl*")} == before
+    repository = wikilingua.repositories["datasets/GEM/wiki_lingua"]
+    del repository.commits[repository.revisions[BRANCH]]["ru/wiki_lingua-test.parquet"]
+    del wikilingua.asked[:]
+    done = run(*words, "ru")
+    assert done.returncode == 2 and "no Parquet files of ru, test" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.glob("*.jsonl*")} == before
+    assert wikilingua.fetched() == []
+
+
 def test_a_damaged_parquet_file_is_named(run, hub, tmp_path):
     pytest.importorskip("pyarrow")
     for split in SPLITS:

@@ -2,15 +2,19 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from huggingface_hub import constants
 
 from model import MBart
 from plumbing.files import UserError
-from plumbing.models import model_folder, pinned, same_model
+from plumbing.hub import Repository
+from plumbing.models import model_folder, parts_of, pinned, same_model
 
 NAME = "someone/small-mbart"
 TRAIN = [
@@ -238,6 +242,103 @@ def test_a_repository_without_what_is_needed_says_what_it_lacks(hub, published):
     assert "someone/empty has no config.json at revision main" in refused("someone/empty")
 
 
+def test_a_repository_without_a_vocabulary_costs_no_weights(hub, published):
+    (published / "sentencepiece.bpe.model").unlink()
+    hub.add(NAME, published)
+    assert f"{NAME} has no sentencepiece.bpe.model" in refused(NAME)
+    assert hub.fetched() == ["config.json"]
+
+
+def test_what_another_program_left_in_the_cache_is_made_whole(hub, published, monkeypatch):
+    (published / "args.json").write_text("{}")
+    commit = hub.add(NAME, published).revisions["main"]
+    exact = f"{NAME}@{commit}"
+    for file in ("config.json", "model.safetensors", "sentencepiece.bpe.model"):
+        Repository(NAME, commit).fetch(file)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "was downloaded in part only; start again with a network" in refused(exact)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert (model_folder(exact) / "args.json").is_file()
+    del hub.asked[:]
+    model_folder(exact)
+    assert hub.asked == []  # what the repository lacks is known to be absent
+
+
+def test_an_old_commit_is_never_taken_silently_for_a_new_one(hub, published, capsys):
+    repository = hub.add(NAME, published)
+    old = model_folder(NAME)
+    (published / "args.json").write_text("{}")
+    new = repository.put(published)
+    hub.deaf.add("config.json")
+    assert model_folder(NAME) == old
+    said = capsys.readouterr().err
+    assert f"note: the Hugging Face hub names commit {new}" in said and old.name in said
+
+
+def test_the_processes_of_one_run_begin_with_one_model(small, tmp_path):
+    shutil.copytree(small, tmp_path / "other")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = []
+    for rank, init in enumerate((small, tmp_path / "other")):
+        words = [sys.executable, *TRAIN, "--init", init, "--out", tmp_path / "run"]
+        settings = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        started.append(subprocess.Popen(
+            [str(word) for word in words], cwd=ROOT, env=settings, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ))  # fmt: skip
+    for process in started:
+        error = process.communicate(timeout=PATIENCE)[1]
+        assert process.returncode == 2, error
+        assert f"different models: {small}, {tmp_path}/other; name" in error
+
+
+def test_a_shard_may_lie_in_a_folder_below_and_nowhere_else(hub, published, tmp_path):
+    as_shards(published)
+    index = published / "model.safetensors.index.json"
+    names = json.loads(index.read_text())["weight_map"]
+    (published / "sub").mkdir()
+    for shard in set(names.values()):
+        (published / shard).rename(published / "sub" / shard)
+    below = {name: f"sub/{shard}" for name, shard in names.items()}
+    index.write_text(json.dumps({"weight_map": below}))
+    hub.add(NAME, published)
+    assert len(MBart.from_pretrained(model_folder(NAME)).state_dict()) == len(
+        MBart.from_pretrained(published).state_dict()
+    )
+    for place in (str(tmp_path / "else.safetensors"), "../else.safetensors", "sub/../../else"):
+        index.write_text(json.dumps({"weight_map": {"model.shared.weight": place}}))
+        with pytest.raises(UserError, match="names a shard outside its folder"):
+            parts_of(index)
+        hub.add("someone/hostile", published)
+        assert "names a shard outside its folder" in refused("someone/hostile")
+
+
+def test_a_name_too_long_for_the_system_is_no_folder(hub):
+    for name in ("a" * 5000, "a/" + "b" * 300):
+        message = refused(name)
+        assert message.startswith("there is no folder " + name)
+        assert not same_model(name, "base")
+    with pytest.raises(UserError):
+        pinned("a" * 5000)
+
+
+def test_a_damaged_file_in_the_cache_names_its_repository_and_is_fetched_again(hub, published):
+    commit = hub.add(NAME, published).revisions["main"]
+    config = model_folder(NAME) / "config.json"
+    whole = config.read_bytes()
+    damaged = config.resolve()
+    damaged.write_bytes(whole[:20])
+    for name in (NAME, f"{NAME}@{commit}"):
+        message = refused(name)
+        assert message.startswith(f"{NAME}: its config.json is not valid JSON; remove {damaged}")
+    damaged.unlink()
+    model_folder(f"{NAME}@{commit}")
+    assert config.read_bytes() == whole
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_was(hub, published, monkeypatch):
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
     hub.add(NAME, published)
@@ -291,12 +392,13 @@ def test_the_variables_of_the_environment_are_heeded(run_process, hub, published
     settings = {
         "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    done = run_process("-c", code, env=os.environ | settings)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = run_process("-c", code, env=clean | settings)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "home")) and done.stderr == ""
     asked = len(hub.asked)
     settings["HF_HUB_OFFLINE"] = "1"
-    again = run_process("-c", code, env=os.environ | settings)
+    again = run_process("-c", code, env=clean | settings)
     assert again.stdout == done.stdout and len(hub.asked) == asked
     assert "as it was downloaded before" in again.stderr
 
