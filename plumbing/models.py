@@ -50,9 +50,10 @@ def model_folder(name, weights=True):
     repository = repository_named(name)
     if repository.is_pinned():  # what is in the cache is what it was
         config = repository.cached(CONFIG)
-        if config and is_whole(repository, config.parent, weights):
-            check_is_mbart(repository, config)
-            return config.parent
+        if config and can_be_read(config.parent, weights):
+            if not in_doubt(repository, config.parent):
+                check_is_mbart(repository, config)
+                return config.parent
     try:
         return downloaded(repository, weights)
     except Unknown as error:
@@ -241,17 +242,23 @@ def fetch_weights(repository, files):
         repository.fetch(shard)
 
 
-def is_whole(repository, folder, weights):
-    """Has a repository's folder in the cache all that is read of it?
+def in_doubt(repository, folder):
+    """The files that a repository may have at its folder's commit, and the cache has not.
 
     Other programs fetch fewer files: without its args.json, say, a model without tags would be
-    read as one with tags. So each is there, or known not to be."""
-    if not (folder / MODEL_FILE).is_file():
-        return False
+    read as one with tags."""
     at_commit = replace(repository, revision=folder.name)
+    found = []
     for file in SMALL_FILES:
         if not at_commit.cached(file) and not at_commit.is_known_absent(file):
-            return False
+            found.append(file)
+    return found
+
+
+def can_be_read(folder, weights):
+    """Has a folder in the cache what no model can do without?"""
+    if not (folder / MODEL_FILE).is_file():
+        return False
     if not weights:
         return True
     try:
@@ -270,11 +277,20 @@ def from_cache(name, repository, weights, error):
         )
     check_is_mbart(repository, config)
     folder = config.parent
-    if not is_whole(repository, folder, weights):
+    if not can_be_read(folder, weights):
         raise UserError(
             f"{error}, and {repository.name} was downloaded in part only; start again with a "
             "network, and the rest comes"
         )
-    if not repository.is_pinned() and os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") != "0":
+        return folder
+    if not repository.is_pinned():
         print(f"note: {error}; {name} as it was downloaded before: {folder.name}", file=sys.stderr)
+    missing = in_doubt(repository, folder)
+    if missing:
+        print(
+            f"note: {name}: {', '.join(missing)} were not downloaded; if it has them, start once "
+            "with a network",
+            file=sys.stderr,
+        )
     return folder
