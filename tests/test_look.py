@@ -444,6 +444,30 @@ def test_models_that_cannot_be_compared_are_refused(run, small, runs, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, runs, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    row = {"text": "Nada más.", "summary": "Nada"}
+    (data / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    child = tmp_path / "child"
+    shutil.copytree(runs[0], child)
+    settings = json.loads((child / "args.json").read_text())
+    settings |= {"data": f"jsonl:{data}", "langs": ["es_XX"]}
+    (child / "args.json").write_text(json.dumps(settings))
+    page = tmp_path / "page.html"
+    look = (*LOOK, child, "--text", "Nada.", "--source-lang", "en_XX", "--lang", "es_XX", "--out")
+    done = run(*look, page)
+    assert done.returncode == 0, done.stderr
+    assert numbers_in(page)["texts"] == {"es_XX": 2, "en_XX": 0}
+    refused = run(*look, page, "--probe")
+    assert refused.returncode == 2 and "no column says the languages" in refused.stderr
+    settings["langs"] = ["es_XX", "en_XX"]
+    (child / "args.json").write_text(json.dumps(settings))
+    refused = run(*look, page)
+    assert refused.returncode == 2 and "not one pair alone" in refused.stderr
+    assert "--pairs" not in refused.stderr
+
+
 # ------------------------------------------------------------------------------------ the browser
 
 def browser_and_driver():

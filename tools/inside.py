@@ -178,6 +178,8 @@ def texts_with_languages(task, languages, tokenizer):
     pairs = pairs_within(task.data, languages)
     if task.data == "builtin":  # every pair would have the same texts
         pairs = [(lang, lang) for lang in languages]
+    if task.data_pair:
+        pairs = [task.data_pair]
     data = open_data(
         task.data,
         task.stage,
@@ -216,6 +218,7 @@ class Task:
     options: dict   # generate's
     probe: bool = False
     skip_bad_lines: bool = False
+    data_pair: tuple | None = None  # (source, target) of all lines, where no column says it
 
     def texts_for(self, write, languages):
         """The data set as a Writer's model reads it."""

@@ -25,7 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.facts import BASE_LANGUAGES
-from eval import STAGES, Writer, generation_options, note, own_text, stage_of, trained_pairs
+from eval import (
+    STAGES,
+    Writer,
+    generation_options,
+    note,
+    own_text,
+    says_no_languages,
+    stage_of,
+    trained_pairs,
+)
 from eval import parse_args as parse_eval_args
 from plumbing.files import UserError, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
@@ -174,6 +183,7 @@ def main(argv=None):
         probe=args.probe,
         skip_bad_lines=args.skip_bad_lines,
     )
+    task.data_pair = pair_of_data(task, settings)
     check_task(task, args.langs or [], tokenizer)
     pieces = pieces_of(tokenizer, languages_of(task, args.langs, settings), task)
 
@@ -291,6 +301,21 @@ def vocabulary_of(tokenizer):
     """What two tokenizers that read and write the same ids have in common."""
     files = [tokenizer.model_file.read_bytes(), tokenizer.source.model_file.read_bytes()]
     return tokenizer.layout, files
+
+
+def pair_of_data(task, settings):
+    """The languages of data whose lines say none: the run's, if it was trained on one pair. None:
+    the data say them."""
+    if not says_no_languages(task.data, "train"):
+        return None
+    trained = trained_pairs(settings)
+    if task.probe or len(trained) != 1:
+        reason = "--probe tells languages apart" if task.probe else "the run has not one pair alone"
+        raise UserError(
+            f"--data {task.data}: no column says the languages, and {reason}; name other data, "
+            "such as --data builtin"
+        )
+    return trained[0]
 
 
 def check_task(task, languages, tokenizer):
