@@ -26,6 +26,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import metrics
+from corpora.columns import first_objects, language_columns
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from corpora.sets import is_builtin, open_data
@@ -565,11 +566,12 @@ def check_languages(args, tokenizer):
         tokenizer.lang_id(lang)
 
 
-def pairs_to_score(args, stage, data_spec, languages):
+def pairs_to_score(args, stage, data_spec, languages, trained=()):
     """The (source, target) pairs that --pairs names, or --lang with every source language; of a
-    parallel data set only those that have test files.
+    parallel data set only those that have test files, and of lines that say no languages the one
+    that the run was trained on.
 
-    languages: the tokenizer's."""
+    languages: the tokenizer's. trained: trained_pairs()."""
     if args.pairs:
         pairs = split_pairs(args.pairs)
     else:
@@ -581,11 +583,38 @@ def pairs_to_score(args, stage, data_spec, languages):
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
     if not pairs:
         raise UserError("translation needs a source language other than the target")
+    if len(pairs) > 1 and says_no_languages(data_spec, "test"):
+        return only_trained(args, data_spec, pairs, trained)
     kind, _, folder = data_spec.partition(":")
     if kind == "parallel":  # evaluate() names the typed ones that are left out
         there = [pair for pair in pairs if has_test_files(folder, pair)]
         return there or pairs  # where there is none, open_data says so
     return pairs
+
+
+def says_no_languages(data_spec, split):
+    """Is this a jsonl:DIR whose lines have no columns for their languages? All are of one pair."""
+    kind, _, folder = data_spec.partition(":")
+    if kind != "jsonl":
+        return False
+    for name in (f"{split}.jsonl", f"{split}.jsonl.gz"):
+        path = Path(folder) / name
+        if path.is_file():
+            objects = first_objects(path)
+            return bool(objects) and language_columns(objects)[0] is None
+    return False
+
+
+def only_trained(args, data_spec, pairs, trained):
+    """The one of the pairs that the run was trained on, as a list; UserError if there is not one,
+    or if others were typed."""
+    found = [pair for pair in pairs if pair in trained]
+    if args.pairs or args.source_lang or len(found) != 1:
+        raise UserError(
+            f"--data {data_spec}: no column says the languages; name the one pair that it has, "
+            "--pairs en_XX-es_XX"
+        )
+    return found
 
 
 def has_test_files(folder, pair):
@@ -700,8 +729,8 @@ def main(argv=None):
             write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
         return
 
-    pairs = pairs_to_score(args, stage, data_spec, languages)
     trained = trained_pairs(settings)
+    pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
         write,

@@ -9,16 +9,19 @@ Scores are those of card.json: what `eval.py --json` writes, without texts and o
 be somebody's.
 """
 import csv
+import math
 import re
 import shlex
 from pathlib import Path
 
 from plumbing.files import UserError, read_json, saving, write_json, write_text
 from plumbing.layout import layout_of
-from plumbing.runs import SIGN, is_ours, read_settings, shareable
+from plumbing.runs import SIGN, Log, is_ours, read_settings, shareable
 
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # as a run of such a base notes it
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIMPLE = re.compile(r"[\w.:/-]+")  # values that YAML reads as they are
+COMMENT = re.compile(r"\s+#.*")
 TASKS = {"translate": "translation", "summarize": "summarization"}  # in the hub's words
 DOES = {
     "pretrain": "pretrained by denoising, and to be finetuned",
@@ -33,6 +36,16 @@ DATA = {
     "xlsum": "XL-Sum (Hasan et al. 2021), CC BY-NC-SA 4.0",
     "wikilingua": "WikiLingua (Ladhak et al. 2020), CC BY-NC-SA 3.0",
     "help": "LibreOffice's help, MPL 2.0, and descriptions of packages, under their own licences",
+}
+READ_HERE = {  # settings of a run, which args.json may lack
+    "stage": str,
+    "init": str,
+    "data": str,
+    "recipe": str,
+    "steps": int,
+    "world_size": int,
+    "pairs": list,
+    "command": list,
 }
 # What reading scores raises that are none.
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
@@ -61,6 +74,7 @@ def describe(folder, licence=None, base_model=None, overwrite=False):
 def card(folder, licence=None, base_model=None):
     """The text of a model folder's card."""
     settings = read_settings(folder)
+    check_settings(folder, settings)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise UserError(f"{folder}: no config.json there; name a model folder")
@@ -82,6 +96,21 @@ def card(folder, licence=None, base_model=None):
         training(folder, settings),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def check_settings(folder, settings):
+    """UserError where args.json has a setting that a card reads in a form that no run writes."""
+    for name, kind in READ_HERE.items():
+        value = settings.get(name)
+        fits = value is None or isinstance(value, kind)
+        if fits and isinstance(value, list):
+            fits = all(isinstance(word, str) for word in value)
+        if fits and value and name == "pairs":
+            fits = all(pair.count("-") == 1 for pair in value)
+        if not fits:
+            raise UserError(
+                f"{folder}/args.json: {name} is {value!r}, which no run writes; mend or remove it"
+            )
 
 
 # -------------------------------------------------------------------------------------- the head
@@ -112,19 +141,33 @@ def head(settings, config, scores, licence, base_model):
 
 
 def head_of(path):
-    """{key: value} of the lines in the head of a card that have one plain value; {}: no card."""
+    """{key: value} of the keys in the head of a card that have one plain value, alone or as a list
+    of one; {}: no card. A base_model that is no name on the hub is left out."""
     if path is None or not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     start, _, rest = text.partition("---\n")
     if start.strip() or "\n---" not in rest:
         return {}
-    found = {}
+    values = {}
+    key = None
     for line in rest.partition("\n---")[0].splitlines():
-        key, _, value = line.partition(": ")
-        value = value.strip().strip("\"'")
+        line = COMMENT.sub("", line).rstrip()
+        if key is not None and line.lstrip().startswith("- "):
+            values[key].append(line.lstrip()[2:])
+            continue
+        key, _, value = line.partition(":")
+        value = value.strip()
+        values[key] = [value] if value else []
+        if value.startswith("[") and value.endswith("]"):
+            values[key] = value[1:-1].split(",")
+    found = {}
+    for key, listed in values.items():
+        value = listed[0].strip().strip("\"'") if len(listed) == 1 else ""
         if SIMPLE.fullmatch(value):
             found[key] = value
+    if not HUB_ID.fullmatch(found.get("base_model", "")):
+        found.pop("base_model", None)
     return found
 
 
@@ -209,8 +252,14 @@ def facts(folder, settings, licence, base_model):
     lines = ["| | |", "| --- | --- |"]
     for name, value in rows.items():
         if value:
-            lines.append(f"| {name} | {value} |")
+            lines.append(table_row([name, value]))
     return "\n".join(lines) + "\n"
+
+
+def table_row(cells):
+    """A line of a Markdown table: a | within a cell, as a recipe may have it, ends no cell."""
+    escaped = [str(text).replace("|", "\\|") for text in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def pairs_in_words(pairs):
@@ -282,7 +331,15 @@ def usage(folder, settings, config, scores):
         )
         lines = with_this_project(folder, stage, options, source, target)
         language = "bash"
-    return f"## Use\n\n{words}\n\n```{language}\n{lines}\n```\n"
+    return f"## Use\n\n{words}\n\n{fenced(language, lines)}\n"
+
+
+def fenced(language, text):
+    """A block of code in Markdown, whatever backticks the text has."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def example_pair(settings, scores):
@@ -360,7 +417,7 @@ def results(settings, scores):
         cells = [row["source"], row["target"]]
         cells += [cell(row["scores"][column], row["n"]) for column in columns]
         cells += [str(row["n"]), ", ".join(notes(row, settings.get("pairs")))]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(table_row(cells))
     table = "\n".join(lines)
     where = scores["data"]
     options = ", ".join(f"{name} {value}" for name, value in scores["options"].items())
@@ -406,13 +463,14 @@ def training(folder, settings):
         world = settings.get("world_size", 1)
         if world > 1:
             program = ["torchrun", "--standalone", "--nproc-per-node", str(world)]
-        lines.append(f"```bash\n{shlex.join([*program, 'train.py', *command])}\n```\n")
+        lines.append(fenced("bash", shlex.join([*program, "train.py", *command])) + "\n")
     if (folder / "log.svg").is_file():
         lines.append("![Losses, learning rate and watched scores over the updates](log.svg)\n")
     lines.append(
         "`state.pt` and `state.json` are for going on with the training on the machine where it "
-        'began: hand the folder on without them, `hf upload OWNER/NAME . --exclude "state.*" '
-        "--exclude .lock`.\n"
+        "began, `bad_batch.json` holds examples of the data: hand the folder on without them, "
+        '`hf upload OWNER/NAME . --exclude "state.*" --exclude .lock --exclude bad_batch.json '
+        '--exclude "*.tmp"`.\n'
     )
     return "\n".join(lines)
 
@@ -451,20 +509,26 @@ def read_scores(path):
 # ------------------------------------------------------------------------------------ the picture
 
 def read_log(path):
-    """The lines of log.csv or watch.csv: [{column: number, or text}]; [] if there is none."""
+    """The lines of log.csv or watch.csv: [{column: number, or text}]; [] if there is none.
+    UserError for a file that a run would not write."""
     if not path.is_file():
         return []
     texts = ("source", "target", "column")
     rows = []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            for line in csv.DictReader(file):
+            reader = csv.DictReader(file)
+            if not set(Log.FIELDS[path.name]) <= set(reader.fieldnames or []):
+                raise ValueError("a column is missing")
+            for line in reader:
                 row = {}
                 for name, value in line.items():
                     # A language may be unknown to the identifier: no number.
                     row[name] = value if name in texts else float(value or "nan")
+                if not math.isfinite(row["step"]) or None in row.values():
+                    raise ValueError("a line is cut")
                 rows.append(row)
-    except (ValueError, TypeError, AttributeError):
+    except (csv.Error, ValueError, TypeError, AttributeError):
         raise UserError(f"{path}: not the log of a run; mend or remove it") from None
     return rows
 

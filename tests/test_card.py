@@ -119,7 +119,9 @@ def test_nothing_that_is_handed_on_names_this_machine(trained):
             assert private.encode() not in content, path.name
     assert "--out mine" in card_of(out)
     command = re.search(r"hf upload OWNER/NAME \. (.*?)`", card_of(out))[1]
-    assert command == '--exclude "state.*" --exclude .lock'
+    assert command == (
+        '--exclude "state.*" --exclude .lock --exclude bad_batch.json --exclude "*.tmp"'
+    )
     hidden = {path.name for path in out.glob("state.*")} | {".lock"}
     assert hidden == {"state.pt", "state.json", ".lock"}
 
@@ -305,6 +307,61 @@ def test_bad_scores_and_bad_words_are_named(copied, tmp_path):
     (copied / "log.csv").write_text("step,loss\nx,y\n")
     done = run_here("-m", "tools.card", copied)
     assert done.returncode == 2 and "not the log of a run" in done.stderr
+
+
+def changed_settings(folder, **settings):
+    write_json(folder / "args.json", read_settings(folder) | settings)
+    (folder / "state.json").unlink(missing_ok=True)
+
+
+def test_a_recipe_with_a_bar_stays_in_its_cell_and_backticks_end_no_block(copied):
+    command = ["--recipe", "encoder|decoder", "--out", "a```b"]
+    changed_settings(copied, recipe="encoder|decoder", command=command)
+    assert run_here("-m", "tools.card", copied).returncode == 0
+    text = card_of(copied)
+    assert "| recipe | `encoder\\|decoder` |" in text
+    block = text[text.index("````bash\n"):]
+    assert block.split("````")[1].count("```") == 1 and "\n````\n" in block
+
+
+@pytest.mark.parametrize("settings", [
+    {"stage": ["translate"]}, {"init": 5}, {"data": {}}, {"steps": "many"},
+    {"pairs": "en_XX-es_XX"}, {"pairs": [1]}, {"pairs": ["en_XX"]}, {"command": [1]},
+    {"world_size": "2"}, {"recipe": []},
+])  # fmt: skip
+def test_settings_of_an_odd_kind_are_named(copied, settings):
+    changed_settings(copied, **settings)
+    done = run_here("-m", "tools.card", copied)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    name = next(iter(settings))
+    assert f"args.json: {name} is " in done.stderr and "mend or remove it" in done.stderr
+
+
+@pytest.mark.parametrize("name, text", [
+    ("log.csv", "a,b\n1,2\n"),
+    ("log.csv", "step,loss,validation loss,tokens/s,learning rate\n,1,1,1,1\n"),
+    ("watch.csv", "step,source\n1,en_XX\n"),
+    ("watch.csv", "step,source,target,column,score,off-target\n1,en_XX\n"),
+])
+def test_a_damaged_log_is_named(copied, name, text):
+    (copied / name).write_text(text)
+    done = run_here("-m", "tools.card", copied)
+    assert done.returncode == 2 and f"{name}: not the log of a run" in done.stderr
+
+
+@pytest.mark.parametrize("text, found", [
+    ("\ufefflicense: mit", {"license": "mit"}),
+    ("license: mit  # as the base", {"license": "mit"}),
+    ("license:\n- mit\nbase_model:\n  - a/b", {"license": "mit", "base_model": "a/b"}),
+    ("license: [mit]\nbase_model: ['a/b']", {"license": "mit", "base_model": "a/b"}),
+    ("license: [mit, other]\nbase_model: /home/anna/model", {}),
+    ("base_model: model", {}),
+])
+def test_the_head_of_a_card_is_read_as_others_write_it(tmp_path, text, found):
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    text = f"{mark}---\n{text.removeprefix(mark)}\n---\n# a model\n"
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    assert head_of(tmp_path / "README.md") == found
 
 
 # --------------------------------------------------------------------------------- the picture

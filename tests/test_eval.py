@@ -1,5 +1,6 @@
 """eval.py: tables, samples, one's own text, and the errors that a user meets."""
 import json
+import shutil
 
 import pytest
 from conftest import ROOT
@@ -574,3 +575,20 @@ def test_a_byte_order_mark_is_no_text_and_a_lone_surrogate_is_bad_input(run, sma
         "--text", "a \udcff map",
     )  # fmt: skip
     assert done.returncode == 2 and "not UTF-8" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, small, tmp_path):
+    rows = [{"text": "The teacher found a map.", "summary": "A map."}] * 2
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    child = tmp_path / "child"
+    shutil.copytree(small, child)
+    settings = {"stage": "summarize", "langs": ["en_XX"], "data": f"jsonl:{tmp_path}"}
+    (child / "args.json").write_text(json.dumps(settings))
+    words = ("eval.py", "--model", child, "--max-new-tokens", 2, "--samples", 0, "--device", "cpu")
+    done = run(*words, "--lang", "en_XX")
+    assert done.returncode == 0, done.stderr
+    assert "en_XX -> en_XX" in done.stdout
+    for asked in (["--lang", "es_XX"], ["--lang", "en_XX", "--source-lang", "es_XX", "ru_RU"]):
+        refused = run(*words, *asked)
+        assert refused.returncode == 2 and "--pairs en_XX-es_XX" in refused.stderr
+        assert "--langs" not in refused.stderr

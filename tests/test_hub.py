@@ -11,6 +11,8 @@ import torch
 from conftest import PATIENCE, ROOT
 from huggingface_hub import constants
 
+import tools.inside
+import tools.start
 from model import MBart
 from plumbing.files import UserError
 from plumbing.hub import Repository
@@ -95,8 +97,17 @@ def test_what_needs_no_weights_fetches_none(run, hub, published):
     assert "model.safetensors" not in hub.fetched()
 
 
-def test_every_program_takes_a_name(run, hub, published, tmp_path):
-    hub.add(NAME, published)
+def test_every_program_takes_a_name(run, hub, published, tmp_path, monkeypatch):
+    monkeypatch.setattr(tools.start, "DOCUMENTS", 50)
+    monkeypatch.setattr(tools.inside, "COUNTED", 20)
+    commit = hub.add(NAME, published).revisions["main"]
+    child = tmp_path / "child"  # as train.py leaves a run that began with that name
+    shutil.copytree(published, child)
+    settings = {"stage": "summarize", "init": f"{NAME}@{commit}"}
+    (child / "args.json").write_text(json.dumps(settings))
+    hub.add("someone/child", child)
+    look = ["--text", "A map.", "--lang", "en_XX", "--langs", "en_XX", "--out"]
+    fresh = ["--source", "de_DE", "--pairs", "de_DE-en_XX", "--pieces", 300]
     commands = [
         ["model.py", NAME],
         ["qk_finetune.py", NAME, "qk"],
@@ -109,6 +120,12 @@ def test_every_program_takes_a_name(run, hub, published, tmp_path):
         ["-m", "tools.new_language", "random-cross-attention", NAME, tmp_path / "cross"],
         ["-m", "tools.layers", "--model", NAME, "--source-lang", "en_XX", "--data", "builtin"],
         ["-m", "bench.memory", NAME],
+        ["-m", "tools.look", child, *look, tmp_path / "page.html"],
+        ["-m", "tools.look", "someone/child", "--base", NAME, *look, tmp_path / "other.html"],
+        ["-m", "tools.start", tmp_path / "start", "--body", NAME, "--langs", "en_XX", "--pieces",
+         300],
+        ["-m", "tools.new_language", "fresh", NAME, tmp_path / "fresh", *fresh],
+        ["-m", "tools.new_language", "graft", NAME, tmp_path / "fresh", "src", tmp_path / "graft"],
     ]  # fmt: skip
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.en_XX").write_text("The teacher found a map.\n")
@@ -118,7 +135,8 @@ def test_every_program_takes_a_name(run, hub, published, tmp_path):
             assert "this compares languages" in done.stderr
             continue
         assert done.returncode == 0, (command, done.stderr)
-    commit = hub.repositories[NAME].revisions["main"]
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f'"name":"{NAME}@{commit}"' in page  # no folder of the cache
     report = json.loads((tmp_path / "eval.json").read_text())
     assert report["model"] == f"{NAME}@{commit}"
 

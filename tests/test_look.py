@@ -8,14 +8,17 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import zlib
 
 import pytest
 import torch
+from conftest import ROOT
 
 import tools.inside
 import tools.look
 from model import Config, MBart
+from plumbing.files import UserError
 from tokenizer import EOS, UNK, Tokenizer
 from tools.inside import (
     Pieces,
@@ -28,7 +31,7 @@ from tools.inside import (
     token_numbers,
     whose,
 )
-from tools.look import LADDER, page
+from tools.look import LADDER, filled, packed_models, page
 
 LOOK = ("-m", "tools.look")
 TEXT = "El médico envió una muñeca </script><b>ante</b> 60 personas. Nada más."
@@ -349,20 +352,24 @@ def test_a_page_that_would_be_too_large_leaves_heads_out_and_then_layers_and_say
     model = {"name": "long", "cross": torch.randint(0, 9, (4, 5, 8, 60), dtype=torch.uint8)}
     model["own"] = torch.randint(0, 9, (4, 5, 60, 60), dtype=torch.uint8)
     report = {"models": [model, model], "text": "…"}
-    whole = page(report)
-    limits = []
+    sizes = []
+    for kept in LADDER:
+        models = packed_models(report["models"], kept)
+        sizes.append(len(filled(report | {"left_out": kept.left_out(), "models": models})))
     seen = []
-    for limit in (len(whole), len(whole) - 1, 60_000, 52_000, 45_000, 40_000, 10):
+    for limit in sorted(sizes, reverse=True):
         monkeypatch.setattr(tools.look, "LARGEST", limit)
         content = page(report)
-        limits.append(len(content) <= limit)
+        assert len(content) <= limit
         found = json.loads(re.search(rb'id="numbers">(.*?)</script>', content, re.S)[1])
         assert len(found["models"]) == 2
         first = found["models"][0]
         own = first["own"]
         seen.append((first["cross"]["planes"], own and (own["planes"], own["layers"])))
         assert bool(found["left_out"]) == (len(seen) > 1)
-    assert limits == [True] * (len(limits) - 1) + [False]
+    monkeypatch.setattr(tools.look, "LARGEST", min(sizes) - 1)
+    with pytest.raises(UserError, match="shorter text, or fewer models with --beside"):
+        page(report)
     assert seen[0] == (5, (5, [1, 2, 3, 4])) and seen[1] == (5, (1, [1, 2, 3, 4]))
     assert seen[-1] == (1, None)
     order = list(dict.fromkeys(str(each) for each in seen))
@@ -389,7 +396,7 @@ def test_mistakes_are_told_in_one_line(run, small, runs, tmp_path):
     assert "unknown language 'es'; did you mean es_XX" in refused(lang=("--lang", "es"))
     assert "unknown language 'xx'" in refused("--source-lang", "xx")
     assert "unknown language 'yy'" in refused("--langs", "yy")
-    assert "nowhere/sentencepiece.bpe.model: not found" in refused("--beside", tmp_path / "nowhere")
+    assert "there is no folder" in refused("--beside", tmp_path / "nowhere")
     assert "name it with --base" in refused(model=small)
     assert "named twice" in refused("--beside", full, full)
     assert "named twice" in refused("--beside", small)
@@ -437,21 +444,80 @@ def test_models_that_cannot_be_compared_are_refused(run, small, runs, tmp_path):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, runs, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    row = {"text": "Nada más.", "summary": "Nada"}
+    (data / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    child = tmp_path / "child"
+    shutil.copytree(runs[0], child)
+    settings = json.loads((child / "args.json").read_text())
+    settings |= {"data": f"jsonl:{data}", "langs": ["es_XX"]}
+    (child / "args.json").write_text(json.dumps(settings))
+    page = tmp_path / "page.html"
+    look = (*LOOK, child, "--text", "Nada.", "--source-lang", "en_XX", "--lang", "es_XX", "--out")
+    done = run(*look, page)
+    assert done.returncode == 0, done.stderr
+    assert numbers_in(page)["texts"] == {"es_XX": 2, "en_XX": 0}
+    refused = run(*look, page, "--probe")
+    assert refused.returncode == 2 and "no column says the languages" in refused.stderr
+    settings["langs"] = ["es_XX", "en_XX"]
+    (child / "args.json").write_text(json.dumps(settings))
+    refused = run(*look, page)
+    assert refused.returncode == 2 and "not one pair alone" in refused.stderr
+    assert "--pairs" not in refused.stderr
+
+
 # ------------------------------------------------------------------------------------ the browser
 
 def browser_and_driver():
     """Paths of Chromium and of what steers it; skips the test where one is missing."""
-    found = [shutil.which("chromium"), shutil.which("chromedriver")]
+    names = ("chromium", "chromium-browser", "google-chrome")
+    programs = [path for path in map(shutil.which, names) if path]
+    found = [next(iter(programs), None), shutil.which("chromedriver")]
     try:
         import selenium  # noqa: F401
     except ImportError:
         found.append(None)
     if None in found:
-        reason = "needs chromium, chromedriver and selenium"
+        reason = "needs chromium (or google-chrome), chromedriver and selenium"
         if os.environ.get("BROWSER_TESTS") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
     return found
+
+
+def commands(folder, *names):
+    """Puts commands that do nothing but leave a line in folder/said, and those of the shell."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{folder}/said"\n')
+        (folder / name).chmod(0o755)
+    for name in ("bash", "dirname", "grep", "rm", "id"):
+        if name not in names:
+            (folder / name).symlink_to(shutil.which(name))
+
+
+@pytest.mark.parametrize("name", ["chromium", "chromium-browser", "google-chrome"])
+def test_a_browser_has_one_of_three_names(tmp_path, monkeypatch, name):
+    pytest.importorskip("selenium")
+    commands(tmp_path / "bin", name, "chromedriver")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert browser_and_driver()[0] == str(tmp_path / "bin" / name)
+
+
+def test_ci_deletes_nothing_where_there_is_no_browser_and_none_can_be_installed(tmp_path):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    (tmp_path / ".venv").mkdir()
+    commands(tmp_path / "bin")  # no apt-get
+    done = subprocess.run(
+        [tmp_path / ".ci" / "run"], env={"PATH": str(tmp_path / "bin")}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "install chromium and chromedriver" in done.stderr
+    assert (tmp_path / ".venv").is_dir()
 
 
 @pytest.fixture(scope="module")
@@ -535,6 +601,31 @@ def percent(share):
     return f"{100 * share:.0f}%"
 
 
+def not_in_the_map(moved):
+    """What look.js says of the tensors that are in no square."""
+    kinds = {"layer norms": [], "embeddings": [], "biases": []}
+    for name, value in moved.items():
+        if "norm" in name:
+            kinds["layer norms"].append(value)
+        elif "shared" in name or "embed" in name:
+            kinds["embeddings"].append(value)
+        elif name.endswith("bias"):
+            kinds["biases"].append(value)
+    told = []
+    for kind, values in kinds.items():
+        largest = max(value or 0 for value in values)
+        if largest:
+            words = f"by up to {percent(largest)}"
+            if None in values:
+                words += " (some from all zeros)"
+        elif None in values:
+            words = "moved from all zeros"
+        else:
+            words = "not moved"
+        told.append(f"{kind} {words}")
+    return f"Not in the map: {', '.join(told)}."
+
+
 @pytest.mark.slow
 def test_the_page_opens_without_an_error_and_shows_the_numbers_that_are_in_it(made, browser):
     numbers = opened(browser, made[0])
@@ -550,6 +641,10 @@ def test_the_page_opens_without_an_error_and_shows_the_numbers_that_are_in_it(ma
             value = model["moved"][f"{name}.weight"]
             expected = "not moved" if value == 0 else f"moved by {percent(value)}"
             assert label.startswith(model["name"]) and label.endswith(expected)
+    elsewhere = [drawn.text for drawn in all_of(browser, "#maps .hint")]
+    for said, model in zip(elsewhere, numbers["models"][1:], strict=True):
+        assert said == not_in_the_map(model["moved"])
+    assert "biases moved from all zeros" in elsewhere[1]
     outputs = all_of(browser, "#outputs .tokens")
     for drawn, model in zip(outputs, numbers["models"], strict=True):
         label = drawn.get_attribute("aria-label")

@@ -13,12 +13,11 @@ import argparse
 import re
 from pathlib import Path
 
-from plumbing.card import BROKEN, describe, keep_scores
+from plumbing.card import BROKEN, HUB_ID, describe, keep_scores
 from plumbing.files import UserError, read_json, run
 from plumbing.runs import is_ours, read_settings, write_settings
 
 LICENCE = re.compile(r"[\w.-]+", re.ASCII)
-NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def parse_args(argv=None):
@@ -35,7 +34,7 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.licence and not LICENCE.fullmatch(args.licence):
         raise UserError(f"--licence {args.licence!r}: name it as the hub does, e.g. mit")
-    if args.base_model and not NAME.fullmatch(args.base_model):
+    if args.base_model and not HUB_ID.fullmatch(args.base_model):
         raise UserError(f"--base-model {args.base_model!r}: write OWNER/NAME, as on the hub")
     return args
 

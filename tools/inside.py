@@ -178,6 +178,8 @@ def texts_with_languages(task, languages, tokenizer):
     pairs = pairs_within(task.data, languages)
     if task.data == "builtin":  # every pair would have the same texts
         pairs = [(lang, lang) for lang in languages]
+    if task.data_pair:
+        pairs = [task.data_pair]
     data = open_data(
         task.data,
         task.stage,
@@ -216,6 +218,7 @@ class Task:
     options: dict   # generate's
     probe: bool = False
     skip_bad_lines: bool = False
+    data_pair: tuple | None = None  # (source, target) of all lines, where no column says it
 
     def texts_for(self, write, languages):
         """The data set as a Writer's model reads it."""
@@ -301,22 +304,23 @@ def short(value):
     return float(f"{value:.4g}")
 
 
-def look(write, folder, task, pieces, base=None):
-    """Everything that the page says of a Writer's model, which stands in `folder`.
+def look(write, name, folder, task, pieces, base=None):
+    """Everything that the page says of a Writer's model, which stands in `folder`; name: what it is
+    called, its folder or its name on the hub.
 
-    base: {name: tensor} and its folder; None: this is the base. The attention weights are tensors
-    still (rounded_levels): pack() makes them part of a page."""
+    base: {name: tensor} and what it is called; None: this is the base. The attention weights are
+    tensors still (rounded_levels): pack() makes them part of a page."""
     settings = read_settings(folder)
     write.tell([task.text], task.source_lang)
     moved = None
     if base is not None:
-        moved = how_far(write.model, folder, *base)
+        moved = how_far(write.model, name, *base)
     ids, output, log_probs, weights = read_through(write, task)
     probe = None
     if task.probe:
         probe = probe_verdicts(write, ids, task.texts_for(write, pieces.languages))
     return {
-        "name": name_of(folder),
+        "name": name_of(name),
         "stage": settings.get("stage"),
         "recipe": settings.get("recipe"),
         "output": write.tokenizer.decode(output),
@@ -329,19 +333,20 @@ def look(write, folder, task, pieces, base=None):
     }
 
 
-def name_of(folder):
-    """A folder as people call it: from here, if it is below."""
-    path = Path(folder).absolute()
+def name_of(name):
+    """A folder as people call it: from here, if it is below; a name on the hub as it is."""
+    path = Path(name).absolute()
     if path.is_relative_to(Path.cwd()):
         return str(path.relative_to(Path.cwd()))
-    return str(folder)
+    return str(name)
 
 
-def how_far(model, folder, base, base_folder):
-    """movement() of a model in `folder`, rounded."""
+def how_far(model, name, base, base_name):
+    """movement() of a model from its base {name: tensor}, rounded. A UserError calls the two by
+    `name` and `base_name`."""
     tensors = tensors_of(model)
-    check_same_tensors(base, tensors, base_folder, folder)
-    return {name: short(value) for name, value in movement(base, tensors).items()}
+    check_same_tensors(base, tensors, base_name, name)
+    return {tensor: short(value) for tensor, value in movement(base, tensors).items()}
 
 
 def tensors_of(model):

@@ -392,6 +392,7 @@ function mapOf(model, stack, most) {
 // What of a model is in no square, in words.
 function elsewhere(model) {
   const largest = {"layer norms": 0, embeddings: 0, biases: 0};
+  const fromZeros = new Set();  // the kinds of which a tensor began as all zeros and moved
   for (const [name, value] of Object.entries(model.moved)) {
     let kind = "biases";
     if (/norm/.test(name)) {
@@ -399,15 +400,30 @@ function elsewhere(model) {
     } else if (/shared|embed/.test(name)) {
       kind = "embeddings";
     }
-    if (!isInMap(name)) {
+    if (isInMap(name)) {
+      continue;
+    }
+    if (value === null) {
+      fromZeros.add(kind);
+    } else {
       largest[kind] = Math.max(largest[kind], value);
     }
   }
   const told = [];
   for (const [kind, value] of Object.entries(largest)) {
-    told.push(value === 0 ? `${kind} not moved` : `${kind} by up to ${percent(value)}`);
+    told.push(`${kind} ${elsewhereInWords(value, fromZeros.has(kind))}`);
   }
   return element("p", {class: "hint"}, `Not in the map: ${told.join(", ")}.`);
+}
+
+// The largest movement of a kind of tensors; someFromZeros: one of them moved from all zeros, of
+// which there is no share.
+function elsewhereInWords(value, someFromZeros) {
+  if (value === 0) {
+    return someFromZeros ? "moved from all zeros" : "not moved";
+  }
+  const largest = `by up to ${percent(value)}`;
+  return someFromZeros ? `${largest} (some from all zeros)` : largest;
 }
 
 function sayMoved(name, title) {

@@ -25,9 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.facts import BASE_LANGUAGES
-from eval import STAGES, Writer, generation_options, note, own_text, stage_of, trained_pairs
+from eval import (
+    STAGES,
+    Writer,
+    generation_options,
+    note,
+    own_text,
+    says_no_languages,
+    stage_of,
+    trained_pairs,
+)
 from eval import parse_args as parse_eval_args
 from plumbing.files import UserError, run, write_bytes
+from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import default_device, device
 from plumbing.runs import read_settings
 from tokenizer import Tokenizer
@@ -86,13 +96,17 @@ LADDER = (  # from all down to what fits into LARGEST bytes
 
 
 def page(report):
-    """The report (report_of) as one HTML file, bytes, with as much attention as fits."""
+    """The report (report_of) as one HTML file, bytes, with as much attention as fits; UserError if
+    it is too large with the least."""
     for kept in LADDER:
         models = packed_models(report["models"], kept)
         content = filled(report | {"left_out": kept.left_out(), "models": models})
         if len(content) <= LARGEST:
-            break
-    return content
+            return content
+    raise UserError(
+        f"the page would have {len(content) / 1e6:.1f} MB, and at most {LARGEST / 1e6:.1f} MB can "
+        "be opened with ease: give a shorter text, or fewer models with --beside"
+    )
 
 
 def packed_models(models, kept):
@@ -152,10 +166,12 @@ def filled(numbers):
 def main(argv=None):
     args = parse_args(argv)
     check_file_out(args.out)
-    settings = read_settings(args.model)
-    folders = [base_of(args, settings), *args.beside, args.model]
-    check_folders(folders)
-    tokenizer = shared_tokenizer(folders, args)
+    run_folder = model_folder(args.model)
+    settings = read_settings(run_folder)
+    names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
+    folders = [base_folder(names[0], args), *map(model_folder, args.beside), run_folder]
+    check_folders(names, folders)
+    tokenizer = shared_tokenizer(names, folders)
     stage = stage_of(settings, args.stage)
     task = Task(
         text=own_text(args),
@@ -167,17 +183,18 @@ def main(argv=None):
         probe=args.probe,
         skip_bad_lines=args.skip_bad_lines,
     )
+    task.data_pair = pair_of_data(task, settings)
     check_task(task, args.langs or [], tokenizer)
     pieces = pieces_of(tokenizer, languages_of(task, args.langs, settings), task)
 
     models = []
     base = None
-    for folder in folders:
+    for name, folder in zip(names, folders):
         write = Writer(folder, args.device or default_device(), **task.options)
-        models.append(look(write, folder, task, pieces, base))
+        models.append(look(write, name, folder, task, pieces, base))
         print(f"{models[-1]['name']}: {models[-1]['output']}", flush=True)
         if base is None:
-            base = (tensors_of(write.model), folder)
+            base = (tensors_of(write.model), name)
     content = page(report_of(task, pieces, models))
     write_bytes(args.out, content)
     print(f"{args.out}: {len(content) / 1000:,.0f} KB, to be opened in a browser")
@@ -189,15 +206,15 @@ def parse_args(argv=None):
         description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("model", metavar="RUN", help="a run folder, e.g. runs/summarize")
+    add("model", metavar="RUN", help=f"a run, e.g. runs/summarize: {MODEL_HELP}")
     add(
         "--beside",
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="more runs from the same base, e.g. runs/full",
+        help="more runs from the same base, e.g. runs/full, as RUN",
     )
-    add("--base", metavar="FOLDER", help="what they began from (default: RUN's --init)")
+    add("--base", metavar="FOLDER", help="what they began from, as RUN (default: RUN's --init)")
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument("--text", help="the text that the models read")
     text.add_argument("--file", metavar="FILE", help="the same from a file; - reads standard input")
@@ -245,20 +262,10 @@ def base_of(args, settings):
     )
 
 
-def check_folders(folders):
-    """UserError for a folder that is named twice: its columns could not be told apart."""
-    seen = set()
-    for folder in folders:
-        where = Path(folder).resolve()
-        if where in seen:
-            raise UserError(f"{folder} is named twice (as run, base or --beside); once is enough")
-        seen.add(where)
-
-
-def shared_tokenizer(folders, args):
-    """The tokenizer of all folders, the base's first; UserError where they have not the same."""
+def base_folder(name, args):
+    """Where the model of base_of() is; UserError says how another one is named."""
     try:
-        first = Tokenizer.from_pretrained(folders[0])
+        return model_folder(name)
     except UserError as error:
         if args.base:
             raise
@@ -266,10 +273,25 @@ def shared_tokenizer(folders, args):
             f"{error} ({args.model}/args.json has it as what the run began from; --base FOLDER "
             "names another)"
         ) from None
-    for folder in folders[1:]:
+
+
+def check_folders(names, folders):
+    """UserError for a folder that is named twice: its columns could not be told apart."""
+    seen = set()
+    for name, folder in zip(names, folders):
+        where = Path(folder).resolve()
+        if where in seen:
+            raise UserError(f"{name} is named twice (as run, base or --beside); once is enough")
+        seen.add(where)
+
+
+def shared_tokenizer(names, folders):
+    """The tokenizer of all folders, the base's first; UserError where they have not the same."""
+    first = Tokenizer.from_pretrained(folders[0])
+    for name, folder in zip(names[1:], folders[1:]):
         if vocabulary_of(Tokenizer.from_pretrained(folder)) != vocabulary_of(first):
             raise UserError(
-                f"{folder} has another vocabulary than {folders[0]}; only models with the same one "
+                f"{name} has another vocabulary than {names[0]}; only models with the same one "
                 "can be compared token by token"
             )
     return first
@@ -279,6 +301,21 @@ def vocabulary_of(tokenizer):
     """What two tokenizers that read and write the same ids have in common."""
     files = [tokenizer.model_file.read_bytes(), tokenizer.source.model_file.read_bytes()]
     return tokenizer.layout, files
+
+
+def pair_of_data(task, settings):
+    """The languages of data whose lines say none: the run's, if it was trained on one pair. None:
+    the data say them."""
+    if not says_no_languages(task.data, "train"):
+        return None
+    trained = trained_pairs(settings)
+    if task.probe or len(trained) != 1:
+        reason = "--probe tells languages apart" if task.probe else "the run has not one pair alone"
+        raise UserError(
+            f"--data {task.data}: no column says the languages, and {reason}; name other data, "
+            "such as --data builtin"
+        )
+    return trained[0]
 
 
 def check_task(task, languages, tokenizer):
