@@ -80,11 +80,18 @@ def alignment_pairs(langs=None, align_pairs=None):
     return pairs
 
 
-def mixing_pairs(langs=None, mix_pairs=None):
-    """The pairs of translations beside summaries: as typed, or all that stage translate takes."""
+def mixing_pairs(langs=None, mix_pairs=None, copying=True):
+    """The pairs of translations beside summaries: as typed, or all that stage translate takes.
+
+    copying: are pairs within a language among them? In files these are the summaries themselves."""
     if mix_pairs:
         return split_pairs(mix_pairs, "--mix-pairs")
-    return language_pairs("translate", langs)
+    pairs = language_pairs("translate", langs)
+    if not copying:
+        pairs = [(source, target) for source, target in pairs if source != target]
+    if not pairs:
+        raise UserError("--mix needs translations; name their pairs with --mix-pairs en_XX-es_XX")
+    return pairs
 
 
 # --------------------------------------------------------------------------------------- noise

@@ -160,7 +160,8 @@ class Settings:
     )
     temperature: float = option(
         "T of language sampling: a pair with n examples is drawn as n^(1/T) says; 1: by size, "
-        "more: the small ones oftener", 1.5, type=number(float, 0.01)
+        "more: the small ones oftener; the large preset's with an adversary: 10",
+        1.5, type=number(float, 0.01)
     )
 
     # The optimization.
@@ -176,8 +177,9 @@ class Settings:
         0, type=number(int, 0), metavar="N"
     )
     mix_pairs: list = option(
-        "language pairs of --mix (default: all pairs of --langs and copying, or of en_XX es_XX "
-        "ru_RU tr_TR gu_IN); where data are files, their examples of these pairs",
+        "language pairs of --mix (default: all pairs of --langs, or of en_XX es_XX ru_RU tr_TR "
+        "gu_IN, with the built-in corpus copying too); where data are files, their examples of "
+        "these pairs, be they translations or summaries",
         None, nargs="+", metavar="SRC-TGT"
     )
     lr: float = option("highest learning rate", type=POSITIVE)
@@ -332,6 +334,8 @@ def preset_of(typed):
     defaults = preset["every stage"] | preset[typed["stage"]]
     if typed.get("adversarial", "none") != "none" and typed["stage"] in TASKS:
         defaults |= preset["adversarial"]
+        if preset is LARGE and "lr" in typed:
+            defaults["final_lr"] = typed["lr"]  # its rate is constant, whatever it is
     return defaults
 
 
@@ -470,7 +474,8 @@ def decide(s):
     if s.align_layer and s.stage != "align":
         s.align_pairs = ["-".join(pair) for pair in alignment_pairs(s.langs, s.align_pairs)]
     if s.mix:
-        s.mix_pairs = ["-".join(pair) for pair in mixing_pairs(s.langs, s.mix_pairs)]
+        copying = is_builtin(s.data)
+        s.mix_pairs = ["-".join(pair) for pair in mixing_pairs(s.langs, s.mix_pairs, copying)]
     pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
     s.pairs = ["-".join(pair) for pair in pairs]
     s.langs = languages_of(pairs)

@@ -106,6 +106,7 @@ def main(argv=None):
         languages,
         trained,
         asked=pairs,
+        stem=True,
         tell=summarizer.tell_references,
     )
     if not rows:

@@ -129,7 +129,7 @@ def ours_stemmed(row, pair):
         return ""
     stemmed = values(row.name, pair, "R1-stem")
     if stemmed is None:
-        return "unstemmed; "
+        return "ours unstemmed; "
     return f"stemmed {stemmed.mean():.1f}; "
 
 

@@ -298,11 +298,11 @@ part_6() {
         "$summarizer" "$ACROSS"
 
     probe base 0 base
-    for name in joint-qk joint-tagless two-step-qk; do
+    for name in joint-qk two-step-qk; do
         NEEDS="5:runs/paper/$name-s$FIRST" probe "$name" "$FIRST" "runs/paper/$name-s$FIRST"
     done
     for seed in $SEEDS; do
-        for name in joint-full joint-standard joint-balanced joint-balanced-drop; do
+        for name in joint-full joint-tagless joint-standard joint-balanced joint-balanced-drop; do
             NEEDS="5:runs/paper/$name-s$seed" probe "$name" "$seed" "runs/paper/$name-s$seed"
         done
     done
@@ -545,8 +545,9 @@ part_11() {
     done
     finish
     for seed in $SEEDS; do
-        NEEDS="11:runs/paper/joint-qk-balanced-s$seed" probe joint-qk-balanced "$seed" \
-            "runs/paper/joint-qk-balanced-s$seed"
+        for name in joint-qk-tagless joint-qk-balanced; do
+            NEEDS="11:runs/paper/$name-s$seed" probe "$name" "$seed" "runs/paper/$name-s$seed"
+        done
     done
 }
 

@@ -314,7 +314,7 @@ def test_like_stands_beside_like_in_a_cell(folder):
     assert "<br>10% (10.4%) · " in spanish
     assert spanish.endswith("<br><sub>stemmed 53.0; published 30.0 / 0.1%</sub>")
     gujarati = report.score_cell(row, "gu_IN-gu_IN")
-    assert gujarati.endswith("<br><sub>unstemmed; published 19.6 / 0.0%</sub>")
+    assert gujarati.endswith("<br><sub>ours unstemmed; published 19.6 / 0.0%</sub>")
     assert "sub" not in report.score_cell(row, "tr_TR-tr_TR")
 
 

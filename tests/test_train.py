@@ -125,8 +125,19 @@ def test_the_large_preset_with_an_adversary_is_the_papers_and_typed_values_win()
     ])
     assert (s.patience, s.keep, s.temperature, s.steps) == (3, "best", 1.5, 9)
     assert (s.final_lr, s.recipe, s.classifier_updates) == (0.0, "frozen_decoder", 4)
+    s = parse_args([*fooling, "--lr", "1e-4"])  # constant at any rate
+    assert train.learning_rate(0, s) == train.learning_rate(49_999, s) == 1e-4
     s = parse_args(words)
     assert (s.patience, s.temperature, s.steps, s.recipe) == (1, 1.5, 120_000, "qk")
+
+
+def test_what_is_mixed_in_from_files_is_not_the_summaries_themselves():
+    words = ["--stage", "summarize", "--mix", "1", "--langs", "en_XX"]
+    assert parse_args([*words, "es_XX"]).mix_pairs[0] == "en_XX-en_XX"  # copying a sentence
+    files = ["--data", "jsonl:somewhere"]
+    assert parse_args([*words, "es_XX", *files]).mix_pairs == ["en_XX-es_XX", "es_XX-en_XX"]
+    with pytest.raises(UserError, match="--mix needs translations"):
+        parse_args([*words, *files])
 
 
 def test_the_small_preset_with_an_adversary_trains_all_layers_and_is_else_the_stages():
