@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, run_here
 
 from model import MBart
@@ -375,6 +376,13 @@ def test_the_picture_is_drawn_of_the_log(trained):
         assert len(list(csv.DictReader(file))) == 2
 
 
+def same_tensors(one, other):
+    """Have two folders the same weights? Their files may order the metadata differently."""
+    first = MBart.from_pretrained(one).state_dict()
+    second = MBart.from_pretrained(other).state_dict()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_watched_pairs_are_scored_at_every_validation_and_a_resumed_run_goes_on(tmp_path):
     watch = ("--watch", "es_XX-en_XX", "en_XX-es_XX", "--no-eval")
     whole = tmp_path / "whole"
@@ -389,13 +397,11 @@ def test_watched_pairs_are_scored_at_every_validation_and_a_resumed_run_goes_on(
     halves = tmp_path / "halves"
     assert run_here(*QUICK, *watch, "--stop-at", 20, "--out", halves).returncode == 0
     assert run_here("train.py", "--resume", halves).returncode == 0
-    for name in ("watch.csv", "model.safetensors"):
-        assert (halves / name).read_bytes() == (whole / name).read_bytes()
+    assert (halves / "watch.csv").read_bytes() == (whole / "watch.csv").read_bytes()
+    assert same_tensors(halves, whole)
     unwatched = tmp_path / "unwatched"
     assert run_here(*QUICK, "--no-eval", "--out", unwatched).returncode == 0
-    assert (unwatched / "model.safetensors").read_bytes() == (
-        whole / "model.safetensors"
-    ).read_bytes()
+    assert same_tensors(unwatched, whole)
     pytest.importorskip("matplotlib")
     assert len((whole / "log.svg").read_bytes()) > 1.2 * len((unwatched / "log.svg").read_bytes())
     assert run_here(*QUICK, "--no-eval", "--overwrite", "--out", whole).returncode == 0
