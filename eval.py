@@ -17,7 +17,6 @@ output tells. Beside ROUGE-1 stand its floors, which need no model: another exam
 the source's first sentence; then how far off target the references seem to be, which is the
 identifier's own error. Of a single example there are no intervals.
 """
-import argparse
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,7 +40,7 @@ from data import (
 )
 from generate import generate
 from model import MBart
-from plumbing.files import UserError, run, write_json
+from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, default_device, number
 from plumbing.options import device as device_name
@@ -464,12 +463,7 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
 
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--lang", help="target language, e.g. tr_TR")
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")

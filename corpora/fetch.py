@@ -11,7 +11,6 @@ language, in WikiLingua also a pair, es_en, which holds both languages and both 
 only the direction that was named is written. pyarrow reads them (`pip install pyarrow`; `datasets`
 brings it along).
 """
-import argparse
 import difflib
 import json
 import re
@@ -23,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from corpora.published import WIKILINGUA_CODES, XLSUM_NAMES, XLSUM_SPLITS
-from plumbing.files import UserError, make_folder, run, saving, write_text
+from plumbing.files import UserError, make_folder, parser_of, run, saving, write_text
 from plumbing.hub import Repository
 
 BRANCH = "refs/convert/parquet"
@@ -228,10 +227,7 @@ def languages_in(row):
 # ------------------------------------------------------------------------------------- the program
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("name", choices=SETS, help="the data set")
     add(

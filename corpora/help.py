@@ -22,7 +22,6 @@ Pages are split by a hash of their path, packages by a hash of their name: 85%, 
 left in English by the translators goes, and so does what repeats: pages share paragraphs, and
 validation and test keep none that an earlier split has. The same packages give the same bytes.
 """
-import argparse
 import hashlib
 import json
 import tempfile
@@ -42,7 +41,15 @@ from corpora.packages import (
     version_of,
 )
 from corpora.pages import read_page, sections_of, shortened, windows
-from plumbing.files import UserError, make_folder, run, saving, size_and_checksum, write_text
+from plumbing.files import (
+    UserError,
+    make_folder,
+    parser_of,
+    run,
+    saving,
+    size_and_checksum,
+    write_text,
+)
 
 LANGUAGES = {  # as a package's name ends: our code
     "en-us": "en_XX",
@@ -412,10 +419,7 @@ def counts_of(maker, what, code):
 
 
 def parser():
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add(
         "out",

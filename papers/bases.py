@@ -20,7 +20,6 @@ not found to be in that language, and how many of the headline's facts are told 
 pretraining mixed languages in source and target alike a base copies and tells none; with
 `--data builtin:SHARE` it learns to translate, and this tells how far.
 """
-import argparse
 import subprocess
 import sys
 from itertools import islice
@@ -35,7 +34,7 @@ from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from data import Examples, held_out, split_pairs
-from plumbing.files import UserError, first_line, read_json, run, write_json
+from plumbing.files import UserError, first_line, parser_of, read_json, run, write_json
 from plumbing.options import COUNT, default_device, device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,12 +193,7 @@ def table(report, args):
 # -------------------------------------------------------------------------------- command line
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("folders", nargs="+", metavar="FOLDER", help="the folder of a pretrained model")
     add(

@@ -10,7 +10,6 @@ is the parent's nearest embedding, among the words of the parent's language that
 one of its translations? These are looked up in the built-in lexicon. src compares the embeddings of
 the encoders, tgt those of the decoders.
 """
-import argparse
 from collections import Counter
 from dataclasses import asdict, dataclass
 
@@ -18,7 +17,7 @@ import torch
 
 from corpora.language import Language
 from model import MBart
-from plumbing.files import UserError, run, write_json
+from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import model_folder
 from tokenizer import Tokenizer
 
@@ -95,12 +94,7 @@ def embeddings_of(folder, side):
 
 
 def main(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("child", metavar="CHILD", help="the folder of a model with a new language")
     add("child_lang", metavar="LANG", help="that language, e.g. de_DE")

@@ -10,12 +10,11 @@ the source language s, the pivot p and the target language t,
 where translate() leaves a text alone whose language is right already. The table and the JSON file
 are eval.py's.
 """
-import argparse
 from itertools import islice
 
 import eval as evaluation
 from data import SENTENCE_END, split_pairs
-from plumbing.files import UserError, run
+from plumbing.files import UserError, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, default_device, device
 from plumbing.runs import read_settings
@@ -51,12 +50,7 @@ class Pipeline:
 
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("summarizer", help="the folder of a model that summarizes in the pivot language")
     add("translator", help="the folder of a model that translates to and from it")

@@ -3,6 +3,7 @@
 A mistake that a person can mend (a word typed wrong, a damaged file) is a UserError: run(main)
 prints its message as one line, without a traceback, and ends with exit code 2.
 """
+import argparse
 import json
 import os
 import re
@@ -41,6 +42,18 @@ def run(main):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+
+
+def parser_of(doc, **words):
+    """The ArgumentParser of a program whose docstring is `doc`: its --help is the docstring, the
+    options below the first paragraph. words: more for the parser."""
+    title, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(
+        description=title,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **words,
+    )
 
 
 def check_words(words):

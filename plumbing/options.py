@@ -14,7 +14,7 @@ from dataclasses import MISSING, field, fields
 
 import torch
 
-from plumbing.files import UserError
+from plumbing.files import UserError, parser_of
 
 
 def number(kind, low, below=math.inf):
@@ -74,13 +74,7 @@ def read_options(options, argv=None, doc=""):
     """What was typed, {name: value}, on a command line with the options of a dataclass.
 
     argv: the words, by default the program's; doc: what --help says before and behind them."""
-    title, _, rest = doc.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = parser_of(doc, argument_default=argparse.SUPPRESS)
     for each in fields(options):
         words = dict(each.metadata["words"])
         if each.type is bool:

@@ -9,22 +9,18 @@ train.py writes both when it ends; this is for folders that have none, for other
 what only you know. The paths of this machine that args.json has are moved to state.json, which is
 not for others. The card itself says how to upload the folder.
 """
-import argparse
 import re
 from pathlib import Path
 
 from plumbing.card import BROKEN, HUB_ID, describe, keep_scores
-from plumbing.files import UserError, read_json, run
+from plumbing.files import UserError, parser_of, read_json, run
 from plumbing.runs import is_ours, read_settings, write_settings
 
 LICENCE = re.compile(r"[\w.-]+", re.ASCII)
 
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("folder", metavar="RUN", help="a model folder")
     add("--scores", metavar="FILE", help="what `eval.py --json FILE` wrote of this model")

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, run, write_bytes
+from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import model_folder
 from plumbing.weights import read_safetensors, write_tensors
 from qk_finetune import parameters_by_recipe
@@ -308,10 +308,7 @@ def weighted_file(text):
 
 
 def main(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = add_command(commands, "save", "store what a run changed in its base")

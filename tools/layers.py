@@ -39,7 +39,6 @@ SVCCA and retrieval read the same documents in every language, with the source t
 trained with it: the data set must be parallel.
 Nothing here moves the model.
 """
-import argparse
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -53,7 +52,7 @@ from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, open_data
 from data import Examples, collate, held_out
 from model import MBart
-from plumbing.files import UserError, run, write_json
+from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
 from plumbing.runs import latest_run, read_settings
@@ -408,10 +407,7 @@ def main(argv=None):
 
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
     add(

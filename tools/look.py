@@ -17,7 +17,6 @@ classifier of the source language (tools.layers) says to each state that the dec
 tools/inside.py measures, and says what the numbers mean; look.html, look.css and look.js beside
 this file show them. The page needs nothing but itself and has less than 2 MB.
 """
-import argparse
 import base64
 import json
 import zlib
@@ -36,7 +35,7 @@ from eval import (
     trained_pairs,
 )
 from eval import parse_args as parse_eval_args
-from plumbing.files import UserError, run, write_bytes
+from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import default_device, device
 from plumbing.runs import read_settings
@@ -201,10 +200,7 @@ def main(argv=None):
 
 
 def parse_args(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("model", metavar="RUN", help=f"a run, e.g. runs/summarize: {MODEL_HELP}")
     add(

@@ -23,7 +23,6 @@ from N(0, 1/d_model), as the authors' code draws them: sinusoids, with which a s
 folder means beside its weights travels: its settings, its other vocabulary, a residual that was
 dropped. args.json says which sides are "fresh", so that no recipe leaves them as they were drawn.
 """
-import argparse
 import re
 from dataclasses import replace
 
@@ -32,7 +31,7 @@ import torch
 from corpora.sets import open_data
 from data import split_pairs
 from model import MBart
-from plumbing.files import UserError, run
+from plumbing.files import UserError, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import number
 from plumbing.runs import read_settings
@@ -251,10 +250,7 @@ def make_graft(body, donor, side, out, overwrite=False):
 # -------------------------------------------------------------------------------- command line
 
 def main(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     add_fresh(commands)
     add_random_cross_attention(commands)

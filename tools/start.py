@@ -20,7 +20,7 @@ from corpora.facts import BASE_LANGUAGES, Corpus
 from corpora.sets import is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
-from plumbing.files import UserError, run
+from plumbing.files import UserError, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, number
 from tokenizer import (
@@ -205,10 +205,7 @@ def coverage(text):
 
 
 def parser():
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("out", metavar="OUT", help="the folder to write")
     add("--data", default="builtin", metavar="SPEC", help="as train.py's (default: builtin)")

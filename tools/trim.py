@@ -9,14 +9,13 @@ Rows of the embedding and of final_logits_bias move together. The folder opens h
 transformers, tokenizer included; a text of the data gets the same pieces, and the logits of kept
 pieces are the same numbers. An encoder's vocabulary of its own stays whole.
 """
-import argparse
 from dataclasses import dataclass, replace
 
 import torch
 
 from corpora.sets import texts_of
 from model import MBart
-from plumbing.files import UserError, run, write_bytes
+from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from tokenizer import UNK, Tokenizer
 from tools.folders import add_overwrite, begin, check_out, write_like
@@ -110,10 +109,7 @@ def trim(model, tokenizer, texts, out):
 
 
 def main(argv=None):
-    title, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("folder", metavar="FOLDER", help=MODEL_HELP)
     add("out", metavar="OUT", help="the folder to write")
