@@ -986,7 +986,7 @@ def show_result(s):
         import eval as evaluation  # late: its metrics take seconds to import
 
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
-        describe_folder(s.out)
+        describe_folder(s.out, picture=False)  # that of the log is there
     nexts = {
         "pretrain": f"train.py --stage translate --init {s.out}",
         "align": f"train.py --stage summarize --init {s.out}",

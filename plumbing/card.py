@@ -15,13 +15,12 @@ import shlex
 from pathlib import Path
 
 from plumbing.files import UserError, read_json, saving, write_json, write_text
+from plumbing.hub import Repository
 from plumbing.layout import layout_of
 from plumbing.runs import SIGN, Log, is_ours, read_settings, shareable
 
-HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # as a run of such a base notes it
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIMPLE = re.compile(r"[\w.:/-]+")  # values that YAML reads as they are
-COMMENT = re.compile(r"\s+#.*")
 TASKS = {"translate": "translation", "summarize": "summarization"}  # in the hub's words
 DOES = {
     "pretrain": "pretrained by denoising, and to be finetuned",
@@ -54,15 +53,15 @@ DECODING = {"beam": 5, "max_new_tokens": 100}
 NO_REPEAT = {"translate": 0, "summarize": 3}
 
 
-def describe(folder, licence=None, base_model=None, overwrite=False):
+def describe(folder, licence=None, base_model=None, overwrite=False, picture=True):
     """Writes log.svg and README.md of a model folder.
 
     licence, base_model: the hub's identifiers, where the folder of the base does not tell. A
-    README.md that somebody else wrote or edited stays, unless overwrite says otherwise. Returns
-    the names of what was written."""
+    README.md that somebody else wrote or edited stays, unless overwrite says otherwise. picture:
+    draw log.svg too; else it stays as it is. Returns the names of what was written."""
     folder = Path(folder)
     written = []
-    if draw_log(folder):
+    if picture and draw_log(folder):
         written.append("log.svg")
     if overwrite or is_ours(folder / "README.md"):
         text = card(folder, licence, base_model)
@@ -145,26 +144,23 @@ def head_of(path):
     of one; {}: no card. A base_model that is no name on the hub is left out."""
     if path is None or not path.is_file():
         return {}
+    import yaml  # late: most programs read no card; huggingface_hub brings it
+
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     start, _, rest = text.partition("---\n")
     if start.strip() or "\n---" not in rest:
         return {}
-    values = {}
-    key = None
-    for line in rest.partition("\n---")[0].splitlines():
-        line = COMMENT.sub("", line).rstrip()
-        if key is not None and line.lstrip().startswith("- "):
-            values[key].append(line.lstrip()[2:])
-            continue
-        key, _, value = line.partition(":")
-        value = value.strip()
-        values[key] = [value] if value else []
-        if value.startswith("[") and value.endswith("]"):
-            values[key] = value[1:-1].split(",")
+    try:
+        values = yaml.safe_load(rest.partition("\n---")[0])
+    except yaml.YAMLError:
+        return {}
+    if not isinstance(values, dict):
+        return {}
     found = {}
-    for key, listed in values.items():
-        value = listed[0].strip().strip("\"'") if len(listed) == 1 else ""
-        if SIMPLE.fullmatch(value):
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, str) and SIMPLE.fullmatch(value):
             found[key] = value
     if not HUB_ID.fullmatch(found.get("base_model", "")):
         found.pop("base_model", None)
@@ -178,28 +174,10 @@ def base_of(init):
         return {}
     if Path(init).is_dir():
         return head_of(Path(init) / "README.md")
-    name = hub_name(init)
-    if name is None:
+    repository = Repository.named(init)
+    if repository is None or not repository.is_pinned():  # a folder that is not here
         return {}
-    return head_of(cached_card(*init.split("@"))) | {"base_model": name}
-
-
-def hub_name(init):
-    """OWNER/NAME, where a run began with a model of the hub; None: it began with a folder."""
-    found = HUB_NAME.fullmatch(init)
-    if found is None or Path(init).is_dir():
-        return None
-    return found[1]
-
-
-def cached_card(name, revision):
-    """The card of a model of the hub, where the cache of this machine has it."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    path = try_to_load_from_cache(name, "README.md", revision=revision)
-    return Path(path) if isinstance(path, str) else None
+    return head_of(repository.cached("README.md")) | {"base_model": repository.name}
 
 
 def languages(settings, scores):
