@@ -25,10 +25,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 import metrics
-from corpora.columns import first_objects, language_columns
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
-from corpora.sets import is_builtin, open_data
+from corpora.sets import is_builtin, open_data, says_no_languages
 from data import (
     SENTENCE_END,
     UNREADABLE,
@@ -584,19 +583,6 @@ def pairs_to_score(args, stage, data_spec, languages, trained=()):
         there = [pair for pair in pairs if has_test_files(folder, pair)]
         return there or pairs  # where there is none, open_data says so
     return pairs
-
-
-def says_no_languages(data_spec, split):
-    """Is this a jsonl:DIR whose lines have no columns for their languages? All are of one pair."""
-    kind, _, folder = data_spec.partition(":")
-    if kind != "jsonl":
-        return False
-    for name in (f"{split}.jsonl", f"{split}.jsonl.gz"):
-        path = Path(folder) / name
-        if path.is_file():
-            objects = first_objects(path)
-            return bool(objects) and language_columns(objects)[0] is None
-    return False
 
 
 def only_trained(args, data_spec, pairs, trained):

@@ -299,8 +299,7 @@ LARGE = {  # mBART-large, Solovyev et al. 2024, appendix A
     "summarize": {"recipe": "qk"},
     "align": {"recipe": "lora"},
     "adversarial": {  # from the finetuned model, --init; fooling raises the task's loss: no stop
-        "recipe": "full", "lr": 2e-5, "final_lr": 2e-5, "steps": 50_000, "patience": 0,
-        "temperature": 10.0, "classifier_updates": 1,
+        "recipe": "full", "final_lr": 2e-5, "steps": 50_000, "patience": 0, "temperature": 10.0,
     },
 }
 MAY_DIFFER = ("resume", "stop_at", "device", "no_eval")  # when a run goes on

@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from corpora.builtin import SOURCE_ALONE, Builtin
-from corpora.columns import columns_of
+from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
@@ -131,14 +131,28 @@ def open_files(spec, stage, split, pairs, languages, **options):
 
 def open_jsonl(folder, split, pairs, languages, **options):
     """SPLIT.jsonl, or SPLIT.jsonl.gz where that alone is there; says how its columns are taken."""
-    path = folder / f"{split}.jsonl"
-    packed = folder / f"{split}.jsonl.gz"
-    if packed.exists() and not path.exists():
-        path = packed
+    path = jsonl_file(folder, split)
     taken = columns_of(path, pairs)
     if taken.note:
         tell_once(f"jsonl:{folder}: {taken.note}")
     return JsonLines({path: taken.langs}, pairs, languages, taken.fields, **options)
+
+
+def jsonl_file(folder, split):
+    path = folder / f"{split}.jsonl"
+    packed = folder / f"{split}.jsonl.gz"
+    if packed.exists() and not path.exists():
+        return packed
+    return path
+
+
+def says_no_languages(spec, split):
+    """Is this a jsonl:DIR whose lines have no columns for their languages? All are of one pair."""
+    kind, _, folder = spec.partition(":")
+    if kind != "jsonl":
+        return False
+    objects = first_objects(jsonl_file(Path(folder), split))  # none, where there is no file
+    return bool(objects) and language_columns(objects)[0] is None
 
 
 @cache

@@ -22,6 +22,7 @@ from plumbing.files import UserError
 from tokenizer import EOS, UNK, Tokenizer
 from tools.inside import (
     Pieces,
+    Task,
     count_pieces,
     layers_of,
     movement,
@@ -31,7 +32,7 @@ from tools.inside import (
     token_numbers,
     whose,
 )
-from tools.look import LADDER, filled, packed_models, page
+from tools.look import LADDER, filled, languages_of, packed_models, page
 
 LOOK = ("-m", "tools.look")
 TEXT = "El médico envió una muñeca </script><b>ante</b> 60 personas. Nada más."
@@ -791,3 +792,10 @@ def test_the_browser_is_not_skipped_where_it_is_required(monkeypatch):
     monkeypatch.setenv("BROWSER_TESTS", "required")
     with pytest.raises(pytest.fail.Exception):
         browser_and_driver()
+
+
+@pytest.mark.parametrize("data", ["builtin", "builtin:0.2"])
+def test_the_built_in_corpus_at_any_share_has_its_five_languages(data):
+    options = {"text": "", "stage": "summarize", "options": {}, "probe": False}
+    task = Task(source_lang="es_XX", lang="es_XX", data=data, **options)
+    assert set(languages_of(task, None, {"pairs": ["en_XX-en_XX"]})) == set(LANGUAGES)

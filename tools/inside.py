@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import open_data
+from corpora.sets import is_builtin, open_data
 from data import at_most, held_out
 from generate import first_tokens, generate
 from model import Attention
@@ -176,7 +176,7 @@ def has_letter(piece):
 def texts_with_languages(task, languages, tokenizer):
     """Yields (code, text) of the data set's training examples, sources and targets."""
     pairs = pairs_within(task.data, languages)
-    if task.data == "builtin":  # every pair would have the same texts
+    if is_builtin(task.data):  # every pair would have the same texts
         pairs = [(lang, lang) for lang in languages]
     if task.data_pair:
         pairs = [task.data_pair]

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.facts import BASE_LANGUAGES
+from corpora.sets import is_builtin, says_no_languages
 from eval import (
     STAGES,
     Writer,
     generation_options,
     note,
     own_text,
-    says_no_languages,
     stage_of,
     trained_pairs,
 )
@@ -328,7 +328,7 @@ def languages_of(task, asked, settings):
     asked: those of --langs, None: the built-in corpus's, or those of the run."""
     if asked:
         more = asked
-    elif task.data == "builtin":
+    elif is_builtin(task.data):
         more = BASE_LANGUAGES
     else:
         more = []
