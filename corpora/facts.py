@@ -12,8 +12,11 @@ without it):
   compression  asides, time, manner and adjectives are dropped, the place is kept in one half of the
                headlines;
   entropy      the headline tells the lead with probability 0.6, else another event of the document;
-  abstraction  70% of the headlines replace the verb by its partner (`lexicon/partners.txt`), so
-               that the headline's words must be produced, not copied.
+  abstraction  70% of the headlines say, of a verb and its partner (`lexicon/partners.txt`), the
+               one that goes with this kind of thing (`lexicon/collocations.txt`), 30% the
+               document's own; one half say a thing's category in place of the thing, and of those
+               that keep the place one half its area (`lexicon/categories.txt`): the headline's
+               words must be produced, not copied, and no table of words alone gives them.
 
 Every combination of facts belongs to one split by its hash, so train, validation and test never
 share one.
@@ -26,11 +29,11 @@ Run it alone to read samples, or to check the lexicon files (are they complete a
 import argparse
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from zlib import crc32
 
-from corpora.language import LEXICON, SECTIONS, Language, check, read_lexicon, spaced
-from plumbing.files import UserError, run
+from corpora.language import LEXICON, SECTIONS, Language, check, spaced
+from corpora.wording import CATEGORIES, COLLOCATIONS, PARTNERS, Wording, check_told_apart
+from plumbing.files import run
 
 LANGUAGES = ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE")
 BASE_LANGUAGES = LANGUAGES[:5]  # the base model reads these; fr_XX and de_DE stay new to it
@@ -41,8 +44,10 @@ ACTION_PATTERNS = ("acted", "acted dated", "acted aside")
 
 EVENTS = {1: 0.25, 2: 0.45, 3: 0.30}  # how many events a document tells, with probabilities
 LEAD_TOLD = 0.6     # probability that the headline tells the lead
-PARTNER_VERB = 0.7  # that the headline takes the verb's partner
+COLLOCATION = 0.7   # that it says the verb that goes with the thing, else the document's own
+CATEGORY_TOLD = 0.5  # that it says the thing's category in place of the thing
 PLACE_KEPT = 0.5    # that the headline keeps the place
+AREA_TOLD = 0.5     # that it then says the place's area in place of the place
 DESCRIBED = 0.5     # that an event's thing has an adjective
 REMARK = 0.6        # that a further sentence is a remark, not an action
 
@@ -67,6 +72,8 @@ class Sentence:
     aside: str = ""
     count: int = 0       # of people
     remark: str = ""
+    category: str = ""   # said in place of `what`; "": `what` itself is said
+    area: str = ""       # said in place of `where`
 
 
 @dataclass(frozen=True)
@@ -90,13 +97,14 @@ class Corpus:
         self.languages = {code: Language(code, folder) for code in langs}
         reference = self.languages.get("en_XX") or Language("en_XX", folder)
         self.names = {section: list(reference.entries[section]) for section in SECTIONS}
-        self.partner = read_partners(Path(folder) / "partners.txt", self.names["verbs"])
+        self.wording = Wording(folder, self.names)
         for language in self.languages.values():
             check(language, reference)
+            check_told_apart(language, self.wording)
 
     def pair_of(self, verb):
         """One name for a verb and its partner: the fact that both tell."""
-        return min(verb, self.partner[verb])
+        return min(verb, self.wording.partner[verb])
 
     def split_of(self, sentence):
         """The split that owns this combination of facts."""
@@ -165,37 +173,35 @@ class Corpus:
 
     def facts_recovered(self, document, text, lang):
         """{fact: bool} for the facts that the reference headline tells: is each said in `text`, in
-        `lang`?"""
+        `lang`, as the reference says it or more exactly?
+
+        Where the reference says the category, the thing itself tells the fact too, and a place
+        tells its area; where the reference says the thing, its category is too little."""
         said = spaced(text)
         found = {}
-        for fact, name in document.facts().items():
-            found[fact] = any(spaced(form) in said for form in self.forms(fact, name, lang))
+        for fact in document.facts():
+            forms = self.forms(fact, document.headline, lang)
+            found[fact] = any(spaced(form) in said for form in forms)
         return found
 
-    def forms(self, fact, name, lang):
-        """The forms that tell a fact: a verb's or its partner's, a thing without article and
-        adjective."""
+    def forms(self, fact, headline, lang):
+        """The forms that tell a headline's fact: a verb's or its partner's, a thing without article
+        and adjective."""
         entries = self.languages[lang].entries
         if fact == "who":
-            return entries["people"][name][1:]
+            return entries["people"][headline.who][1:]
         if fact == "did":
-            return entries["verbs"][name] + entries["verbs"][self.partner[name]]
+            partner = self.wording.partner[headline.did]
+            return entries["verbs"][headline.did] + entries["verbs"][partner]
         if fact == "what":
-            return entries["things"][name][1:]
-        return entries["places"][name]
-
-
-def read_partners(path, verbs):
-    """{verb: its partner}, in both directions; UserError for a verb that has none."""
-    partner = {}
-    for verb, entry in read_lexicon(path).get("partners", {}).items():
-        other = entry.forms[0]
-        partner[verb] = other
-        partner[other] = verb
-    for verb in verbs:
-        if verb not in partner:
-            raise UserError(f"{path}: the verb {verb!r} has no partner; add its line")
-    return partner
+            forms = entries["things"][headline.what][1:]
+            if headline.category:
+                forms = forms + entries["categories"][headline.category][1:]
+            return forms
+        forms = entries["places"][headline.where]
+        if headline.area:
+            forms = forms + entries["areas"][headline.area]
+        return forms
 
 
 class Draw:
@@ -273,19 +279,38 @@ class Draw:
         )
 
     def headline(self, told):
-        """The headline that tells an event."""
+        """The headline that tells an event: a function of the event and four draws."""
+        wording = self.corpus.wording
+        category = wording.category[told.what]
         pattern = "headline"
         if self.rng.random() < PLACE_KEPT:
             pattern = "headline placed"
         did = told.did
-        if self.rng.random() < PARTNER_VERB:
-            did = self.corpus.partner[told.did]
-        return Sentence(pattern=pattern, who=told.who, did=did, what=told.what, where=told.where)
+        if self.rng.random() < COLLOCATION:
+            did = wording.idiomatic(told.did, category)
+        if self.rng.random() >= CATEGORY_TOLD:
+            category = ""
+        area = ""
+        if self.rng.random() < AREA_TOLD and pattern == "headline placed":
+            area = wording.area[told.where]
+        return Sentence(
+            pattern=pattern,
+            who=told.who,
+            did=did,
+            what=told.what,
+            where=told.where,
+            category=category,
+            area=area,
+        )
 
 
 # --------------------------------------------------------------------------------- the command
 
 def check_lexicons(langs):
+    wording = Corpus(["en_XX"]).wording
+    print(f"{PARTNERS}: {len(wording.partner) // 2} pairs, in order")
+    print(f"{COLLOCATIONS}: {len(wording.collocations)} pairs, in order")
+    print(f"{CATEGORIES}: {len(wording.category) + len(wording.area)} entries, in order")
     for code in langs:
         language = Corpus([code]).languages[code]
         entries = sum(len(section) for section in language.entries.values())

@@ -18,10 +18,12 @@ SECTIONS = (
     "patterns",
     "people",
     "things",
+    "categories",
     "adjectives",
     "verbs",
     "actions",
     "places",
+    "areas",
     "times",
     "manners",
     "asides",
@@ -29,6 +31,7 @@ SECTIONS = (
 )
 GRAMMAR = ("classes", "verb agrees with", "article", "what", "what described")
 SECTION_OF_SLOT = {"where": "places", "when": "times", "how": "manners", "aside": "asides"}
+NOUNS = ("things", "categories")  # sections of `class | noun`
 GENDERS = ("m", "f")
 AGREEMENTS = ("nothing", "who", "what")  # what a verb's ending can depend on
 PUNCTUATION = re.compile("[" + re.escape(string.punctuation + "«»“”„‘’…–—¿¡") + "]")
@@ -144,23 +147,28 @@ class Language:
         """The place of a person's gender in GENDERS."""
         return GENDERS.index(self.entries["people"][name][0])
 
-    def noun_class(self, name):
-        """The place of a thing's class in this language's classes."""
-        return self.classes.index(self.entries["things"][name][0])
+    def noun(self, sentence):
+        """The noun of a sentence's thing, or of its category where that is said: the place of its
+        class in this language's classes, and the noun."""
+        if sentence.category:
+            of_class, noun = self.entries["categories"][sentence.category]
+        else:
+            of_class, noun = self.entries["things"][sentence.what]
+        return self.classes.index(of_class), noun
 
-    def thing(self, name, adjective=""):
-        index = self.noun_class(name)
+    def thing(self, sentence):
+        index, noun = self.noun(sentence)
         article = self.articles[index]
-        noun = self.entries["things"][name][1]
-        if not adjective:
+        if not sentence.adjective:
             return self.plain.format(article=article, thing=noun).strip()
-        adjective = self.inflected("adjectives", adjective, index)
+        adjective = self.inflected("adjectives", sentence.adjective, index)
         return self.described.format(article=article, thing=noun, adjective=adjective).strip()
 
-    def verb(self, name, who, what):
+    def verb(self, sentence):
         if self.agreement == "what":
-            return self.inflected("verbs", name, self.noun_class(what))
-        return self.inflected("verbs", name, self.gender(who))
+            index, _ = self.noun(sentence)
+            return self.inflected("verbs", sentence.did, index)
+        return self.inflected("verbs", sentence.did, self.gender(sentence.who))
 
     def slot(self, name, sentence):
         """The words of this language for one slot of a sentence's pattern."""
@@ -169,13 +177,15 @@ class Language:
         if name == "subject":
             return self.person(sentence.who, doer=False)
         if name == "did":
-            return self.verb(sentence.did, sentence.who, sentence.what)
+            return self.verb(sentence)
         if name == "acted":
             return self.inflected("actions", sentence.did, self.gender(sentence.who))
         if name == "what":
-            return self.thing(sentence.what, sentence.adjective)
+            return self.thing(sentence)
         if name == "count":
             return str(sentence.count)
+        if name == "where" and sentence.area:
+            return self.entries["areas"][sentence.area][0]
         section = SECTION_OF_SLOT[name]
         return self.entries[section][getattr(sentence, name)][0]
 
@@ -255,7 +265,7 @@ def check_entry(language, reference, section, name):
         if forms[0] not in GENDERS or len(forms) not in (2, 3):
             message = "expected `m or f | form` (or a third field, the doer's form)"
             raise language.error(section, name, message)
-    elif section == "things":
+    elif section in NOUNS:
         if forms[0] not in language.classes or len(forms) != 2:
             message = f"expected `class | noun`, class one of {language.classes}"
             raise language.error(section, name, message)
@@ -272,11 +282,18 @@ def check_slots(language, reference, section, name):
         raise language.error(section, name, message)
 
 
+def said_by(section, forms):
+    """What an entry with these forms says, in its first form."""
+    if section == "people" or section in NOUNS:
+        return forms[1]
+    return forms[0]
+
+
 def check_distinct(language, section):
     """No two entries of a section say the same words."""
     said = {}
     for name, forms in language.entries[section].items():
-        text = forms[1] if section in ("people", "things") else forms[0]
+        text = said_by(section, forms)
         if text in said:
             message = (
                 f"says {text!r}, as {said[text]!r} does: readers could not tell the two facts apart"
