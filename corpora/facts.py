@@ -43,13 +43,13 @@ OTHER_PATTERNS = LEAD_PATTERNS + ("later",)
 ACTION_PATTERNS = ("acted", "acted dated", "acted aside")
 
 EVENTS = {1: 0.25, 2: 0.45, 3: 0.30}  # how many events a document tells, with probabilities
-LEAD_TOLD = 0.6     # probability that the headline tells the lead
-COLLOCATION = 0.7   # that it says the verb that goes with the thing, else the document's own
+LEAD_TOLD = 0.6      # probability that the headline tells the lead
+COLLOCATION = 0.7    # that it says the verb that goes with the thing, else the document's own
 CATEGORY_TOLD = 0.5  # that it says the thing's category in place of the thing
-PLACE_KEPT = 0.5    # that the headline keeps the place
-AREA_TOLD = 0.5     # that it then says the place's area in place of the place
-DESCRIBED = 0.5     # that an event's thing has an adjective
-REMARK = 0.6        # that a further sentence is a remark, not an action
+PLACE_KEPT = 0.5     # that the headline keeps the place
+AREA_TOLD = 0.5      # that it then says the place's area in place of the place
+DESCRIBED = 0.5      # that an event's thing has an adjective
+REMARK = 0.6         # that a further sentence is a remark, not an action
 
 SPLITS = {  # percent of all combinations of facts
     "test": range(0, 5),
