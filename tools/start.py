@@ -136,12 +136,13 @@ def tell_missing(letters, pieces):
 
 
 def builtin_sentences(langs, seed):
-    """Yields the sentences of the built-in corpus's first documents."""
+    """Yields the sentences and the headlines of the built-in corpus's first documents."""
     corpus = Corpus(langs)
     for index in range(DOCUMENTS):
         document = corpus.document(index, "train", seed)
         for lang in langs:
             yield from corpus.sentences(document, lang)
+            yield corpus.headline(document, lang)
 
 
 @torch.no_grad()
