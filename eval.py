@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
@@ -44,6 +42,7 @@ from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, default_device, number
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
+from plumbing.progress import progress_line
 from plumbing.runs import latest_run, read_settings
 from tokenizer import Tokenizer
 
@@ -67,21 +66,15 @@ def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="de
     length = options.get("max_new_tokens", 100)
     rows = max(1, slots // (beams * length))
     outputs = [None] * len(sources)
-    with progress_bar(len(sources), title) as progress:
+    alone = len(sources) < 2  # one text needs no bar
+    with progress_line(title=title, total=len(sources), unit="text", shown=not alone) as bar:
         for batch in batches_by_length(sources, tokens, rows):
             padded = pad([sources[i] for i in batch]).to(device)
             decoded = generate(model, padded, tokenizer.lang_id(lang), **options)
             for i, ids in zip(batch, decoded):
                 outputs[i] = tokenizer.decode(ids)
-            progress.update(len(batch))
+            bar.update(len(batch))
     return outputs
-
-
-def progress_bar(total, title):
-    alone = total < 2  # one text needs no bar
-    return tqdm(
-        total=total, desc=title, unit="text", leave=False, dynamic_ncols=True, disable=alone
-    )
 
 
 def batches_by_length(sources, tokens, rows):
@@ -239,7 +232,7 @@ def evaluate(
     identify = metrics.LanguageIdentifier(languages_in_question(data_spec, there, trained))
     rows = []
     signatures = {}  # {signature: the target languages that it is true of}
-    for source, target in there:
+    for source, target in progress_line(there, "all", unit="pair", shown=len(there) > 1):
         texts, references = first_examples(data, (source, target), count)
         if tell:
             tell(references, target)

@@ -15,7 +15,6 @@ with </s> and the tag, which there counts as a new token. t counts it, and </s>.
 Run it alone to see a text pass through a model:
     python generate.py base en_XX es_XX "The teacher found a map."
 """
-import argparse
 import math
 import sys
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from model import MBart
-from plumbing.files import UserError, run
+from plumbing.files import UserError, parser_of, run
 from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.packed import is_packed, pack_for_decoding
@@ -389,7 +388,7 @@ def encoded(tokenizer, text, lang, positions):
 def main(argv=None):
     from tokenizer import Tokenizer  # late: decoding itself needs no text
 
-    parser = argparse.ArgumentParser(description="Decodes one text with beam search.")
+    parser = parser_of("Decodes one text with beam search.")
     parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("source_lang", help="the text's language, e.g. en_XX")
     parser.add_argument("target_lang", help="the output's language")

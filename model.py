@@ -21,7 +21,6 @@ three projections, each of which can be frozen by itself.
 
 Run it alone to see a folder's shape and that it loads:  python model.py base
 """
-import argparse
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -30,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plumbing.files import UserError, read_json, run, write_json
+from plumbing.files import UserError, parser_of, read_json, run, write_json
 from plumbing.layout import layout_of
 from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder, refuse_adapter, weights_file
@@ -669,7 +668,7 @@ def are_equal(a, b):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Loads a model and prints its shape.")
+    parser = parser_of("Loads a model and prints its shape.")
     parser.add_argument("folder", nargs="?", default="base", help=MODEL_HELP)
     args = parser.parse_args(argv)
     model = MBart.from_pretrained(model_folder(args.folder))

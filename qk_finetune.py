@@ -31,7 +31,6 @@ Run it alone to see what would train in a model:
     python qk_finetune.py base qk --layers 1-2
     python qk_finetune.py base 'encoder.*self_attn'
 """
-import argparse
 import difflib
 import math
 import re
@@ -42,7 +41,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model import MBart
-from plumbing.files import UserError, run
+from plumbing.files import UserError, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 
 # Parts of a model, as regular expressions that match a parameter's name from its beginning.
@@ -442,7 +441,7 @@ def merged_state(model):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Print what a recipe trains in a model.")
+    parser = parser_of("Print what a recipe trains in a model.")
     parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument(

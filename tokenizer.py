@@ -14,7 +14,6 @@ is the labels moved right by one, with the last label in front.
 Run it alone to see a text's ids and pieces:
     python tokenizer.py base en_XX "The teacher found a map."
 """
-import argparse
 import io
 import re
 import shutil
@@ -25,6 +24,7 @@ import sentencepiece
 from plumbing.files import (
     UserError,
     first_line,
+    parser_of,
     read_json,
     run,
     saving,
@@ -313,7 +313,7 @@ def learn_pieces(sentences, path, vocab_size, required_chars, seed, character_co
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="A text's ids and pieces.")
+    parser = parser_of("A text's ids and pieces.")
     parser.add_argument("folder", help=MODEL_HELP)
     parser.add_argument("lang", help="the text's language, e.g. en_XX")
     parser.add_argument("text")

@@ -7,12 +7,11 @@
 What activations take on top depends on the batch: --measure takes three steps, in a process of its
 own, on --rows sequences of 128 source and 32 target tokens.
 """
-import argparse
 from dataclasses import dataclass
 
 from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
-from plumbing.files import run
+from plumbing.files import parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT
 from qk_finetune import RECIPES, parameters_by_recipe, sides_of
@@ -68,11 +67,7 @@ def memory_table(folder, measure, rows):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        epilog=__doc__.split("\n", 1)[1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: mBART-large's shape")
     parser.add_argument(
         "--measure",

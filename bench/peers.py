@@ -18,13 +18,13 @@ from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from data import Example, collate, cut, pad
 from generate import generate
 from model import MBart
 from plumbing.files import UserError
 from plumbing.packed import pack_for_decoding
+from plumbing.progress import progress_line
 from qk_finetune import apply_recipe
 from tokenizer import PAD
 
@@ -132,7 +132,7 @@ def take_turns(sides, rounds, label):
     """{name: seconds of each round}; sides: {name: what to time}. Their order turns each round."""
     seconds = {name: [] for name in sides}
     names = list(sides)
-    for number in tqdm(range(rounds), desc=label, leave=False):
+    for number in progress_line(range(rounds), label, unit="round"):
         first = number % len(names)
         for name in names[first:] + names[:first]:
             start = time.perf_counter()

@@ -14,7 +14,6 @@ A share of the machine's limit is the time that the same matrix products would t
 large product (decoding: or reading all weights once a position at the rate of a copy, if that is
 longer), measured in the same run.
 """
-import argparse
 import platform
 import tempfile
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from bench.peers import (
     rates,
 )
 from bench.step import STEPS, peak_of_a_step
-from plumbing.files import UserError, read_json, run, write_json, write_text
+from plumbing.files import UserError, parser_of, read_json, run, write_json, write_text
 from plumbing.options import COUNT
 
 GIB = 2**30
@@ -217,11 +216,7 @@ def measure(names, device, rounds, scratch):
 
 
 def parse_args(argv, device):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        epilog=__doc__.split("\n", 1)[1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("rows", nargs="*", metavar="ROW", help=f"some of: {' '.join(measures(device))}")
     add("--rounds", type=COUNT, help="default: training 3 (B: 5), decoding 5 (B: 15)")

@@ -6,7 +6,6 @@ bench.memory and bench.speed start it, for a peak is known of a whole process al
     python -m bench.step CHECKPOINT/config.json qk 8   a model drawn here, on 8 sequences
     python -m bench.step "" qk 8                       the same in mBART-large's shape
 """
-import argparse
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import torch
 from bench.peers import SHAPES, Training, our_loss, peer, peer_loss, training_examples
 from data import Batch, collate
 from model import Config, MBart
-from plumbing.files import UserError, run
+from plumbing.files import UserError, parser_of, run
 from qk_finetune import add_lora, apply_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,11 +89,7 @@ def peak_memory():
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        epilog=__doc__.split("\n", 1)[1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("where", help='a checkpoint, a config.json, or "" for mBART-large')
     parser.add_argument("recipe")
     parser.add_argument("who", help="ours, transformers, or a number of sequences")

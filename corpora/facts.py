@@ -26,14 +26,13 @@ Run it alone to read samples, or to check the lexicon files (are they complete a
     python -m corpora.facts --langs en_XX tr_TR --count 5 --split test
     python -m corpora.facts --check
 """
-import argparse
 import random
 from dataclasses import dataclass
 from zlib import crc32
 
 from corpora.language import LEXICON, SECTIONS, Language, check, spaced
 from corpora.wording import CATEGORIES, COLLOCATIONS, PARTNERS, Wording, check_told_apart
-from plumbing.files import run
+from plumbing.files import parser_of, run
 
 LANGUAGES = ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE")
 BASE_LANGUAGES = LANGUAGES[:5]  # the base model reads these; fr_XX and de_DE stay new to it
@@ -328,9 +327,7 @@ def print_samples(langs, count, split, seed):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description="Print samples of the built-in corpus, or check its lexicon files."
-    )
+    parser = parser_of(__doc__)
     add = parser.add_argument
     add("--langs", nargs="+", default=LANGUAGES, metavar="LANG", help="default: all seven")
     add("--count", type=int, default=2, help="documents to print (default 2)")

@@ -19,11 +19,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from corpora.published import WIKILINGUA_CODES, XLSUM_NAMES, XLSUM_SPLITS
 from plumbing.files import UserError, make_folder, parser_of, run, saving, write_text
 from plumbing.hub import Repository
+from plumbing.progress import progress_line
 
 BRANCH = "refs/convert/parquet"
 SPLITS = ("train", "validation", "test")
@@ -207,9 +206,8 @@ def write_rows(path, temporary, rows):
     """Writes {column: value} as JSON, one a line, under a file's temporary name, and says how many
     of which languages."""
     counts = Counter()
-    bar = tqdm(rows, desc=f"writing {path.name}", unit=" examples", leave=False, disable=None)
     with open(temporary, "w", encoding="utf-8") as file:
-        for row in bar:
+        for row in progress_line(rows, f"writing {path.name}", unit=" examples"):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             counts[languages_in(row)] += 1
     each = ", ".join(f"{name}: {count:,}" for name, count in counts.items() if name)

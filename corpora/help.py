@@ -29,8 +29,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from corpora.lines import JsonLines, ParallelText, count_words
 from corpora.packages import (
     by_hand,
@@ -50,6 +48,7 @@ from plumbing.files import (
     size_and_checksum,
     write_text,
 )
+from plumbing.progress import progress_line
 
 LANGUAGES = {  # as a package's name ends: our code
     "en-us": "en_XX",
@@ -100,7 +99,7 @@ def read_pages(files):
         for path in found:
             paths.append((code, path))
     pages = {}
-    for code, path in tqdm(paths, desc="reading pages", unit="page"):
+    for code, path in progress_line(paths, "reading pages", unit="page"):
         name = path.as_posix().rpartition("/libreoffice/help/")[2].partition("/text/")[2]
         pages.setdefault(name, {})[code] = read_page(path)
     mark_untranslated(pages)
@@ -147,7 +146,7 @@ class Maker:
 
     def pages(self, pages):
         """Takes in all pages, split by split."""
-        bar = tqdm(total=len(pages), desc="preparing", unit="page")
+        bar = progress_line(title="preparing", total=len(pages), unit="page")
         for split in SPLITS:
             for name in sorted(pages):
                 if split_of(name) == split:
@@ -277,7 +276,7 @@ class Maker:
     def descriptions(self, paths):
         """English descriptions of packages -> their titles."""
         found = {}
-        for path in tqdm(paths, desc="reading descriptions", unit="file"):
+        for path in progress_line(paths, "reading descriptions", unit="file"):
             for description in read_descriptions(path):
                 found.setdefault(description.package, description)
         earlier = set()
@@ -372,7 +371,7 @@ def prepare(folder, work):
 
 def write(out, maker, sources):
     """Writes all files, and README.md behind the others."""
-    for name, lines in tqdm(maker.lines.items(), desc="writing", unit="file"):
+    for name, lines in progress_line(maker.lines.items(), "writing", unit="file"):
         make_folder((out / name).parent)
         with saving(out / name) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for line in lines:

@@ -10,7 +10,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import tempfile
 import unicodedata
 import zlib
@@ -18,11 +17,9 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from plumbing.files import SURROGATE, UserError, refuse_pointer
+from plumbing.progress import bytes_bar
 
-LARGE = 50_000_000  # bytes from which on reading a file shows its progress
 MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before a file's text
 SPACELESS_BLOCKS = (  # scripts that put no space between words
     (0x0E00, 0x0EFF),    # Thai, Lao
@@ -84,8 +81,11 @@ def unpacked(path):
     except OSError:
         file = tempfile.TemporaryFile()
     try:
-        with gzip.open(path) as packed:
-            shutil.copyfileobj(packed, file, 2**20)
+        with open(path, "rb") as packed, gzip.open(packed) as content:
+            with bytes_bar(os.path.getsize(path), f"unpacking {path.name}") as bar:
+                while part := content.read(2**20):
+                    file.write(part)
+                    bar.update(packed.tell() - bar.n)
     except (OSError, EOFError, zlib.error) as error:
         file.close()
         raise UserError(
@@ -107,16 +107,8 @@ def read_lines(path, file=None):
     if not size:
         raise UserError(f"{path}: the file is empty; it needs at least one example")
     file.seek(0)
-    bar = tqdm(
-        total=size,
-        unit="B",
-        unit_scale=True,
-        desc=f"reading {path.name}",
-        leave=False,
-        disable=size < LARGE,
-    )
     offset = 0
-    with bar:
+    with bytes_bar(size, f"reading {path.name}") as bar:
         for number, content in enumerate(file, 1):
             # Behind the first line too: files that were put together bring theirs along.
             text = content.removeprefix(MARK)

@@ -10,9 +10,8 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
-from tqdm import tqdm
-
 from plumbing.files import UserError, first_line
+from plumbing.progress import progress_line
 
 DESCRIPTIONS = "Translation-en"  # apt's file of descriptions, and how the names of its copies end
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -56,7 +55,7 @@ def fetch(packages, folder):
     commands = {"the lists of packages": ["update"]}
     for package in packages:
         commands[package] = ["download", package]
-    bar = tqdm(commands.items(), desc="fetching", unit="file")
+    bar = progress_line(commands.items(), "fetching", unit="file")
     for what, words in bar:
         bar.set_postfix_str(what)
         done = subprocess.run(

@@ -20,14 +20,13 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from tqdm import tqdm
-
 from corpora.builtin import SOURCE_ALONE, Builtin
 from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
 from plumbing.files import UserError
+from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
 
@@ -167,6 +166,6 @@ def texts_of(spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):
     for split in ("train", "valid", "test"):
         data = open_data(spec, stage, split, pairs, languages, seed, skip)
         endless = stream if split == "train" else stream // 10
-        for pair, size in tqdm(data.sizes.items(), desc=f"reading {split}", leave=False):
+        for pair, size in progress_line(data.sizes.items(), f"reading {split}", unit="pair"):
             for index in range(endless if size is None else size):
                 yield from data.text(pair, index)

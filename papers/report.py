@@ -3,7 +3,6 @@
     python -m papers.report
     python -m papers.report --best-rate runs/paper/rate-qk-*    the best learning rate
 """
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ from papers.words import (
     INTERPRETATIONS,
     INTRODUCTION,
 )
-from plumbing.files import UserError, run, write_text
+from plumbing.files import UserError, parser_of, run, write_text
 
 NOTHING = "–"  # a cell that was not measured
 
@@ -465,7 +464,7 @@ def open_questions(these):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--best-rate",
         nargs="+",

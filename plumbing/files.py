@@ -13,6 +13,8 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+from plumbing.progress import Quiet, bytes_bar
+
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no text can be made of it
 POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a large file should
 
@@ -46,14 +48,16 @@ def run(main):
 
 def parser_of(doc, **words):
     """The ArgumentParser of a program whose docstring is `doc`: its --help is the docstring, the
-    options below the first paragraph. words: more for the parser."""
+    options below the first paragraph. It has --quiet. words: more for the parser."""
     title, _, rest = doc.partition("\n\n")
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=title,
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **words,
     )
+    parser.add_argument("--quiet", action=Quiet)
+    return parser
 
 
 def check_words(words):
@@ -138,10 +142,12 @@ def size_and_checksum(path):
     """[bytes, CRC-32] of a file: two numbers that tell whether it has changed."""
     size = 0
     value = 0
-    with open(path, "rb") as file:
+    whole = os.path.getsize(path)
+    with open(path, "rb") as file, bytes_bar(whole, f"checking {Path(path).name}") as bar:
         while part := file.read(2**20):
             size += len(part)
             value = zlib.crc32(part, value)
+            bar.update(len(part))
     return [size, value]
 
 

@@ -4,13 +4,12 @@ huggingface_hub does the work, with its cache (HF_HOME), its token (`hf auth log
 its offline mode (HF_HUB_OFFLINE) and its bars of progress. Here its many errors become one line
 each that says what to do. It is imported late: most commands need none of it.
 """
-import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing.files import UserError, first_line
+from plumbing.progress import is_shown
 
 NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -104,7 +103,7 @@ class Repository:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.utils import disable_progress_bars
 
-        if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
+        if not is_shown():
             disable_progress_bars()
         try:
             path = hf_hub_download(

@@ -18,9 +18,9 @@ from pathlib import Path, PurePath
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
 from plumbing.files import UserError, first_line, make_folder, read_json, saving, write_json
+from plumbing.progress import progress_line, say, say_on_the_way
 
 RUN_FORMAT = 3  # of args.json, state.pt and an update; a run of another one is not resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
@@ -238,8 +238,7 @@ class Run:
 
     def say(self, text):
         if self.main_process:
-            tqdm.write(text)  # above the bar, if there is one
-            sys.stdout.flush()
+            say(text)
 
     def begin(self, model, tokenizer, tensors, world):
         """Writes the folder of a new run: the model as it starts, and the settings."""
@@ -256,14 +255,13 @@ class Run:
 
     def bar(self):
         """The bar of progress, to be updated at every step."""
-        return tqdm(
+        return progress_line(
+            title=self.settings.stage,
             total=self.settings.steps,
             initial=self.progress.step,
             unit="step",
-            disable=not self.main_process,
             mininterval=1.0,
-            dynamic_ncols=True,
-            desc=self.settings.stage,
+            shown=self.main_process,
         )
 
     def report(self, held_loss, speed, rate, note=""):
@@ -275,7 +273,7 @@ class Run:
         self.log.write(progress.step, loss, held_loss, speed, rate)
         if progress.overflows:
             note = f", {progress.overflows} updates skipped by overflow{note}"
-        self.say(
+        say_on_the_way(
             f"update {progress.step}: loss {loss:.4f}, validation {held_loss:.4f}, "
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{note}"
         )
@@ -285,7 +283,7 @@ class Run:
         for source, target, column, score, off_target in scores:
             self.watched.write(self.progress.step, source, target, column, score, off_target)
             wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
-            self.say(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+            say_on_the_way(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
 
     def save(self, model, parts, tensors=None):
         """Writes state.pt; and the model, where tensors for its file are given.

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from plumbing.files import UserError, first_line, refuse_pointer, saving
 from plumbing.models import parts_of, weights_file
+from plumbing.progress import bytes_bar
 
 
 def read_tensors(folder):
@@ -81,9 +82,13 @@ def write_tensors(tensors, path, **metadata):
 def checksum(tensors):
     """CRC-32 over the bytes of {name: tensor}, by name: a safetensors file has none of its own."""
     value = 0
-    for name in sorted(tensors):
-        value = zlib.crc32(name.encode(), value)
-        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, value)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    with bytes_bar(size, "checking weights") as bar:
+        for name in sorted(tensors):
+            content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+            value = zlib.crc32(name.encode(), value)
+            value = zlib.crc32(content, value)
+            bar.update(len(content))
     return f"{value:08x}"
 
 

@@ -32,14 +32,25 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def no_runs_here(tmp_path, monkeypatch):
-    """What the reader has trained in runs/ is nothing to a test."""
+    """What the reader has trained in runs/ is nothing to a test, nor another test's --quiet."""
+    from plumbing.progress import Quiet
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Quiet, "asked", False)
 
 
-def run_here(*args, cwd=ROOT, input=None):
+class Terminal(io.StringIO):
+    """Standard error as a person sees it."""
+
+    def isatty(self):
+        return True
+
+
+def run_here(*args, cwd=ROOT, input=None, terminal=False):
     """A program in this process: run_here("train.py", ...), run_here("-m", "tools.delta", ...).
 
-    Returns what subprocess.run() would: returncode, stdout and stderr."""
+    terminal: standard error is one. Returns what subprocess.run() would: returncode, stdout and
+    stderr."""
     from plumbing.files import run as handled
 
     words = [str(arg) for arg in args]
@@ -48,7 +59,8 @@ def run_here(*args, cwd=ROOT, input=None):
     else:
         words[0] = Path(words[0]).stem  # train.py, or with its whole path
     module = importlib.import_module(words[0])
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, code = io.StringIO(), 0
+    err = Terminal() if terminal else io.StringIO()
     before, stdin = os.getcwd(), sys.stdin
     os.chdir(cwd)
     if input is not None:

@@ -44,7 +44,6 @@ from itertools import combinations
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from adversarial import Classifier, source_classes
 from align import mean_pool
@@ -55,6 +54,7 @@ from model import MBart
 from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
+from plumbing.progress import progress_line
 from plumbing.runs import latest_run, read_settings
 from tokenizer import EOS, Tokenizer
 from tools.folders import check_file_out
@@ -115,7 +115,7 @@ def token_states(model, tokenizer, batches, languages, side):
     out: it would give the language away."""
     states = []  # a list of L + 1 tensors for every batch
     language_ids = []
-    for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
+    for batch in progress_line(batches, f"reading, {side}", unit="batch"):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
         probed = vocabulary.is_text(ids) | (ids == EOS)  # (B, T)
@@ -127,7 +127,7 @@ def token_states(model, tokenizer, batches, languages, side):
 def pooled_states(model, tokenizer, batches, side):
     """Every layer's mean over each text's tokens: L + 1 tensors (N, D), in the batches' order."""
     states = []  # a list of L + 1 tensors for every batch
-    for batch in tqdm(batches, desc=f"reading, {side}", leave=False):
+    for batch in progress_line(batches, f"reading, {side}", unit="batch"):
         batch = batch.to(next(model.parameters()).device)
         ids, vocabulary = ids_of(batch, tokenizer, side)
         layers = layer_states(model, batch, side)
@@ -190,7 +190,7 @@ def probe_layers(model, texts, side):
     states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
     held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
-    for layer in tqdm(range(len(states)), desc=f"probing, {side}", leave=False):
+    for layer in progress_line(range(len(states)), f"probing, {side}", unit="layer"):
         known = (states[layer], language_ids, held[layer], len(texts.languages))
         probabilities = probe(*known, steps=STEPS)
         rescaled = probe(*known, rescaled=True, steps=STEPS)
@@ -265,7 +265,7 @@ def svcca_layers(states, languages):
     found = []
     floors = []
     layers = len(states[languages[0]])
-    for layer in tqdm(range(layers), desc="correlating", leave=False):
+    for layer in progress_line(range(layers), "correlating", unit="layer"):
         kept = {lang: directions(states[lang][layer]) for lang in languages}
         found.append(by_pair(languages, correlation, kept))
         floors.append(by_pair(languages, shuffled_correlation, kept))
