@@ -44,7 +44,7 @@ import torch.distributed as dist
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import is_builtin, open_data, tell
+from corpora.sets import is_builtin, is_help, open_data, tell
 from data import (
     Batches,
     Examples,
@@ -125,7 +125,7 @@ class Settings:
     seed: int = option("seed of the data's order, dropout and new weights", 0, type=number(int, 0))
     preset: str = option(
         "a set of defaults: small for the built-in corpus on CPU cores, large for mBART-large "
-        "(default: small with builtin data, else large)", None, choices=("small", "large")
+        "(default: small with builtin and help: data, else large)", None, choices=("small", "large")
     )
 
     # The data.
@@ -313,8 +313,8 @@ def parse_args(argv=None):
     if "stage" not in typed:
         raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
     if "preset" not in typed:
-        builtin = is_builtin(typed.get("data", "builtin"))
-        typed["preset"] = "small" if builtin else "large"
+        data = typed.get("data", "builtin")
+        typed["preset"] = "small" if is_builtin(data) or is_help(data) else "large"
     settings = Settings(**preset_of(typed) | typed)
     notes = unused(typed, settings) + doubts(settings)
     if typed.get("init", "").strip():

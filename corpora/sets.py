@@ -70,6 +70,11 @@ def is_builtin(spec):
     return spec.partition(":")[0] == "builtin"
 
 
+def is_help(spec):
+    """Does `--data SPEC` mean LibreOffice's help, in whatever folder?"""
+    return spec.partition(":")[0] == "help"
+
+
 def share_of(spec):
     """The share that `builtin:SHARE` asks for; UserError if it is no number from 0 to 1."""
     _, colon, typed = spec.partition(":")

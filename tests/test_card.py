@@ -16,7 +16,7 @@ from plumbing.card import head_of
 from plumbing.files import read_json, write_json
 from plumbing.runs import SIGN, read_settings, shareable
 from tokenizer import MODEL_FILE, Tokenizer
-from tools.start import random_model
+from tools.start import SMALL, random_model
 
 TEXT = "The doctor sent a doll in the mountains.\n\nNobody  was hurt.\n"
 QUICK = (
@@ -184,9 +184,11 @@ def test_they_do_so_in_the_layout_of_mbart_50(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
     tokenizer = Tokenizer(ROOT / "base" / MODEL_FILE, "mbart50")
     tokenizer.save_pretrained(tmp_path / "start")
-    model = random_model(tokenizer)
+    base = MBart.from_pretrained(ROOT / "base")
+    layers = {name: getattr(base.config, name) for name in ("encoder_layers", "decoder_layers")}
+    model = random_model(tokenizer, shape=SMALL | layers)
     tensors = model.state_dict()
-    for name, tensor in MBart.from_pretrained(ROOT / "base").state_dict().items():
+    for name, tensor in base.state_dict().items():
         if tensor.shape == tensors[name].shape:
             tensors[name].copy_(tensor)
         elif name == "model.shared.weight":  # the same pieces and 25 tags in front, less <mask>

@@ -134,8 +134,9 @@ def test_the_table_has_a_row_for_every_layer_and_the_file_every_number(run, few,
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
     assert report["languages"] == ["en_XX", "ru_RU"] and report["model"] == "base"
-    layers = json.loads((ROOT / "base" / "config.json").read_text())["encoder_layers"]
+    config = json.loads((ROOT / "base" / "config.json").read_text())
     for side in ("encoder", "decoder"):
+        layers = config[f"{side}_layers"]
         assert len(report["layers"][side]) == layers + 1 and f"{side} {layers}" in done.stdout
         for layer in report["layers"][side]:
             assert set(layer) == {"probe", "svcca", "svcca floor", "retrieval"}
@@ -147,7 +148,8 @@ def test_the_table_has_a_row_for_every_layer_and_the_file_every_number(run, few,
     assert 0.8 < probed["probability"] < probed["accuracy"]  # 30 steps leave doubts
     similarity, floor = last["svcca"]["en_XX ru_RU"], last["svcca floor"]["en_XX ru_RU"]
     assert 0 < floor < similarity <= 1
-    row = next(line for line in done.stdout.splitlines() if line.startswith(f"encoder {layers}"))
+    top = f"encoder {config['encoder_layers']}"
+    row = next(line for line in done.stdout.splitlines() if line.startswith(top))
     assert f" {probed['probability']:.3f} " in row and f"{similarity:.3f} ({floor:.2f})" in row
     assert 0 <= last["retrieval"]["en_XX ru_RU"] <= 1
 

@@ -40,13 +40,14 @@ LANGUAGES = ["es_XX", "en_XX", "ru_RU", "tr_TR", "gu_IN"]
 
 
 def changed(folder, out, names, recipe):
-    """A copy of a model folder, as if a run of this recipe had changed tensors with these names."""
+    """A copy of a model folder, as if a run of this recipe had changed tensors with these names, so
+    much that no attention is even."""
     model = MBart.from_pretrained(folder)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if any(part in name for part in names):
-                tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.02)
+                tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.2)
     model.save_pretrained(out)
     Tokenizer.from_pretrained(folder).save_pretrained(out)
     settings = {"stage": "summarize", "data": "builtin", "recipe": recipe, "init": str(folder)}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from model import MBart
 from papers import claims, pictures, report, scores
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, WITHIN, Interval, Row
@@ -381,7 +382,9 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
     assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | – |" in page
     assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 43.8 43.8 43.8 |" in page
-    share = 100 * 3 * 2 * (128 * 128 + 128) / 1_766_784  # of base/: 3 layers, q and k
+    base = MBart.from_pretrained(ROOT / "base")
+    trained = base.config.decoder_layers * 2 * (128 * 128 + 128)  # q and k of every layer
+    share = 100 * trained / sum(tensor.numel() for tensor in base.parameters())
     assert f"| `qk` in the cross-attention alone | 1 | {share:.1f} | 49." in page
     assert "Little is enough." in page
     assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
