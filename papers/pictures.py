@@ -37,8 +37,8 @@ AXIS_LABELS = ("ROUGE-1", "off-target, %")
 ALIGNED = [
     Row("untuned base", "base"),
     Row("full", "joint-full"),
-    Row("full, aligned in layer 2", "joint-align"),
-    Row("LoRA, aligned in layer 2", "lora-joint"),
+    Row("full, aligned in layer 3", "joint-align"),
+    Row("LoRA, aligned in layer 3", "lora-joint"),
 ]
 
 

@@ -363,7 +363,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     write_scores("dec_qk", 0, WITHIN, rouge=49.0)
     for name in ("base", "joint-full", "joint-align", "joint-align-es"):
         write_scores(name, 0, [*WITHIN, *ACROSS[:-1]])
-        write_layers(name, 0, [0.5, 0.9, 0.7])
+        write_layers(name, 0, [0.5, 0.9, 0.8, 0.7])
     write_scores("translator-qk", 0, scores.TRANSLATED, off_target=40.0, bleu=33.0)
     for recipe in scores.LOW_RESOURCE:
         for seed, bleu in ((0, 10.0), (1, 14.0)):
@@ -377,11 +377,12 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     page = Path("RESULTS.md").read_text(encoding="utf-8")
     assert "| a | full finetuning on English loses the other languages" in page
     assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
-    layers = "0.50 0.90 0.70 | 0.50 0.90 0.70"
-    floors = "0.60 (0.32) 0.60 (0.32) 0.60 (0.32)"
+    layers = "0.50 0.90 0.80 0.70 | 0.50 0.90 0.80 0.70"
+    floors = " ".join(["0.60 (0.32)"] * 4)
     assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
+    four = "{0:.1f} {0:.1f} {0:.1f} {0:.1f}".format
     assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | – |" in page
-    assert "| `full`, aligned | 50.0 50.0 50.0 | 25.0 25.0 25.0 | 43.8 43.8 43.8 |" in page
+    assert f"| `full`, aligned | {four(50)} | {four(25)} | {four(43.8)} |" in page
     base = MBart.from_pretrained(ROOT / "base")
     trained = base.config.decoder_layers * 2 * (128 * 128 + 128)  # q and k of every layer
     share = 100 * trained / sum(tensor.numel() for tensor in base.parameters())
@@ -390,7 +391,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
     assert "| LoRA of rank 12 at 2e-3 | 1 | 40." in page
     assert "| translation model, then `qk` | 1 | 33.0<br>40% | 33.0<br>40% |" in page
-    assert "| layer 2, en-es alone | 1 | 50.0 | 50.0 | 25.0 | " in page
+    assert "| layer 3, en-es alone | 1 | 50.0 | 50.0 | 25.0 | " in page
     assert "| `src+xattn` | – | 12.0 [10.0, 14.0] | – | – | – |" in page
     assert "qk  792,576" in page
     for name in pictures.DRAWN:

@@ -4,7 +4,7 @@
     python train.py --stage pretrain --init runs/start --out base
 
 The vocabulary is learned from training texts, of the built-in corpus or of --data (some of every
-language, from all over the data). The model has 3 + 3 layers of width 128, which a laptop
+language, from all over the data). The model has 6 + 3 layers of width 128, which a laptop
 pretrains, or what --shape, --layers ... say; with --body it has another model's layers under
 fresh embeddings. The same seed gives the same folder.
 """
@@ -36,7 +36,7 @@ from tools.texts import lines, shares, some_of
 
 SMALL = {
     "d_model": 128,
-    "encoder_layers": 3,
+    "encoder_layers": 6,
     "decoder_layers": 3,
     "encoder_attention_heads": 4,
     "decoder_attention_heads": 4,
@@ -241,7 +241,7 @@ def parser():
     add(
         "--shape",
         choices=sorted(SHAPES),
-        help="the model's: small (the default, 3 + 3 layers of width 128) or mbart-large",
+        help="the model's: small (the default, 6 + 3 layers of width 128) or mbart-large",
     )
     add("--d-model", type=COUNT, metavar="N", help="width, instead of the shape's")
     add("--layers", type=COUNT, nargs=2, metavar=("ENC", "DEC"), help="of encoder and decoder")
