@@ -69,12 +69,14 @@ job() {
     [ -f "$file" ] && return  # one of those has made it
     run_job "$file" "$log" "$@" &
 }
+
 # is_made MODEL: its folder stands from the first update on, its scores when it is trained.
 is_made() {
     local scored
     scored=results/$(basename "$1")
     [ -f "$1/config.json" ] && { [ -f "$scored.json" ] || [ -f "$scored.done" ]; }
 }
+
 run_job() {
     local file=$1 log=$2
     shift 2

@@ -46,18 +46,25 @@ def run(main):
         sys.exit(128 + signal.SIGPIPE)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser with --quiet. Those of its commands are of this class too, so that the option may
+    stand behind a command."""
+
+    def __init__(self, **words):
+        super().__init__(**words)
+        self.add_argument("--quiet", action=Quiet)
+
+
 def parser_of(doc, **words):
     """The ArgumentParser of a program whose docstring is `doc`: its --help is the docstring, the
-    options below the first paragraph. It has --quiet. words: more for the parser."""
+    options below the first paragraph. words: more for the parser."""
     title, _, rest = doc.partition("\n\n")
-    parser = argparse.ArgumentParser(
+    return Parser(
         description=title,
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **words,
     )
-    parser.add_argument("--quiet", action=Quiet)
-    return parser
 
 
 def check_words(words):

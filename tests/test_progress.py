@@ -65,6 +65,12 @@ def test_every_program_has_quiet(run):
         assert "--quiet" in run("-m", module, "--help").stdout, module
 
 
+def test_quiet_may_stand_behind_a_command(run):
+    done = run("-m", "tools.delta", "sizes", ROOT / "base", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert progress.Quiet.asked
+
+
 def test_only_the_first_of_several_processes_shows_progress(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("RANK", "0")
