@@ -17,6 +17,7 @@ output tells. Beside ROUGE-1 stand its floors, which need no model: another exam
 the source's first sentence; then how far off target the references seem to be, which is the
 identifier's own error. Of a single example there are no intervals.
 """
+import csv
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -443,12 +444,23 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
     """What write_report() writes."""
     return {
         "model": str(folder),
+        "validation loss": lowest_validation_loss(folder),
         "stage": stage,
         "data": data_spec,
         "options": options,
         "signatures": signatures,
         "rows": [vars(row) for row in rows],
     }
+
+
+def lowest_validation_loss(folder):
+    """The lowest of a run's log.csv; None where the folder is no run of train.py."""
+    log = Path(folder) / "log.csv"
+    if not log.is_file():
+        return None
+    with open(log, encoding="utf-8", newline="") as file:
+        losses = [float(line["validation loss"]) for line in csv.DictReader(file)]
+    return min(losses, default=None)
 
 
 # ------------------------------------------------------------------------------- the command line

@@ -11,11 +11,12 @@ import numpy as np
 from papers.scores import (
     ACROSS,
     ALIGNED_LANGUAGES,
+    BUILT_IN,
+    HELP,
     MIDDLE,
     PROBED,
     SEEN_TARGET,
     UNSEEN_TARGET,
-    WITHIN,
     ZERO_SHOT,
     Interval,
     arrow,
@@ -24,13 +25,13 @@ from papers.scores import (
     interval,
     mean_difference,
     probe_of,
-    rates,
     retrieval_of,
     rows_of,
-    same_size,
     scores_of,
     values,
 )
+
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,13 @@ class Comparison:
 
 
 def claims():
-    """All claims, in the order of RESULTS.md."""
-    return [
-        *english_claims(),
-        *recipe_claims(),
-        *joint_claims(),
-        *adversary_claims(),
-        *probing_claims(),
-        *new_language_claims(),
-        *alignment_claims(),
-        *open_claims(),
-    ]
+    """All claims in the order of RESULTS.md: {corpus's title: [Claim]}."""
+    of_both = (english_claims, recipe_claims, joint_claims, adversary_claims, probing_claims)
+    found = {}
+    for corpus in (BUILT_IN, HELP):
+        found[corpus.title] = [claim for of_corpus in of_both for claim in of_corpus(corpus)]
+    found[BUILT_IN.title] += [*new_language_claims(), *alignment_claims(), *open_claims()]
+    return found
 
 
 # ---------------------------------------------------------------------------------- verdicts
@@ -81,7 +78,7 @@ def by_intervals(letter, text, differences):
     """A claim that every difference lies above zero, decided by their intervals."""
     known = [found for found in differences if found.interval is not None]
     if not known:
-        return Claim(letter, text, "not measured")
+        return Claim(letter, text, NOT_MEASURED)
     above = sum(found.interval.low > 0 for found in known)
     below = sum(found.interval.high < 0 for found in known)
     if above == len(known):
@@ -104,7 +101,7 @@ def every_seed(letter, text, comparisons):
     """A claim that numbers lie above others in every seed."""
     for pair in comparisons:
         if len(pair.above) == 0 or len(pair.below) == 0:
-            return Claim(letter, text, "not measured")
+            return Claim(letter, text, NOT_MEASURED)
     above = 0
     below = 0
     parts = []
@@ -142,19 +139,27 @@ def within_two(a, b, pairs):
     return found
 
 
-def above_floor(name, pairs):
-    """Facts of a row minus those of another document's headline."""
+def above_floor(name, pairs, metric, kind):
+    """A row's scores minus the mean score of a floor: "random", another document's headline, or
+    "lead", the source's first sentence."""
     found = []
     for pair in pairs:
-        facts = values(name, pair, "facts")
-        what = f"facts above floor {arrow(pair)}"
-        if facts is None:
-            found.append(Difference(what, None))
-            continue
-        row = next(iter(rows_of(name, pair).values()))
-        floor, _, _ = row["floors"]["random"]["facts"]
-        found.append(Difference(what, interval(facts - floor)))
+        scores = values(name, pair, metric)
+        known = None
+        if scores is not None:
+            row = next(iter(rows_of(name, pair).values()))
+            floor, _, _ = row["floors"][kind][metric]
+            known = interval(scores - floor)
+        found.append(Difference(f"{metric} above floor {arrow(pair)}", known))
     return found
+
+
+def above_random(name, pairs, metric):
+    return above_floor(name, pairs, metric, "random")
+
+
+def above_lead(name, pairs):
+    return above_floor(name, pairs, "R1", "lead")
 
 
 def above_half(name, pairs):
@@ -170,210 +175,232 @@ def above_half(name, pairs):
 # ---------------------------------------------------------------------------------- the claims
 
 
-def english_claims():
+def english_claims(corpus):
     """Trained on English alone, asked in other languages (Solovyev et al. 2024, section 4.2)."""
-    qk = f"rate-qk-{rates()['qk'].best}"
-    full = f"rate-full-{rates()['qk'].best}"
-    best_full = f"rate-full-{rates()['full'].best}"
+    qk = corpus.row("qk")
+    full = corpus.row("full at qk's rate")
+    best_full = corpus.row("full")
     return [
         by_intervals(
             "a",
             "full finetuning on English loses the other languages, at `qk`'s rate: more off-target "
             "outputs than `qk`",
-            compare(full, qk, ZERO_SHOT, "off-target"),
+            compare(full, qk, corpus.zero_shot, "off-target"),
         ),
         by_intervals(
             "a",
             "and the lower zero-shot ROUGE-1",
-            compare(qk, full, ZERO_SHOT, "R1"),
+            compare(qk, full, corpus.zero_shot, "R1"),
         ),
         by_intervals(
             "a",
             "each at its own best rate: `full` has more off-target outputs than `qk`",
-            compare(best_full, qk, ZERO_SHOT, "off-target"),
+            compare(best_full, qk, corpus.zero_shot, "off-target"),
         ),
         by_intervals(
             "a",
             "each at its own best rate: `full` has the lower zero-shot ROUGE-1",
-            compare(qk, best_full, ZERO_SHOT, "R1"),
+            compare(qk, best_full, corpus.zero_shot, "R1"),
+        ),
+        by_intervals(
+            "a",
+            "`qk` carries the skill over: higher zero-shot ROUGE-1 than the source's first "
+            "sentence",
+            above_lead(qk, corpus.zero_shot),
         ),
         by_intervals(
             "b",
             "`qk` pays on the seen language, each at its best rate",
-            compare(best_full, qk, WITHIN[:1], "R1"),
+            compare(best_full, qk, corpus.within[:1], "R1"),
         ),
     ]
 
 
-def recipe_claims():
-    """The order of the recipes (the same table)."""
-    qk = f"rate-qk-{rates()['qk'].best}"
-    full = f"rate-full-{rates()['qk'].best}"
+def recipe_claims(corpus):
+    """The order of the recipes (the same table): on the built-in corpus at one rate, on real text
+    each at its best."""
+    qk = corpus.row("qk")
+    full = corpus.row("full at qk's rate" if corpus is BUILT_IN else "full")
+    pairs = corpus.zero_shot
+    frozen_decoder = corpus.row("frozen_decoder")
+    attn_ln = corpus.row("attn_ln")
     return [
         by_intervals(
             "c",
-            "`frozen_decoder` lies above `full` zero-shot (same rate)",
-            compare("frozen_decoder", full, ZERO_SHOT, "R1"),
+            "`frozen_decoder` lies above `full` zero-shot",
+            compare(frozen_decoder, full, pairs, "R1"),
         ),
         by_intervals(
             "c",
             "`attn_ln` lies above `full` zero-shot",
-            compare("attn_ln", full, ZERO_SHOT, "R1"),
+            compare(attn_ln, full, pairs, "R1"),
         ),
         by_intervals(
             "c",
             "`qk` lies above `frozen_decoder` zero-shot",
-            compare(qk, "frozen_decoder", ZERO_SHOT, "R1"),
+            compare(qk, frozen_decoder, pairs, "R1"),
         ),
         by_intervals(
             "c",
             "`qk` lies above `attn_ln` zero-shot",
-            compare(qk, "attn_ln", ZERO_SHOT, "R1"),
+            compare(qk, attn_ln, pairs, "R1"),
         ),
         by_intervals(
             "c",
             "`qk` lies above `vqk` zero-shot (published: es −0.3, ru +0.2, gu +0.8)",
-            compare(qk, "vqk", ZERO_SHOT, "R1"),
+            compare(qk, corpus.row("vqk"), pairs, "R1"),
         ),
         by_intervals(
             "c",
             "`qk` lies above `q` zero-shot (published: es +0.1, ru +0.5, gu +0.6)",
-            compare(qk, "q", ZERO_SHOT, "R1"),
+            compare(qk, corpus.row("q"), pairs, "R1"),
         ),
     ]
 
 
-def joint_claims():
+def joint_claims(corpus):
     """Trained within three languages, asked across them: what fails, and what mends it."""
+    joint_full = corpus.row("joint-full")
+    balanced = corpus.row("joint-balanced")
+    two_step_qk = corpus.row("two-step-qk")
     return [
         by_intervals(
             "d",
             "joint intralingual finetuning copies the source across languages (`full`)",
-            above_half("joint-full", SEEN_TARGET),
+            above_half(joint_full, SEEN_TARGET),
         ),
-        by_intervals("d", "and so does `qk`", above_half("joint-qk", SEEN_TARGET)),
+        by_intervals("d", "and so does `qk`", above_half(corpus.row("joint-qk"), SEEN_TARGET)),
         by_intervals(
             "d",
             "two steps mend the language: fewer off-target outputs than `full`",
-            compare("joint-full", "two-step-qk", ACROSS[:5], "off-target"),
+            compare(joint_full, two_step_qk, ACROSS[:5], "off-target"),
         ),
         by_intervals(
             "d",
-            "and the content: more facts than another document's headline",
-            above_floor("two-step-qk", ACROSS),
+            "two steps mend the content: more of it than another document's headline",
+            above_random(two_step_qk, ACROSS, corpus.content),
         ),
         by_intervals(
             "d",
             "two steps with `qk` beat two steps with `full`",
-            compare("two-step-qk", "two-step-full", ACROSS, "R1"),
+            compare(two_step_qk, corpus.row("two-step-full"), ACROSS, "R1"),
         ),
         by_intervals(
             "d",
             "in the second step the cross-attention's q and k alone come within 2 ROUGE-1 of `qk` "
             "(published: es→en +0.2, en→tr −2.2)",
-            within_two("two-step-dec-qk", "two-step-qk", ["es_XX-en_XX", "en_XX-tr_TR"]),
+            within_two(
+                corpus.row("two-step-dec-qk"), two_step_qk, ["es_XX-en_XX", "en_XX-tr_TR"]
+            ),
         ),
         by_intervals(
             "d",
             "the balanced adversary mends the language: fewer off-target outputs than `full`",
-            compare("joint-full", "joint-balanced", SEEN_TARGET, "off-target"),
+            compare(joint_full, balanced, SEEN_TARGET, "off-target"),
         ),
         by_intervals(
             "d",
-            "and the content: more facts than another document's headline",
-            above_floor("joint-balanced", SEEN_TARGET),
+            "the balanced adversary mends the content: more of it than another document's headline",
+            above_random(balanced, SEEN_TARGET, corpus.content),
         ),
         by_intervals(
             "d",
             "it is the adversary, not the missing tag: fewer off-target outputs than the tagless "
             "control",
-            compare("joint-tagless", "joint-balanced", SEEN_TARGET, "off-target"),
+            compare(corpus.row("joint-tagless"), balanced, SEEN_TARGET, "off-target"),
         ),
     ]
 
 
-def adversary_claims():
+def adversary_claims(corpus):
     """The two ways to fool the classifier, beside each other."""
+    standard = corpus.row("joint-standard")
+    balanced = corpus.row("joint-balanced")
+    standard_tuned = corpus.row("joint-standard-tuned")
+    balanced_tuned = corpus.row("joint-adv-tuned")
     return [
         by_intervals(
             "e",
             "balanced beats standard: higher ROUGE-1",
-            compare("joint-balanced", "joint-standard", SEEN_TARGET, "R1"),
+            compare(balanced, standard, SEEN_TARGET, "R1"),
         ),
         by_intervals(
             "e",
             "balanced beats standard: fewer off-target outputs",
-            compare("joint-standard", "joint-balanced", SEEN_TARGET, "off-target"),
+            compare(standard, balanced, SEEN_TARGET, "off-target"),
         ),
         by_intervals(
             "e",
             "the balanced adversary hurts an unseen target language: more off-target outputs there "
             "than `full`",
-            compare("joint-balanced", "joint-full", ["tr_TR-tr_TR"], "off-target"),
+            compare(balanced, corpus.row("joint-full"), ["tr_TR-tr_TR"], "off-target"),
         ),
         by_intervals(
             "e",
             "after `adv_tuned`, balanced beats standard: higher ROUGE-1",
-            compare("joint-adv-tuned", "joint-standard-tuned", SEEN_TARGET, "R1"),
+            compare(balanced_tuned, standard_tuned, SEEN_TARGET, "R1"),
         ),
         by_intervals(
             "e",
             "after `adv_tuned`, balanced beats standard: fewer off-target outputs",
-            compare("joint-standard-tuned", "joint-adv-tuned", SEEN_TARGET, "off-target"),
+            compare(standard_tuned, balanced_tuned, SEEN_TARGET, "off-target"),
         ),
         by_intervals(
             "e",
             "an adversary under `qk` fails: it copies the source across languages all the same",
-            above_half("joint-qk-balanced", SEEN_TARGET),
+            above_half(corpus.row("joint-qk-balanced"), SEEN_TARGET),
         ),
     ]
 
 
-def probing_claims():
+def probing_claims(corpus):
     """What a fresh classifier reads from the encoder's last layer."""
     text = (
-        "the probe's mean probability of the true language falls full > standard > balanced > + "
-        "residual drop"
+        "the probe's mean probability of the true language falls full > standard > balanced (> + "
+        "residual drop)"
     )
-    names = ["joint-full", "joint-standard", "joint-balanced", "joint-balanced-drop"]
+    names = ["joint-full", "joint-standard", "joint-balanced"]
+    if corpus is BUILT_IN:
+        names.append("joint-balanced-drop")
     last_layer = []
     for name in names:
-        probability = probe_of(name)
+        probability = probe_of(corpus.row(name))
         if probability is None:
-            return [Claim("f", text, "not measured")]
+            return [Claim("f", text, NOT_MEASURED), probing_correlation(corpus)]
         last_layer.append(probability[:, -1])
 
+    neighbours = len(names) - 1
     in_order = 0
     for higher, lower in zip(last_layer, last_layer[1:]):
         in_order += higher.min() > lower.max()
-    if in_order == len(names) - 1:
+    if in_order == neighbours:
         word = "supported"
     else:
-        neighbours = len(names) - 1
         word = f"mixed: in order and apart in every seed for {in_order} of {neighbours} neighbours"
     parts = []
     for name, found in zip(names, last_layer):
         parts.append(f"{name} {found.mean():.3f} ({found.min():.3f} to {found.max():.3f})")
-    return [Claim("f", text, word, "; ".join(parts)), probing_correlation()]
+    return [Claim("f", text, word, "; ".join(parts)), probing_correlation(corpus)]
 
 
-def probing_correlation():
+def probing_correlation(corpus):
     text = "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; one-step runs)"
     probabilities = []
     rouges = []
     for row in PROBED[1:]:
-        probability = probe_of(row.name)
-        scores = [values(row.name, pair, "R1") for pair in SEEN_TARGET]
+        name = corpus.row(row.name)
+        probability = probe_of(name)
+        scores = [values(name, pair, "R1") for pair in SEEN_TARGET]
         measured = probability is not None and all(found is not None for found in scores)
-        if "two-step" in row.name or not measured:
+        if "two-step" in name or not measured:
             continue
         for seed in range(min(len(probability), len(scores[0]))):
             probabilities.append(probability[seed, -1])
             rouges.append(np.mean([found[seed].mean() for found in scores]))
 
-    r = float("nan")
-    if len(probabilities) > 2:
-        r = np.corrcoef(probabilities, rouges)[0, 1]
+    if len(probabilities) < 3:
+        return Claim("f", text, NOT_MEASURED)
+    r = np.corrcoef(probabilities, rouges)[0, 1]
     word = "supported" if r < -0.5 else "not supported"
     return Claim("f", text, word, f"Pearson r = {r:.2f} over {len(probabilities)} runs")
 
@@ -534,9 +561,8 @@ def open_claims():
 
 def size_claims():
     """Is it which parameters train, or how many?"""
-    qk = f"rate-qk-{rates()['qk'].best}"
-    known = same_size()
-    lora = known[-1].name if known else ""
+    qk = BUILT_IN.row("qk")
+    lora = BUILT_IN.row("lora")
     return [
         by_intervals(
             "i",

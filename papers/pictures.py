@@ -6,9 +6,10 @@ import numpy as np
 
 from papers.scores import (
     ALIGNED_LAYERS,
+    HELP,
     LOW_RESOURCE,
     PROBED,
-    RESULTS,
+    SCORES,
     SEEN_TARGET,
     SENTENCES,
     UNALIGNED,
@@ -21,6 +22,7 @@ from papers.scores import (
     one_rate,
     probe_of,
     rates,
+    results,
     retrieval_of,
     rows_of,
     scores_of,
@@ -113,8 +115,9 @@ def learning_rates(plt):
     """Lines over the learning rate of full, qk and LoRA of qk's size: English and the mean of the
     other languages."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    for recipe in rates():
-        color = COLORS[recipe]
+    for recipe, color in COLORS.items():
+        if recipe not in rates():
+            continue
         grid = finished_rates(recipe)
         for pairs, style, words in (
             (ZERO_SHOT, "o-", "zero-shot"),
@@ -182,9 +185,60 @@ def over_updates(plt):
 def moments(recipe):
     """The updates at which a curve was scored."""
     found = set()
-    for path in RESULTS.glob(f"curve-{recipe}@*.json"):
+    for path in SCORES.glob(f"curve-{recipe}@*.json"):
         found.add(int(re.search(r"@(\d+)", path.stem)[1]))
     return sorted(found)
+
+
+def help_over_updates(plt):
+    """Lines over the updates of runs on real text, at three learning rates: greedy summaries of
+    validation texts, in English and, the mean, in the languages that were not seen."""
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3))
+    drawn = False
+    for recipe in ("full", "qk"):
+        grid = rates(HELP.prefix).get(recipe)
+        if grid is None:
+            continue
+        for rate, style in zip(sorted(grid.losses, key=float), (":", "--", "-")):
+            lines = watched(f"{HELP.prefix}rate-{recipe}-{rate}")
+            if not lines:
+                continue
+            drawn = True
+            steps = sorted({int(line["step"]) for line in lines})
+            label = f"{recipe}, {rate}"
+            if rate == grid.best:
+                label += " (its best)"
+            for axis, pairs, column in (
+                (axes[0], HELP.within[:1], "score"),
+                (axes[1], HELP.zero_shot, "score"),
+                (axes[2], HELP.zero_shot, "off-target"),
+            ):
+                means = [mean_of_watched(lines, step, pairs, column) for step in steps]
+                axis.plot(steps, means, style, color=COLORS[recipe], label=label)
+    if not drawn:
+        return None
+    titles = ("English (seen): ROUGE-1", "es, ru, tr: ROUGE-1", "es, ru, tr: off-target, %")
+    for axis, title in zip(axes, titles):
+        axis.set(xlabel="updates", title=title)
+    axes[2].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def watched(name):
+    """The lines of watch.csv that a row's first seed kept; [] where there are none."""
+    for result in results(name).values():
+        if "watched" in result:
+            return result["watched"]
+    return []
+
+
+def mean_of_watched(lines, step, pairs, column):
+    """The mean over language pairs of a column at one moment."""
+    found = []
+    for line in lines:
+        if int(line["step"]) == step and f"{line['source']}-{line['target']}" in pairs:
+            found.append(float(line[column]))
+    return np.mean(found)
 
 
 def probing(plt):
@@ -304,6 +358,7 @@ DRAWN = {
     "zero_shot": zero_shot,
     "rates": learning_rates,
     "steps": over_updates,
+    "help_steps": help_over_updates,
     "probing": probing,
     "retrieval": retrieval,
     "parameters": parameters,
@@ -315,6 +370,8 @@ CAPTIONS = {
     "rates": "Full and qk finetuning and LoRA on English over the learning rate: ROUGE-1 and "
     "off-target share",
     "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",
+    "help_steps": "Real text: ROUGE-1 and off-target share over updates, full and qk at three "
+    "learning rates",
     "probing": "Mean probability of the source language under a fresh classifier, by layer",
     "retrieval": "Translation retrieval by encoder layer, before and after alignment",
     "parameters": "Zero-shot ROUGE-1 and off-target share over the share of parameters that train",

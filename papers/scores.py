@@ -1,16 +1,15 @@
-"""The scores that reproduce.sh leaves in results/, as arrays with intervals; the tables' rows.
+"""The scores that reproduce.sh leaves, as arrays with intervals; the tables' rows.
 
-A score file is what `eval.py --json` writes, one for each row and seed: results/NAME-sSEED.json.
-What the layers know is in files of their own, written by `tools.layers --json`:
-results/NAME+probe-sSEED.json and results/NAME+retrieval-sSEED.json.
+A score file is what `eval.py --json` writes and papers.keep keeps, one for each row and seed:
+papers/scores/NAME-sSEED.json. What the layers know is in files of their own, written by
+`tools.layers --json`: NAME+probe-sSEED.json and NAME+retrieval-sSEED.json.
 
 A figure is a mean over seeds and test examples with a 95% interval from a two-level bootstrap
 (seeds, then examples within them); a difference is taken example by example.
 """
-import csv
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +19,7 @@ import qk_finetune
 from model import Config
 from plumbing.files import UserError
 
-RESULTS = Path("results")
-RUNS = Path("runs/paper")
+SCORES = Path("papers/scores")
 BASE = Path(__file__).resolve().parent.parent / "base"
 
 WITHIN = ["en_XX-en_XX", "es_XX-es_XX", "ru_RU-ru_RU", "tr_TR-tr_TR", "gu_IN-gu_IN"]
@@ -35,6 +33,7 @@ ACROSS = [
     "tr_TR-tr_TR",
 ]
 SEEN_TARGET = ACROSS[:4]
+HELP_WITHIN = WITHIN[:4]  # base-help/ has no Gujarati
 NO_ALIGNMENT_DATA = ("tr_TR", "gu_IN")  # languages of the base that alignment never reads
 
 
@@ -53,6 +52,37 @@ class Rates:
 
     losses: dict
     best: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a half of the tables is about.
+
+    title: its name in the tables; prefix: of its score files' names; within: its pairs of one
+    language, the seen one first; content: the measure of what an output tells."""
+
+    title: str
+    prefix: str
+    within: list
+    content: str
+
+    @property
+    def zero_shot(self):
+        return self.within[1:]
+
+    def row(self, name):
+        """The name of a row's score files: "full", "qk" and what else was tried at several learning
+        rates at its best one; "full at qk's rate"; else with the prefix alone."""
+        grids = rates(self.prefix)
+        if name == "full at qk's rate" and "qk" in grids:
+            return f"{self.prefix}rate-full-{grids['qk'].best}"
+        if name in grids:
+            return f"{self.prefix}rate-{name}-{grids[name].best}"
+        return self.prefix + name
+
+
+BUILT_IN = Corpus("built-in corpus", "", WITHIN, "facts")
+HELP = Corpus("real text", "help-", HELP_WITHIN, "R1")
 
 
 @dataclass(frozen=True)
@@ -355,6 +385,13 @@ RETRIEVED = [
     Row("the two merged, 0.5 each", "lora-merged-0.5"),
 ]
 
+HELP_RETRIEVED = [
+    Row("untuned base", "base"),
+    Row("`full`", "joint-full"),
+    Row("`qk`", "joint-qk"),
+    Row("two steps, `qk`", "two-step-qk"),
+]
+
 CHILDREN = [
     Row("parent fr→en: new source, body", "parent"),
     Row("de→en `scratch`", "child-src-scratch"),
@@ -391,18 +428,36 @@ def low_resource(recipe, sentences):
     return f"low-{recipe}@{sentences}"
 
 
-def english_only():
+def english_only(corpus=BUILT_IN):
     """The rows of the XL-Sum table: full and qk at their best rates, then the other recipes."""
-    best_full = rates()["full"].best
-    best_qk = rates()["qk"].best
-    rows = []
-    if best_full != best_qk:
-        name = f"rate-full-{best_full}"
-        rows.append(Row(f"`full` at {best_full}, its best", name, {}, "full"))
-    name = f"rate-full-{best_qk}"
-    rows.append(Row(f"`full` at {best_qk}, `qk`'s best", name, FULL_FIGURES, "full"))
-    rows.append(Row(f"`qk` at {best_qk}, its best", f"rate-qk-{best_qk}", QK_FIGURES, "qk"))
-    return rows + OTHER_RECIPES
+    best_full = rates(corpus.prefix)["full"].best
+    best_qk = rates(corpus.prefix)["qk"].best
+    at_qk = Row(
+        f"`full` at {best_qk}, `qk`'s best", corpus.row("full at qk's rate"), FULL_FIGURES, "full"
+    )
+    rows = [Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk")]
+    if best_full == best_qk:
+        rows.insert(0, at_qk)
+    elif corpus is BUILT_IN:
+        rows[:0] = [Row(f"`full` at {best_full}, its best", corpus.row("full"), {}, "full"), at_qk]
+    else:
+        rows[:0] = [
+            Row(f"`full` at {best_full}, its best", corpus.row("full"), FULL_FIGURES, "full"),
+            replace(at_qk, published={}),
+        ]
+    for row in OTHER_RECIPES:
+        rows.append(of_corpus(row, corpus))
+    return rows
+
+
+def of_corpus(row, corpus):
+    """The row with the score files of a corpus; its label says the rate, where several were
+    tried."""
+    grids = rates(corpus.prefix)
+    label = row.label
+    if row.name in grids:
+        label += f" at {grids[row.name].best}"
+    return replace(row, name=corpus.row(row.name), label=label)
 
 
 def same_size():
@@ -438,7 +493,7 @@ def trained_percent(row):
 def results(name):
     """The score files of a row: {seed: what the file holds}."""
     found = {}
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(SCORES.glob("*.json")):
         stem, _, seed = path.stem.rpartition("-s")
         if stem == name and seed.isdecimal():
             found[seed] = json.loads(path.read_text(encoding="utf-8"))
@@ -489,7 +544,7 @@ def layers_of(name, side):
         layers = result.get("layers", {}).get(side)
         if not layers or not up_to_date(layers[0]):
             raise UserError(
-                f"{RESULTS}/{name}-s{seed}.json: not what tools.layers writes today; remove it and "
+                f"{SCORES}/{name}-s{seed}.json: not what tools.layers writes today; remove it and "
                 "run papers/reproduce.sh again"
             )
         found.append(layers)
@@ -498,9 +553,9 @@ def layers_of(name, side):
 
 def up_to_date(layer):
     """Has a layer of a probe's file all that the tables show? Earlier files lack some."""
-    if "probe" not in layer:
-        return True
-    return "probability" in layer["probe"] and "svcca floor" in layer
+    if "probe" in layer and "probability" not in layer["probe"]:
+        return False
+    return "svcca" not in layer or "svcca floor" in layer
 
 
 def probe_of(name, side="encoder", key="probability"):
@@ -600,41 +655,37 @@ def mean_difference(a, b, pairs, metric):
     return interval(np.mean(found, 0))
 
 
-def best_rate(folders):
-    """Rates of runs named …-RATE-sSEED: the lowest validation loss of each learning rate, mean over
-    the seeds that every rate has, and the best rate. No test example takes part."""
+def best_rate(paths):
+    """Rates of the score files …-RATE-sSEED.json: the lowest validation loss of each learning rate,
+    mean over the seeds that every rate has, and the best rate. No test example takes part."""
     by_rate = {}
-    for folder in map(Path, folders):
-        named = re.search(r"-(\d+e-\d+)-s(\d+)$", folder.name)
-        if named and (folder / "log.csv").is_file():
+    for path in map(Path, paths):
+        named = re.search(r"-(\d+e-\d+)-s(\d+)$", path.stem)
+        if named and path.is_file():
             rate, seed = named.groups()
-            by_rate.setdefault(rate, {})[seed] = lowest_validation_loss(folder / "log.csv")
+            loss = json.loads(path.read_text(encoding="utf-8"))["validation loss"]
+            by_rate.setdefault(rate, {})[seed] = loss
     if not by_rate:
-        raise UserError("no finished run among " + " ".join(map(str, folders)))
+        raise UserError("no score file among " + " ".join(map(str, paths)))
 
     common = set.intersection(*(set(losses) for losses in by_rate.values()))
     if not common:
-        raise UserError("no seed was run at every learning rate: " + " ".join(map(str, folders)))
+        raise UserError("no seed was run at every learning rate: " + " ".join(map(str, paths)))
     means = {}
     for rate, losses in by_rate.items():
         means[rate] = float(np.mean([losses[seed] for seed in sorted(common)]))
     return Rates(means, min(means, key=means.get))
 
 
-def lowest_validation_loss(log):
-    with open(log, encoding="utf-8", newline="") as file:
-        return min(float(row["validation loss"]) for row in csv.DictReader(file))
-
-
 @cache
-def rates():
-    """{recipe: Rates} of the grid."""
-    found = {}
-    for recipe in ("full", "qk", "lora"):
-        folders = [path for path in sorted(RUNS.glob(f"rate-{recipe}-*")) if path.is_dir()]
-        if folders or recipe != "lora":  # whose rates are tried in a part of their own
-            found[recipe] = best_rate(folders)
-    return found
+def rates(prefix=""):
+    """{recipe: Rates} of all that was tried at several learning rates; prefix: of a Corpus."""
+    paths = {}
+    for path in sorted(SCORES.glob(f"{prefix}rate-*.json")):
+        named = re.fullmatch(rf"{prefix}rate-(.+)-\d+e-\d+-s\d+", path.stem)
+        if named:
+            paths.setdefault(named[1], []).append(path)
+    return {recipe: best_rate(of_recipe) for recipe, of_recipe in paths.items()}
 
 
 def arrow(pair):

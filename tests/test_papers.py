@@ -11,11 +11,10 @@ import pytest
 from conftest import ROOT
 
 from model import MBart
-from papers import claims, pictures, report, scores
+from papers import claims, pictures, report, scores, tables
 from papers.claims import Comparison, Difference, by_intervals, every_seed
-from papers.scores import ACROSS, WITHIN, Interval, Row
+from papers.scores import ACROSS, BUILT_IN, HELP, WITHIN, Interval, Row
 from plumbing.files import UserError
-from plumbing.runs import Log
 
 EXAMPLES = 6  # in every made-up row
 
@@ -31,8 +30,11 @@ def folder(tmp_path, monkeypatch):
         remembered.cache_clear()
 
 
-def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
-    """A score file as eval.py writes it; outputs lie a few points around the figures given."""
+def write_scores(
+    name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0, facts=True, loss=1.0, watched=()
+):
+    """A score file as eval.py writes it and papers.keep keeps it; outputs lie a few points around
+    the figures given."""
     rows = []
     for pair in pairs:
         source, target = pair.split("-")
@@ -41,9 +43,12 @@ def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
             "R1": (rouge + around).tolist(),
             "off-target": [off_target] * EXAMPLES,
             "off-target-p": [off_target + 0.4] * EXAMPLES,
-            "facts": (rouge - 10 + around).tolist(),
+            "facts": (rouge - 10 + around).tolist() if facts else None,
         }
-        means = {metric: [float(np.mean(values)), 0, 100] for metric, values in each.items()}
+        means = {}
+        for metric, numbers in each.items():
+            if numbers is not None:
+                means[metric] = [float(np.mean(numbers)), 0, 100]
         each["R1-stem"] = None  # as eval.py has it where a language has no stemmer
         if target != "gu_IN":
             each["R1-stem"] = [rouge + 3] * EXAMPLES
@@ -52,8 +57,9 @@ def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
             "R1": [5.0, 0, 10],
             "off-target": [100.0, 0, 100],
             "off-target-p": [99.8, 0, 100],
-            "facts": [2.0, 0, 4],
         }
+        if facts:
+            floor["facts"] = [2.0, 0, 4]
         rows.append(
             {
                 "source": source,
@@ -61,9 +67,14 @@ def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
                 "scores": means,
                 "each": each,
                 "floors": {"random": floor, "lead": floor},
+                "references": {},
+                "examples": [],
             }
         )
-    write_result(name, seed, {"rows": rows})
+    content = {"validation loss": loss, "rows": rows}
+    if watched:
+        content["watched"] = list(watched)
+    return write_result(name, seed, content)
 
 
 def write_layers(name, seed, probabilities, retrieved=0.5):
@@ -93,19 +104,28 @@ def write_layers(name, seed, probabilities, retrieved=0.5):
     write_result(f"{name}+retrieval", seed, {"layers": {"encoder": found, "decoder": found}})
 
 
+def watched_at(*steps):
+    """Lines of watch.csv."""
+    lines = []
+    for step in steps:
+        for pair in HELP.within:
+            source, target = pair.split("-")
+            line = {"step": str(step), "source": source, "target": target, "column": "R1"}
+            lines.append(line | {"score": "12.5", "off-target": "1.5"})
+    return lines
+
+
 def write_result(name, seed, content):
-    Path("results").mkdir(exist_ok=True)
-    Path(f"results/{name}-s{seed}.json").write_text(json.dumps(content), encoding="utf-8")
+    path = Path(f"papers/scores/{name}-s{seed}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
 
 
-def write_run(name, losses):
-    """A run folder whose log.csv has these validation losses."""
-    run = Path("runs/paper") / name
-    run.mkdir(parents=True)
-    log = Log(run / "log.csv", 0)
-    for number, loss in enumerate(losses, 1):
-        log.write(100 * number, 1.0, loss, 1000.0, 1e-3)
-    return run
+def write_rate(name, loss):
+    """A score file that has a validation loss and no scores."""
+    stem, _, seed = name.rpartition("-s")
+    return write_result(stem, seed, {"validation loss": loss, "rows": []})
 
 
 # ---------------------------------------------------------------------------------- statistics
@@ -133,23 +153,21 @@ def test_a_difference_is_taken_between_the_same_seeds_and_examples(folder):
 
 
 def test_the_best_rate_has_the_lowest_validation_loss_on_the_seeds_that_all_rates_have(folder):
-    runs = [
-        write_run("rate-qk-1e-3-s0", [3.0, 2.0, 2.5]),
-        write_run("rate-qk-2e-3-s0", [1.9]),
-        write_run("rate-qk-4e-3-s0", [2.1]),
-        write_run("rate-qk-4e-3-s1", [0.5]),  # the others have no such seed: it must not count
+    paths = [
+        write_rate("rate-qk-1e-3-s0", 2.0),
+        write_rate("rate-qk-2e-3-s0", 1.9),
+        write_rate("rate-qk-4e-3-s0", 2.1),
+        write_rate("rate-qk-4e-3-s1", 0.5),  # the others have no such seed: it must not count
     ]
-    unfinished = folder / "rate-qk-8e-3-s0"
-    unfinished.mkdir()
-    found = scores.best_rate([*runs, unfinished])
+    found = scores.best_rate([*paths, folder / "rate-qk-8e-3-s0.json"])
     assert found.best == "2e-3"
     assert found.losses == {"1e-3": 2.0, "2e-3": 1.9, "4e-3": 2.1}
 
 
 def test_rates_without_a_run_or_a_common_seed_are_refused(folder):
-    with pytest.raises(UserError, match="no finished run"):
-        scores.best_rate([folder / "rate-qk-1e-3-s0"])
-    apart = [write_run("rate-qk-1e-3-s0", [1.0]), write_run("rate-qk-2e-3-s1", [1.0])]
+    with pytest.raises(UserError, match="no score file"):
+        scores.best_rate([folder / "rate-qk-1e-3-s0.json"])
+    apart = [write_rate("rate-qk-1e-3-s0", 1.0), write_rate("rate-qk-2e-3-s1", 1.0)]
     with pytest.raises(UserError, match="no seed was run at every learning rate"):
         scores.best_rate(apart)
 
@@ -204,13 +222,13 @@ def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folde
         for seed in (0, 1):
             write_layers(name, seed, [0.5, last + 0.01 * seed])
             write_scores(name, seed, ACROSS, rouge=100 - 100 * last)
-    order, correlation = claims.probing_claims()
+    order, correlation = claims.probing_claims(BUILT_IN)
     assert order.word == "supported" and "joint-full 0.905 (0.900 to 0.910)" in order.evidence
     assert correlation.word == "supported" and "over 8 runs" in correlation.evidence
 
     scores.results.cache_clear()
     write_layers("joint-standard", 1, [0.5, 0.95])  # above full's
-    order, _ = claims.probing_claims()
+    order, _ = claims.probing_claims(BUILT_IN)
     assert order.word == "mixed: in order and apart in every seed for 2 of 3 neighbours"
 
 
@@ -236,8 +254,8 @@ def test_a_mean_difference_is_over_pairs_and_needs_them_all(folder):
 
 
 def test_each_attempt_at_an_unseen_target_has_its_own_verdict(folder):
-    write_run("rate-full-1e-3-s0", [1.0])
-    write_run("rate-qk-1e-3-s0", [1.0])
+    write_rate("rate-full-1e-3-s0", 1.0)
+    write_rate("rate-qk-1e-3-s0", 1.0)
     write_scores("joint-balanced", 0, ACROSS, off_target=50.0)
     write_scores("joint-balanced-mix-tr", 0, ACROSS, off_target=5.0)
     write_scores("joint-balanced-aligned", 0, ACROSS, off_target=80.0)
@@ -248,11 +266,13 @@ def test_each_attempt_at_an_unseen_target_has_its_own_verdict(folder):
 
 
 def test_what_was_not_measured_is_no_verdict(folder):
-    write_run("rate-full-1e-3-s0", [1.0])
-    write_run("rate-qk-1e-3-s0", [1.0])
+    write_rate("rate-full-1e-3-s0", 1.0)
+    write_rate("rate-qk-1e-3-s0", 1.0)
     found = claims.claims()
-    assert {claim.letter for claim in found} == set("abcdefghi")
-    assert {claim.word for claim in found} == {"not measured"}
+    assert {claim.letter for claim in found["built-in corpus"]} == set("abcdefghi")
+    assert {claim.letter for claim in found["real text"]} == set("abcdef")
+    for of_corpus in found.values():
+        assert {claim.word for claim in of_corpus} == {"not measured"}
 
 
 # ---------------------------------------------------------------------------------- tables
@@ -279,7 +299,7 @@ def test_layers_are_read_by_side_and_retrieval_by_what_alignment_saw(folder):
 def test_layers_in_an_earlier_form_are_refused_by_name(folder, missing):
     write_layers("base", 0, [0.5])
     write_layers("base", 1, [0.5])
-    path = Path("results/base+probe-s1.json")
+    path = Path("papers/scores/base+probe-s1.json")
     content = json.loads(path.read_text(encoding="utf-8"))
     if missing == "layers":
         content = {"probe": content.pop("layers")}
@@ -288,7 +308,7 @@ def test_layers_in_an_earlier_form_are_refused_by_name(folder, missing):
             layers[0].pop(missing, None)
             layers[0]["probe"].pop(missing, None)
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError, match=r"results/base\+probe-s1\.json.*remove it"):
+    with pytest.raises(UserError, match=r"scores/base\+probe-s1\.json.*remove it"):
         scores.probe_of("base")
 
 
@@ -311,12 +331,12 @@ def test_like_stands_beside_like_in_a_cell(folder):
     write_scores("row", 0, WITHIN, rouge=50.0, off_target=10.0)
     figures = {"es_XX-es_XX": "30.0 / 0.1%", "gu_IN-gu_IN": "19.6 / 0.0%"}
     row = Row("a row", "row", figures)
-    spanish = report.score_cell(row, "es_XX-es_XX")
+    spanish = tables.score_cell(row, "es_XX-es_XX")
     assert "<br>10% (10.4%) · " in spanish
     assert spanish.endswith("<br><sub>stemmed 53.0; published 30.0 / 0.1%</sub>")
-    gujarati = report.score_cell(row, "gu_IN-gu_IN")
+    gujarati = tables.score_cell(row, "gu_IN-gu_IN")
     assert gujarati.endswith("<br><sub>ours unstemmed; published 19.6 / 0.0%</sub>")
-    assert "sub" not in report.score_cell(row, "tr_TR-tr_TR")
+    assert "sub" not in tables.score_cell(row, "tr_TR-tr_TR")
 
 
 def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
@@ -326,7 +346,7 @@ def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
         Row("only published", "nowhere", {WITHIN[0]: "40.1"}),
         Row("neither", "nowhere"),
     ]
-    table = report.score_table(rows, WITHIN[:2]).splitlines()
+    table = tables.score_table(rows, WITHIN[:2], BUILT_IN).splitlines()
     assert table[0] == "| trained | seeds | en→en | es→es |"
     assert table[2].startswith("| floor: another text's headline | – | – |")
     assert table[4].startswith("| there | 1 | ") and "<br>100% (100.4%) · " in table[4]
@@ -341,10 +361,10 @@ def test_a_report_without_scores_names_the_script(folder):
 
 
 def test_the_best_rate_is_printed_for_the_script(folder, run):
-    write_run("rate-qk-1e-3-s0", [2.0])
-    write_run("rate-qk-4e-3-s0", [1.0])
-    runs = sorted(Path("runs/paper").iterdir())
-    done = run("-m", "papers.report", "--best-rate", *runs, cwd=folder)
+    write_rate("rate-qk-1e-3-s0", 2.0)
+    write_rate("rate-qk-4e-3-s0", 1.0)
+    paths = sorted(Path("papers/scores").iterdir())
+    done = run("-m", "papers.report", "--best-rate", *paths, cwd=folder)
     assert (done.returncode, done.stdout) == (0, "4e-3\n")
 
 
@@ -353,35 +373,51 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     pytest.importorskip("matplotlib")
     monkeypatch.setitem(report.INTERPRETATIONS, "freezing", "Little is enough.")
     for recipe, rouge in (("full", 10.0), ("qk", 50.0)):
-        for rate in ("1e-3", "4e-3"):
-            write_run(f"rate-{recipe}-{rate}-s0", [1.0 + (rate == "1e-3")])
-            write_scores(f"rate-{recipe}-{rate}", 0, WITHIN, rouge, off_target=60 - rouge)
+        for rate, loss in (("1e-3", 2.0), ("4e-3", 1.0)):
+            name = f"rate-{recipe}-{rate}"
+            write_scores(name, 0, WITHIN, rouge, off_target=60 - rouge, loss=loss)
+            watched = watched_at(0, 500)
+            write_scores(
+                f"help-{name}", 0, HELP.within, rouge, facts=False, loss=loss, watched=watched
+            )
         write_scores(f"curve-{recipe}@50", 0, WITHIN, rouge)
         write_scores(f"curve-{recipe}@100", 0, WITHIN, rouge)
-    write_run("rate-lora-2e-3-s0", [1.5])
-    write_scores("rate-lora-2e-3", 0, WITHIN, rouge=40.0)
+    write_scores("rate-lora-2e-3", 0, WITHIN, rouge=40.0, loss=1.5)
     write_scores("dec_qk", 0, WITHIN, rouge=49.0)
-    for name in ("base", "joint-full", "joint-align", "joint-align-es"):
+    write_scores("supervised", 0, WITHIN, rouge=60.0)
+    names = ("base", "joint-full", "joint-balanced", "joint-align", "joint-align-es", "two-step-qk")
+    for name in names:
         write_scores(name, 0, [*WITHIN, *ACROSS[:-1]])
         write_layers(name, 0, [0.5, 0.9, 0.8, 0.7])
+    write_scores("help-base", 0, [*HELP.within, *ACROSS[:-1]], facts=False)
+    write_scores("help-joint-full", 0, ACROSS, rouge=31.0, facts=False)
     write_scores("translator-qk", 0, scores.TRANSLATED, off_target=40.0, bleu=33.0)
     for recipe in scores.LOW_RESOURCE:
         for seed, bleu in ((0, 10.0), (1, 14.0)):
             write_scores(f"low-{recipe}@300", seed, ["de_DE-en_XX"], bleu=bleu)
-    for name, bleu in (("child-src", 20.0), ("child-src-scratch", 1.0)):
-        write_scores(name, 0, ["de_DE-en_XX"], bleu=bleu)
+    for side in ("child-src", "child-tgt"):
+        for what in ("", "+xattn", "+body"):
+            write_scores(f"{side}{what}", 0, ["de_DE-en_XX"], bleu=20.0)
+            write_scores(f"{side}{what}+parent", 0, ["fr_XX-en_XX"], bleu=90.0)
+    write_scores("child-src-scratch", 0, ["de_DE-en_XX"], bleu=1.0)
     write_result("child-src+dictionary", 0, {"dictionary": {"accuracy": 0.5}})
-    Path("results/sizes.txt").write_text("recipe  base\nqk  792,576\n", encoding="utf-8")
+    Path("papers/scores/sizes.txt").write_text("recipe  base\nqk  792,576\n", encoding="utf-8")
 
     report.main(["--out", "RESULTS.md"])
     page = Path("RESULTS.md").read_text(encoding="utf-8")
     assert "| a | full finetuning on English loses the other languages" in page
+    verdict = next(line for line in page.splitlines() if line.startswith("| a | and the lower"))
+    assert verdict.endswith("| supported | supported |")
+    evidence = Path("CLAIMS.md").read_text(encoding="utf-8")
+    assert "| a | and the lower zero-shot ROUGE-1 | **supported** | R1 es→es +40." in evidence
+    assert "`full` writes\n50% of its summaries" in page
+    assert "| `full`, tagged | 1 | 31." in page
     assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
     layers = "0.50 0.90 0.80 0.70 | 0.50 0.90 0.80 0.70"
     floors = " ".join(["0.60 (0.32)"] * 4)
     assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
     four = "{0:.1f} {0:.1f} {0:.1f} {0:.1f}".format
-    assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | – |" in page
+    assert "| de→en `src` | 1 | 20.0 | 30.0 | 50.0 | 90.0 |" in page
     assert f"| `full`, aligned | {four(50)} | {four(25)} | {four(43.8)} |" in page
     base = MBart.from_pretrained(ROOT / "base")
     trained = base.config.decoder_layers * 2 * (128 * 128 + 128)  # q and k of every layer
@@ -426,10 +462,12 @@ def reproduce(folder, *options):
     return commands
 
 
-def run_script(folder, *options):
+def run_script(folder, *options, has_help=True):
     """The ended process of reproduce.sh, and the commands that it ran."""
     (folder / "papers").mkdir(exist_ok=True)
-    shutil.copy(ROOT / "papers/reproduce.sh", folder / "papers")
+    if has_help:
+        (folder / "data/help").mkdir(parents=True, exist_ok=True)
+    copy_scripts(folder)
     python = folder / "python"
     python.write_text(STAND_IN)
     python.chmod(0o755)
@@ -443,6 +481,11 @@ def run_script(folder, *options):
         text=True,
     )
     return done, [line.split() for line in commands.read_text().splitlines()]
+
+
+def copy_scripts(folder):
+    for script in ROOT.glob("papers/*.sh"):
+        shutil.copy(script, folder / "papers")
 
 
 class Parsed(Exception):
@@ -476,6 +519,7 @@ def test_every_command_of_reproduce_sh_parses(tmp_path, monkeypatch):
         "tools.layers",
         "tools.new_language",
         "papers.dictionary",
+        "papers.keep",
         "papers.pipeline",
         "papers.report",
     }
@@ -513,12 +557,15 @@ def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
         for sentences in scores.SENTENCES:
             assert scores.low_resource(recipe, sentences) in made
     assert "rate-lora-4e-3" in made
+    assert {f"help-{row.name}+retrieval" for row in scores.HELP_RETRIEVED} <= made
+    assert {"help-base", "help-rate-full-2e-3", "help-rate-qk-4e-3", "help-rate-vqk-4e-3"} <= made
+    assert {"help-joint-balanced+probe", "help-rate-qk-4e-3+descriptions"} <= made
 
 
 def test_the_shares_in_the_tables_are_of_the_recipes_that_are_run(tmp_path):
     trained = {}
     for words in reproduce(tmp_path, "--seeds", "0"):
-        if words[0] == "train.py" and "--recipe" in words:
+        if words[0] == "train.py" and "--recipe" in words and "base-help" not in words:
             name = Path(option(words, "--out")).name.removesuffix("-s0")
             trained[name] = (option(words, "--recipe"), option(words, "--recipe-layers"))
     shown = [row for row in [*scores.OTHER_RECIPES, *scores.FINER] if row.recipe]
@@ -556,9 +603,9 @@ def test_rates_that_were_not_tried_are_told_with_their_part(tmp_path):
     python.write_text("#!/usr/bin/env bash\nexit 2\n")
     python.chmod(0o755)
     (tmp_path / "papers").mkdir()
-    script = shutil.copy(ROOT / "papers/reproduce.sh", tmp_path / "papers")
+    copy_scripts(tmp_path)
     done = subprocess.run(
-        ["bash", script, "--parts", "2"],
+        ["bash", tmp_path / "papers/reproduce.sh", "--parts", "2"],
         env={"PATH": "/usr/bin:/bin", "PYTHON": python},
         capture_output=True,
         text=True,
@@ -573,8 +620,79 @@ def test_finished_rows_are_not_run_again(tmp_path):
     assert {" ".join(words[:3]) for words in again} == {
         "-m papers.report --best-rate",
         "-m tools.delta sizes",
+        "-m papers.keep",
         "-m papers.report",
     }
+
+
+def test_a_part_says_how_long_its_rows_took_last_time(tmp_path):
+    done, _ = run_script(tmp_path, "--parts", "1", "--jobs", "2")
+    assert "part 1: full and qk on English" in done.stdout
+    assert "last time: not known)" in done.stdout
+
+    kept = tmp_path / "papers/scores"
+    kept.mkdir()
+    (kept / "seconds.csv").write_text(
+        "1,rate-qk-1e-3-s0.json,7200,A machine\n2,q-s0.json,7200,A machine\n"
+    )
+    (tmp_path / "results/seconds.csv").write_text(
+        "1,rate-qk-1e-3-s0.json,600,Another\n1,rate-qk-2e-3-s0.json,600,Another\n"
+    )
+    done, _ = run_script(tmp_path, "--parts", "1", "--jobs", "2")
+    assert "last time: 10 minutes on Another)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "half, first, last", [("built-in", 1, 8), ("open", 9, 13), ("real", 14, 17)]
+)
+def test_the_halves_have_names(tmp_path, half, first, last):
+    (tmp_path / "results").mkdir()
+    done, _ = run_script(tmp_path, "--parts", half, "--seeds", "0")
+    assert done.returncode == 0
+    told = [line.split()[2] for line in done.stdout.splitlines() if " part " in line]
+    assert told == [f"{number}:" for number in range(first, last + 1)]
+
+
+def test_the_half_on_real_text_says_what_makes_its_data(tmp_path):
+    done, _ = run_script(tmp_path, "--parts", "14", has_help=False)
+    assert done.returncode == 2 and "python -m corpora.help" in done.stderr
+
+
+def test_what_is_kept_of_a_score_file(folder, run):
+    results = Path("results")
+    results.mkdir()
+    path = write_scores("qk", 0, WITHIN[:1])
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    (row,) = content["rows"]
+    row["each"]["R1"] = [33.333, 50.0, 0.0, 1.25, 2.0, 3.0]
+    row["each"]["R2"] = [1.0] * EXAMPLES
+    row["each"]["off-target"] = [0.0, 100.0, 0.0, 0.0, 100.0, 0.0]
+    row["examples"] = []
+    for number in range(EXAMPLES):
+        text = {"source": "long", "reference": f"title {number}", "output": f"said {number}"}
+        row["examples"].append(text)
+    (results / "qk-s0.json").write_text(json.dumps(content), encoding="utf-8")
+    (results / "seconds.csv").write_text("1,qk-s0.json,70,A machine\n")
+    kept = Path("papers/scores")
+    (kept / "seconds.csv").write_text("1,qk-s0.json,90,Slow\n1,full-s0.json,80,Slow\n")
+
+    for _ in range(2):  # the second time from what was kept, as one does who goes on elsewhere
+        done = run("-m", "papers.keep", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        found = json.loads((kept / "qk-s0.json").read_text(encoding="utf-8"))
+        assert found["validation loss"] == 1.0
+        assert found["rows"][0]["each"]["R1"] == [33.3, 50, 0, 1.2, 2, 3]
+        assert "R2" not in found["rows"][0]["each"]
+        assert found["rows"][0]["examples"] == [
+            {"reference": "title 1", "output": "said 1"},
+            {"reference": "title 4", "output": "said 4"},
+        ]
+        shutil.copy(kept / "qk-s0.json", results)
+    assert (kept / "seconds.csv").read_text().splitlines() == [
+        "1,full-s0.json,80,Slow",
+        "1,qk-s0.json,70,A machine",
+    ]
 
 
 def test_reproduce_sh_explains_itself_and_refuses_what_it_does_not_know(tmp_path):
@@ -582,6 +700,6 @@ def test_reproduce_sh_explains_itself_and_refuses_what_it_does_not_know(tmp_path
     helped = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
     assert helped.returncode == 0 and helped.stdout.startswith("The tables of three papers")
     assert "--jobs" in helped.stdout and "set -" not in helped.stdout
-    for options in (["--sedes", "0"], ["--jobs", "0"], ["--parts", "1 14"]):
+    for options in (["--sedes", "0"], ["--jobs", "0"], ["--parts", "1 18"], ["--parts", "reel"]):
         done = subprocess.run(["bash", script, *options], capture_output=True, text=True)
         assert done.returncode == 2 and options[0] in done.stderr

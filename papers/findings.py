@@ -1,0 +1,126 @@
+"""What was found, for a reader in a hurry: sentences whose numbers come from the scores, each with
+the picture that shows it."""
+import numpy as np
+
+from papers.scores import (
+    BUILT_IN,
+    HELP,
+    MIDDLE,
+    SEEN_TARGET,
+    probe_of,
+    rates,
+    retrieval_of,
+    rows_of,
+    scores_of,
+    values,
+)
+from papers.tables import NOTHING
+
+
+def findings():
+    """[(text, name of a picture)], in the order of RESULTS.md, of what was measured."""
+    found = [
+        (of_forgetting(BUILT_IN), "rates"),
+        (of_forgetting(HELP), "help_steps"),
+        (of_crossing(), "zero_shot"),
+        (of_languages(), "probing"),
+        (of_new_languages(), "few_sentences"),
+        (of_alignment(), "retrieval"),
+    ]
+    return [(text, picture) for text, picture in found if NOTHING not in text]
+
+
+def mean(name, pairs, metric):
+    """The mean of a row's metric over language pairs, seeds and examples, as a text."""
+    found = [values(name, pair, metric) for pair in pairs]
+    if any(scores is None for scores in found):
+        return NOTHING
+    return f"{np.mean([scores.mean() for scores in found]):.0f}"
+
+
+def mean_lead(corpus, pairs):
+    """The mean ROUGE-1 of the sources' first sentences."""
+    found = []
+    for pair in pairs:
+        for row in rows_of(corpus.row("base"), pair).values():
+            found.append(row["floors"]["lead"]["R1"][0])
+    return f"{np.mean(found):.0f}" if found else NOTHING
+
+
+def bleu(name):
+    found = scores_of(name, "BLEU")
+    return f"{np.mean(found):.0f}" if found else NOTHING
+
+
+def of_forgetting(corpus):
+    """Full and qk finetuning on English (A, section 4.2)."""
+    grids = rates(corpus.prefix)
+    if "full" not in grids or "qk" not in grids:
+        return NOTHING
+    full = corpus.row("full")
+    qk = corpus.row("qk")
+    unseen = corpus.zero_shot
+    seen = corpus.within[:1]
+    return f"""\
+**Learning English, on the {corpus.title}.** Each at the learning rate with the lowest validation
+loss on English ({grids['full'].best} and {grids['qk'].best}), `full` writes
+{mean(full, unseen, 'off-target')}% of its summaries in the unseen languages in another language
+than it was asked for, `qk` {mean(qk, unseen, 'off-target')}%; their ROUGE-1 there is
+{mean(full, unseen, 'R1')} and {mean(qk, unseen, 'R1')}, in English
+{mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}."""
+
+
+def of_crossing():
+    """Does the skill cross, or is the language kept alone?"""
+    qk = BUILT_IN.row("qk")
+    unseen = BUILT_IN.zero_shot
+    return f"""\
+**Keeping the language is one thing, carrying the skill another.** Under `qk` the summaries in
+unseen languages have ROUGE-1 {mean(qk, unseen, 'R1')}, the documents' first sentences
+{mean_lead(BUILT_IN, unseen)}, and a model that saw summaries in all of them
+{mean('supervised', unseen, 'R1')}."""
+
+
+def of_languages():
+    """Trained within three languages, asked across them (A, section 4.3)."""
+    probabilities = []
+    for name in ("joint-full", "joint-balanced"):
+        found = probe_of(name)
+        if found is None:
+            return NOTHING
+        probabilities.append(f"{found[:, -1].mean():.2f}")
+    return f"""\
+**Asked across languages** after training within three, `full` copies the source's language in
+{mean('joint-full', SEEN_TARGET, 'off-target')}% of the outputs. The balanced adversary leaves
+{mean('joint-balanced', SEEN_TARGET, 'off-target')}% (a fresh classifier gives the true language a
+probability of {probabilities[1]} from its encoder's last layer, {probabilities[0]} without it),
+translation first and `qk` after it {mean('two-step-qk', SEEN_TARGET, 'off-target')}%; ROUGE-1 is
+{mean('joint-full', SEEN_TARGET, 'R1')}, {mean('joint-balanced', SEEN_TARGET, 'R1')} and
+{mean('two-step-qk', SEEN_TARGET, 'R1')}."""
+
+
+def of_new_languages():
+    """A new language for a trained translation model (B)."""
+    return f"""\
+**A new language.** German for a model that translates French into English: BLEU
+{bleu('child-src')} with new embeddings alone, {bleu('child-src+xattn')} with the cross-attention,
+{bleu('child-src+body')} with the whole body; as a target language {bleu('child-tgt')},
+{bleu('child-tgt+xattn')} and {bleu('child-tgt+body')}. With the parent's own embeddings back, the
+child that trained its cross-attention still translates French with BLEU
+{bleu('child-src+xattn+parent')}, the one that trained its body {bleu('child-src+body+parent')}."""
+
+
+def of_alignment():
+    """Translations meet in a middle layer (C)."""
+    retrieved = []
+    for name in ("joint-full", "joint-align"):
+        for unseen in (False, True):
+            found = retrieval_of(name, unseen)
+            if found is None:
+                return NOTHING
+            retrieved.append(f"{found[:, MIDDLE].mean():.0f}")
+    return f"""\
+**Alignment of layer {MIDDLE}** lifts retrieval of translations there from {retrieved[0]} to
+{retrieved[2]}%, and for languages that it never saw from {retrieved[1]} to {retrieved[3]}%;
+outputs in another language go from {mean('joint-full', SEEN_TARGET, 'off-target')} to
+{mean('joint-align', SEEN_TARGET, 'off-target')}%."""

@@ -1,0 +1,91 @@
+"""What the repository keeps of results/: every row's scores, example by example, without its texts.
+
+    python -m papers.keep
+
+papers/scores/ has a file for each file of results/, of the same name, and from these papers.report
+writes RESULTS.md: so that every interval on that page can be computed anew without a model. Numbers
+of single examples are rounded to one decimal. Of outputs in another language than the one that was
+asked for, the first few stay.
+"""
+import csv
+import json
+from pathlib import Path
+
+from plumbing.files import make_folder, parser_of, run, write_text
+from plumbing.progress import progress_line
+
+RESULTS = Path("results")
+KEPT = Path("papers/scores")
+RUNS = Path("runs/paper")
+METRICS = ("R1", "R1-stem", "off-target", "off-target-p", "facts")  # that RESULTS.md shows
+EXAMPLES = 5  # outputs that stay, of each pair of languages
+
+
+def keep(path):
+    """Writes what stays of a score file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for row in content.get("rows", ()):
+        row["examples"] = slips(row)
+        row["each"] = {metric: rounded(row["each"].get(metric), 1) for metric in METRICS}
+        for scores in (row["scores"], row["references"], *row["floors"].values()):
+            for metric in scores:
+                scores[metric] = rounded(scores[metric], 2)
+    if "layers" in content:
+        content["layers"] = rounded(content["layers"], 4)
+    watched = RUNS / path.stem / "watch.csv"
+    if watched.is_file():
+        with open(watched, encoding="utf-8", newline="") as file:
+            content["watched"] = list(csv.DictReader(file))
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    write_text(KEPT / path.name, text.replace('{"source"', '\n{"source"') + "\n")
+
+
+def slips(row):
+    """The first outputs of a row that are in another language, without their sources."""
+    of_target = row["each"].get("off-target") or []
+    if len(row["examples"]) < len(of_target):
+        return row["examples"]  # the file was kept before
+    found = []
+    for example, off_target in zip(row["examples"], of_target):
+        if off_target and len(found) < EXAMPLES:
+            found.append({"reference": example["reference"], "output": example["output"]})
+    return found
+
+
+def rounded(value, digits):
+    """The numbers within lists and dictionaries, rounded; whole ones without a point."""
+    if isinstance(value, dict):
+        return {name: rounded(part, digits) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part, digits) for part in value]
+    if isinstance(value, float):
+        value = round(value, digits)
+        return int(value) if value.is_integer() else value
+    return value
+
+
+def keep_seconds():
+    """How long the rows took: of those that were run here the latest time, of others the kept."""
+    lines = {}
+    for folder in (KEPT, RESULTS):
+        path = folder / "seconds.csv"
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                part, row, _ = line.split(",", 2)
+                lines[int(part), row] = line
+    write_text(KEPT / "seconds.csv", "".join(f"{lines[key]}\n" for key in sorted(lines)))
+
+
+def main(argv=None):
+    parser_of(__doc__).parse_args(argv)
+    make_folder(KEPT)
+    for path in progress_line(sorted(RESULTS.glob("*.json")), "keeping scores"):
+        keep(path)
+    sizes = RESULTS / "sizes.txt"
+    if sizes.is_file():
+        write_text(KEPT / "sizes.txt", sizes.read_text(encoding="utf-8"))
+    keep_seconds()
+
+
+if __name__ == "__main__":
+    run(main)

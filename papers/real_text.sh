@@ -1,0 +1,191 @@
+# Parts 14 to 17 of reproduce.sh: the first paper again on real text, a section of LibreOffice's help
+# -> its heading (English: a package's description -> its title too), from base-help/. Whole test
+# sets.
+
+HELP_WITHIN="en_XX-en_XX es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR"
+HELP=(--data help: --init base-help --langs en_XX --steps 3000 --eval-every 500
+    --valid-examples 400)
+# Sections alone: English has no more to learn from than the others.
+HELP_JOINT=(--data jsonl:data/help/sections --langs en_XX es_XX ru_RU --steps 1000 --eval-every 250
+    --valid-examples 100)
+
+# on_help FILE MODEL "PAIRS": headings of all test sections. Also of what train.py was given as
+# --data: the test split has sections alone, and the cross-lingual ones are in the same folder.
+on_help() {
+    local pairs
+    read -ra pairs <<< "$3"
+    python eval.py --model "$2" --stage summarize --data help: --examples 0 --samples 0 --stem \
+        --json "$1" --pairs "${pairs[@]}"
+}
+
+# help_row NAME SEED "PAIRS" [options of train.py]: as row(), on the help.
+help_row() { job "results/help-$1-s$2.json" train_on_help "$@"; }
+train_on_help() {
+    local run=runs/paper/help-$1-s$2
+    python train.py --stage summarize --seed "$2" --no-eval --overwrite --out "$run" "${@:4}" &&
+        on_help "results/help-$1-s$2.json" "$run" "$3"
+}
+
+# english_row RECIPE RATE SEED [options of train.py]: English alone.
+english_row() {
+    help_row "rate-$1-$2" "$3" "$HELP_WITHIN" "${HELP[@]}" --recipe "$1" --lr "$2" "${@:4}"
+}
+
+help_is_there() {
+    [ -d data/help ] && return
+    echo "error: data/help is missing: \`python -m corpora.help\` makes it" >&2
+    exit 2
+}
+
+# best_on_help RECIPE PART: as best_rate.
+best_on_help() {
+    python -m papers.report --best-rate "results/help-rate-$1-"*.json && return
+    echo "error: the learning rates of $1 on the help are tried in part $2: run --parts $2 first" >&2
+    return 2
+}
+help_rates() {
+    [ -n "${HELP_QK:-}" ] && return
+    HELP_FULL=$(best_on_help full 14)
+    HELP_QK=$(best_on_help qk 14)
+    echo "learning rates on the help by English validation loss: full $HELP_FULL, qk $HELP_QK"
+}
+
+# --------------------------------------------------------------------------------------- part 14
+# The heart again: full and qk on English, at three rates each, watched as they learn; five seeds at
+# the best rate of each, and full at qk's.
+part_14() {
+    local rate seed
+    heading 14 "full and qk on the help's English, by learning rate"
+    help_is_there
+    for rate in 1e-3 2e-3 4e-3; do
+        watched full "$rate"
+        watched qk "$rate"
+    done
+    finish
+    help_rates
+    for seed in $MORE_SEEDS; do
+        english_row full "$HELP_FULL" "$seed"
+        english_row qk "$HELP_QK" "$seed"
+        english_row full "$HELP_QK" "$seed"
+    done
+}
+
+# watched RECIPE RATE: the first seed, with zero-shot scores of validation texts over the updates.
+watched() {
+    # shellcheck disable=SC2086  # these pairs are words of their own
+    english_row "$1" "$2" "$FIRST" --watch $HELP_WITHIN
+}
+
+# --------------------------------------------------------------------------------------- part 15
+# The other recipes, each at the better of two rates, full's and qk's.
+part_15() {
+    local recipe rate best seed
+    help_rates
+    heading 15 "the other recipes on the help's English"
+    help_is_there
+    for recipe in frozen_decoder attn_ln vqk q; do
+        for rate in "$HELP_FULL" "$HELP_QK"; do
+            english_row "$recipe" "$rate" "$FIRST"
+        done
+    done
+    finish
+    for recipe in frozen_decoder attn_ln vqk q; do
+        best=$(best_on_help "$recipe" 15)
+        for seed in $SEEDS; do
+            english_row "$recipe" "$best" "$seed"
+        done
+    done
+}
+
+# --------------------------------------------------------------------------------------- part 16
+# Trained within English, Spanish and Russian, asked across languages and in Turkish; two steps, of
+# which the first translates paragraphs.
+part_16() {
+    local seed move
+    help_rates
+    heading 16 "the help: trained within three languages, asked across them, and two steps"
+    help_is_there
+    move=(--recipe full --lr "$HELP_FULL")
+    job results/help-translate.json translate_help
+    for seed in $SEEDS; do
+        joint_row joint-full "$seed" "${move[@]}"
+        joint_row joint-qk "$seed" --recipe qk --lr "$HELP_QK"
+        joint_row joint-tagless "$seed" "${move[@]}" --tagless
+        joint_row joint-standard "$seed" "${move[@]}" --adversarial standard
+        joint_row joint-balanced "$seed" "${move[@]}" --adversarial balanced
+    done
+    finish
+    for seed in $SEEDS; do
+        second_step two-step-qk "$seed" --recipe qk --lr "$HELP_QK"
+        second_step two-step-full "$seed" "${move[@]}"
+    done
+}
+
+translate_help() {
+    python train.py --stage translate --data help: --init base-help \
+        --langs en_XX es_XX ru_RU tr_TR --recipe full --steps 3000 --eval-every 500 \
+        --valid-examples 30 --no-eval --overwrite --out runs/paper/help-translate &&
+        python eval.py --model runs/paper/help-translate --data help: --samples 0 \
+            --json results/help-translate.json \
+            --pairs en_XX-es_XX es_XX-en_XX ru_RU-en_XX en_XX-tr_TR
+}
+
+# joint_row NAME SEED [options of train.py]
+joint_row() { help_row "$1" "$2" "$ACROSS" "${HELP_JOINT[@]}" --init base-help "${@:3}"; }
+
+# second_step NAME SEED [options of train.py]
+second_step() {
+    NEEDS="16:runs/paper/help-translate" help_row "$1" "$2" "$ACROSS" "${HELP_JOINT[@]}" \
+        --init runs/paper/help-translate "${@:3}"
+}
+
+# --------------------------------------------------------------------------------------- part 17
+# What needs no more training: the untuned base, English package descriptions (most of what was
+# learned, and none of the test sections), and what the layers know.
+part_17() {
+    local name recipe rate seed
+    help_rates
+    heading 17 "the help: the untuned base, descriptions, probes and retrieval"
+    help_is_there
+    job results/help-base-s0.json on_help results/help-base-s0.json base-help \
+        "$HELP_WITHIN $BETWEEN"
+    descriptions base 0 base-help
+    for seed in $SEEDS; do
+        descriptions "rate-full-$HELP_FULL" "$seed"
+        descriptions "rate-qk-$HELP_QK" "$seed"
+    done
+    probe_help base 0 base-help
+    for seed in $SEEDS; do
+        for name in joint-full joint-tagless joint-standard joint-balanced; do
+            probe_help "$name" "$seed"
+        done
+    done
+    retrieve_help base 0 base-help
+    for name in joint-full joint-qk two-step-qk; do
+        retrieve_help "$name" "$FIRST"
+    done
+}
+
+# descriptions NAME SEED [MODEL]: titles of all test descriptions.
+descriptions() {
+    local model=${3:-runs/paper/help-$1-s$2} file=results/help-$1+descriptions-s$2.json
+    job "$file" python eval.py --model "$model" --stage summarize \
+        --data jsonl:data/help/descriptions --pairs en_XX-en_XX --examples 0 --samples 0 --stem \
+        --json "$file"
+}
+
+# probe_help NAME SEED [MODEL]
+probe_help() {
+    local model=${3:-runs/paper/help-$1-s$2} file=results/help-$1+probe-s$2.json
+    job "$file" python -m tools.layers --model "$model" --stage summarize \
+        --data jsonl:data/help/sections --measures probe --source-lang en_XX es_XX ru_RU tr_TR \
+        --json "$file"
+}
+
+# retrieve_help NAME SEED [MODEL]: of paragraphs, which are translations of each other.
+retrieve_help() {
+    local model=${3:-runs/paper/help-$1-s$2} file=results/help-$1+retrieval-s$2.json
+    job "$file" python -m tools.layers --model "$model" --stage translate \
+        --data parallel:data/help/paragraphs --measures retrieval \
+        --source-lang en_XX es_XX ru_RU tr_TR --json "$file"
+}

@@ -1,0 +1,398 @@
+"""The tables of RESULTS.md, in Markdown, from the scores of papers/scores.py."""
+import numpy as np
+
+from papers.scores import (
+    ACROSS,
+    ALIGNED_LANGUAGES,
+    ALIGNED_LAYERS,
+    BUILT_IN,
+    CHILDREN,
+    HELP,
+    HELP_RETRIEVED,
+    LOW_RESOURCE,
+    PROBED,
+    QK_AND_ADVERSARY,
+    RETRIEVED,
+    SCORES,
+    SEEN_TARGET,
+    SENTENCES,
+    TRANSLATED,
+    TRANSLATORS,
+    UNALIGNED,
+    WITHIN,
+    Row,
+    arrow,
+    dictionary_of,
+    english_only,
+    interval,
+    low_resource,
+    one_rate,
+    probe_of,
+    rates,
+    results,
+    retrieval_of,
+    rows_of,
+    scores_of,
+    svcca_of,
+    trained_percent,
+    values,
+)
+
+NOTHING = "–"  # a cell that was not measured
+
+
+def markdown(heads, rows):
+    """A table: heads and every row are lists of texts."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for row in rows:
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def score_table(rows, pairs, floors_of=None, extra=None):
+    """Rows by language pairs; one that has neither scores nor published figures is left out.
+
+    floors_of: the Corpus whose floors stand above them. extra: (head, {name of a row: its cell}), a
+    column more, beside the number of seeds."""
+    head, cells_of = extra or (None, {})
+    lines = floors(pairs, floors_of) if floors_of else []
+    for row in rows:
+        if not (results(row.name) or row.published):
+            continue
+        line = [row.label, str(len(results(row.name)))]
+        if extra:
+            line.append(cells_of.get(row.name, NOTHING))
+        line.extend(score_cell(row, pair) for pair in pairs)
+        lines.append(line)
+    heads = ["trained", "seeds", *map(arrow, pairs)]
+    if extra:
+        heads.insert(2, head)
+    return markdown(heads, lines)
+
+
+def score_cell(row, pair):
+    text = NOTHING
+    rouge = values(row.name, pair, "R1")
+    if rouge is not None:
+        r1 = interval(rouge)
+        text = f"{r1.mean:.1f} [{r1.low:.1f}, {r1.high:.1f}]<br>"
+        text += languages_and_facts(
+            values(row.name, pair, "off-target").mean(),
+            values(row.name, pair, "off-target-p").mean(),
+            mean_or_none(values(row.name, pair, "facts")),
+        )
+    if pair in row.published:
+        text += f"<br><sub>{ours_stemmed(row, pair)}published {row.published[pair]}</sub>"
+    return text
+
+
+def mean_or_none(scores):
+    return None if scores is None else scores.mean()
+
+
+def languages_and_facts(off_target, posterior, facts):
+    """In percent: outputs in another language (and the others' mean posterior), facts told (None:
+    the corpus does not say which there are)."""
+    text = f"{off_target:.0f}% ({posterior:.1f}%)"
+    if facts is not None:
+        text += f" · {facts:.0f}%"
+    return text
+
+
+def ours_stemmed(row, pair):
+    """Our figure that is of the same kind as the published one; nothing where we have none."""
+    if values(row.name, pair, "R1") is None:
+        return ""
+    stemmed = values(row.name, pair, "R1-stem")
+    if stemmed is None:
+        return "ours unstemmed; "
+    return f"stemmed {stemmed.mean():.1f}; "
+
+
+def floors(pairs, corpus):
+    """The rows of outputs that need no model, as every score file has them."""
+    lines = []
+    for kind, label in (
+        ("random", "floor: another text's headline"),
+        ("lead", "floor: the source's first sentence"),
+    ):
+        cells = [floor_cell(kind, pair, corpus) for pair in pairs]
+        lines.append([label, NOTHING, *cells])
+    return lines
+
+
+def floor_cell(kind, pair, corpus):
+    rows = rows_of(corpus.row("base"), pair)
+    if not rows:
+        return NOTHING
+    means = {}
+    for metric, (mean, _, _) in next(iter(rows.values()))["floors"][kind].items():
+        means[metric] = mean
+    below = languages_and_facts(means["off-target"], means["off-target-p"], means.get("facts"))
+    return f"{means['R1']:.1f}<br>{below}"
+
+
+def probe_table(corpus=BUILT_IN):
+    """What a fresh classifier reads of the source language; SVCCA too where the corpus says the
+    same in every language."""
+    rows = []
+    for row in PROBED:
+        name = corpus.row(row.name)
+        probability = probe_of(name)
+        if probability is None:
+            continue
+        accuracy = probe_of(name, key="accuracy")
+        rescaled = probe_of(name, key="rescaled")
+        cells = [
+            row.label,
+            with_spread(probability[:, -1]),
+            row.published.get("", NOTHING),
+            f"{accuracy[:, -1].mean():.3f}",
+            f"{rescaled[:, -1].mean():.3f}",
+            by_layer(probability, 2),
+            by_layer(probe_of(name, "decoder"), 2),
+        ]
+        if corpus is BUILT_IN:
+            cells += [with_floor(name, "encoder"), with_floor(name, "decoder")]
+        rows.append(cells)
+    heads = [
+        "model",
+        "probability, encoder's last layer",
+        "published",
+        "accuracy",
+        "rescaled",
+        "probability, encoder layers, embedding first",
+        "decoder layers",
+    ]
+    if corpus is BUILT_IN:
+        heads += ["SVCCA, encoder (floor)", "SVCCA, decoder (floor)"]
+    return markdown(heads, rows)
+
+
+def with_spread(numbers):
+    """(seeds,) -> their mean (lowest to highest)."""
+    text = f"{numbers.mean():.3f}"
+    if len(numbers) > 1:
+        text += f" ({numbers.min():.3f} to {numbers.max():.3f})"
+    return text
+
+
+def with_floor(name, side):
+    """SVCCA of every layer, each with its floor in brackets."""
+    means = svcca_of(name, side).mean(0)
+    lowest = svcca_of(name, side, "svcca floor").mean(0)
+    return " ".join(f"{mean:.2f} ({floor:.2f})" for mean, floor in zip(means, lowest))
+
+
+def by_layer(sample, digits):
+    """(seeds, layers) -> the mean of every layer, one after the other."""
+    return " ".join(f"{mean:.{digits}f}" for mean in sample.mean(0))
+
+
+def children_table(children=CHILDREN):
+    rows = []
+    for row in children:
+        if not results(row.name):
+            continue
+        rows.append(
+            [
+                row.label,
+                str(len(results(row.name))),
+                over_seeds(scores_of(row.name, "BLEU")),
+                over_seeds(scores_of(row.name, "chrF")),
+                over_seeds(dictionary_of(row.name)),
+                over_seeds(scores_of(f"{row.name}+parent", "BLEU")),
+            ]
+        )
+    heads = [
+        "trained",
+        "seeds",
+        "BLEU",
+        "chrF",
+        "dictionary, %",
+        "BLEU of fr→en with the parent's embeddings back",
+    ]
+    return markdown(heads, rows)
+
+
+def over_seeds(numbers):
+    """Mean over seeds [lowest, highest]."""
+    if not numbers:
+        return NOTHING
+    if len(numbers) == 1:
+        return f"{numbers[0]:.1f}"
+    return f"{np.mean(numbers):.1f} [{min(numbers):.1f}, {max(numbers):.1f}]"
+
+
+def retrieval_table():
+    rows = []
+    for row in RETRIEVED:
+        if retrieval_of(row.name) is None:
+            continue
+        rows.append(
+            [
+                row.label,
+                by_layer(retrieval_of(row.name, unseen=False), 1),
+                by_layer(retrieval_of(row.name, unseen=True), 1),
+                by_layer(retrieval_of(row.name, side="decoder"), 1),
+            ]
+        )
+    heads = [
+        "model",
+        "en, es, ru (seen by alignment): encoder layers, embedding first",
+        "with tr or gu (not seen): encoder layers",
+        "decoder layers, all",
+    ]
+    return markdown(heads, rows)
+
+
+def help_retrieval_table():
+    """The same on real text, of paragraphs that are translations of each other."""
+    rows = []
+    for row in HELP_RETRIEVED:
+        found = retrieval_of(HELP.row(row.name))
+        if found is None:
+            continue
+        decoder = retrieval_of(HELP.row(row.name), side="decoder")
+        rows.append([row.label, by_layer(found, 1), by_layer(decoder, 1)])
+    return markdown(["model", "encoder layers, embedding first", "decoder layers"], rows)
+
+
+def translation_table():
+    """Models that were taught one pair, asked in others: BLEU and the off-target share."""
+    rows = []
+    for row in TRANSLATORS:
+        if not results(row.name):
+            continue
+        cells = [translation_cell(row.name, pair) for pair in TRANSLATED]
+        rows.append([row.label, str(len(results(row.name))), *cells])
+    heads = ["trained", "seeds", *map(arrow, TRANSLATED)]
+    heads[2] += " (taught)"
+    return markdown(heads, rows)
+
+
+def translation_cell(name, pair):
+    off_target = values(name, pair, "off-target")
+    if off_target is None:
+        return NOTHING
+    return f"{over_seeds(scores_of(name, 'BLEU', pair))}<br>{off_target.mean():.0f}%"
+
+
+def freezing_table():
+    """The recipes on English by the share of parameters that trains, the smallest first."""
+    rows = sorted(one_rate(), key=trained_percent)
+    shares = {row.name: f"{trained_percent(row):.1f}" for row in rows}
+    return score_table(rows, WITHIN, extra=("% trained", shares))
+
+
+def adversary_table():
+    shares = {}
+    for row in QK_AND_ADVERSARY:
+        probability = probe_of(row.name)
+        if probability is not None:
+            shares[row.name] = with_spread(probability[:, -1])
+    return score_table(QK_AND_ADVERSARY, ACROSS, None, ("probability", shares))
+
+
+def robustness_table():
+    """Alignment by layer and languages: retrieval and what it does to the task."""
+    rows = []
+    for run_with in [UNALIGNED, *ALIGNED_LAYERS, *ALIGNED_LANGUAGES]:
+        name = run_with.name
+        if not results(name) or retrieval_of(name) is None:
+            continue
+        layer = run_with.layer
+        others = retrieval_of(name, unseen=False, except_for=run_with.pairs)
+        rows.append(
+            [
+                run_with.label,
+                str(len(results(name))),
+                over_seeds(retrieval_of(name, only=run_with.pairs)[:, layer].tolist()),
+                over_seeds(others[:, layer].tolist()),
+                over_seeds(retrieval_of(name, unseen=True)[:, layer].tolist()),
+                *(score_cell(Row(run_with.label, name), pair) for pair in SEEN_TARGET),
+            ]
+        )
+    heads = [
+        "aligned",
+        "seeds",
+        "retrieval, its own pairs",
+        "others of en, es, ru",
+        "with tr or gu",
+        *map(arrow, SEEN_TARGET),
+    ]
+    return markdown(heads, rows)
+
+
+def few_sentences_table():
+    rows = []
+    for recipe in LOW_RESOURCE:
+        cells = []
+        for sentences in SENTENCES:
+            cells.append(over_seeds(scores_of(low_resource(recipe, sentences), "BLEU")))
+        rows.append([f"`{recipe}`", *cells])
+    return markdown(["trained", *(f"{sentences:,}" for sentences in SENTENCES)], rows)
+
+
+def verdict_table(found):
+    """Every claim with its verdict on each corpus. found: {corpus's title: [Claim]}."""
+    corpora = list(found)
+    verdicts = {}
+    for corpus in corpora:
+        for claim in found[corpus]:
+            verdicts.setdefault((claim.letter, claim.text), {})[corpus] = claim.word
+    rows = []
+    for (letter, text), words_of in verdicts.items():
+        words = [words_of.get(corpus, NOTHING) for corpus in corpora]
+        rows.append([letter, text, *words])
+    return markdown(["", "claim", *corpora], rows)
+
+
+def evidence_table(claims):
+    rows = [[claim.letter, claim.text, f"**{claim.word}**", claim.evidence] for claim in claims]
+    return markdown(["", "claim", "verdict", "differences, mean [95% interval]"], rows)
+
+
+def rate_lines(corpus=BUILT_IN):
+    """The validation losses of the grid, a line for each recipe."""
+    lines = []
+    for recipe, grid in rates(corpus.prefix).items():
+        losses = [f"{rate}: {grid.losses[rate]:.4f}" for rate in sorted(grid.losses, key=float)]
+        lines.append(f"- `{recipe}`: {', '.join(losses)}; best: {grid.best}")
+    return "\n".join(lines)
+
+
+def description_table():
+    """English package descriptions, most of what was learned, and none of the test sections."""
+    rows = []
+    for row in english_only(HELP):
+        rouge = values(f"{row.name}+descriptions", HELP.within[0], "R1")
+        if rouge is None:
+            continue
+        found = interval(rouge)
+        rows.append([row.label, f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"])
+    return markdown(["trained", "ROUGE-1"], rows)
+
+
+def slip_table(name):
+    """What a row wrote in another language than the one that was asked for: the first few."""
+    rows = []
+    for pair in HELP.zero_shot:
+        for row in list(rows_of(name, pair).values())[:1]:
+            for slip in row["examples"]:
+                cells = (slip["reference"], slip["output"])
+                rows.append([arrow(pair), *(one_line(cell) for cell in cells)])
+    return markdown(["", "reference", "output"], rows)
+
+
+def one_line(text):
+    """A text for a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def recipe_sizes():
+    """What `tools.delta sizes` printed."""
+    path = SCORES / "sizes.txt"
+    if not path.exists():
+        return "not measured"
+    return path.read_text(encoding="utf-8").rstrip()
