@@ -331,7 +331,7 @@ def preset_of(typed):
     two the later one counts."""
     preset = SMALL if typed["preset"] == "small" else LARGE
     defaults = preset["every stage"] | preset[typed["stage"]]
-    if typed.get("adversarial", "none") != "none" and typed["stage"] in TASKS:
+    if typed.get("adversarial", "none") != "none":
         defaults |= preset["adversarial"]
         if preset is LARGE and "lr" in typed:
             defaults["final_lr"] = typed["lr"]  # its rate is constant, whatever it is
@@ -517,8 +517,10 @@ def check(s):
         raise UserError(
             "--stage align needs --align-layer N, the encoder layer whose states are to meet"
         )
-    if s.stage == "align" and s.adversarial != "none":
-        raise UserError("--adversarial belongs to a task; --stage align has none")
+    if s.adversarial != "none" and s.stage not in TASKS:
+        raise UserError(
+            f"--adversarial belongs to a task, {' or '.join(TASKS)}; --stage {s.stage} has none"
+        )
     if s.mix and s.stage != "summarize":
         raise UserError(
             f"--mix puts translations beside summaries; --stage {s.stage} has none of these (stage "

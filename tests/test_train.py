@@ -150,8 +150,14 @@ def test_the_small_preset_with_an_adversary_trains_all_layers_and_is_else_the_st
     assert different == {"recipe", "adversarial", "keep", "tagless"}
     assert fooling["recipe"] == "full"
     assert parse_args([*words, "--adversarial", "none"]).recipe == "qk"
-    words = ["--stage", "pretrain", "--init", str(train.BASE), "--adversarial", "balanced"]
-    assert parse_args(words).recipe == "full+embeddings"  # new embeddings must move
+
+
+@pytest.mark.parametrize("preset", ["small", "large"])
+@pytest.mark.parametrize("stage", ["pretrain", "align"])
+def test_an_adversary_belongs_to_a_task(stage, preset):
+    words = ["--stage", stage, "--preset", preset, "--align-layer", "1", "--init", str(train.BASE)]
+    with pytest.raises(UserError, match=f"translate or summarize; --stage {stage} has none"):
+        parse_args([*words, "--adversarial", "balanced"])
 
 
 def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
