@@ -808,7 +808,10 @@ SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
 
 def seed_dropout(seed, batch, reader=None):
     """Dropout depends on the seed, the batch's number and what it is read for (default: what its
-    stream is for) alone, in every process and after a resume."""
+    stream is for) alone, in every process and after a resume.
+
+    The classifier's batches of an update are read together: it is seeded once, by the first that
+    this process has, and their dropout depends on those that are read before them too."""
     numbers = (seed, batch.number, *SALTS[reader or batch.stream])
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
