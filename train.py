@@ -355,6 +355,8 @@ def unused(typed, s):
     mixes_langs = s.mix and not s.mix_pairs
     if s.pairs and not aligns_langs and not mixes_langs:
         reasons["langs"] = "beside --pairs"
+    if s.stage == "align" and s.align_pairs:
+        reasons["langs"] = "beside --align-pairs"
     if is_builtin(s.data):
         reasons["min_words"] = "with the built-in corpus"
         reasons["skip_bad_lines"] = "with the built-in corpus"
@@ -425,9 +427,8 @@ def differs(name, typed, own, world):
         return Path(value).resolve() != Path(there).resolve()
     if name in ("accumulate", "mix"):
         return shared_equally(value, world) != there
-    if name == "langs":  # args.json holds the languages of the run's pairs: compare those
-        align_pairs = typed.get("align_pairs", own.align_pairs)
-        value = languages_of(language_pairs(own.stage, value, typed.get("pairs"), align_pairs))
+    if isinstance(value, list):  # what is typed twice counts once
+        return list(dict.fromkeys(value)) != list(dict.fromkeys(there or []))
     return value != there
 
 
@@ -475,9 +476,14 @@ def decide(s):
     if s.mix:
         copying = is_builtin(s.data)
         s.mix_pairs = ["-".join(pair) for pair in mixing_pairs(s.langs, s.mix_pairs, copying)]
+    if s.stage == "align" and s.pairs and s.align_pairs:
+        raise UserError(
+            "--stage align takes its pairs from --pairs or --align-pairs: leave one of the two out"
+        )
     pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
     s.pairs = ["-".join(pair) for pair in pairs]
-    s.langs = languages_of(pairs)
+    if s.langs is None:  # typed ones stay: --resume takes them again
+        s.langs = languages_of(pairs)
     if s.precision is None:
         s.precision = "bf16" if device_of(s).type == "cuda" else "fp32"
 
@@ -558,7 +564,7 @@ def prepare_model(s):
     folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
-    for code in [*s.langs, *languages_of(split_pairs(beside(s) + (s.watch or [])))]:
+    for code in languages_of(split_pairs(s.pairs + beside(s) + (s.watch or []))):
         tokenizer.lang_id(code)
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
@@ -1006,8 +1012,8 @@ def evaluation_arguments(s):
     pairs = s.pairs
     count = 100
     if s.stage == "translate":
-        copying = {f"{lang}-{lang}" for lang in s.langs}
-        pairs = [pair for pair in s.pairs if pair not in copying] or s.pairs
+        translating = [pair for pair in split_pairs(s.pairs) if pair[0] != pair[1]]
+        pairs = ["-".join(pair) for pair in translating] or s.pairs
         count = 50
     elif is_builtin(s.data):
         pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot

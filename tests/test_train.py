@@ -92,6 +92,14 @@ def test_alignment_pairs_are_each_language_of_the_run_with_english_or_as_typed()
     assert parse_args([*words, "--align-pairs", *typed]).align_pairs == typed
 
 
+def test_alignment_alone_takes_its_pairs_from_one_option():
+    words = ["--stage", "align", "--align-layer", "1"]
+    for option in ("--pairs", "--align-pairs"):
+        assert parse_args([*words, option, "es_XX-en_XX"]).pairs == ["es_XX-en_XX"]
+    with pytest.raises(UserError, match="leave one of the two out"):
+        parse_args([*words, "--pairs", "es_XX-en_XX", "--align-pairs", "ru_RU-en_XX"])
+
+
 def test_mixed_translations_are_all_pairs_of_the_run_or_as_typed_and_its_pairs_stay_the_tasks():
     words = ["--stage", "summarize", "--langs", "en_XX", "es_XX"]
     s = parse_args([*words, "--mix", "2"])
@@ -575,10 +583,29 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     assert run("train.py", *QUICK, "--init", out, "--steps", 1, "--out", other).returncode == 0
 
 
+def settings_only(folder, *words):
+    """A run folder that has no more than the settings of this command line."""
+    begun = parse_args(["--stage", "summarize", "--out", str(folder), *words])
+    settings = vars(begun) | {"run_format": RUN_FORMAT, "world_size": 1}
+    (folder / "args.json").write_text(json.dumps(settings))
+    return begun
+
+
+@pytest.mark.parametrize("beside", [("--align-layer", "1"), ("--mix", "1")])
+def test_languages_that_are_no_pairs_may_be_typed_again_at_resume(tmp_path, beside):
+    langs = ("--langs", "en_XX", "es_XX")
+    begun = settings_only(tmp_path, *langs, "--pairs", "en_XX-en_XX", *beside)
+    resumed = parse_args(["--resume", str(tmp_path), *langs])
+    assert (resumed.pairs, resumed.langs) == (begun.pairs, begun.langs)
+    with pytest.raises(UserError, match="leave out --langs$"):
+        parse_args(["--resume", str(tmp_path), "--langs", "en_XX", "ru_RU"])
+
+
 @pytest.mark.parametrize("first, differing", [
     (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), None),
     (("--langs", "en_XX", "--align-layer", "1", "--align-pairs", "en_XX-ru_RU"), None),
     (("--langs", "es_XX", "en_XX", "--accumulate", "3", "--min-words", "0", "1"), None),
+    (("--pairs", "en_XX-en_XX", "en_XX-en_XX"), ("--pairs", "es_XX-es_XX")),
     (("--langs", "es_XX", "en_XX"), ("--langs", "es_XX", "ru_RU")),
     (("--accumulate", "3"), ("--accumulate", "5")),
     (("--langs", "es_XX", "en_XX", "--mix", "1"), ("--mix", "3")),
@@ -753,6 +780,8 @@ def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, chang
     (("--lora-rank", "4", "--recipe", "lora"), []),
     (("--classifier-lr", "1"), ["--classifier-lr has no effect without --adversarial"]),
     (("--align-pairs", "en_XX-es_XX"), ["--align-pairs has no effect without --align-layer"]),
+    (("--stage", "align", "--align-layer", "1", "--align-pairs", "en_XX-es_XX", "--langs", "ru_RU"),
+     ["--langs has no effect beside --align-pairs"]),
     (("--mix-pairs", "en_XX-es_XX"), ["--mix-pairs has no effect without --mix"]),
     (("--langs", "en_XX", "--pairs", "es_XX-ru_RU"), ["--langs has no effect beside --pairs"]),
     (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), []),
