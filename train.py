@@ -18,11 +18,13 @@ label tokens of the global batch,
     L = -1/N sum_t log p(y_t | y_<t, x) + fooling/N + alignment
 
 label-smoothed where asked, with AdamW, a learning rate that warms up and then falls linearly, and
-gradients clipped by norm. The global batch is --accumulate batches of the task and --mix batches of
-translations. fooling is the loss by which the model fools an adversary (adversarial.py), if there
-is one: its classifier learns first, on as many batches of its own, the next of the same streams.
-alignment, with --align-layer, is the mean loss of --accumulate batches of translations that are to
-meet in a layer (align.py); stage align has only that loss.
+gradients clipped by norm. The global batch is --accumulate batches of the task. --mix M adds M
+batches of translations: a second such sum over label tokens of their own; the two are weighted by
+their numbers of batches (headlines are short: in one sum over all label tokens the summaries of
+--mix 1 would weigh a fifth). fooling is the loss by which the model fools an adversary
+(adversarial.py), if there is one: its classifier learns first, on as many batches of its own, the
+next of the same streams. alignment, with --align-layer, is the mean loss of --accumulate batches of
+translations that are to meet in a layer (align.py); stage align has only that loss.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
@@ -34,6 +36,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -171,9 +174,9 @@ class Settings:
     )
     accumulate: int = option("batches in an update; raise it as you lower --tokens", type=COUNT)
     mix: int = option(
-        "batches of translations in an update beside its --accumulate batches of summaries; all "
-        "label tokens count alike, in log.csv's loss too, and validation is the summaries' alone; "
-        "0: none",
+        "batches of translations in an update beside its --accumulate batches of summaries; the "
+        "two weigh as many batches as they have, in log.csv's loss too, and validation is the "
+        "summaries' alone; 0: none",
         0, type=number(int, 0), metavar="N"
     )
     mix_pairs: list = option(
@@ -727,9 +730,20 @@ def make_adversary(s, d_model, sources, device):
 
 # -------------------------------------------------------------------------------------- losses
 
+def divisors(batches):
+    """{stream: what the losses of its batches, summed over tokens, are divided by} in an update:
+    the stream's label tokens, over its share of the batches."""
+    counts = Counter()
+    tokens = Counter()
+    for batch in batches:
+        counts[batch.stream] += 1
+        tokens[batch.stream] += batch.target_tokens
+    return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
+
+
 def task_loss(model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None):
     """A batch's loss, summed over its label tokens and divided by `tokens`, those of the whole
-    update; and the encoder's states (N, D) of its source tokens.
+    update (divisors); and the encoder's states (N, D) of its source tokens.
 
     For a ParallelBatch: its mean alignment loss in encoder layer `layer`, weighted by its
     translations' tokens; None for states."""
@@ -892,19 +906,21 @@ def train(s, rank, world, device, command=None):
                     adversary.update(model, mine, world)
             batches = data.draw_update(s)
             tokens = sum(batch.target_tokens for batch in batches)
+            divisor_of = divisors(batches)
             parallel = data.draw("alignment", s.accumulate)
             loss_sum = torch.zeros((), device=device)  # of the labels alone, as in validation
             whole_sum = torch.zeros((), device=device)  # with fooling and alignment
             for batch in batches[rank::world]:
                 batch = batch.to(device)
+                divisor = divisor_of[batch.stream]
                 seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
                 with autocast(device, s.precision):
                     loss, states = task_loss(
-                        model, batch, tokens, s.label_smoothing, s.align_layer, tokenizer
+                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer
                     )
                     loss_sum += loss.detach()
                     if adversary:
-                        loss = loss + adversary.loss(states, batch) / tokens
+                        loss = loss + adversary.loss(states, batch) / divisor
                     whole_sum += loss.detach()
                 scaler.scale(loss).backward()
             for batch in parallel[rank::world]:  # translations meet, in the same update

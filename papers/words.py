@@ -47,7 +47,8 @@ the encoder's last layer."""
 ABOUT_UNSEEN_TARGET = """\
 The balanced adversary, trained within en, es and ru as above, and five attempts to keep it from
 losing Turkish: the decoder frozen; from the translation model; with alignment in layer 3; with a
-batch of translations (and copies) among en, es and ru in every update; and the same with tr."""
+batch of translations (and copies) among en, es and ru in every update, which weighs as much as the
+batch of summaries; and the same with tr."""
 
 ABOUT_LORA = """\
 On English alone, each at its best rate by English validation loss: LoRA of rank 12 on all

@@ -359,10 +359,11 @@ MIXED = (
 )
 
 
-def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
+def test_an_update_with_a_mix_weighs_each_stream_by_its_batches(
     run, small, tmp_path, monkeypatch
 ):
-    """By hand: the same batches in one go. And validation is the summaries' alone."""
+    """By hand: each stream's mean over its label tokens, however short headlines are; one batch is
+    of summaries, two are of translations. And validation is the summaries' alone."""
     name = "model.decoder.layers.1.fc1.weight"
     read = []
     gradients = []
@@ -371,7 +372,7 @@ def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
 
     def seen(model, batch, tokens, *rest, **options):
         if model.training:
-            read.append((batch, tokens))
+            read.append(batch)
         return compute(model, batch, tokens, *rest, **options)
 
     def stepped(model, *rest):
@@ -383,19 +384,20 @@ def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
     out = tmp_path / "run"
     done = run("train.py", *MIXED, "--init", small, "--steps", 1, "--clip", 0, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert [(batch.stream, batch.number) for batch, _ in read] == [
+    assert [(batch.stream, batch.number) for batch in read] == [
         ("task", 0), ("mix", 0), ("mix", 1)
     ]
     model = MBart.from_pretrained(small).eval()
-    total = 0.0
-    for batch, _ in read:
-        logits = model(batch.source, batch.decoder_input)
-        total = total + torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=1, reduction="sum"
-        )
-    tokens = sum(int((batch.labels != 1).sum()) for batch, _ in read)
-    assert {count for _, count in read} == {tokens}
-    loss = total / tokens
+    means = []
+    for batches in ([read[0]], read[1:]):
+        total = 0.0
+        for batch in batches:
+            logits = model(batch.source, batch.decoder_input)
+            total = total + torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), batch.labels.flatten(), ignore_index=1, reduction="sum"
+            )
+        means.append(total / sum(int((batch.labels != 1).sum()) for batch in batches))
+    loss = means[0] / 3 + means[1] * 2 / 3
     loss.backward()
     expected = model.get_parameter(name).grad
     torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-7)
