@@ -399,6 +399,18 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
         assert "<svg" in Path(f"papers/pictures/{name}.svg").read_text(encoding="utf-8")
 
 
+def test_a_row_that_was_measured_in_part_leaves_its_part_in_every_picture(folder):
+    """Two rows with retrieval and no scores of all pairs."""
+    pytest.importorskip("matplotlib")
+    for recipe in ("full", "qk"):
+        write_run(f"rate-{recipe}-1e-3-s0", [1.0])
+    for name in ("joint-full", "joint-align"):
+        write_layers(name, 0, [0.5, 0.9, 0.8, 0.7])
+    write_scores("joint-align", 0, ACROSS[:1])
+    shown = pictures.pictures()
+    assert {"alignment", "probing", "retrieval"} <= set(shown)
+
+
 # ---------------------------------------------------------------------------------- reproduce.sh
 
 # For Python: it writes down what it is asked to run, and leaves the files that stop a second run
