@@ -43,7 +43,7 @@ from plumbing.options import COUNT, default_device, number
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, read_settings
+from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import Tokenizer
 
 STAGES = ("translate", "summarize")  # those whose outputs can be scored
@@ -433,14 +433,16 @@ def samples(rows, count=3):
 
 
 def write_report(path, folder, stage, data_spec, options, signatures, rows, said_on=None):
-    """Scores and outputs as JSON; papers/scores.py reads it. data_spec: None for one's own text.
-    said_on: the stream that names the file (default: standard output)."""
-    write_json(path, report_of(folder, stage, data_spec, options, signatures, rows))
+    """Scores and outputs as JSON, and of which base the model is; papers/scores.py reads it.
+    data_spec: None for one's own text. said_on: the stream that names the file (default: standard
+    output)."""
+    report = report_of(folder, stage, data_spec, options, signatures, rows)
+    write_json(path, report | {"origin": origin_of(model_folder(folder))})
     print(f"scores and outputs are in {path}", file=said_on)
 
 
 def report_of(folder, stage, data_spec, options, signatures, rows):
-    """What write_report() writes."""
+    """What write_report() writes, but for the origin."""
     return {
         "model": str(folder),
         "stage": stage,

@@ -3,6 +3,7 @@
     python -m papers.report
     python -m papers.report --best-rate runs/paper/rate-qk-*    the best learning rate
 """
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from papers.scores import (
     arrow,
     best_rate,
     dictionary_of,
+    doubtful_files,
     english_only,
     interval,
     low_resource,
@@ -370,6 +372,8 @@ def write(path):
     """Draws the pictures and writes the page from all that results/ holds."""
     if not list(RESULTS.glob("*.json")):
         raise UserError(f"{RESULTS}/ has no scores yet; run papers/reproduce.sh first")
+    for line in doubtful_files():
+        print(f"note: {line}", file=sys.stderr)
     found = claims()
     write_text(path, page(found, pictures()))
     supported = sum(claim.word == "supported" for claim in found)

@@ -2,13 +2,14 @@
 
 A score file is what `eval.py --json` writes, one for each row and seed: results/NAME-sSEED.json.
 What the layers know is in files of their own, written by `tools.layers --json`:
-results/NAME+probe-sSEED.json and results/NAME+retrieval-sSEED.json.
+results/NAME+probe-sSEED.json and results/NAME+retrieval-sSEED.json. Each says from which base its
+model was finetuned ("origin", plumbing/runs.py): of models of another base than base/ nothing is
+read, neither scores nor, where a learning rate is chosen, losses.
 
 A figure is a mean over seeds and test examples with a 95% interval from a two-level bootstrap
 (seeds, then examples within them); a difference is taken example by example.
 """
 import csv
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +19,8 @@ import numpy as np
 
 import qk_finetune
 from model import Config
-from plumbing.files import UserError
+from plumbing.files import UserError, read_json
+from plumbing.runs import origin_of, read_settings
 
 RESULTS = Path("results")
 RUNS = Path("runs/paper")
@@ -441,8 +443,56 @@ def results(name):
     for path in sorted(RESULTS.glob("*.json")):
         stem, _, seed = path.stem.rpartition("-s")
         if stem == name and seed.isdecimal():
-            found[seed] = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
+            if is_of_another_base(content):
+                continue
+            if not all("off-target-p" in row["each"] for row in content.get("rows", ())):
+                raise UserError(
+                    f"{path}: not what eval.py writes today; remove it and run papers/reproduce.sh "
+                    "again"
+                )
+            found[seed] = content
     return found
+
+
+@cache
+def own_origin():
+    return origin_of(BASE)
+
+
+def is_of_another_base(content):
+    """Is a score file, or a run with these settings, of another base than base/? One that does not
+    say, as of an earlier version, is taken as base/'s."""
+    origin = content.get("origin")
+    return origin is not None and origin != own_origin()
+
+
+def doubtful_files():
+    """Lines on the files in results/ that are left out or do not say of which base they are."""
+    others = []
+    unmarked = []
+    for path in sorted(RESULTS.glob("*.json")):
+        content = read_json(path)
+        if is_of_another_base(content):
+            others.append(path.name)
+        elif content.get("origin") is None:
+            unmarked.append(path.name)
+    lines = []
+    if others:
+        lines.append(
+            f"{in_short(others)} in {RESULTS}/ left out, of another base than base/: remove them, "
+            "and papers/reproduce.sh makes them anew"
+        )
+    if unmarked:
+        lines.append(f"{in_short(unmarked)} in {RESULTS}/ taken as of base/: they do not say")
+    return lines
+
+
+def in_short(names):
+    """The first of some names and how many more there are."""
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def rows_of(name, pair):
@@ -606,11 +656,12 @@ def best_rate(folders):
     by_rate = {}
     for folder in map(Path, folders):
         named = re.search(r"-(\d+e-\d+)-s(\d+)$", folder.name)
-        if named and (folder / "log.csv").is_file():
+        is_run = named and (folder / "log.csv").is_file()
+        if is_run and not is_of_another_base(read_settings(folder)):
             rate, seed = named.groups()
             by_rate.setdefault(rate, {})[seed] = lowest_validation_loss(folder / "log.csv")
     if not by_rate:
-        raise UserError("no finished run among " + " ".join(map(str, folders)))
+        raise UserError("no finished run of base/ among " + " ".join(map(str, folders)))
 
     common = set.intersection(*(set(losses) for losses in by_rate.values()))
     if not common:

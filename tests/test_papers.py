@@ -31,8 +31,9 @@ def folder(tmp_path, monkeypatch):
         remembered.cache_clear()
 
 
-def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
-    """A score file as eval.py writes it; outputs lie a few points around the figures given."""
+def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0, **marks):
+    """A score file as eval.py writes it; outputs lie a few points around the figures given. marks:
+    what else it says."""
     rows = []
     for pair in pairs:
         source, target = pair.split("-")
@@ -63,7 +64,7 @@ def write_scores(name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0):
                 "floors": {"random": floor, "lead": floor},
             }
         )
-    write_result(name, seed, {"rows": rows})
+    write_result(name, seed, {"rows": rows} | marks)
 
 
 def write_layers(name, seed, probabilities, retrieved=0.5):
@@ -298,6 +299,37 @@ def test_a_row_takes_its_own_files_alone(folder):
     write_scores("child-src-scratch", 0, ["de_DE-en_XX"], bleu=30.0)
     assert scores.scores_of("child-src", "BLEU") == [10.0]
     assert scores.scores_of("child-src-scratch", "BLEU") == [30.0]
+
+
+def test_scores_and_losses_of_another_base_are_left_out_and_told(folder, capsys, monkeypatch):
+    monkeypatch.setattr(report, "pictures", dict)
+    for recipe in ("full", "qk"):
+        write_run(f"rate-{recipe}-1e-3-s0", [1.0])
+    foreign = write_run("rate-qk-2e-3-s0", [0.5])
+    settings = {"stage": "summarize", "origin": [[1, 2]]}
+    (foreign / "args.json").write_text(json.dumps(settings), encoding="utf-8")
+    write_scores("few-qk-10", 0, WITHIN[1:2], rouge=20.0, origin=[[1, 2]])
+    write_scores("few-qk-10", 1, WITHIN[1:2], rouge=30.0, origin=scores.own_origin())
+    write_scores("few-qk-10", 2, WITHIN[1:2], rouge=40.0)  # as written before there was a mark
+    report.write(folder / "RESULTS.md")
+    page = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert "- `qk`: 1e-3: 1.0000; best: 1e-3" in page
+    assert "| `qk`, then 10 Spanish examples | 2 | 35." in page
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert "few-qk-10-s0.json in results/ left out, of another base" in told[0]
+    assert "few-qk-10-s2.json in results/ taken as of base/" in told[1]
+
+
+def test_scores_in_an_earlier_form_are_refused_by_name(folder):
+    write_scores("row", 0, WITHIN)
+    path = Path("results/row-s0.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for row in content["rows"]:
+        del row["each"]["off-target-p"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=r"results/row-s0\.json.*remove it"):
+        report.score_cell(Row("a row", "row"), WITHIN[0])
 
 
 def test_scores_can_be_of_one_pair(folder):
