@@ -66,6 +66,8 @@ from plumbing.files import UserError, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
+    DECODING,
+    NO_REPEAT,
     POSITIVE,
     SHARE,
     check_saved,
@@ -788,8 +790,8 @@ def watched(model, tokenizer, s, rank):
     import eval as evaluation  # late: its metrics take seconds to import
 
     limit = model.config.max_position_embeddings
-    options = {"beam": 1, "max_new_tokens": min(100, limit - 1)}
-    options["no_repeat_ngram"] = evaluation.NO_REPEAT[s.stage]
+    options = {"beam": 1, "max_new_tokens": min(DECODING["max_new_tokens"], limit - 1)}
+    options["no_repeat_ngram"] = NO_REPEAT[s.stage]
 
     def write(texts, source, target):
         tag = None if s.tagless else source
