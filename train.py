@@ -362,7 +362,10 @@ def unused(typed, s):
         reasons["langs"] = "beside --pairs"
     if s.stage == "align" and s.align_pairs:
         reasons["langs"] = "beside --align-pairs"
+    if s.stage == "align":
+        reasons["label_smoothing"] = "in stage align"
     if is_builtin(s.data):
+        reasons["temperature"] = "with the built-in corpus"  # its pairs are all of one size
         reasons["min_words"] = "with the built-in corpus"
         reasons["skip_bad_lines"] = "with the built-in corpus"
     lines = []

@@ -793,6 +793,10 @@ def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, chang
       "--mix-pairs", "es_XX-en_XX"), ["--langs has no effect beside --pairs"]),
     (("--min-words", "3", "1"), ["--min-words has no effect with the built-in corpus"]),
     (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
+    (("--temperature", "5"), ["--temperature has no effect with the built-in corpus"]),
+    (("--temperature", "5", "--data", "jsonl:DIR"), []),
+    (("--stage", "align", "--align-layer", "1", "--label-smoothing", "0.1"),
+     ["--label-smoothing has no effect in stage align"]),
 ])
 def test_an_option_without_effect_is_named(capsys, tmp_path, words, said):
     parse_args(["--stage", "translate", "--out", str(tmp_path), *words])
