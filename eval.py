@@ -40,16 +40,14 @@ from generate import generate
 from model import MBart
 from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
-from plumbing.options import COUNT, default_device, number
+from plumbing.options import COUNT, DECODING, decoding_of, default_device, number
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, read_settings
+from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import Tokenizer
 
 STAGES = ("translate", "summarize")  # those whose outputs can be scored
-# No output says an n-gram of this length twice (Solovyev et al. 2024, appendix A); 0: it may.
-NO_REPEAT = {"translate": 0, "summarize": 3}
 
 
 # --------------------------------------------------------------------------------------- decoding
@@ -63,8 +61,8 @@ def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="de
     decoder's cache (sources x beams x max_new_tokens; 100 KB each in mBART-large). title: of the
     progress bar."""
     device = next(model.parameters()).device
-    beams = options.get("beam", 5)
-    length = options.get("max_new_tokens", 100)
+    beams = options.get("beam", DECODING["beam"])
+    length = options.get("max_new_tokens", DECODING["max_new_tokens"])
     rows = max(1, slots // (beams * length))
     outputs = [None] * len(sources)
     alone = len(sources) < 2  # one text needs no bar
@@ -101,7 +99,7 @@ class Writer:
         self.tokenizer = Tokenizer.from_pretrained(folder)
         self.tagged = not read_settings(folder).get("tagless")  # as it was trained
         self.limit = self.model.config.max_position_embeddings
-        longest = options.get("max_new_tokens", 100)
+        longest = options.get("max_new_tokens", DECODING["max_new_tokens"])
         longest = min(longest, self.limit - 1)  # the decoder's start token has a position too
         self.options = options | {"max_new_tokens": longest}
 
@@ -434,14 +432,16 @@ def samples(rows, count=3):
 
 
 def write_report(path, folder, stage, data_spec, options, signatures, rows, said_on=None):
-    """Scores and outputs as JSON; papers/scores.py reads it. data_spec: None for one's own text.
-    said_on: the stream that names the file (default: standard output)."""
-    write_json(path, report_of(folder, stage, data_spec, options, signatures, rows))
+    """Scores and outputs as JSON, and of which base the model is; papers/scores.py reads it.
+    data_spec: None for one's own text. said_on: the stream that names the file (default: standard
+    output)."""
+    report = report_of(folder, stage, data_spec, options, signatures, rows)
+    write_json(path, report | {"origin": origin_of(model_folder(folder))})
     print(f"scores and outputs are in {path}", file=said_on)
 
 
 def report_of(folder, stage, data_spec, options, signatures, rows):
-    """What write_report() writes."""
+    """What write_report() writes, but for the origin."""
     return {
         "model": str(folder),
         "validation loss": lowest_validation_loss(folder),
@@ -494,10 +494,10 @@ def parse_args(argv=None):
         default=3,
         help="sample outputs to print per target language; 0: none (default 3)",
     )
-    add("--beam", type=COUNT, default=5, help="beams; 1: greedy (default 5)")
-    add("--max-new-tokens", type=COUNT, default=100, help="longest output (default 100)")
-    add("--min-new-tokens", type=number(int, 0), default=0, help="fewest tokens; 0: any (default)")
-    add("--length-penalty", type=float, default=1.0, help="score / length^it; 0: off (default 1)")
+    add("--beam", type=COUNT, help="beams; 1: greedy (default %(default)s)")
+    add("--max-new-tokens", type=COUNT, help="longest output (default %(default)s)")
+    add("--min-new-tokens", type=number(int, 0), help="fewest (default %(default)s)")
+    add("--length-penalty", type=float, help="score / length^it; 0: off (default %(default)s)")
     add(
         "--no-repeat-ngram",
         type=number(int, 0),
@@ -515,6 +515,7 @@ def parse_args(argv=None):
     )
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
+    parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)
     if (args.lang is None) == (args.pairs is None):
         raise UserError(
@@ -672,15 +673,11 @@ def asked_for(args, stage):
 
 def generation_options(args, stage):
     """generate's options, as the command line has them."""
-    options = {
-        "beam": args.beam,
-        "max_new_tokens": args.max_new_tokens,
-        "min_new_tokens": args.min_new_tokens,
-        "length_penalty": args.length_penalty,
-        "no_repeat_ngram": args.no_repeat_ngram,
-    }
-    if args.no_repeat_ngram is None:
-        options["no_repeat_ngram"] = NO_REPEAT[stage]
+    options = decoding_of(stage)
+    for name in options:
+        typed = getattr(args, name)
+        if typed is not None:
+            options[name] = typed
     return options
 
 

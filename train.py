@@ -18,11 +18,13 @@ label tokens of the global batch,
     L = -1/N sum_t log p(y_t | y_<t, x) + fooling/N + alignment
 
 label-smoothed where asked, with AdamW, a learning rate that warms up and then falls linearly, and
-gradients clipped by norm. The global batch is --accumulate batches of the task and --mix batches of
-translations. fooling is the loss by which the model fools an adversary (adversarial.py), if there
-is one: its classifier learns first, on as many batches of its own, the next of the same streams.
-alignment, with --align-layer, is the mean loss of --accumulate batches of translations that are to
-meet in a layer (align.py); stage align has only that loss.
+gradients clipped by norm. The global batch is --accumulate batches of the task. --mix M adds M
+batches of translations: a second such sum over label tokens of their own; the two are weighted by
+their numbers of batches (headlines are short: in one sum over all label tokens the summaries of
+--mix 1 would weigh a fifth). fooling is the loss by which the model fools an adversary
+(adversarial.py), if there is one: its classifier learns first, on as many batches of its own, the
+next of the same streams. alignment, with --align-layer, is the mean loss of --accumulate batches of
+translations that are to meet in a layer (align.py); stage align has only that loss.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
@@ -34,6 +36,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -63,6 +66,8 @@ from plumbing.files import UserError, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
+    DECODING,
+    NO_REPEAT,
     POSITIVE,
     SHARE,
     check_saved,
@@ -171,9 +176,9 @@ class Settings:
     )
     accumulate: int = option("batches in an update; raise it as you lower --tokens", type=COUNT)
     mix: int = option(
-        "batches of translations in an update beside its --accumulate batches of summaries; all "
-        "label tokens count alike, in log.csv's loss too, and validation is the summaries' alone; "
-        "0: none",
+        "batches of translations in an update beside its --accumulate batches of summaries; the "
+        "two weigh as many batches as they have, in log.csv's loss too, and validation is the "
+        "summaries' alone; 0: none",
         0, type=number(int, 0), metavar="N"
     )
     mix_pairs: list = option(
@@ -331,7 +336,7 @@ def preset_of(typed):
     two the later one counts."""
     preset = SMALL if typed["preset"] == "small" else LARGE
     defaults = preset["every stage"] | preset[typed["stage"]]
-    if typed.get("adversarial", "none") != "none" and typed["stage"] in TASKS:
+    if typed.get("adversarial", "none") != "none":
         defaults |= preset["adversarial"]
         if preset is LARGE and "lr" in typed:
             defaults["final_lr"] = typed["lr"]  # its rate is constant, whatever it is
@@ -355,7 +360,12 @@ def unused(typed, s):
     mixes_langs = s.mix and not s.mix_pairs
     if s.pairs and not aligns_langs and not mixes_langs:
         reasons["langs"] = "beside --pairs"
+    if s.stage == "align" and s.align_pairs:
+        reasons["langs"] = "beside --align-pairs"
+    if s.stage == "align":
+        reasons["label_smoothing"] = "in stage align"
     if is_builtin(s.data):
+        reasons["temperature"] = "with the built-in corpus"  # its pairs are all of one size
         reasons["min_words"] = "with the built-in corpus"
         reasons["skip_bad_lines"] = "with the built-in corpus"
     lines = []
@@ -425,9 +435,8 @@ def differs(name, typed, own, world):
         return Path(value).resolve() != Path(there).resolve()
     if name in ("accumulate", "mix"):
         return shared_equally(value, world) != there
-    if name == "langs":  # args.json holds the languages of the run's pairs: compare those
-        align_pairs = typed.get("align_pairs", own.align_pairs)
-        value = languages_of(language_pairs(own.stage, value, typed.get("pairs"), align_pairs))
+    if isinstance(value, list):  # what is typed twice counts once
+        return list(dict.fromkeys(value)) != list(dict.fromkeys(there or []))
     return value != there
 
 
@@ -475,9 +484,14 @@ def decide(s):
     if s.mix:
         copying = is_builtin(s.data)
         s.mix_pairs = ["-".join(pair) for pair in mixing_pairs(s.langs, s.mix_pairs, copying)]
+    if s.stage == "align" and s.pairs and s.align_pairs:
+        raise UserError(
+            "--stage align takes its pairs from --pairs or --align-pairs: leave one of the two out"
+        )
     pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
     s.pairs = ["-".join(pair) for pair in pairs]
-    s.langs = languages_of(pairs)
+    if s.langs is None:  # typed ones stay: --resume takes them again
+        s.langs = languages_of(pairs)
     if s.precision is None:
         s.precision = "bf16" if device_of(s).type == "cuda" else "fp32"
 
@@ -517,8 +531,10 @@ def check(s):
         raise UserError(
             "--stage align needs --align-layer N, the encoder layer whose states are to meet"
         )
-    if s.stage == "align" and s.adversarial != "none":
-        raise UserError("--adversarial belongs to a task; --stage align has none")
+    if s.adversarial != "none" and s.stage not in TASKS:
+        raise UserError(
+            f"--adversarial belongs to a task, {' or '.join(TASKS)}; --stage {s.stage} has none"
+        )
     if s.mix and s.stage != "summarize":
         raise UserError(
             f"--mix puts translations beside summaries; --stage {s.stage} has none of these (stage "
@@ -556,7 +572,7 @@ def prepare_model(s):
     folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
-    for code in [*s.langs, *languages_of(split_pairs(beside(s) + (s.watch or [])))]:
+    for code in languages_of(split_pairs(s.pairs + beside(s) + (s.watch or []))):
         tokenizer.lang_id(code)
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
@@ -719,9 +735,20 @@ def make_adversary(s, d_model, sources, device):
 
 # -------------------------------------------------------------------------------------- losses
 
+def divisors(batches):
+    """{stream: what the losses of its batches, summed over tokens, are divided by} in an update:
+    the stream's label tokens, over its share of the batches."""
+    counts = Counter()
+    tokens = Counter()
+    for batch in batches:
+        counts[batch.stream] += 1
+        tokens[batch.stream] += batch.target_tokens
+    return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
+
+
 def task_loss(model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None):
     """A batch's loss, summed over its label tokens and divided by `tokens`, those of the whole
-    update; and the encoder's states (N, D) of its source tokens.
+    update (divisors); and the encoder's states (N, D) of its source tokens.
 
     For a ParallelBatch: its mean alignment loss in encoder layer `layer`, weighted by its
     translations' tokens; None for states."""
@@ -766,8 +793,8 @@ def watched(model, tokenizer, s, rank):
     import eval as evaluation  # late: its metrics take seconds to import
 
     limit = model.config.max_position_embeddings
-    options = {"beam": 1, "max_new_tokens": min(100, limit - 1)}
-    options["no_repeat_ngram"] = evaluation.NO_REPEAT[s.stage]
+    options = {"beam": 1, "max_new_tokens": min(DECODING["max_new_tokens"], limit - 1)}
+    options["no_repeat_ngram"] = NO_REPEAT[s.stage]
 
     def write(texts, source, target):
         tag = None if s.tagless else source
@@ -806,7 +833,10 @@ SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
 
 def seed_dropout(seed, batch, reader=None):
     """Dropout depends on the seed, the batch's number and what it is read for (default: what its
-    stream is for) alone, in every process and after a resume."""
+    stream is for) alone, in every process and after a resume.
+
+    The classifier's batches of an update are read together: it is seeded once, by the first that
+    this process has, and their dropout depends on those that are read before them too."""
     numbers = (seed, batch.number, *SALTS[reader or batch.stream])
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
@@ -881,19 +911,21 @@ def train(s, rank, world, device, command=None):
                     adversary.update(model, mine, world)
             batches = data.draw_update(s)
             tokens = sum(batch.target_tokens for batch in batches)
+            divisor_of = divisors(batches)
             parallel = data.draw("alignment", s.accumulate)
             loss_sum = torch.zeros((), device=device)  # of the labels alone, as in validation
             whole_sum = torch.zeros((), device=device)  # with fooling and alignment
             for batch in batches[rank::world]:
                 batch = batch.to(device)
+                divisor = divisor_of[batch.stream]
                 seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
                 with autocast(device, s.precision):
                     loss, states = task_loss(
-                        model, batch, tokens, s.label_smoothing, s.align_layer, tokenizer
+                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer
                     )
                     loss_sum += loss.detach()
                     if adversary:
-                        loss = loss + adversary.loss(states, batch) / tokens
+                        loss = loss + adversary.loss(states, batch) / divisor
                     whole_sum += loss.detach()
                 scaler.scale(loss).backward()
             for batch in parallel[rank::world]:  # translations meet, in the same update
@@ -1001,8 +1033,8 @@ def evaluation_arguments(s):
     pairs = s.pairs
     count = 100
     if s.stage == "translate":
-        copying = {f"{lang}-{lang}" for lang in s.langs}
-        pairs = [pair for pair in s.pairs if pair not in copying] or s.pairs
+        translating = [pair for pair in split_pairs(s.pairs) if pair[0] != pair[1]]
+        pairs = ["-".join(pair) for pair in translating] or s.pairs
         count = 50
     elif is_builtin(s.data):
         pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot

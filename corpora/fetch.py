@@ -120,8 +120,9 @@ def rows_of(path):
 
 # -------------------------------------------------------------------------------- the two data sets
 
-def fetch_xlsum(source, out, languages, overwrite):
-    """Writes a file for each language and split; those that are there already stay."""
+def fetch_xlsum(source, out, languages, overwrite, licence):
+    """Writes a file for each language and split, and with it the licence; those that are there
+    already stay."""
     for language in languages:
         for split, name in zip(SPLITS, XLSUM_SPLITS.values()):
             path = out / f"{language}_{name}.jsonl"
@@ -130,11 +131,12 @@ def fetch_xlsum(source, out, languages, overwrite):
                 continue
             with saving(path) as temporary:
                 write_rows(path, temporary, source.rows(language, split))
+                write_text(out / LICENCE_FILE, licence)
 
 
-def fetch_wikilingua(source, out, pairs, overwrite):
-    """Writes a file for each split, of all pairs of languages together: all of them or none, for
-    splits of different languages would not belong together."""
+def fetch_wikilingua(source, out, pairs, overwrite, licence):
+    """Writes a file for each split, of all pairs of languages together, and the licence: all of
+    them or none, for splits of different languages would not belong together."""
     paths = {split: out / f"{split}.jsonl" for split in SPLITS}
     for path in paths.values():
         if path.exists() and not overwrite:
@@ -149,6 +151,7 @@ def fetch_wikilingua(source, out, pairs, overwrite):
         for split, path in paths.items():
             temporary = all_or_none.enter_context(saving(path))
             write_rows(path, temporary, rows_of_pairs(source, pairs, split))
+        write_text(out / LICENCE_FILE, licence)
 
 
 def rows_of_pairs(source, pairs, split):
@@ -257,11 +260,12 @@ def main(argv=None):
         f"licence: {published.licence}, {published.page}\n"
     )
     print(licence, end="", flush=True)
-    write_text(out / LICENCE_FILE, licence)  # first, so that the texts never stand without it
+    # It is written when a text is complete and before that has its name: no text stands without
+    # it, and it names no commit of which nothing was fetched.
     if args.name == "xlsum":
-        fetch_xlsum(source, out, wanted, args.overwrite)
+        fetch_xlsum(source, out, wanted, args.overwrite, licence)
     else:
-        fetch_wikilingua(source, out, wanted, args.overwrite)
+        fetch_wikilingua(source, out, wanted, args.overwrite, licence)
     print(f"use it with --data {args.name}:{out}")
 
 

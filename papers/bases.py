@@ -35,11 +35,11 @@ from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from data import Examples, held_out, split_pairs
 from plumbing.files import UserError, first_line, parser_of, read_json, run, write_json
-from plumbing.options import COUNT, default_device, device
+from plumbing.options import COUNT, decoding_of, default_device, device
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 4000  # padded tokens in a batch
-OPTIONS = {"beam": 5, "max_new_tokens": 100, "length_penalty": 1.0, "no_repeat_ngram": 0}
+OPTIONS = decoding_of("translate")  # a copy repeats what its document repeats
 
 
 class Documents:

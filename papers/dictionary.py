@@ -19,6 +19,7 @@ from corpora.language import Language
 from model import MBart
 from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import model_folder
+from plumbing.runs import origin_of
 from tokenizer import Tokenizer
 
 SECTIONS = ("people", "things", "adjectives", "verbs", "places")  # of the lexicon
@@ -119,7 +120,10 @@ def main(argv=None):
         f"(chance {100 * found.chance:.1f}%)"
     )
     if args.json:
-        write_json(args.json, {"model": args.child, "dictionary": asdict(found)})
+        origin = origin_of(model_folder(args.child))
+        write_json(
+            args.json, {"model": args.child, "dictionary": asdict(found), "origin": origin}
+        )
 
 
 if __name__ == "__main__":

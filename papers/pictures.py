@@ -316,6 +316,8 @@ def alignment(plt):
         for axis, unseen in zip(axes, (False, True)):
             axis.plot(retrieval_of(found.name, unseen).mean(0), "o-", label=label)
         means = off_target_of(found.name)
+        if means is None:
+            continue
         below = means.mean() - means.min()
         above = means.max() - means.mean()
         axes[2].errorbar(place, means.mean(), [[below], [above]], fmt="o")
@@ -327,9 +329,15 @@ def alignment(plt):
 
 
 def off_target_of(name):
-    """(seeds,): the mean share of off-target outputs into languages that were seen."""
-    shares = [values(name, pair, "off-target") for pair in SEEN_TARGET]
-    return np.mean([share.mean(1) for share in shares], 0)
+    """(seeds,): the mean share of off-target outputs into languages that were seen; None where a
+    pair was not scored."""
+    shares = []
+    for pair in SEEN_TARGET:
+        found = values(name, pair, "off-target")
+        if found is None:
+            return None
+        shares.append(found.mean(1))
+    return np.mean(shares, 0)
 
 
 def few_sentences(plt):

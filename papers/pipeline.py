@@ -16,7 +16,7 @@ import eval as evaluation
 from data import SENTENCE_END, split_pairs
 from plumbing.files import UserError, parser_of, run
 from plumbing.models import model_folder
-from plumbing.options import COUNT, default_device, device
+from plumbing.options import COUNT, decoding_of, default_device, device
 from plumbing.runs import read_settings
 
 
@@ -66,13 +66,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     where = args.device or default_device()
-    options = {  # eval.py's defaults
-        "beam": 5,
-        "max_new_tokens": 100,
-        "min_new_tokens": 0,
-        "length_penalty": 1.0,
-        "no_repeat_ngram": evaluation.NO_REPEAT["summarize"],
-    }
+    options = decoding_of("summarize")
     folder = model_folder(args.summarizer)
     summarizer = evaluation.Writer(folder, where, **options)
     translator = evaluation.Writer(model_folder(args.translator), where)

@@ -4,6 +4,7 @@ papers/scores/:
     python -m papers.report
     python -m papers.report --best-rate results/rate-qk-*.json     the best learning rate
 """
+import sys
 from pathlib import Path
 
 from papers.claims import claims
@@ -21,6 +22,7 @@ from papers.scores import (
     UNSEEN_TARGET,
     WITHIN,
     best_rate,
+    doubtful_files,
     english_only,
     of_corpus,
     results,
@@ -75,6 +77,8 @@ def write(path):
     """Draws the pictures and writes both pages from all that papers/scores/ holds."""
     if not list(SCORES.glob("*.json")):
         raise UserError(f"{SCORES}/ has no scores yet; run papers/reproduce.sh first")
+    for line in doubtful_files():
+        print(f"note: {line}", file=sys.stderr)
     found = claims()
     write_text(path, results_page(found, pictures()))
     evidence = path.with_name("CLAIMS.md")

@@ -2,12 +2,13 @@
 
 A score file is what `eval.py --json` writes and papers.keep keeps, one for each row and seed:
 papers/scores/NAME-sSEED.json. What the layers know is in files of their own, written by
-`tools.layers --json`: NAME+probe-sSEED.json and NAME+retrieval-sSEED.json.
+`tools.layers --json`: NAME+probe-sSEED.json and NAME+retrieval-sSEED.json. Each says from which
+base its model was finetuned ("origin", plumbing/runs.py): of models of another base than base/ and
+base-help/ nothing is read.
 
 A figure is a mean over seeds and test examples with a 95% interval from a two-level bootstrap
 (seeds, then examples within them); a difference is taken example by example.
 """
-import json
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,10 +18,12 @@ import numpy as np
 
 import qk_finetune
 from model import Config
-from plumbing.files import UserError
+from plumbing.files import UserError, read_json
+from plumbing.runs import origin_of
 
 SCORES = Path("papers/scores")
 BASE = Path(__file__).resolve().parent.parent / "base"
+BASE_HELP = BASE.with_name("base-help")
 
 WITHIN = ["en_XX-en_XX", "es_XX-es_XX", "ru_RU-ru_RU", "tr_TR-tr_TR", "gu_IN-gu_IN"]
 ZERO_SHOT = WITHIN[1:]
@@ -496,8 +499,58 @@ def results(name):
     for path in sorted(SCORES.glob("*.json")):
         stem, _, seed = path.stem.rpartition("-s")
         if stem == name and seed.isdecimal():
-            found[seed] = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
+            if is_of_another_base(content):
+                continue
+            if not all("off-target-p" in row["each"] for row in content.get("rows", ())):
+                raise UserError(
+                    f"{path}: not what eval.py writes today; remove it and run papers/reproduce.sh "
+                    "again"
+                )
+            found[seed] = content
     return found
+
+
+@cache
+def own_origins():
+    return [origin_of(base) for base in (BASE, BASE_HELP)]
+
+
+def is_of_another_base(content):
+    """Is a score file of another base than base/ and base-help/? One that does not say, as of an
+    earlier version, is taken as theirs."""
+    origin = content.get("origin")
+    return origin is not None and origin not in own_origins()
+
+
+def doubtful_files():
+    """Lines on the score files that are left out or do not say of which base they are."""
+    others = []
+    unmarked = []
+    for path in sorted(SCORES.glob("*.json")):
+        content = read_json(path)
+        if is_of_another_base(content):
+            others.append(path.name)
+        elif content.get("origin") is None:
+            unmarked.append(path.name)
+    lines = []
+    if others:
+        lines.append(
+            f"{in_short(others)} in {SCORES}/ left out, of another base than today's: remove "
+            "them, and papers/reproduce.sh makes them anew"
+        )
+    if unmarked:
+        lines.append(
+            f"{in_short(unmarked)} in {SCORES}/ taken as of today's bases: they do not say"
+        )
+    return lines
+
+
+def in_short(names):
+    """The first of some names and how many more there are."""
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def rows_of(name, pair):
@@ -661,12 +714,12 @@ def best_rate(paths):
     by_rate = {}
     for path in map(Path, paths):
         named = re.search(r"-(\d+e-\d+)-s(\d+)$", path.stem)
-        if named and path.is_file():
+        content = read_json(path) or {}
+        if named and content and not is_of_another_base(content):
             rate, seed = named.groups()
-            loss = json.loads(path.read_text(encoding="utf-8"))["validation loss"]
-            by_rate.setdefault(rate, {})[seed] = loss
+            by_rate.setdefault(rate, {})[seed] = content["validation loss"]
     if not by_rate:
-        raise UserError("no score file among " + " ".join(map(str, paths)))
+        raise UserError("no score file of base/ or base-help/ among " + " ".join(map(str, paths)))
 
     common = set.intersection(*(set(losses) for losses in by_rate.values()))
     if not common:

@@ -17,6 +17,7 @@ from pathlib import Path
 from plumbing.files import UserError, read_json, saving, write_json, write_text
 from plumbing.hub import Repository
 from plumbing.layout import layout_of
+from plumbing.options import decoding_of
 from plumbing.runs import SIGN, Log, is_ours, read_settings, shareable
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -48,9 +49,6 @@ READ_HERE = {  # settings of a run, which args.json may lack
 }
 # What reading scores raises that are none.
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
-# eval.py's decoding where no scores say another; a summary says no three words twice.
-DECODING = {"beam": 5, "max_new_tokens": 100}
-NO_REPEAT = {"translate": 0, "summarize": 3}
 
 
 def describe(folder, licence=None, base_model=None, overwrite=False, picture=True):
@@ -297,7 +295,7 @@ def usage(folder, settings, config, scores):
     if stage not in TASKS:
         return ""
     source, target = example_pair(settings, scores)
-    options = DECODING | {"no_repeat_ngram": NO_REPEAT[stage]} | scores.get("options", {})
+    options = decoding_of(stage) | scores.get("options", {})
     if is_mbart(config):
         words = "With transformers, in this folder (or with the model's name on the hub for `.`):"
         lines = with_transformers(folder, settings, config, options, source, target)

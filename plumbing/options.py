@@ -36,6 +36,11 @@ def number(kind, low, below=math.inf):
     return convert
 
 
+# How generate() decodes where nobody says otherwise (Solovyev et al. 2024, section 4).
+DECODING = {"beam": 5, "max_new_tokens": 100, "min_new_tokens": 0, "length_penalty": 1.0}
+# No output says an n-gram of this length twice (appendix A there); 0: it may.
+NO_REPEAT = {"translate": 0, "summarize": 3}
+
 COUNT = number(int, 1)
 SHARE = number(float, 0.0, 1.0)
 POSITIVE = number(float, 1e-15)
@@ -54,6 +59,11 @@ def device(text):
     if found.type == "cuda" and (found.index or 0) >= count:
         raise argparse.ArgumentTypeError(f"this machine has {count} GPUs, so no {text}")
     return text
+
+
+def decoding_of(stage):
+    """generate's options for a stage's outputs, where nobody says others."""
+    return DECODING | {"no_repeat_ngram": NO_REPEAT[stage]}
 
 
 def default_device():

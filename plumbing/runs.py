@@ -19,7 +19,16 @@ from pathlib import Path, PurePath
 import torch
 import torch.distributed as dist
 
-from plumbing.files import UserError, first_line, make_folder, read_json, saving, write_json
+from plumbing.files import (
+    UserError,
+    first_line,
+    make_folder,
+    read_json,
+    saving,
+    size_and_checksum,
+    write_json,
+)
+from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
 
 RUN_FORMAT = 3  # of args.json, state.pt and an update; a run of another one is not resumed
@@ -58,6 +67,19 @@ def write_settings(folder, settings):
     if paths:
         write_json(folder / "state.json", paths)
     write_json(folder / "args.json", public)
+
+
+def origin_of(folder):
+    """Which base a model was finetuned from: [bytes, CRC-32] of each file of that base's weights;
+    a base's own origin is itself. None: a run of an earlier version, which does not say.
+
+    args.json has it of what train.py and the tools made; pretraining alone makes a new base."""
+    settings = read_settings(folder)
+    if "origin" in settings:
+        return settings["origin"]
+    if settings.get("stage", "pretrain") != "pretrain":
+        return None
+    return [size_and_checksum(path) for path in parts_of(weights_file(folder))]
 
 
 def shareable(value):
@@ -226,8 +248,8 @@ class Run:
     Of several processes the first writes and speaks; the others take the same steps in silence."""
 
     def __init__(self, settings, main_process=True, command=None):
-        """settings: a dataclass with out, stage and steps. command: the words that began the
-        run."""
+        """settings: a dataclass with init, out, stage and steps. command: the words that began
+        the run."""
         self.settings = settings
         self.command = command
         self.main_process = main_process
@@ -251,6 +273,8 @@ class Run:
         tokenizer.save_pretrained(self.folder)
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
         begun = {"command": shareable(self.command)}
+        if self.settings.stage != "pretrain":
+            begun["origin"] = origin_of(model_folder(self.settings.init))
         write_settings(self.folder, asdict(self.settings) | machine | begun)
 
     def bar(self):

@@ -6,6 +6,7 @@ import torch
 
 from model import MBart
 from plumbing.files import UserError
+from plumbing.runs import origin_of
 from qk_finetune import apply_recipe
 from tokenizer import Tokenizer
 from tools import delta
@@ -199,7 +200,8 @@ def test_a_merged_folder_is_read_as_its_runs_were(run, small, tmp_path, deltas):
     done = run(*DELTA, "merge", small, merged, f"{other}=0.5", f"{task}=0.5", "--overwrite")
     assert done.returncode == 0, done.stderr
     settings = json.loads((merged / "args.json").read_text(encoding="utf-8"))
-    assert settings == {"stage": "summarize", "tagless": True}  # what both say
+    both = {"stage": "summarize", "tagless": True, "origin": origin_of(small)}
+    assert settings == both  # what both say
     for file in (tagged, deltas("bare", {})):
         done = run(*DELTA, "merge", small, tmp_path / "n", f"{task}=0.5", f"{file}=0.5")
         assert done.returncode == 2 and "no one model reads both" in done.stderr

@@ -1,4 +1,5 @@
 """eval.py: tables, samples, one's own text, and the errors that a user meets."""
+import csv
 import json
 import shutil
 
@@ -10,7 +11,7 @@ import metrics
 from corpora.sets import open_data
 from eval import Row, Writer, decode, evaluate
 from model import MBart
-from plumbing.files import read_json, write_json
+from plumbing.files import read_json, size_and_checksum, write_json
 from tokenizer import MBART25, Tokenizer
 
 
@@ -41,13 +42,62 @@ def test_a_row_for_every_source_language_with_intervals_signatures_and_samples(
     for words in ("BLEU", "chrF", "off-target", "version:", "reference", "output"):
         assert words in done.stdout
     report = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
-    assert list(report) == ["model", "stage", "data", "options", "signatures", "rows"]
+    names = ["model", "validation loss", "stage", "data", "options", "signatures", "rows", "origin"]
+    assert list(report) == names
+    assert report["validation loss"] is None  # of no run
     assert len(report["rows"]) == 4 and len(report["rows"][0]["examples"]) == 6
     for row in report["rows"]:
         names = ["source", "target", "n", "scores", "each", "floors", "examples", "references"]
         assert list(row) == names
         for value, low, high in row["scores"].values():
             assert low - 1e-9 <= value <= high + 1e-9
+
+
+def test_a_score_file_says_of_which_base_its_model_is_and_how_low_its_loss_was(
+    run, small, tmp_path
+):
+    """However many runs and tools lie between; pretraining makes a new base."""
+
+    def origin(folder):
+        return scored(folder)["origin"]
+
+    def scored(folder):
+        file = tmp_path / "scores.json"
+        done = run(
+            "eval.py", "--model", folder, "--pairs", "en_XX-es_XX", "--stage", "translate",
+            "--examples", 2, "--beam", 1, "--max-new-tokens", 3, "--json", file,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def train(stage, init, out):
+        done = run(
+            "train.py", "--stage", stage, "--recipe", "full", "--langs", "en_XX", "--init", init,
+            "--tokens", 300, "--steps", 1, "--valid-examples", 2, "--no-eval", "--device", "cpu",
+            "--out", out,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return out
+
+    first = train("summarize", small, tmp_path / "first")
+    second = train("translate", first, tmp_path / "second")
+    made = tmp_path / "made"
+    done = run("-m", "tools.new_language", "random-cross-attention", second, made)
+    assert done.returncode == 0, done.stderr
+    other = train("pretrain", small, tmp_path / "other")
+    assert origin(small) == [size_and_checksum(small / "model.safetensors")]
+    assert origin(first) == origin(second) == origin(made) == origin(small)
+    assert origin(other) != origin(small)
+    with open(first / "log.csv", newline="") as file:
+        losses = [float(line["validation loss"]) for line in csv.DictReader(file)]
+    assert scored(first)["validation loss"] == min(losses)
+    third = train("summarize", other, tmp_path / "third")
+    assert origin(third) == origin(other)
+
+    settings = json.loads((third / "args.json").read_text(encoding="utf-8"))
+    del settings["origin"]  # as runs were before
+    (third / "args.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert origin(third) is None
 
 
 def test_summaries_are_scored_by_rouge_and_by_facts(run, small):

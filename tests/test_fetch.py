@@ -135,7 +135,7 @@ def test_what_is_not_there_is_told_in_one_line_and_leaves_no_half_file(run, wiki
         done = run("-m", "corpora.fetch", *words, "--out", out)
         assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
         assert len(done.stderr.splitlines()) == 1
-        assert not list(out.glob("*.jsonl*"))
+        assert not list(out.glob("*"))
     wikilingua.close()
     done = run("-m", "corpora.fetch", "wikilingua", "es", "--out", out)
     assert done.returncode == 2 and "the Hugging Face hub cannot be reached" in done.stderr
@@ -145,7 +145,11 @@ def test_the_splits_of_wikilingua_are_replaced_together_or_not_at_all(run, wikil
     out = tmp_path / "wiki"
     words = ["-m", "corpora.fetch", "wikilingua", "--out", out, "--overwrite"]
     assert run(*words, "en").returncode == 0
+    licence = (out / "LICENCE.txt").read_text(encoding="utf-8")
     before = {path.name: path.read_bytes() for path in out.glob("*.jsonl")}
+    row = wiki_row("ru", "ru", "new")  # a new commit, of which nothing will be written
+    write(tmp_path / "hub" / "ru" / "wiki_lingua-new.parquet", [row])
+    wikilingua.repositories["datasets/GEM/wiki_lingua"].put(tmp_path / "hub", BRANCH)
     wikilingua.cuts["es/wiki_lingua-test.parquet"] = -1
     done = run(*words, "es")
     assert done.returncode == 2 and "cannot be reached" in done.stderr
@@ -157,6 +161,7 @@ def test_the_splits_of_wikilingua_are_replaced_together_or_not_at_all(run, wikil
     assert done.returncode == 2 and "no Parquet files of ru, test" in done.stderr
     assert {path.name: path.read_bytes() for path in out.glob("*.jsonl*")} == before
     assert wikilingua.fetched() == []
+    assert (out / "LICENCE.txt").read_text(encoding="utf-8") == licence
 
 
 def test_a_damaged_parquet_file_is_named(run, hub, tmp_path):

@@ -31,10 +31,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def write_scores(
-    name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0, facts=True, loss=1.0, watched=()
+    name, seed, pairs, rouge=50.0, off_target=0.0, bleu=20.0, facts=True, loss=1.0, **marks
 ):
     """A score file as eval.py writes it and papers.keep keeps it; outputs lie a few points around
-    the figures given."""
+    the figures given. marks: what else it says."""
     rows = []
     for pair in pairs:
         source, target = pair.split("-")
@@ -71,10 +71,7 @@ def write_scores(
                 "examples": [],
             }
         )
-    content = {"validation loss": loss, "rows": rows}
-    if watched:
-        content["watched"] = list(watched)
-    return write_result(name, seed, content)
+    return write_result(name, seed, {"validation loss": loss, "rows": rows} | marks)
 
 
 def write_layers(name, seed, probabilities, retrieved=0.5):
@@ -320,6 +317,35 @@ def test_a_row_takes_its_own_files_alone(folder):
     assert scores.scores_of("child-src-scratch", "BLEU") == [30.0]
 
 
+def test_scores_and_losses_of_another_base_are_left_out_and_told(folder, capsys, monkeypatch):
+    monkeypatch.setattr(report, "pictures", dict)
+    for recipe in ("full", "qk"):
+        write_rate(f"rate-{recipe}-1e-3-s0", 1.0)
+    write_scores("rate-qk-2e-3", 0, WITHIN, loss=0.5, origin=[[1, 2]])
+    write_scores("few-qk-10", 0, WITHIN[1:2], rouge=20.0, origin=[[1, 2]])
+    write_scores("few-qk-10", 1, WITHIN[1:2], rouge=30.0, origin=scores.own_origins()[0])
+    write_scores("few-qk-10", 2, WITHIN[1:2], rouge=40.0)  # as written before there was a mark
+    report.write(folder / "RESULTS.md")
+    page = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert "- `qk`: 1e-3: 1.0000; best: 1e-3" in page
+    assert "| `qk`, then 10 Spanish examples | 2 | 35." in page
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert "few-qk-10-s0.json and 1 more in papers/scores/ left out, of another base" in told[0]
+    assert "few-qk-10-s2.json and 2 more in papers/scores/ taken as of today's" in told[1]
+
+
+def test_scores_in_an_earlier_form_are_refused_by_name(folder):
+    write_scores("row", 0, WITHIN)
+    path = Path("papers/scores/row-s0.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for row in content["rows"]:
+        del row["each"]["off-target-p"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=r"scores/row-s0\.json.*remove it"):
+        tables.score_cell(Row("a row", "row"), WITHIN[0])
+
+
 def test_scores_can_be_of_one_pair(folder):
     write_scores("both", 0, ["en_XX-es_XX"], bleu=20.0)
     write_scores("both", 1, ["en_XX-es_XX", "es_XX-en_XX"], bleu=30.0)
@@ -433,6 +459,18 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     for name in pictures.DRAWN:
         assert f"pictures/{name}.svg" in page
         assert "<svg" in Path(f"papers/pictures/{name}.svg").read_text(encoding="utf-8")
+
+
+def test_a_row_that_was_measured_in_part_leaves_its_part_in_every_picture(folder):
+    """Two rows with retrieval and no scores of all pairs."""
+    pytest.importorskip("matplotlib")
+    for recipe in ("full", "qk"):
+        write_rate(f"rate-{recipe}-1e-3-s0", 1.0)
+    for name in ("joint-full", "joint-align"):
+        write_layers(name, 0, [0.5, 0.9, 0.8, 0.7])
+    write_scores("joint-align", 0, ACROSS[:1])
+    shown = pictures.pictures()
+    assert {"alignment", "probing", "retrieval"} <= set(shown)
 
 
 # ---------------------------------------------------------------------------------- reproduce.sh

@@ -92,6 +92,14 @@ def test_alignment_pairs_are_each_language_of_the_run_with_english_or_as_typed()
     assert parse_args([*words, "--align-pairs", *typed]).align_pairs == typed
 
 
+def test_alignment_alone_takes_its_pairs_from_one_option():
+    words = ["--stage", "align", "--align-layer", "1"]
+    for option in ("--pairs", "--align-pairs"):
+        assert parse_args([*words, option, "es_XX-en_XX"]).pairs == ["es_XX-en_XX"]
+    with pytest.raises(UserError, match="leave one of the two out"):
+        parse_args([*words, "--pairs", "es_XX-en_XX", "--align-pairs", "ru_RU-en_XX"])
+
+
 def test_mixed_translations_are_all_pairs_of_the_run_or_as_typed_and_its_pairs_stay_the_tasks():
     words = ["--stage", "summarize", "--langs", "en_XX", "es_XX"]
     s = parse_args([*words, "--mix", "2"])
@@ -150,8 +158,14 @@ def test_the_small_preset_with_an_adversary_trains_all_layers_and_is_else_the_st
     assert different == {"recipe", "adversarial", "keep", "tagless"}
     assert fooling["recipe"] == "full"
     assert parse_args([*words, "--adversarial", "none"]).recipe == "qk"
-    words = ["--stage", "pretrain", "--init", str(train.BASE), "--adversarial", "balanced"]
-    assert parse_args(words).recipe == "full+embeddings"  # new embeddings must move
+
+
+@pytest.mark.parametrize("preset", ["small", "large"])
+@pytest.mark.parametrize("stage", ["pretrain", "align"])
+def test_an_adversary_belongs_to_a_task(stage, preset):
+    words = ["--stage", stage, "--preset", preset, "--align-layer", "1", "--init", str(train.BASE)]
+    with pytest.raises(UserError, match=f"translate or summarize; --stage {stage} has none"):
+        parse_args([*words, "--adversarial", "balanced"])
 
 
 def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
@@ -345,10 +359,11 @@ MIXED = (
 )
 
 
-def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
+def test_an_update_with_a_mix_weighs_each_stream_by_its_batches(
     run, small, tmp_path, monkeypatch
 ):
-    """By hand: the same batches in one go. And validation is the summaries' alone."""
+    """By hand: each stream's mean over its label tokens, however short headlines are; one batch is
+    of summaries, two are of translations. And validation is the summaries' alone."""
     name = "model.decoder.layers.1.fc1.weight"
     read = []
     gradients = []
@@ -357,7 +372,7 @@ def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
 
     def seen(model, batch, tokens, *rest, **options):
         if model.training:
-            read.append((batch, tokens))
+            read.append(batch)
         return compute(model, batch, tokens, *rest, **options)
 
     def stepped(model, *rest):
@@ -369,19 +384,20 @@ def test_an_update_with_a_mix_is_the_mean_over_all_its_label_tokens(
     out = tmp_path / "run"
     done = run("train.py", *MIXED, "--init", small, "--steps", 1, "--clip", 0, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert [(batch.stream, batch.number) for batch, _ in read] == [
+    assert [(batch.stream, batch.number) for batch in read] == [
         ("task", 0), ("mix", 0), ("mix", 1)
     ]
     model = MBart.from_pretrained(small).eval()
-    total = 0.0
-    for batch, _ in read:
-        logits = model(batch.source, batch.decoder_input)
-        total = total + torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch.labels.flatten(), ignore_index=1, reduction="sum"
-        )
-    tokens = sum(int((batch.labels != 1).sum()) for batch, _ in read)
-    assert {count for _, count in read} == {tokens}
-    loss = total / tokens
+    means = []
+    for batches in ([read[0]], read[1:]):
+        total = 0.0
+        for batch in batches:
+            logits = model(batch.source, batch.decoder_input)
+            total = total + torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), batch.labels.flatten(), ignore_index=1, reduction="sum"
+            )
+        means.append(total / sum(int((batch.labels != 1).sum()) for batch in batches))
+    loss = means[0] / 3 + means[1] * 2 / 3
     loss.backward()
     expected = model.get_parameter(name).grad
     torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-7)
@@ -569,10 +585,29 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     assert run("train.py", *QUICK, "--init", out, "--steps", 1, "--out", other).returncode == 0
 
 
+def settings_only(folder, *words):
+    """A run folder that has no more than the settings of this command line."""
+    begun = parse_args(["--stage", "summarize", "--out", str(folder), *words])
+    settings = vars(begun) | {"run_format": RUN_FORMAT, "world_size": 1}
+    (folder / "args.json").write_text(json.dumps(settings))
+    return begun
+
+
+@pytest.mark.parametrize("beside", [("--align-layer", "1"), ("--mix", "1")])
+def test_languages_that_are_no_pairs_may_be_typed_again_at_resume(tmp_path, beside):
+    langs = ("--langs", "en_XX", "es_XX")
+    begun = settings_only(tmp_path, *langs, "--pairs", "en_XX-en_XX", *beside)
+    resumed = parse_args(["--resume", str(tmp_path), *langs])
+    assert (resumed.pairs, resumed.langs) == (begun.pairs, begun.langs)
+    with pytest.raises(UserError, match="leave out --langs$"):
+        parse_args(["--resume", str(tmp_path), "--langs", "en_XX", "ru_RU"])
+
+
 @pytest.mark.parametrize("first, differing", [
     (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), None),
     (("--langs", "en_XX", "--align-layer", "1", "--align-pairs", "en_XX-ru_RU"), None),
     (("--langs", "es_XX", "en_XX", "--accumulate", "3", "--min-words", "0", "1"), None),
+    (("--pairs", "en_XX-en_XX", "en_XX-en_XX"), ("--pairs", "es_XX-es_XX")),
     (("--langs", "es_XX", "en_XX"), ("--langs", "es_XX", "ru_RU")),
     (("--accumulate", "3"), ("--accumulate", "5")),
     (("--langs", "es_XX", "en_XX", "--mix", "1"), ("--mix", "3")),
@@ -747,6 +782,8 @@ def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, chang
     (("--lora-rank", "4", "--recipe", "lora"), []),
     (("--classifier-lr", "1"), ["--classifier-lr has no effect without --adversarial"]),
     (("--align-pairs", "en_XX-es_XX"), ["--align-pairs has no effect without --align-layer"]),
+    (("--stage", "align", "--align-layer", "1", "--align-pairs", "en_XX-es_XX", "--langs", "ru_RU"),
+     ["--langs has no effect beside --align-pairs"]),
     (("--mix-pairs", "en_XX-es_XX"), ["--mix-pairs has no effect without --mix"]),
     (("--langs", "en_XX", "--pairs", "es_XX-ru_RU"), ["--langs has no effect beside --pairs"]),
     (("--langs", "en_XX", "es_XX", "--pairs", "en_XX-en_XX", "--align-layer", "1"), []),
@@ -756,6 +793,10 @@ def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, chang
       "--mix-pairs", "es_XX-en_XX"), ["--langs has no effect beside --pairs"]),
     (("--min-words", "3", "1"), ["--min-words has no effect with the built-in corpus"]),
     (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
+    (("--temperature", "5"), ["--temperature has no effect with the built-in corpus"]),
+    (("--temperature", "5", "--data", "jsonl:DIR"), []),
+    (("--stage", "align", "--align-layer", "1", "--label-smoothing", "0.1"),
+     ["--label-smoothing has no effect in stage align"]),
 ])
 def test_an_option_without_effect_is_named(capsys, tmp_path, words, said):
     parse_args(["--stage", "translate", "--out", str(tmp_path), *words])

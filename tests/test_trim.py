@@ -6,6 +6,7 @@ import torch
 from conftest import ROOT
 
 from model import MBart
+from plumbing.runs import origin_of, read_settings
 from tokenizer import Tokenizer
 from tools.trim import keep_pieces, trim
 
@@ -98,8 +99,9 @@ def test_the_command_trims_the_base_and_refuses_to_overwrite(run, data, tmp_path
     done = run(*TRIM, "base", out, "--langs", "en_XX", "ru_RU", "--data", data)
     assert done.returncode == 0 and "parameters" in done.stdout, done.stderr
     assert (out / "tokenizer.json").exists()
-    base = (ROOT / "base" / "args.json").read_bytes()
-    assert (out / "args.json").read_bytes() == base  # how it was trained is still known
+    # How it was trained is still known, and of which base it is.
+    expected = read_settings(ROOT / "base") | {"origin": origin_of(ROOT / "base")}
+    assert read_settings(out) == expected
     done = run(*TRIM, "base", out, "--langs", "en_XX", "--data", data)
     assert done.returncode == 2 and "has a model already" in done.stderr
 
@@ -126,7 +128,7 @@ def test_a_tagless_run_is_still_read_as_one_when_it_is_trimmed(run, small, data,
                settings=settings)
     done = run(*TRIM, tmp_path / "run", tmp_path / "out", "--langs", "en_XX", "--data", data)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "args.json").read_text(encoding="utf-8")) == settings
+    assert read_settings(tmp_path / "out") == settings | {"origin": origin_of(small)}
     assert MBart.from_pretrained(tmp_path / "out").config.residual_drop_layer == 1
 
 

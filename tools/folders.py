@@ -11,7 +11,7 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, make_folder
-from plumbing.runs import remove_descriptions, write_settings
+from plumbing.runs import origin_of, read_settings, remove_descriptions, write_settings
 from plumbing.weights import check_numbers
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
@@ -98,8 +98,10 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
     out = begin(out)
     remove_stale(out, tokenizer, folder)
     if settings is None:
-        copy_files(folder, out, "args.json", "state.json")
-    elif settings:
+        settings = read_settings(folder)
+    if settings and "origin" not in settings:
+        settings = settings | {"origin": origin_of(folder)}
+    if settings:
         write_settings(out, settings)
     if tokenizer is None:
         copy_files(folder, out, *TOKENIZER_FILES)

@@ -55,7 +55,7 @@ from plumbing.files import UserError, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, read_settings
+from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
 from tools.folders import check_file_out
 
@@ -401,9 +401,8 @@ def main(argv=None):
     print(f"{name}, {stage}, {data}: {' '.join(args.source_lang)}\n")
     print(table(report, args.source_lang, measures))
     if args.json:
-        write_json(
-            args.json, {"model": str(name), "languages": args.source_lang, "layers": report}
-        )
+        found = {"model": str(name), "languages": args.source_lang, "layers": report}
+        write_json(args.json, found | {"origin": origin_of(folder)})
 
 
 def parse_args(argv=None):

@@ -18,10 +18,12 @@
 
 The new side has token, position and norm parameters of its own (section 3), untied from the other
 side's, which stay the parent's; the decoder's input and output stay tied. Its positions are drawn
-from N(0, 1/d_model), as the authors' code draws them: sinusoids, with which a small base begins
-(MBart.initialize), would hand much of the base's own positions on to what is to be new. What a
-folder means beside its weights travels: its settings, its other vocabulary, a residual that was
-dropped. args.json says which sides are "fresh", so that no recipe leaves them as they were drawn.
+as large as its token embeddings are where the two are added: the authors draw both from
+N(0, 1/d_model) and do not scale the tokens (--no-scale-embedding in their scripts). Sinusoids, with
+which a small base begins (MBart.initialize), would hand much of the base's own positions on to what
+is to be new. What a folder means beside its weights travels: its settings, its other vocabulary, a
+residual that was dropped. args.json says which sides are "fresh", so that no recipe leaves them as
+they were drawn.
 """
 import re
 from dataclasses import replace
@@ -30,7 +32,7 @@ import torch
 
 from corpora.sets import open_data
 from data import split_pairs
-from model import MBart
+from model import MBart, embedding_scale
 from plumbing.files import UserError, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import number
@@ -50,8 +52,9 @@ EXAMPLES = 20_000  # of each pair, from which a vocabulary is learned
 
 @torch.no_grad()
 def draw_positions(model):
-    """Draws the positions of both sides from N(0, 1/d_model), in place; the padding's stay zero."""
-    std = model.config.d_model ** -0.5
+    """Draws the positions of both sides, in place, in the size of the scaled token embeddings; the
+    padding's stay zero."""
+    std = model.config.init_std * embedding_scale(model.config)
     for stack in (model.model.encoder, model.model.decoder):
         positions = stack.embed_positions.weight
         torch.nn.init.normal_(positions, 0.0, std)
