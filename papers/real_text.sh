@@ -4,7 +4,7 @@
 
 HELP_WITHIN="en_XX-en_XX es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR"
 HELP=(--data help: --init base-help --langs en_XX --steps 3000 --eval-every 500
-    --valid-examples 400)
+    --valid-examples 200)
 # Sections alone: English has no more to learn from than the others.
 HELP_JOINT=(--data jsonl:data/help/sections --langs en_XX es_XX ru_RU --steps 1000 --eval-every 250
     --valid-examples 100)
