@@ -121,7 +121,9 @@ def results_page(found, shown):
 
 
 def built_in(these):
-    """The papers' tables on the built-in corpus."""
+    """The papers' tables on the built-in corpus; nothing before the first of them is there."""
+    if not english_only():
+        return []
     return [
         "## Trained on English alone, asked within each language",
         "400 updates. Validation loss on English by learning rate:",
@@ -178,7 +180,10 @@ def real_text(these):
 
 
 def open_questions(these):
-    """The parts of RESULTS.md that no paper has: a question, its table and what it means."""
+    """The parts of RESULTS.md that no paper has: a question, its table and what it means. Nothing
+    before the papers' own tables are there."""
+    if not english_only():
+        return []
     meaning = INTERPRETATIONS
     return [
         "## Open questions",

@@ -432,7 +432,11 @@ def low_resource(recipe, sentences):
 
 
 def english_only(corpus=BUILT_IN):
-    """The rows of the XL-Sum table: full and qk at their best rates, then the other recipes."""
+    """The rows of the XL-Sum table: full and qk at their best rates, then the other recipes.
+
+    [] until both were tried."""
+    if not {"full", "qk"} <= set(rates(corpus.prefix)):
+        return []
     best_full = rates(corpus.prefix)["full"].best
     best_qk = rates(corpus.prefix)["qk"].best
     at_qk = Row(
@@ -465,7 +469,7 @@ def of_corpus(row, corpus):
 
 def same_size():
     """qk and LoRA of its size, each at its best rate; [] until LoRA's rates were tried."""
-    if "lora" not in rates():
+    if not {"lora", "qk"} <= set(rates()):
         return []
     best_qk = rates()["qk"].best
     best_lora = rates()["lora"].best
@@ -476,7 +480,9 @@ def same_size():
 
 
 def one_rate():
-    """All recipes that were trained on English at qk's rate."""
+    """All recipes that were trained on English at qk's rate; [] until it was chosen."""
+    if "qk" not in rates():
+        return []
     at_qk = f"-{rates()['qk'].best}"
     rows = [row for row in english_only() if row.recipe]
     rows = [row for row in rows if not row.name.startswith("rate-") or row.name.endswith(at_qk)]

@@ -394,6 +394,18 @@ def test_the_best_rate_is_printed_for_the_script(folder, run):
     assert (done.returncode, done.stdout) == (0, "4e-3\n")
 
 
+def test_a_report_of_one_half_has_no_tables_of_the_other(folder, monkeypatch):
+    monkeypatch.setattr(report, "pictures", dict)
+    for recipe, rouge in (("full", 10.0), ("qk", 12.0)):
+        write_scores(f"help-rate-{recipe}-1e-3", 0, HELP.within, rouge, facts=False)
+    write_scores("help-base", 0, HELP.within, facts=False)
+    report.write(folder / "RESULTS.md")
+    page = (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| `qk` at 1e-3, its best | 1 | 12." in page
+    assert "**Learning English, on the real text.**" in page
+    assert "on the built-in corpus.**" not in page and "## Open questions" not in page
+
+
 @pytest.mark.slow
 def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkeypatch):
     pytest.importorskip("matplotlib")
