@@ -38,7 +38,7 @@ from data import (
 )
 from generate import generate
 from model import MBart
-from plumbing.files import UserError, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, DECODING, decoding_of, default_device, number
 from plumbing.options import device as device_name
@@ -684,6 +684,8 @@ def generation_options(args, stage):
 def main(argv=None):
     """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
+    if args.json:
+        check_file_out(args.json)  # before the decoding, not after it
     name = pinned(args.model) if args.model else latest_run(STAGES)
     folder = model_folder(name)
     settings = read_settings(folder)

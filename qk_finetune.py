@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model import MBart
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 
 # Parts of a model, as regular expressions that match a parameter's name from its beginning.
@@ -180,7 +180,8 @@ def check_shape(recipe, layers, config):
     if sides_of(recipe) and config.source_vocab_size is None:
         raise UserError(
             f"--recipe {recipe} trains a new language's own vocabulary, which this model lacks; "
-            "make a folder with one by `python -m tools.new_language fresh` and name it with --init"
+            f"make a folder with one by `{beside_python()} -m tools.new_language fresh` and name "
+            "it with --init"
         )
     if layers is not None:
         count = max(config.encoder_layers, config.decoder_layers)

@@ -62,7 +62,7 @@ from data import (
 from model import MBart
 from plumbing.card import describe as describe_folder
 from plumbing.card import keep_scores
-from plumbing.files import UserError, run, size_and_checksum
+from plumbing.files import UserError, beside_python, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
@@ -512,16 +512,16 @@ def check(s):
     """UserError for settings that do not fit each other or what is on the disk."""
     if s.init is None:
         raise UserError(
-            "--stage pretrain needs --init FOLDER: `python -m tools.start runs/start` makes one "
-            "with a vocabulary and a small random model"
+            f"--stage pretrain needs --init FOLDER: `{beside_python()} -m tools.start runs/start` "
+            "makes one with a vocabulary and a small random model"
         )
     if not s.init.strip():
         raise UserError("--init is empty; name a folder, or leave it out")
     if s.init == str(BASE) and not (BASE / "config.json").exists():
         raise UserError(
-            "base/ is missing; make it with `python -m tools.start runs/start` and then "
-            "`python train.py --stage pretrain --init runs/start --out base`, or name a model with "
-            "--init FOLDER"
+            f"base/ is missing; make it with `{beside_python()} -m tools.start runs/start` and "
+            f"then `{beside_python()} train.py --stage pretrain --init runs/start --out base`, or "
+            "name a model with --init FOLDER"
         )
     check_recipe(s.recipe, s.recipe_layers)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
@@ -1025,7 +1025,7 @@ def show_result(s):
                      "finetuning on summaries)",
         "summarize": f"eval.py --model {s.out} --lang tr_TR    (every source language, zero-shot)",
     }
-    print(f"next: python {nexts[s.stage]}")
+    print(f"next: {beside_python()} {nexts[s.stage]}")
 
 
 def evaluation_arguments(s):

@@ -20,7 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpora.published import WIKILINGUA_CODES, XLSUM_NAMES, XLSUM_SPLITS
-from plumbing.files import UserError, make_folder, parser_of, run, saving, write_text
+from plumbing.files import (
+    UserError,
+    beside_python,
+    make_folder,
+    parser_of,
+    run,
+    saving,
+    write_text,
+)
 from plumbing.hub import Repository
 from plumbing.progress import progress_line
 
@@ -102,8 +110,8 @@ def reader():
         import pyarrow.parquet  # late: it is installed for this program alone
     except ImportError:
         raise UserError(
-            "reading the hub's Parquet files needs pyarrow: `pip install pyarrow` (or `datasets`, "
-            "which brings it along)"
+            f"reading the hub's Parquet files needs pyarrow: `{beside_python('pip')} install "
+            "pyarrow` (or `datasets`, which brings it along)"
         ) from None
     return pyarrow.parquet
 

@@ -41,6 +41,7 @@ from corpora.packages import (
 from corpora.pages import read_page, sections_of, shortened, windows
 from plumbing.files import (
     UserError,
+    beside_python,
     make_folder,
     parser_of,
     run,
@@ -316,7 +317,7 @@ def open_help(folder, stage, split, pairs, languages, **options):
     folder, or nothing in the languages asked for."""
     folder = Path(folder)
     if not folder.is_dir():
-        command = "python -m corpora.help"
+        command = f"{beside_python()} -m corpora.help"
         if folder != FOLDER:
             command += f" {folder}"
         raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")

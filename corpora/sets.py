@@ -25,7 +25,7 @@ from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError
+from plumbing.files import UserError, beside_python
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -122,7 +122,7 @@ def open_files(spec, stage, split, pairs, languages, **options):
     if not folder.is_dir():
         hint = ""
         if kind in ("xlsum", "wikilingua"):
-            hint = "; `python -m corpora.fetch --help` says how it is fetched"
+            hint = f"; `{beside_python()} -m corpora.fetch --help` says how it is fetched"
         raise UserError(f"--data {spec}: there is no folder {folder}{hint}")
     if kind == "parallel":
         return ParallelText(folder, split, pairs, **options)

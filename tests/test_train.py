@@ -315,7 +315,7 @@ def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, 
             "--steps", 1,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("next: python ")
+        assert done.stdout.splitlines()[-1].startswith(f"next: {sys.orig_argv[0]} ")
     summarize, translate = asked  # pretraining has nothing to score yet
     pairs = summarize[summarize.index("--pairs") + 1:summarize.index("--device")]
     assert pairs == [f"{lang}-{lang}" for lang in ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN")]

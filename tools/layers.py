@@ -51,13 +51,12 @@ from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, open_data
 from data import Examples, collate, held_out
 from model import MBart
-from plumbing.files import UserError, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
-from tools.folders import check_file_out
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")
