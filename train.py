@@ -47,7 +47,7 @@ import torch.distributed as dist
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import is_builtin, is_help, open_data, tell
+from corpora.sets import check_spec, is_builtin, is_help, open_data, tell
 from data import (
     Batches,
     Examples,
@@ -523,6 +523,7 @@ def check(s):
             f"then `{beside_python()} train.py --stage pretrain --init runs/start --out base`, or "
             "name a model with --init FOLDER"
         )
+    check_spec(s.data)
     check_recipe(s.recipe, s.recipe_layers)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
@@ -569,11 +570,10 @@ def prepare_model(s):
     # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
     if s.resume and s.recipe != "lora":
         folder = s.out
-    folder = model_folder(folder)
-    model = MBart.from_pretrained(folder)
-    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(model_folder(folder, weights=False))
     for code in languages_of(split_pairs(s.pairs + beside(s) + (s.watch or []))):
-        tokenizer.lang_id(code)
+        tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
+    model = MBart.from_pretrained(model_folder(folder))
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
     if s.residual_drop:
