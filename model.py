@@ -672,7 +672,9 @@ def main(argv=None):
     parser.add_argument("folder", nargs="?", default="base", help=MODEL_HELP)
     args = parser.parse_args(argv)
     model = MBart.from_pretrained(model_folder(args.folder))
-    print(model.config)
+    for name, value in asdict(model.config).items():
+        if name != "extra":
+            print(f"{name:<24} {value}")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
 

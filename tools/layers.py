@@ -376,16 +376,16 @@ def main(argv=None):
     if args.json:
         check_file_out(args.json)
     name = pinned(args.model) if args.model else latest_run(STAGES)
-    folder = model_folder(name)
+    folder = model_folder(name, weights=False)
     trained = read_settings(folder)
     stage = args.stage
     if not stage:
         stage = trained.get("stage") if trained.get("stage") in STAGES else "translate"
     data = args.data or trained.get("data", "builtin")
     measures = possible(args.measures, data)
-    model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_languages(args.source_lang, tokenizer)
+    model = MBart.from_pretrained(model_folder(name))
     model.to(args.device or default_device())
     texts = Texts(
         spec=data,
