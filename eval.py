@@ -408,6 +408,22 @@ def table(rows, trained=()):
     return "\n".join(lines)
 
 
+def legend(rows):
+    """What the numbers mean that no signature explains."""
+    lines = [
+        "off-target: % of outputs that seem to be in another language (py3langid); off-target-p, "
+        "-p: the same with its doubt; references: its own error"
+    ]
+    if "facts" in rows[0].scores:
+        lines.append("facts: % of what the reference headline tells (who, did what, where)")
+    if rows[0].floors:
+        lines.append(
+            "R1 floors: ROUGE-1 without a model, by another example's headline (random) and by the "
+            "document's first sentence (lead)"
+        )
+    return lines
+
+
 def cell(interval, count):
     """A score of `count` examples, 23 characters."""
     if interval is None:
@@ -773,7 +789,7 @@ def main(argv=None):
         named = " ".join("-".join(pair) for pair in pairs[:6])
         raise UserError(f"--data {data_spec}: no test example of {named}")
     print(table(rows, trained))
-    print("\n".join(signatures))
+    print("\n".join(signatures + legend(rows)))
     if args.samples:
         print("\n" + samples(rows, args.samples))
     if args.json:

@@ -112,6 +112,8 @@ def test_summaries_are_scored_by_rouge_and_by_facts(run, small):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     columns = ("R1", "R2", "RL", "facts", "off-target", "es_XX -> gu_IN")
+    for explained in ("off-target: % of", "facts: % of", "R1 floors: ROUGE-1 without a model"):
+        assert explained in done.stdout
     assert all(words in done.stdout for words in columns)
 
 
