@@ -10,7 +10,8 @@ early_stopping False of the transformers library, whose outputs these equal), or
 it then leaves the batch.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
-with </s> and the tag, which there counts as a new token. t counts it, and </s>.
+with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
+in mBART-50 the tag. Shapes are model.py's, with N texts still being decoded and K beams of each.
 
 Run it alone to see a text pass through a model, here the one that the README's first command makes
 (a base copies its input, whatever language is asked for):
