@@ -523,7 +523,6 @@ def check(s):
             f"then `{beside_python()} train.py --stage pretrain --init runs/start --out base`, or "
             "name a model with --init FOLDER"
         )
-    check_spec(s.data)
     check_recipe(s.recipe, s.recipe_layers)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
@@ -1063,6 +1062,7 @@ def check_same_init(init, world):
 
 def main(argv=None):
     s = parse_args(argv)
+    check_spec(s.data)  # before the model is fetched
     command = sys.argv[1:] if argv is None else [str(word) for word in argv]
     main_process = int(os.environ.get("RANK", 0)) == 0
     lock = only_run_in(s.out) if main_process else nullcontext()
