@@ -2,8 +2,8 @@
 
 What a stage makes of a data set's texts (a source text, a target text):
     pretrain     source: the document, some with shuffled sentences, spans masked
-                 (Examples.denoising); target: the document itself (of some of the built-in
-                 corpus's code-mixed documents: the same in one language)
+                 (Examples.denoising); target: the document itself (with `builtin:SHARE`, of so
+                 many of the documents that mix languages: the same in one language)
     translate    source: a text; target: its translation
     summarize    source: a document; target: its headline
     align        two inputs of the encoder: a text and its translation

@@ -26,7 +26,7 @@ from pathlib import Path
 import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
-from corpora.sets import is_builtin, open_data, says_no_languages
+from corpora.sets import check_spec, is_builtin, open_data, says_no_languages
 from data import (
     SENTENCE_END,
     UNREADABLE,
@@ -38,7 +38,7 @@ from data import (
 )
 from generate import generate
 from model import MBart
-from plumbing.files import UserError, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, DECODING, decoding_of, default_device, number
 from plumbing.options import device as device_name
@@ -48,6 +48,10 @@ from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import Tokenizer
 
 STAGES = ("translate", "summarize")  # those whose outputs can be scored
+PRETRAINED = "a model that was only pretrained copies its input"
+# When the language of one's own text is doubted: characters of a text, and the least posterior.
+LONG_ENOUGH = 50
+SURE = 0.99
 
 
 # --------------------------------------------------------------------------------------- decoding
@@ -404,6 +408,22 @@ def table(rows, trained=()):
     return "\n".join(lines)
 
 
+def legend(rows):
+    """What the numbers mean that no signature explains."""
+    lines = [
+        "off-target: % of outputs that seem to be in another language (py3langid); off-target-p, "
+        "-p: the same with its doubt; references: its own error"
+    ]
+    if "facts" in rows[0].scores:
+        lines.append("facts: % of what the reference headline tells (who, did what, where)")
+    if rows[0].floors:
+        lines.append(
+            "R1 floors: ROUGE-1 without a model, by another example's headline (random) and by the "
+            "document's first sentence (lead)"
+        )
+    return lines
+
+
 def cell(interval, count):
     """A score of `count` examples, 23 characters."""
     if interval is None:
@@ -517,6 +537,8 @@ def parse_args(argv=None):
     add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)
+    if is_own_text(args) and args.lang is None and args.pairs is None:
+        raise UserError("say in which language to write of the text: --lang tr_TR")
     if (args.lang is None) == (args.pairs is None):
         raise UserError(
             "say what to evaluate: --lang tr_TR (every source language), or --pairs es_XX-en_XX"
@@ -525,12 +547,17 @@ def parse_args(argv=None):
         raise UserError("--source-lang goes with --lang; --pairs names its own source languages")
     if args.text is not None and args.file is not None:
         raise UserError("--text and --file: give one text at a time")
-    if args.text is not None or args.file is not None:
+    if is_own_text(args):
         for name in ("pairs", "data", "skip_bad_lines", "examples", "samples", "stem"):
             if getattr(args, name) != parser.get_default(name):
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} is of a test set, not of one's own text")
     return args
+
+
+def is_own_text(args):
+    """Is it about a text of the user's, not about a test set?"""
+    return args.text is not None or args.file is not None
 
 
 def stage_of(settings, asked=None):
@@ -618,7 +645,7 @@ def own_text(args):
             name = "standard input"
         text = read_text(args.file, name)
     if not text.strip():
-        raise UserError(f"{name} is empty")
+        raise UserError(f"{name} is empty; give a text of at least a word")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -634,33 +661,57 @@ def read_text(file, name):
             raw = Path(file).read_bytes()
         return raw.decode("utf-8-sig")  # a byte order mark is no text
     except OSError as error:
-        raise UserError(f"--file {file}: {error.strerror}") from None
+        raise UserError(
+            f"--file {file}: {error.strerror}; name a text file, or - for standard input"
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
 
 
-def write_own_text(args, stage, write):
-    """Prints the summary or translation of one's own text, and nothing else on standard output.
-
-    Returns its Row, which has no reference and no score."""
+def language_of_own_text(args, stage):
+    """The language that one's own text is in: the one named, else a summary's."""
     sources = args.source_lang or []
     if stage == "summarize" and not sources:
         sources = [args.lang]
-    if not args.lang or len(sources) != 1:
+    if not sources:
         raise UserError(
-            "one's own text needs its language: --lang es_XX and one --source-lang, "
-            "e.g. --source-lang en_XX"
+            "a translation needs the text's language too: --source-lang en_XX (or is it to be "
+            f"summarized in {args.lang}? --stage summarize)"
         )
-    source = sources[0]
-    text = own_text(args)
+    if len(sources) > 1:
+        raise UserError("one's own text is in one language: --source-lang en_XX")
+    return sources[0]
+
+
+def tell_language(text, source, languages):
+    """Says on standard error that a text seems to be in another language than `source`.
+
+    languages: the tokenizer's. Of a text of few letters the identifier's guess is worth little."""
+    identify = metrics.LanguageIdentifier([*languages, source])
+    if len(text) < LONG_ENOUGH or not identify.knows(source):
+        return
+    found = identify.posteriors(text)
+    best = max(found, key=found.get, default=source)
+    if best != source and found[best] > SURE:
+        note(f"the text seems to be in {best}, but is read as {source}: --source-lang {best}?")
+
+
+def write_own_text(text, source, target, write, was_finetuned):
+    """Prints the summary or translation of one's own text, and nothing else on standard output.
+
+    was_finetuned: does anything say so of the model? Returns the text's Row, which has no reference
+    and no score."""
     if not write.tokenizer.source.piece_ids(text):
         raise UserError("the text has nothing that the model's vocabulary takes for text")
-    output = write([text], source, args.lang)[0]
+    tell_language(text, source, write.tokenizer.languages)
+    output = write([text], source, target)[0]
     print(output)
+    if output and output in text and not was_finetuned:
+        note(f"the output is a piece of the text, word for word; {PRETRAINED}")
     example = {"source": text, "reference": None, "output": output}
-    return Row(source, args.lang, 1, {}, {}, {}, [example])
+    return Row(source, target, 1, {}, {}, {}, [example])
 
 
 def asked_for(args, stage):
@@ -684,11 +735,19 @@ def generation_options(args, stage):
 def main(argv=None):
     """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
+    if args.json:
+        check_file_out(args.json)  # before the decoding, not after it
     name = pinned(args.model) if args.model else latest_run(STAGES)
-    folder = model_folder(name)
+    folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
+    check_languages(args, Tokenizer.from_pretrained(folder))
+    if is_own_text(args):
+        source = language_of_own_text(args, stage)
+        text = own_text(args)
+    else:
+        check_spec(data_spec)
     if args.stem and stage != "summarize":
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
     if args.int8 and not HAS_VNNI:
@@ -697,16 +756,15 @@ def main(argv=None):
             "no faster than going without"
         )
     options = generation_options(args, stage)
-    write = Writer(folder, args.device or default_device(), args.int8, **options)
+    write = Writer(model_folder(name), args.device or default_device(), args.int8, **options)
     languages = write.tokenizer.languages
-    check_languages(args, write.tokenizer)
-    if settings.get("stage") not in STAGES and not args.stage:
-        note(
-            f"nothing says that {name} was finetuned; a model that was only pretrained copies "
-            "its input"
-        )
-    if args.text is not None or args.file is not None:
-        row = write_own_text(args, stage, write)
+    was_finetuned = settings.get("stage") in STAGES
+    if not was_finetuned and (settings.get("stage") or not args.stage):
+        note(f"nothing says that {name} was finetuned; {PRETRAINED}")
+    if is_own_text(args):
+        if not args.model:
+            note(f"by the latest run, {name} (--model names another)")
+        row = write_own_text(text, source, args.lang, write, was_finetuned)
         if args.json:
             write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
         return
@@ -731,7 +789,7 @@ def main(argv=None):
         named = " ".join("-".join(pair) for pair in pairs[:6])
         raise UserError(f"--data {data_spec}: no test example of {named}")
     print(table(rows, trained))
-    print("\n".join(signatures))
+    print("\n".join(signatures + legend(rows)))
     if args.samples:
         print("\n" + samples(rows, args.samples))
     if args.json:

@@ -10,10 +10,12 @@ early_stopping False of the transformers library, whose outputs these equal), or
 it then leaves the batch.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
-with </s> and the tag, which there counts as a new token. t counts it, and </s>.
+with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
+in mBART-50 the tag. Shapes are model.py's, with N texts still being decoded and K beams of each.
 
-Run it alone to see a text pass through a model:
-    python generate.py base en_XX es_XX "The teacher found a map."
+Run it alone to see a text pass through a model, here the one that the README's first command makes
+(a base copies its input, whatever language is asked for):
+    python generate.py runs/translate en_XX es_XX "The teacher found a map."
 """
 import math
 import sys
@@ -394,9 +396,11 @@ def main(argv=None):
     parser.add_argument("target_lang", help="the output's language")
     parser.add_argument("text")
     args = parser.parse_args(argv)
-    folder = model_folder(args.folder)
-    model = MBart.from_pretrained(folder)
+    folder = model_folder(args.folder, weights=False)
     tokenizer = Tokenizer.from_pretrained(folder)
+    for code in (args.source_lang, args.target_lang):
+        tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
+    model = MBart.from_pretrained(model_folder(args.folder))
     source_lang = args.source_lang
     if read_settings(folder).get("tagless"):
         source_lang = None  # as the model was trained

@@ -195,7 +195,8 @@ def bleu_chrf(hypotheses, references, language="en_XX", resamples=1000):
 
 
 def corpus_interval(metric, hypotheses, references, resamples):
-    """A sacrebleu metric's Interval: the score, and half the middle 95% of resampled scores about.
+    """A sacrebleu metric's Interval: the score, give or take half the width of the middle 95% of
+    the resampled scores.
 
     The resampling is the library's own, which has no public name; asked for through corpus_score it
     fails where a draw has empty outputs alone."""

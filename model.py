@@ -14,6 +14,9 @@
     FFN        gelu(x W_1 + b_1) W_2 + b_2
     s          sqrt(D) if scale_embedding, else 1; E is one table for both inputs and the output
 
+Shapes, here and in the other files: B texts of S source and T target tokens, D = d_model, d = D / H
+with H heads, V entries of the vocabulary; N: rows without padding.
+
 as in Vaswani et al. 2017 with the changes of BART and mBART: learned positions (their table starts
 with two unused rows), layer norm after the embedding, a last layer norm on each stack. Parameter
 names are those of the Hugging Face checkpoints, so that loading renames nothing. Q, K and V are
@@ -672,7 +675,9 @@ def main(argv=None):
     parser.add_argument("folder", nargs="?", default="base", help=MODEL_HELP)
     args = parser.parse_args(argv)
     model = MBart.from_pretrained(model_folder(args.folder))
-    print(model.config)
+    for name, value in asdict(model.config).items():
+        if name != "extra":
+            print(f"{name:<24} {value}")
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
 

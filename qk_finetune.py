@@ -1,11 +1,11 @@
 r"""Which tensors train: the recipes of zero-shot finetuning (Solovyev et al. 2024, section 3).
 
-Attention computes softmax(Q K^T / sqrt(d)) V with Q = x W_q, K = y W_k, V = y W_v. Q and K decide
-WHERE a position looks, V and everything behind it decide WHAT is written. Finetuning only Q and K
-of the attention that reads the source (not of the decoder's self-attention) on English summaries
-therefore teaches a model which parts of a document matter without touching the path on which the
-words of every other language travel: that is the `qk` recipe, and the reason why Q, K and V are
-separate tensors in model.py.
+Attention of a to c computes softmax(Q K^T / sqrt(d)) V with Q = a W_q + b_q, K = c W_k + b_k and
+V = c W_v + b_v, as in model.py. Q and K decide WHERE a position looks, V and everything behind it
+decide WHAT is written. Finetuning only Q and K of the attention that reads the source (not of the
+decoder's self-attention) on English summaries therefore teaches a model which parts of a document
+matter without touching the path on which the words of every other language travel: that is the
+`qk` recipe, and the reason why Q, K and V are separate tensors in model.py.
 
 A recipe is one regular expression over parameter names (transformers' own names): one of the table
 below, or any other that is typed in a name's place, such as `decoder.*encoder_attn\.[qk]_proj`,
@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model import MBart
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 
 # Parts of a model, as regular expressions that match a parameter's name from its beginning.
@@ -180,7 +180,8 @@ def check_shape(recipe, layers, config):
     if sides_of(recipe) and config.source_vocab_size is None:
         raise UserError(
             f"--recipe {recipe} trains a new language's own vocabulary, which this model lacks; "
-            "make a folder with one by `python -m tools.new_language fresh` and name it with --init"
+            f"make a folder with one by `{beside_python()} -m tools.new_language fresh` and name "
+            "it with --init"
         )
     if layers is not None:
         count = max(config.encoder_layers, config.decoder_layers)

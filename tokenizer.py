@@ -32,7 +32,7 @@ from plumbing.files import (
     write_json,
 )
 from plumbing.layout import MBART25, MBART50, MODEL_FILE, load_pieces, read_layout
-from plumbing.models import MODEL_HELP, model_folder
+from plumbing.models import EXAMPLES, MODEL_HELP, model_folder
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 BOS, PAD, EOS, UNK = range(4)
@@ -213,8 +213,8 @@ def what_helps(folder):
     """What to do about a folder without MODEL_FILE."""
     if (Path(folder) / "tokenizer.json").is_file():
         return (
-            "tokenizer.json alone is not read here: copy the file from the folder of the model "
-            "that this one was trained from"
+            "tokenizer.json alone is not read here (transformers 5 saves no other): copy the file "
+            f"of the model that this one was trained from, such as {EXAMPLES}"
         )
     return "an mBART folder holds its tokenizer under this name"
 

@@ -47,7 +47,7 @@ import torch.distributed as dist
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import is_builtin, is_help, open_data, tell
+from corpora.sets import check_spec, is_builtin, is_help, open_data, tell
 from data import (
     Batches,
     Examples,
@@ -62,7 +62,7 @@ from data import (
 from model import MBart
 from plumbing.card import describe as describe_folder
 from plumbing.card import keep_scores
-from plumbing.files import UserError, run, size_and_checksum
+from plumbing.files import UserError, beside_python, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
@@ -512,16 +512,16 @@ def check(s):
     """UserError for settings that do not fit each other or what is on the disk."""
     if s.init is None:
         raise UserError(
-            "--stage pretrain needs --init FOLDER: `python -m tools.start runs/start` makes one "
-            "with a vocabulary and a small random model"
+            f"--stage pretrain needs --init FOLDER: `{beside_python()} -m tools.start runs/start` "
+            "makes one with a vocabulary and a small random model"
         )
     if not s.init.strip():
         raise UserError("--init is empty; name a folder, or leave it out")
     if s.init == str(BASE) and not (BASE / "config.json").exists():
         raise UserError(
-            "base/ is missing; make it with `python -m tools.start runs/start` and then "
-            "`python train.py --stage pretrain --init runs/start --out base`, or name a model with "
-            "--init FOLDER"
+            f"base/ is missing; make it with `{beside_python()} -m tools.start runs/start` and "
+            f"then `{beside_python()} train.py --stage pretrain --init runs/start --out base`, or "
+            "name a model with --init FOLDER"
         )
     check_recipe(s.recipe, s.recipe_layers)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
@@ -569,11 +569,10 @@ def prepare_model(s):
     # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
     if s.resume and s.recipe != "lora":
         folder = s.out
-    folder = model_folder(folder)
-    model = MBart.from_pretrained(folder)
-    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(model_folder(folder, weights=False))
     for code in languages_of(split_pairs(s.pairs + beside(s) + (s.watch or []))):
-        tokenizer.lang_id(code)
+        tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
+    model = MBart.from_pretrained(model_folder(folder))
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
     if s.residual_drop:
@@ -1025,7 +1024,7 @@ def show_result(s):
                      "finetuning on summaries)",
         "summarize": f"eval.py --model {s.out} --lang tr_TR    (every source language, zero-shot)",
     }
-    print(f"next: python {nexts[s.stage]}")
+    print(f"next: {beside_python()} {nexts[s.stage]}")
 
 
 def evaluation_arguments(s):
@@ -1063,6 +1062,7 @@ def check_same_init(init, world):
 
 def main(argv=None):
     s = parse_args(argv)
+    check_spec(s.data)  # before the model is fetched
     command = sys.argv[1:] if argv is None else [str(word) for word in argv]
     main_process = int(os.environ.get("RANK", 0)) == 0
     lock = only_run_in(s.out) if main_process else nullcontext()

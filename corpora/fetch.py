@@ -20,8 +20,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpora.published import WIKILINGUA_CODES, XLSUM_NAMES, XLSUM_SPLITS
-from plumbing.files import UserError, make_folder, parser_of, run, saving, write_text
-from plumbing.hub import Repository
+from plumbing.files import (
+    UserError,
+    beside_python,
+    make_folder,
+    parser_of,
+    run,
+    saving,
+    write_text,
+)
+from plumbing.hub import OutOfReach, Repository
 from plumbing.progress import progress_line
 
 BRANCH = "refs/convert/parquet"
@@ -102,8 +110,8 @@ def reader():
         import pyarrow.parquet  # late: it is installed for this program alone
     except ImportError:
         raise UserError(
-            "reading the hub's Parquet files needs pyarrow: `pip install pyarrow` (or `datasets`, "
-            "which brings it along)"
+            f"reading the hub's Parquet files needs pyarrow: `{beside_python('pip')} install "
+            "pyarrow` (or `datasets`, which brings it along)"
         ) from None
     return pyarrow.parquet
 
@@ -195,11 +203,11 @@ def pair_of(word):
 
 
 def known_word(word, names):
-    """A data set's own name of a language, from that name or from our code; names: {code: name}."""
-    if word in names:
-        return names[word]
-    if word in names.values():
-        return word
+    """A data set's own name of a language, from that name, from our code or from the language in
+    it: english, en_XX or en, however they are capitalized; names: {code: name}."""
+    for code, name in names.items():
+        if word.lower() in (name, code.lower(), code.split("_")[0]):
+            return name
     close = difflib.get_close_matches(word.lower(), names.values(), 1)
     hint = f"; did you mean {close[0]}?" if close else "."
     raise UserError(f"unknown language {word!r}{hint} It has {' '.join(names.values())}")
@@ -235,7 +243,7 @@ def parse_args(argv=None):
         "languages",
         nargs="+",
         metavar="LANGUAGE",
-        help="as the data set calls them (english, en) or by code (en_XX); of wikilingua pairs too",
+        help="by name (xlsum: english) or code (en, en_XX); of wikilingua pairs too (es-en)",
     )
     add("--out", metavar="FOLDER", help="where to write (default: data/xlsum, data/wikilingua)")
     add("--overwrite", action="store_true", help="replace files that are there already")
@@ -251,6 +259,18 @@ def main(argv=None):
     wanted = list(dict.fromkeys(read_name(word) for word in args.languages))
     reader()
     out = Path(args.out or f"data/{args.name}")
+    try:
+        fetch(published, args.name, wanted, out, args.overwrite)
+    except OutOfReach as error:
+        raise UserError(
+            f"{error}; start again with a network and without HF_HUB_OFFLINE, or copy {out} from a "
+            "machine that has it"
+        ) from None
+    print(f"use it with --data {args.name}:{out}")
+
+
+def fetch(published, name, wanted, out, overwrite):
+    """Writes what is wanted of a published data set into the folder `out`, with its licence."""
     branch = Repository(published.repository, BRANCH, "dataset")
     commit, files = branch.ask()
     source = Source(replace(branch, revision=commit), files)
@@ -262,11 +282,10 @@ def main(argv=None):
     print(licence, end="", flush=True)
     # It is written when a text is complete and before that has its name: no text stands without
     # it, and it names no commit of which nothing was fetched.
-    if args.name == "xlsum":
-        fetch_xlsum(source, out, wanted, args.overwrite, licence)
+    if name == "xlsum":
+        fetch_xlsum(source, out, wanted, overwrite, licence)
     else:
-        fetch_wikilingua(source, out, wanted, args.overwrite, licence)
-    print(f"use it with --data {args.name}:{out}")
+        fetch_wikilingua(source, out, wanted, overwrite, licence)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from corpora.packages import (
 from corpora.pages import read_page, sections_of, shortened, windows
 from plumbing.files import (
     UserError,
+    beside_python,
     make_folder,
     parser_of,
     run,
@@ -309,17 +310,22 @@ class Maker:
 
 # ---------------------------------------------------------------------------- opening what it wrote
 
+def check_prepared(folder):
+    """UserError if there is no such folder."""
+    folder = Path(folder)
+    if folder.is_dir():
+        return
+    command = f"{beside_python()} -m corpora.help"
+    if folder != FOLDER:
+        command += f" {folder}"
+    raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
+
+
 def open_help(folder, stage, split, pairs, languages, **options):
     """What a stage reads of a prepared folder: pretrain text/, translate and align paragraphs/;
     summarize sections/, cross/ for pairs of two languages and, but for the test split,
-    descriptions/ for English. options: of JsonLines and ParallelText. UserError if there is no such
-    folder, or nothing in the languages asked for."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        command = "python -m corpora.help"
-        if folder != FOLDER:
-            command += f" {folder}"
-        raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
+    descriptions/ for English. options: of JsonLines and ParallelText. UserError if there is
+    nothing in the languages asked for."""
     own = set(LANGUAGES.values())
     pairs = [pair for pair in pairs if own >= set(pair)]
     if not pairs:

@@ -7,7 +7,7 @@ languages are called.
     how-to article in one language and its summary in another
 """
 from corpora.lines import Fields, JsonLines
-from plumbing.files import UserError
+from plumbing.files import UserError, beside_python
 
 XLSUM_FIELDS = Fields("text", "summary", None, None)
 XLSUM_SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -86,7 +86,7 @@ def open_xlsum(folder, split, pairs, languages, **options):
         name = f"{XLSUM_NAMES[source]}_{XLSUM_SPLITS[split]}.jsonl"
         if not (folder / name).is_file():
             raise UserError(
-                f"{folder / name}: not found; `python -m corpora.fetch xlsum "
+                f"{folder / name}: not found; `{beside_python()} -m corpora.fetch xlsum "
                 f"{XLSUM_NAMES[source]} --out {folder}` fetches it"
             )
         paths[folder / name] = (source, source)
@@ -103,6 +103,6 @@ def open_wikilingua(folder, split, pairs, languages, **options):
                 {path: None}, pairs, languages, WIKILINGUA_FIELDS, WIKILINGUA_CODES, **options
             )
     raise UserError(
-        f"--data wikilingua:{folder}: none of {', '.join(names)} is there; `python -m "
+        f"--data wikilingua:{folder}: none of {', '.join(names)} is there; `{beside_python()} -m "
         f"corpora.fetch wikilingua en es --out {folder}` fetches them"
     )

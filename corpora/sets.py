@@ -22,10 +22,10 @@ from pathlib import Path
 
 from corpora.builtin import SOURCE_ALONE, Builtin
 from corpora.columns import columns_of, first_objects, language_columns
-from corpora.help import FOLDER, open_help
+from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError
+from plumbing.files import UserError, beside_python
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -108,11 +108,16 @@ def tell_missing(data, where, pairs):
         tell(f"{where}: no example of {' '.join(missing[:6])}{more}")
 
 
-def open_files(spec, stage, split, pairs, languages, **options):
-    """The data set in a folder, KIND:FOLDER."""
+def check_spec(spec):
+    """UserError for `--data SPEC` of no known kind, or with a folder that is not there: said before
+    a model is fetched or loaded."""
+    if is_builtin(spec):
+        share_of(spec)
+        return
     kind, colon, name = spec.partition(":")
     if kind == "help" and colon:
-        return open_help(name or FOLDER, stage, split, pairs, languages, **options)
+        check_prepared(name or FOLDER)
+        return
     if kind not in KINDS or not name:
         raise UserError(
             f"--data {spec!r}: expected builtin, builtin:SHARE, jsonl:DIR, parallel:DIR, "
@@ -122,8 +127,17 @@ def open_files(spec, stage, split, pairs, languages, **options):
     if not folder.is_dir():
         hint = ""
         if kind in ("xlsum", "wikilingua"):
-            hint = "; `python -m corpora.fetch --help` says how it is fetched"
+            hint = f"; `{beside_python()} -m corpora.fetch --help` says how it is fetched"
         raise UserError(f"--data {spec}: there is no folder {folder}{hint}")
+
+
+def open_files(spec, stage, split, pairs, languages, **options):
+    """The data set in a folder, KIND:FOLDER."""
+    check_spec(spec)
+    kind, _, name = spec.partition(":")
+    folder = Path(name or FOLDER)
+    if kind == "help":
+        return open_help(folder, stage, split, pairs, languages, **options)
     if kind == "parallel":
         return ParallelText(folder, split, pairs, **options)
     if kind == "jsonl":

@@ -46,13 +46,32 @@ def run(main):
         sys.exit(128 + signal.SIGPIPE)
 
 
+def beside_python(program=None):
+    """How to call a program that stands beside the Python that runs this one, as that was typed:
+    .venv/bin/pip beside .venv/bin/python; without a name that Python itself. For commands that a
+    message shows: what is copied from the screen must run."""
+    python = Path(sys.orig_argv[0])
+    return str(python.with_name(program) if program else python)
+
+
+def own_name():
+    """How this program was called: train.py, or -m tools.layers."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        return sys.argv[0]
+    return f"-m {spec.name}"
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser with --quiet. Those of its commands are of this class too, so that the option may
-    stand behind a command."""
+    """A parser with --quiet, whose errors are one line. Those of its commands are of this class
+    too, so that the option may stand behind a command."""
 
     def __init__(self, **words):
-        super().__init__(**words)
+        super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | words)
         self.add_argument("--quiet", action=Quiet)
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; `{self.prog} --help` explains every option\n")
 
 
 def parser_of(doc, **words):
@@ -88,8 +107,10 @@ def first_line(error, length=120):
 def saving(path):
     """The temporary name to write to; renamed to `path` if all went well.
 
-    A full disk or a missing permission is a UserError, and what stood at `path` stays whole."""
+    Its folder is made where there is none. A full disk or a missing permission is a UserError, and
+    what stood at `path` stays whole."""
     temporary = f"{path}.tmp"
+    make_folder(Path(path).parent)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -132,6 +153,27 @@ def make_folder(folder):
         raise UserError(
             f"{folder}: no folder can be made there ({reason}); name another"
         ) from None
+
+
+def check_file_out(path, overwrite=True):
+    """UserError unless the file `path` can be written."""
+    path = Path(path)
+    check_place(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file to write")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; --overwrite replaces it, or name another file")
+
+
+def check_place(path):
+    """UserError if something above `path` is no folder, or may not be written in."""
+    above = Path(path).absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise UserError(f"{path}: cannot be written, for {above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{path}: cannot be written, for you may not write in {above}")
 
 
 def refuse_pointer(path):

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbing.files import UserError, first_line
+from plumbing.files import UserError, beside_python, first_line
 from plumbing.progress import is_shown
 
 NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -117,15 +117,16 @@ class Repository:
         """The UserError that says what an error of huggingface_hub means, and what to do."""
         from huggingface_hub import errors
 
+        login = f"`{beside_python('hf')} auth login`"
         if isinstance(error, errors.GatedRepoError):  # a kind of the next one: before it
             return UserError(
                 f"{self.name} is gated on the Hugging Face hub: agree to its terms on {self.page}, "
-                "then log in with `hf auth login` or set HF_TOKEN"
+                f"then log in with {login} or set HF_TOKEN"
             )
         if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
             return Unknown(
                 f"the Hugging Face hub shows no {self.kind} {self.name}; mend the name, or log in "
-                "with `hf auth login` if it is a private one"
+                f"with {login} if it is a private one"
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return UserError(
@@ -142,7 +143,7 @@ class Repository:
         if getattr(getattr(reason, "response", None), "status_code", None) in (401, 403):
             return UserError(
                 f"the Hugging Face hub refuses {self.name} to the token that it was sent; log in "
-                "again with `hf auth login`, or mend HF_TOKEN"
+                f"again with {login}, or mend HF_TOKEN"
             )
         return self.broken(error, reason, file)
 

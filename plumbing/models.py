@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from plumbing.files import UserError, read_json, refuse_pointer
+from plumbing.files import UserError, beside_python, read_json, refuse_pointer
 from plumbing.hub import OutOfReach, Repository, Unknown
 from plumbing.layout import MODEL_FILE
 
@@ -191,8 +191,10 @@ def downloaded(repository, weights):
     check_is_mbart(repository, config)
     if MODEL_FILE not in files:
         raise UserError(
-            f"{repository.name} has no {MODEL_FILE}, without which no text becomes tokens; name a "
-            f"repository that has it, such as {EXAMPLES}"
+            f"{repository.name} has no {MODEL_FILE}, without which no text becomes tokens "
+            "(transformers 5 saves none); fetch it into a folder with "
+            f"`{beside_python('hf')} download {repository.name} --local-dir FOLDER`, add that file "
+            f"of the model that it was trained from ({EXAMPLES}), and name the folder"
         )
     at_commit = replace(repository, revision=commit)
     for file in SMALL_FILES:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from plumbing.files import (
     UserError,
+    beside_python,
     first_line,
     make_folder,
     read_json,
@@ -125,8 +126,8 @@ def latest_run(stages):
             folders.append(path.parent)
     if not folders:
         raise UserError(
-            "there is no run in runs/ yet; run `python train.py --stage translate` first (some "
-            "minutes on two CPU cores), or name a model with --model FOLDER"
+            f"there is no run in runs/ yet; run `{beside_python()} train.py --stage translate` "
+            "first (some minutes on two CPU cores), or name a model with --model FOLDER"
         )
     return max(folders, key=written)
 
@@ -348,7 +349,7 @@ class Run:
         """Ends the program, after save(). number: the signal's; 0: as was planned."""
         self.say(
             f"\nstopped at update {self.progress.step}; go on with: "
-            f"python train.py --resume {self.folder}"
+            f"{beside_python()} train.py --resume {self.folder}"
         )
         sys.exit(128 + number if number else 0)
 

@@ -1,5 +1,6 @@
 """align.py: the alignment loss, what it runs and what it brings about."""
 import math
+import sys
 
 import pytest
 import torch
@@ -216,7 +217,7 @@ def test_a_run_of_alignment_alone_ends_with_what_to_run_next_and_can_be_evaluate
         "--out", out,
     )
     assert done.returncode == 0, done.stderr
-    assert "next: python train.py --stage summarize --init" in done.stdout
+    assert f"next: {sys.orig_argv[0]} train.py --stage summarize --init" in done.stdout
     done = run(
         "eval.py", "--model", out, "--lang", "es_XX", "--source-lang", "en_XX", "--examples", 2,
         "--max-new-tokens", 3,

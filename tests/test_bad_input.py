@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import eval as evaluation
 import train
-from plumbing.files import run
+from plumbing.files import UserError, run, write_json
 from plumbing.runs import read_settings
 
 FEW = settings(
@@ -271,3 +271,27 @@ def test_a_run_folder_that_cannot_be_is_one_line(small, tmp_path):
     words = ["--stage", "summarize", "--init", small, "--out", small, "--overwrite"]
     assert "--out names another folder" in refused(train.main, words)
     assert "--out" in refused(train.main, [*words[:4], "--out", ""])
+
+
+@pytest.mark.parametrize("words", [
+    ["train.py", "--stage", "summarise"],
+    ["eval.py", "--lang", "tr_TR", "article.txt"],
+    ["tokenizer.py", "base"],
+    ["-m", "tools.delta", "sizes"],
+    ["-m", "corpora.fetch", "xlsm", "english"],
+])
+def test_a_mistyped_option_is_one_line_with_a_command_that_explains_it(run_process, words):
+    done = run_process(*words)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    program = 2 if words[0] == "-m" else 1
+    called = " ".join([sys.executable, *words[:program]])
+    assert f"`{called} " in done.stderr and "--help`" in done.stderr
+
+
+def test_a_file_in_a_folder_that_is_not_there_yet_is_written_with_it(tmp_path):
+    write_json(tmp_path / "new" / "scores.json", {})
+    assert (tmp_path / "new" / "scores.json").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="no folder can be made there"):
+        write_json(tmp_path / "file" / "scores.json", {})

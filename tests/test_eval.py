@@ -112,6 +112,8 @@ def test_summaries_are_scored_by_rouge_and_by_facts(run, small):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     columns = ("R1", "R2", "RL", "facts", "off-target", "es_XX -> gu_IN")
+    for explained in ("off-target: % of", "facts: % of", "R1 floors: ROUGE-1 without a model"):
+        assert explained in done.stdout
     assert all(words in done.stdout for words in columns)
 
 
@@ -642,3 +644,62 @@ def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, small,
         refused = run(*words, *asked)
         assert refused.returncode == 2 and "--pairs en_XX-es_XX" in refused.stderr
         assert "--langs" not in refused.stderr
+
+
+TURKISH = "Doktor dağlarda 60 kişinin önünde bir kukla gönderdi. Soruşturma devam ediyor."
+
+
+def test_what_was_mistyped_is_said_before_the_weights_are_read(run, small, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    (folder / "model.safetensors").unlink()  # reading them would be another error
+    (tmp_path / "empty.txt").write_text(" \n")
+    words = ["eval.py", "--model", folder, "--stage", "summarize"]
+    for mistake, said in (
+        (["--lang", "tr"], "did you mean tr_TR?"),
+        (["--lang", "tr_TR", "--data", "xlsum:nowhere"], "there is no folder nowhere"),
+        (["--lang", "tr_TR", "--data", "xslum:x"], "expected builtin"),
+        (["--lang", "tr_TR", "--file", tmp_path / "none.txt"], "name a text file, or - for"),
+        (["--lang", "tr_TR", "--file", tmp_path], "Is a directory; name a text file"),
+        (["--lang", "tr_TR", "--file", tmp_path / "empty.txt"], "give a text of at least a word"),
+        (["--file", tmp_path / "none.txt"], "in which language to write of the text: --lang tr_TR"),
+        (["--lang", "tr_TR", "--text", "a", "--source-lang", "en_XX", "es_XX"], "in one language"),
+        (["--lang", "tr_TR", "--json", ROOT / "eval.py" / "x.json"], "is no folder"),
+    ):
+        done = run(*words, *mistake)
+        assert done.returncode == 2 and said in done.stderr, (mistake, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
+    done = run("eval.py", "--model", folder, "--lang", "tr_TR", "--text", "Harita.")
+    assert "the text's language too" in done.stderr and "--stage summarize" in done.stderr
+
+
+def test_a_text_that_seems_to_be_in_another_language_is_doubted(run, small):
+    words = ["eval.py", "--model", small, "--stage", "summarize", "--max-new-tokens", 2]
+    done = run(*words, "--lang", "en_XX", "--text", TURKISH)
+    assert "seems to be in tr_TR, but is read as en_XX: --source-lang tr_TR?" in done.stderr
+    for own in (["--lang", "tr_TR"], ["--lang", "en_XX", "--source-lang", "tr_TR"]):
+        assert run(*words, *own, "--text", TURKISH).stderr == ""
+    assert run(*words, "--lang", "en_XX", "--text", "Harita.").stderr == ""  # too short to tell
+
+
+def test_a_base_is_said_to_copy_a_text_whatever_stage_is_typed(run):
+    words = ["--stage", "summarize", "--lang", "tr_TR", "--text", TURKISH]
+    done = run("eval.py", "--model", "base", *words)  # its args.json: it was pretrained
+    assert "nothing says that base was finetuned; a model that was only" in done.stderr
+
+
+@pytest.mark.parametrize("was_finetuned", [True, False])
+def test_public_weights_that_copy_a_text_are_said_to(small, monkeypatch, capsys, was_finetuned):
+    write = Writer(small)
+    monkeypatch.setattr(evaluation, "decode", lambda *_, **__: [TURKISH[:54]])
+    evaluation.write_own_text(TURKISH, "tr_TR", "tr_TR", write, was_finetuned)
+    said = capsys.readouterr().err
+    assert was_finetuned == ("word for word; a model that was only pretrained" not in said)
+
+
+def test_who_writes_of_a_text_is_said_where_nobody_named_it(run, small, tmp_path):
+    shutil.copytree(small, tmp_path / "runs" / "two")
+    (tmp_path / "runs" / "two" / "args.json").write_text('{"stage": "summarize"}')
+    words = ["--lang", "tr_TR", "--text", TURKISH, "--max-new-tokens", 2]
+    done = run("eval.py", *words, cwd=tmp_path)
+    assert done.returncode == 0 and "by the latest run, runs/two" in done.stderr

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from corpora.fetch import split_of
+from corpora.fetch import split_of, xlsum_name
 from corpora.sets import open_data
 from plumbing.files import UserError
 from tokenizer import MBART25
@@ -130,6 +130,7 @@ def test_what_is_not_there_is_told_in_one_line_and_leaves_no_half_file(run, wiki
         (["wikilingua", "spain"], "unknown language 'spain'. It has ar cs"),
         (["wikilingua", "es-en-ru"], "name a language, es, or a pair, es-en"),
         (["xlsum", "englsh"], "did you mean english?"),
+        (["xlsum", "en_US"], "unknown language 'en_US'. It has arabic"),
         (["xlsum", "english"], "shows no dataset csebuetnlp/xlsum"),
     ):
         done = run("-m", "corpora.fetch", *words, "--out", out)
@@ -139,6 +140,12 @@ def test_what_is_not_there_is_told_in_one_line_and_leaves_no_half_file(run, wiki
     wikilingua.close()
     done = run("-m", "corpora.fetch", "wikilingua", "es", "--out", out)
     assert done.returncode == 2 and "the Hugging Face hub cannot be reached" in done.stderr
+    assert f"start again with a network and without HF_HUB_OFFLINE, or copy {out}" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["english", "English", "en_XX", "en"])
+def test_a_language_may_be_named_as_one_is_used_to(word):
+    assert xlsum_name(word) == "english"
 
 
 def test_the_splits_of_wikilingua_are_replaced_together_or_not_at_all(run, wikilingua, tmp_path):

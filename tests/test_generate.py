@@ -386,3 +386,11 @@ def test_the_command_says_what_it_leaves_out_and_refuses_a_text_without_pieces(r
 def test_half_a_character_on_the_command_line_is_one_line(run, folder_of):
     done = run("generate.py", folder_of("mbart25", None), "en_XX", "es_XX", "ab\udce9")
     assert done.returncode == 2 and done.stderr.startswith("error: character 3 of a text is half")
+
+
+def test_a_mistyped_language_is_said_before_the_weights_are_read(run, folder_of):
+    folder = folder_of("mbart25", None)
+    (folder / "model.safetensors").unlink()  # reading them would be another error
+    for codes in (("en_US", "es_XX"), ("en_XX", "es")):
+        done = run("generate.py", folder, *codes, "The map.")
+        assert done.returncode == 2 and "did you mean" in done.stderr

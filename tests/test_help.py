@@ -421,8 +421,8 @@ def test_each_stage_opens_its_own_files(made):
 
 def test_what_is_not_there_is_told_with_the_command(made, capsys):
     out, _ = made
-    for spec, command in (("help:", "`python -m corpora.help`"),
-                          ("help:nowhere", "`python -m corpora.help nowhere`")):
+    for spec, command in (("help:", "python -m corpora.help`"),
+                          ("help:nowhere", "python -m corpora.help nowhere`")):
         with pytest.raises(UserError, match=f"there is no folder .*{command} makes it"):
             open_data(spec, "pretrain", "train", [("en_XX", "en_XX")], MBART25)
     for stage in ("pretrain", "translate", "summarize"):

@@ -263,7 +263,9 @@ def test_a_repository_without_what_is_needed_says_what_it_lacks(hub, published):
 def test_a_repository_without_a_vocabulary_costs_no_weights(hub, published):
     (published / "sentencepiece.bpe.model").unlink()
     hub.add(NAME, published)
-    assert f"{NAME} has no sentencepiece.bpe.model" in refused(NAME)
+    message = refused(NAME)
+    assert f"{NAME} has no sentencepiece.bpe.model" in message
+    assert f"hf download {NAME} --local-dir FOLDER" in message
     assert hub.fetched() == ["config.json"]
 
 

@@ -710,3 +710,11 @@ def test_a_merge_that_makes_weights_no_numbers_is_refused_before_a_folder_is_mad
     done = run("-m", "tools.delta", *words)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_run_alone_it_shows_a_folders_shape_one_thing_a_line(run, small):
+    done = run("model.py", small)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["d_model", "32"] in lines and ["encoder_layers", "2"] in lines
+    assert lines[-1][-1] == "parameters" and all(len(line) == 2 for line in lines)

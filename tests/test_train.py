@@ -198,6 +198,23 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_mistyped_data_and_languages_are_said_before_the_weights_are_read(run, small, tmp_path):
+    init = tmp_path / "init"
+    shutil.copytree(small, init)
+    (init / "model.safetensors").unlink()  # reading them would be another error
+    words = ["train.py", "--stage", "summarize", "--init", init, "--out", tmp_path / "run"]
+    for mistake, said in (
+        (["--data", "xlsum:nowhere"], "there is no folder nowhere"),
+        (["--data", "help:nowhere"], "there is no folder nowhere"),
+        (["--data", "builtin:2"], "expected a share from 0 to 1"),
+        (["--data", "data/xlsum"], "expected builtin"),
+        (["--langs", "en_US"], "did you mean en_XX?"),
+        (["--watch", "tr-tr_TR"], "did you mean tr_TR?"),
+    ):
+        done = run(*words, *mistake)
+        assert done.returncode == 2 and said in done.stderr, (mistake, done.stderr)
+
+
 def test_a_missing_base_names_the_commands_that_make_it(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "BASE", tmp_path / "base")
     with pytest.raises(UserError, match="python -m tools.start .* --stage pretrain --init"):
@@ -315,7 +332,7 @@ def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, 
             "--steps", 1,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("next: python ")
+        assert done.stdout.splitlines()[-1].startswith(f"next: {sys.orig_argv[0]} ")
     summarize, translate = asked  # pretraining has nothing to score yet
     pairs = summarize[summarize.index("--pairs") + 1:summarize.index("--device")]
     assert pairs == [f"{lang}-{lang}" for lang in ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN")]

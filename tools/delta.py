@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, parser_of, run, write_bytes
+from plumbing.files import UserError, beside_python, check_file_out, parser_of, run, write_bytes
 from plumbing.models import model_folder
 from plumbing.weights import read_safetensors, write_tensors
 from qk_finetune import parameters_by_recipe
 from tokenizer import SOURCE_FILE, Tokenizer
-from tools.folders import add_overwrite, check_file_out, check_out, write_like
+from tools.folders import add_overwrite, check_out, write_like
 
 VOCABULARIES = ("sentencepiece.bpe.model", SOURCE_FILE)
 MAY_DIFFER = {  # in config.json, between a run and its base; all else belongs to both
@@ -115,7 +115,8 @@ def check_finite(tensors, where):
 def check_base(path, made_from, own):
     if made_from is None:
         raise UserError(
-            f"{path}: is a safetensors file but no delta; `python -m tools.delta save` writes one"
+            f"{path}: is a safetensors file but no delta; `{beside_python()} -m tools.delta save` "
+            "writes one"
         )
     if made_from != own:
         raise UserError(

@@ -4,13 +4,12 @@ Beside its weights a folder has its vocabulary (SentencePiece files and what tra
 their place), the settings of the run that made it (args.json: for which task, with a source tag or
 without), and what config.json says of the model's shape, a dropped residual among it.
 """
-import os
 from pathlib import Path
 
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, make_folder
+from plumbing.files import UserError, check_place, make_folder
 from plumbing.runs import origin_of, read_settings, remove_descriptions, write_settings
 from plumbing.weights import check_numbers
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
@@ -38,27 +37,6 @@ def check_out(out, overwrite=False, read=()):
         if (out / "config.json").exists():
             what = "has a model already"
         raise UserError(f"{out} {what}; --overwrite replaces what it has, or name another folder")
-
-
-def check_file_out(path, overwrite=True):
-    """UserError unless the file `path` can be written."""
-    path = Path(path)
-    check_place(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file to write")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; --overwrite replaces it, or name another file")
-
-
-def check_place(path):
-    """UserError if something above `path` is no folder, or may not be written in."""
-    above = Path(path).absolute().parent
-    while not os.path.lexists(above):
-        above = above.parent
-    if not above.is_dir():
-        raise UserError(f"{path}: cannot be written, for {above} is no folder")
-    if not os.access(above, os.W_OK):
-        raise UserError(f"{path}: cannot be written, for you may not write in {above}")
 
 
 def add_overwrite(parser, what="folder"):

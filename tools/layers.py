@@ -51,13 +51,12 @@ from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, open_data
 from data import Examples, collate, held_out
 from model import MBart
-from plumbing.files import UserError, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
-from tools.folders import check_file_out
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")
@@ -377,16 +376,16 @@ def main(argv=None):
     if args.json:
         check_file_out(args.json)
     name = pinned(args.model) if args.model else latest_run(STAGES)
-    folder = model_folder(name)
+    folder = model_folder(name, weights=False)
     trained = read_settings(folder)
     stage = args.stage
     if not stage:
         stage = trained.get("stage") if trained.get("stage") in STAGES else "translate"
     data = args.data or trained.get("data", "builtin")
     measures = possible(args.measures, data)
-    model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_languages(args.source_lang, tokenizer)
+    model = MBart.from_pretrained(model_folder(name))
     model.to(args.device or default_device())
     texts = Texts(
         spec=data,

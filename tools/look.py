@@ -35,12 +35,11 @@ from eval import (
     trained_pairs,
 )
 from eval import parse_args as parse_eval_args
-from plumbing.files import UserError, parser_of, run, write_bytes
+from plumbing.files import UserError, check_file_out, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import default_device, device
 from plumbing.runs import read_settings
 from tokenizer import Tokenizer
-from tools.folders import check_file_out
 from tools.inside import (
     LEVELS,
     TIMES,

@@ -33,7 +33,7 @@ import torch
 from corpora.sets import open_data
 from data import split_pairs
 from model import MBart, embedding_scale
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import number
 from plumbing.runs import read_settings
@@ -180,7 +180,10 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
-    print(f"next: python train.py --stage translate --init {out} --recipe {recipe} --pairs ...")
+    print(
+        f"next: {beside_python()} train.py --stage translate --init {out} --recipe {recipe} "
+        "--pairs ..."
+    )
 
 
 def fresh_sides(folder):
@@ -220,7 +223,10 @@ def make_random_cross_attention(folder, out, seed=0, overwrite=False):
     model = MBart.from_pretrained(folder)
     random_cross_attention(model, seed)
     write_like(folder, out, model.state_dict())
-    print(f"next: python train.py --stage translate --init {out} --recipe emb+xattn --pairs ...")
+    print(
+        f"next: {beside_python()} train.py --stage translate --init {out} --recipe emb+xattn "
+        "--pairs ..."
+    )
 
 
 def make_graft(body, donor, side, out, overwrite=False):

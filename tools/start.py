@@ -20,7 +20,7 @@ from corpora.facts import BASE_LANGUAGES, Corpus
 from corpora.sets import is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, number
 from tokenizer import (
@@ -304,7 +304,7 @@ def main(argv=None):
     model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
-    print(f"next: python train.py --stage pretrain --init {out}")
+    print(f"next: {beside_python()} train.py --stage pretrain --init {out}")
 
 
 if __name__ == "__main__":
