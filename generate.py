@@ -213,6 +213,17 @@ class LayerCache:
     source_v: torch.Tensor
 
 
+def layer_cache(layer, states, slots):
+    """A decoder layer's keys and values for the encoder's states (N, S, D), and room for those of
+    so many slots."""
+    attention = layer.encoder_attn
+    source_k = attention.split(attention.k_proj(states))  # (N, H, S, d)
+    source_v = attention.split(attention.v_proj(states))
+    n, heads, _, d = source_k.shape
+    shape = (n, heads, slots, d)
+    return LayerCache(source_k.new_empty(shape), source_k.new_empty(shape), source_k, source_v)
+
+
 class Cache:
     """The keys and values of what N sentences with K beams each have decoded so far.
 
@@ -232,19 +243,16 @@ class Cache:
         self.model = model
         self.position = 0  # of the next step's tokens
         self.filled = 0  # slots in use
+        source = model.widened(source)
         states = model.encode(source)  # (N, S, D)
-        self.ancestors = states.new_full((source.size(0), beams, beams * length), -torch.inf)
+        slots = beams * length
+        self.layers = []
+        for layer in model.model.decoder.layers:
+            self.layers.append(layer_cache(layer, states, slots))
+        like = self.layers[0].k  # of the type that attention has, under autocast too
+        self.ancestors = like.new_full((source.size(0), beams, slots), -torch.inf)
         is_token = model.mask(source)  # (N, 1, 1, S)
-        self.source_mask = states.new_zeros(is_token.shape).masked_fill_(~is_token, -torch.inf)
-        self.layers = [self.layer_cache(layer, states) for layer in model.model.decoder.layers]
-
-    def layer_cache(self, layer, states):
-        attention = layer.encoder_attn
-        source_k = attention.split(attention.k_proj(states))  # (N, H, S, d)
-        source_v = attention.split(attention.v_proj(states))
-        n, heads, _, d = source_k.shape
-        shape = (n, heads, self.ancestors.size(2), d)
-        return LayerCache(states.new_empty(shape), states.new_empty(shape), source_k, source_v)
+        self.source_mask = like.new_zeros(is_token.shape).masked_fill_(~is_token, -torch.inf)
 
     def step(self, tokens):
         """tokens (N*K,) of one position -> logits (N*K, V) of the next."""

@@ -746,23 +746,27 @@ def divisors(batches):
     return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
 
 
-def task_loss(model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None):
+def task_loss(
+    model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
+):
     """A batch's loss, summed over its label tokens and divided by `tokens`, those of the whole
-    update (divisors); and the encoder's states (N, D) of its source tokens.
+    update (divisors); and the encoder's states (N, D) of its source tokens, None without
+    with_states.
 
     For a ParallelBatch: its mean alignment loss in encoder layer `layer`, weighted by its
     translations' tokens; None for states."""
     if isinstance(batch, ParallelBatch):
         loss = alignment_loss(model, batch, layer, tokenizer)
         return loss * (batch.target_tokens / tokens), None
-    return model.loss(
+    found = model.loss(
         batch.source,
         batch.decoder_input,
         batch.labels,
         label_smoothing,
         reduction=tokens,
-        with_states=True,
+        with_states=with_states,
     )
+    return found if with_states else (found, None)
 
 
 @torch.no_grad()
@@ -921,7 +925,8 @@ def train(s, rank, world, device, command=None):
                 seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
                 with autocast(device, s.precision):
                     loss, states = task_loss(
-                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer
+                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer,
+                        with_states=adversary is not None,
                     )
                     loss_sum += loss.detach()
                     if adversary:
