@@ -766,7 +766,9 @@ def task_loss(
         reduction=tokens,
         with_states=with_states,
     )
-    return found if with_states else (found, None)
+    if not with_states:
+        return found, None
+    return found
 
 
 @torch.no_grad()
