@@ -10,6 +10,7 @@ fused kernels of a card are, and has no dropout here.
 torch must not be imported before this file (tests/on_gpu.py is the program that does so): the
 library made of pretended_gpu.cpp is taken for torch's own.
 """
+# ruff: noqa: E402 (libraries are loaded before torch)
 import ctypes
 import importlib.util
 import os
@@ -26,7 +27,6 @@ for name in (LIBRARIES / "libc10.so", LIBRARIES / "libtorch_cpu.so", os.environ[
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 THE_GPU = torch.device("cuda", 0)
 
@@ -106,17 +106,27 @@ def on_gpu(x):
     return OnGpu(x) if isinstance(x, torch.Tensor) else x
 
 
+def each(change, x):
+    """change() of an argument, or of all that a list holds (torch's own tree_map is slow)."""
+    if isinstance(x, list | tuple):
+        return type(x)([each(change, part) for part in x])
+    return change(x)
+
+
 def compute(operation, args, kwargs):
     """One operation of torch: on the CPU's numbers, counted and checked as on a card."""
     name = operation._schema.name.split("::")[1]
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    tensors = []
+    each(lambda x: tensors.append(x) if isinstance(x, torch.Tensor) else None, args)
+    each(lambda x: tensors.append(x) if isinstance(x, torch.Tensor) else None, (*kwargs.values(),))
     here = [x for x in tensors if isinstance(x, OnGpu)]
     device = kwargs.get("device")
+    stays = bool(here) if device is None else torch.device(device).type == "cuda"
+    if not here and not stays:
+        return operation(*args, **kwargs)
     if device is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
-    stays = bool(here) if device is None else torch.device(device).type == "cuda"
 
-    compute_it = OF_A_CARD.get(str(operation), operation)
     moves = is_move(name, args, stays, here)
     if moves:
         launches["copy"] += 1
@@ -126,14 +136,15 @@ def compute(operation, args, kwargs):
         check_devices(name, tensors, here)
         count_waits(name, args, here)
     before = {id(x.value): x for x in here}
-    result = compute_it(*tree_map(value_of, args), **tree_map(value_of, kwargs))
-    if moves and any(result is value_of(x) for x in args[:1]) and name != "copy_":
+    values = {key: each(value_of, x) for key, x in kwargs.items()}
+    result = OF_A_CARD.get(str(operation), operation)(*each(value_of, args), **values)
+    if moves and name == "_to_copy" and result is value_of(args[0]):
         result = result.clone()  # the device changes and the type does not: the CPU copied nothing
     if stays and name not in NO_LAUNCH and not moves:
         launches[name] += 1
     if not stays:
         return result
-    return tree_map(lambda x: before[id(x)] if id(x) in before else on_gpu(x), result)
+    return each(lambda x: before[id(x)] if id(x) in before else on_gpu(x), result)
 
 
 def is_move(name, args, stays, here):
