@@ -274,6 +274,8 @@ class MBart(nn.Module):
         is_token = source != self.config.pad_token_id
         label_count, token_count = counts(is_label, is_token)
         encoder_states = self.encode(source)  # (B, S, D)
+        if with_states:
+            token_states = chosen(encoder_states, is_token, token_count)
         hidden = self.decode(decoder_input, encoder_states, source)  # (B, T, D)
         hidden = chosen(hidden, is_label, label_count)  # (N, D)
         table = self.model.shared.weight
@@ -289,7 +291,7 @@ class MBart(nn.Module):
             self.memory,
         )
         if with_states:
-            return loss, chosen(encoder_states, is_token, token_count)
+            return loss, token_states
         return loss
 
     def zero_grad(self, set_to_none=True):
