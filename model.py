@@ -303,15 +303,16 @@ class MBart(nn.Module):
             self.memory["gradient"] = gradient
         super().zero_grad(set_to_none)
 
-    def compile_layers(self):
+    def compile_layers(self, backend="inductor"):
         """torch.compile for every layer; pays on a GPU.
 
         One graph serves all layers of a kind. Kinds differ by side, by training or not, by whether
-        the input needs a gradient, and for a batch of one. If there were more of them than the
-        limit (torch's own is 8), the last would silently not be compiled."""
+        the input needs a gradient, by the type of the mask, and for a batch of one. If there were
+        more of them than the limit (torch's own is 8), the last would silently not be compiled."""
+        torch._dynamo.config.recompile_limit = 64
         for stack in (self.model.encoder, self.model.decoder):
             for layer in stack.layers:
-                layer.compile(dynamic=True, recompile_limit=32)
+                layer.compile(dynamic=True, backend=backend)
 
     def drop_residual(self, number):
         """Takes away the residual around the self-attention of encoder layer `number`, from 1.
