@@ -1,4 +1,4 @@
-"""--compile: what torch.compile makes of the layers, without the time that its own backend takes."""
+"""--compile: what torch.compile makes of the layers, by a backend that only traces them."""
 import pytest
 import torch
 from torch._dynamo.utils import counters
