@@ -38,6 +38,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+from model import chosen
 from plumbing.files import UserError
 from tokenizer import PAD
 
@@ -77,13 +78,16 @@ FOOLING = {"standard": standard_loss, "balanced": balanced_loss}
 KINDS = ("none", *FOOLING)
 
 
-def source_classes(batch, keep, languages):
+def source_classes(batch, keep, languages, count=None):
     """The source language, as its place in `languages`, of every token that keep (B, S) keeps.
 
-    Returns (N,), in the order of states[keep]."""
+    Returns (N,), in the order of states[keep]. count: N, where it is known; a GPU is else waited
+    for."""
+    if count is None:
+        count = keep.sum().item()
     places = [languages.index(lang) for lang in batch.source_langs]
-    places = torch.tensor(places, device=keep.device)  # (B,)
-    return places[:, None].expand(keep.shape)[keep]
+    places = torch.tensor(places).to(keep.device, non_blocking=True)  # (B,)
+    return chosen(places[:, None].expand(keep.shape), keep, count)
 
 
 def full_precision(device):
@@ -112,12 +116,13 @@ class Adversary:
         self.classifier.requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
         # Since the last accuracy(), in this process: a guess for every token and classifier update.
-        self.right = 0
+        self.right = 0  # a tensor after the first: a GPU is not waited for
         self.seen = 0
 
-    def classes(self, batch):
-        """The class of every source token but padding, as model.token_states() has them: (N,)."""
-        return source_classes(batch, batch.source != PAD, self.languages)
+    def classes(self, batch, count):
+        """The class of every source token but padding, `count` of them, as model.token_states() has
+        them: (N,)."""
+        return source_classes(batch, batch.source != PAD, self.languages, count)
 
     def update(self, model, batches, world=1):
         """`updates` steps of the classifier on the states of these batches, by -log p_true."""
@@ -126,8 +131,8 @@ class Adversary:
         with torch.no_grad():
             for batch in batches:
                 states.append(model.token_states(batch.source))  # (N, D)
-                classes.append(self.classes(batch))  # (N,)
-        tokens = torch.tensor(sum(map(len, classes)), device=classes[0].device)
+                classes.append(self.classes(batch, len(states[-1])))  # (N,)
+        tokens = torch.tensor(sum(map(len, classes))).to(classes[0].device, non_blocking=True)
         if world > 1:
             dist.all_reduce(tokens)
         self.classifier.requires_grad_(True)
@@ -136,7 +141,7 @@ class Adversary:
                 for state, true in zip(states, classes):
                     logits = self.classifier(state.float())  # (N, L)
                     (F.cross_entropy(logits, true, reduction="sum") / tokens).backward()
-                    self.right += (logits.argmax(1) == true).sum().item()
+                    self.right += (logits.argmax(1) == true).sum()
                     self.seen += len(true)
                 self.step(world)
         self.classifier.requires_grad_(False)
@@ -155,11 +160,11 @@ class Adversary:
         states: token_states (N, D) of its source; the gradient reaches these alone."""
         with full_precision(states.device):
             logits = self.classifier(states.float())  # (N, L)
-        return FOOLING[self.kind](logits, self.classes(batch)).sum()
+        return FOOLING[self.kind](logits, self.classes(batch, len(states))).sum()
 
     def accuracy(self):
         """The share of tokens whose language the classifier got right since the last call."""
-        share = self.right / max(1, self.seen)
+        share = float(self.right) / max(1, self.seen)
         self.right = 0
         self.seen = 0
         return share

@@ -61,6 +61,7 @@ def alignment_loss(model, batch, layer, tokenizer):
     """The contrastive loss of a ParallelBatch in encoder layer `layer`, counted from 1."""
     pooled = []
     for ids in (batch.source, batch.translation):
+        ids = model.widened(ids)
         states = model.encode(ids, upto=layer).float()  # (B, T, D)
         pooled.append(mean_pool(states, ids, tokenizer.source))
     return contrastive_loss(*pooled, twins(batch))

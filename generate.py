@@ -63,7 +63,7 @@ def generate(
     outputs = [None] * source.size(0)
 
     # The N sentences that are still being decoded: all of them at first.
-    rows = torch.arange(source.size(0), device=device)  # (N,) of source
+    rows = list(range(source.size(0)))  # of source
     tokens = prompt[:, None].repeat(1, beam, 1)  # (N, K, t)
     finished_scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
     finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)
@@ -116,16 +116,21 @@ def generate(
             done = finished_scores[:, 0] > NEVER / 2  # greedy search stops at the first </s>
         if is_last:
             done = torch.ones_like(done)
-        for i in done.nonzero()[:, 0].tolist():
-            outputs[rows[i]] = strip(finished[i, 0].tolist(), prompt.size(1), config)
-        if done.all():
+        is_done = done.tolist()  # a GPU is waited for here, and in sweep()
+        going = [i for i in range(len(rows)) if not is_done[i]]
+        if len(going) < len(rows):
+            best_finished = finished[:, 0].tolist()
+            for i, row in enumerate(rows):
+                if is_done[i]:
+                    outputs[row] = strip(best_finished[i], prompt.size(1), config)
+        if not going:
             break
 
         cache.reorder(parents)
-        if done.any():
-            going = (~done).nonzero()[:, 0]
+        if len(going) < len(rows):
+            rows = [rows[i] for i in going]
+            going = torch.tensor(going).to(device, non_blocking=True)
             cache.keep(going)
-            rows = rows[going]
             tokens = tokens[going]
             scores = scores[going]
             finished = finished[going]
@@ -215,6 +220,17 @@ class LayerCache:
     source_v: torch.Tensor
 
 
+def layer_cache(layer, states, slots):
+    """A decoder layer's keys and values for the encoder's states (N, S, D), and room for those of
+    so many slots."""
+    attention = layer.encoder_attn
+    source_k = attention.split(attention.k_proj(states))  # (N, H, S, d)
+    source_v = attention.split(attention.v_proj(states))
+    n, heads, _, d = source_k.shape
+    shape = (n, heads, slots, d)
+    return LayerCache(source_k.new_empty(shape), source_k.new_empty(shape), source_k, source_v)
+
+
 class Cache:
     """The keys and values of what N sentences with K beams each have decoded so far.
 
@@ -234,19 +250,17 @@ class Cache:
         self.model = model
         self.position = 0  # of the next step's tokens
         self.filled = 0  # slots in use
+        source = model.widened(source)
         states = model.encode(source)  # (N, S, D)
-        self.ancestors = states.new_full((source.size(0), beams, beams * length), -torch.inf)
-        is_token = model.mask(source)  # (N, 1, 1, S)
-        self.source_mask = states.new_zeros(is_token.shape).masked_fill_(~is_token, -torch.inf)
-        self.layers = [self.layer_cache(layer, states) for layer in model.model.decoder.layers]
-
-    def layer_cache(self, layer, states):
-        attention = layer.encoder_attn
-        source_k = attention.split(attention.k_proj(states))  # (N, H, S, d)
-        source_v = attention.split(attention.v_proj(states))
-        n, heads, _, d = source_k.shape
-        shape = (n, heads, self.ancestors.size(2), d)
-        return LayerCache(states.new_empty(shape), states.new_empty(shape), source_k, source_v)
+        # A row of the mask begins at a multiple of 16: a GPU's attention would else copy it.
+        slots = -(-beams * length // 16) * 16
+        self.layers = []
+        for layer in model.model.decoder.layers:
+            self.layers.append(layer_cache(layer, states, slots))
+        like = self.layers[0].k  # of the type that attention has, under autocast too
+        self.ancestors = like.new_full((source.size(0), beams, slots), -torch.inf)
+        is_token = (source != model.config.pad_token_id)[:, None, None, :]  # (N, 1, 1, S)
+        self.source_mask = like.new_zeros(is_token.shape).masked_fill_(~is_token, -torch.inf)
 
     def step(self, tokens):
         """tokens (N*K,) of one position -> logits (N*K, V) of the next."""

@@ -218,8 +218,29 @@ class MBart(nn.Module):
         return self.head(hidden, self.model.shared.weight, bias)
 
     def mask(self, source):
-        """source (B, S) -> (B, 1, 1, S), true where there is a token."""
-        return (source != self.config.pad_token_id)[:, None, None, :]
+        """source (B, S) -> (B, 1, 1, S), true where there is a token.
+
+        On a GPU 0 there and -inf at padding: attention would else make that of it in every
+        layer."""
+        is_token = (source != self.config.pad_token_id)[:, None, None, :]
+        device = source.device.type
+        if device == "cpu":
+            return is_token
+        dtype = self.model.shared.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return torch.zeros_like(is_token, dtype=dtype).masked_fill_(~is_token, -torch.inf)
+
+    def widened(self, source):
+        """source (B, S); on a GPU with padding up to a width that is a multiple of 16.
+
+        Attention there copies a mask of any other width in every layer, and a compiled layer has
+        one variant for each kind of width."""
+        if source.device.type == "cpu":
+            return source
+        width = min(-(-source.size(1) // 16) * 16, self.config.max_position_embeddings)
+        missing = max(0, width - source.size(1))
+        return F.pad(source, (0, missing), value=self.config.pad_token_id)
 
     def source_table(self):
         """The encoder's token embeddings: its own if untied, else the shared ones."""
@@ -229,7 +250,10 @@ class MBart(nn.Module):
 
     def token_states(self, source):
         """The encoder's states (N, D) of source's N tokens that are not padding, row by row."""
-        return self.encode(source)[source != self.config.pad_token_id]
+        source = self.widened(source)
+        is_token = source != self.config.pad_token_id
+        count = is_token.sum().item()
+        return chosen(self.encode(source), is_token, count)
 
     # --- training
 
@@ -248,11 +272,15 @@ class MBart(nn.Module):
         of them never exist at once. reduction: "mean" or "sum" over the labels, or a number to
         divide the sum by. with_states=True returns (loss, token_states(source)). ValueError if
         padding is not on the right."""
+        source = self.widened(source)
         is_label = labels != self.config.pad_token_id
-        check_right_padding(is_label)  # the decoder has only its causal mask: padding must be last
+        is_token = source != self.config.pad_token_id
+        label_count, token_count = counts(is_label, is_token)
         encoder_states = self.encode(source)  # (B, S, D)
-        token_states = encoder_states[source != self.config.pad_token_id]
-        hidden = self.decode(decoder_input, encoder_states, source)[is_label]  # (N, D)
+        if with_states:
+            token_states = chosen(encoder_states, is_token, token_count)
+        hidden = self.decode(decoder_input, encoder_states, source)  # (B, T, D)
+        hidden = chosen(hidden, is_label, label_count)  # (N, D)
         table = self.model.shared.weight
         if not torch.is_grad_enabled():
             table = table.detach()  # ctx.needs_input_grad is true of a parameter even then
@@ -260,9 +288,9 @@ class MBart(nn.Module):
             hidden,
             table,
             self.final_logits_bias[0],
-            labels[is_label],
+            chosen(labels, is_label, label_count),
             label_smoothing,
-            scale_of(reduction, len(hidden)),
+            scale_of(reduction, label_count),
             self.memory,
         )
         if with_states:
@@ -278,15 +306,16 @@ class MBart(nn.Module):
             self.memory["gradient"] = gradient
         super().zero_grad(set_to_none)
 
-    def compile_layers(self):
+    def compile_layers(self, backend="inductor"):
         """torch.compile for every layer; pays on a GPU.
 
         One graph serves all layers of a kind. Kinds differ by side, by training or not, by whether
-        the input needs a gradient, and for a batch of one. If there were more of them than the
-        limit (torch's own is 8), the last would silently not be compiled."""
+        the input needs a gradient, by the type of the mask, and for a batch of one. If there were
+        more of them than the limit (torch's own is 8), the last would silently not be compiled."""
+        torch._dynamo.config.recompile_limit = 64
         for stack in (self.model.encoder, self.model.decoder):
             for layer in stack.layers:
-                layer.compile(dynamic=True, recompile_limit=32)
+                layer.compile(dynamic=True, backend=backend)
 
     def drop_residual(self, number):
         """Takes away the residual around the self-attention of encoder layer `number`, from 1.
@@ -380,9 +409,25 @@ def check_length(config, ids, name):
         )
 
 
-def check_right_padding(is_label):
-    if bool((is_label[:, 1:] & ~is_label[:, :-1]).any()):
+def counts(is_label, is_token):
+    """How many labels and source tokens a batch has; ValueError for labels behind padding, which
+    the decoder, with no mask but the causal one, would read.
+
+    All at once: a GPU is waited for here and nowhere else in a batch."""
+    misplaced = (is_label[:, 1:] & ~is_label[:, :-1]).sum()
+    answers = torch.stack([misplaced, is_label.sum(), is_token.sum()])
+    misplaced, label_count, token_count = answers.tolist()
+    if misplaced:
         raise ValueError("labels must be padded on the right: a label stands behind padding")
+    return label_count, token_count
+
+
+def chosen(x, keep, count):
+    """x[keep] for x (B, T) or (B, T, D), whose first sizes are keep's: (N,) or (N, D).
+
+    count: N, which indexing by keep would wait for."""
+    places = torch.nonzero_static(keep.flatten(), size=count)[:, 0]
+    return x.flatten(0, 1).index_select(0, places)
 
 
 # ---------------------------------------------------------------------- the loss
@@ -390,9 +435,8 @@ def check_right_padding(is_label):
 # In mBART one table E (V, D) is the output head and both sides' token embedding: most of a small
 # model's weights, and up to a gigabyte of gradient. Its three gradients are therefore written into
 # one piece of memory, which the next update uses again: on a CPU fresh memory costs more than the
-# arithmetic done in it (half of a training step at V = 250,027). That holds for float32 and one
-# batch an update: each further batch, and half precision, makes a gradient of its own, which is
-# then added.
+# arithmetic done in it (half of a training step at V = 250,027). That holds for one batch an
+# update: each further batch makes a gradient of its own, which is then added.
 
 # Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
 LOGITS_BUDGET = 256 * 2**20
@@ -425,7 +469,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         (1 - a) (-log p_n[y_n]) + a / V sum_v -log p_n[v]        p_n = softmax(h_n E^T + b)
 
     The gradient by the logits is known as soon as they are: it is taken to h and (only if it
-    trains) to E before the next chunk's logits overwrite it. E's is put into E.grad directly."""
+    trains) to E before the next chunk's logits overwrite it. E's is put into E.grad directly.
+
+    In half precision the products alone are rounded: the chunks' are added up in float32, and
+    `scale`, often below a thousandth, is multiplied there, where it makes no small number zero."""
 
     @staticmethod
     def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory):
@@ -442,7 +489,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             weight = table.to(torch.get_autocast_dtype(device))
         total = hidden.new_zeros((), dtype=torch.promote_types(table.dtype, torch.float32))
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_table = memory.take("gradient", table.shape, weight) if needs_table else None
+        grad_table = memory.take("gradient", table.shape, table) if needs_table else None
         all_logits = memory.take("logits", (rows, vocab), weight)
 
         with torch.autocast(device, enabled=False):
@@ -456,9 +503,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 total += loss
                 gradient = gradient.to(weight.dtype)
                 if needs_hidden:
-                    grad_hidden[chunk] = (gradient @ weight).mul_(scale)
-                if needs_table:  # beta 0: what the memory held before is not read
-                    grad_table.addmm_(gradient.T, h * scale, beta=float(start > 0))
+                    grad_hidden[chunk] = gradient @ weight
+                    grad_hidden[chunk].mul_(scale)
+                if needs_table:
+                    add_product(grad_table, gradient.T, h, scale, is_first=start == 0)
 
         memory["logits"] = all_logits
         ctx.table = table
@@ -470,9 +518,6 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         table = ctx.table
         grad_hidden, grad_table = ctx.gradients
         ctx.gradients = None, None
-        if grad_table is not None:
-            # Before it is multiplied: in float16 a loss scale of 65,536 is infinite.
-            grad_table = grad_table.to(table.dtype)
         if gradient.is_cuda or gradient != 1:  # on a GPU, asking would wait for it
             for tensor in (grad_hidden, grad_table):
                 if tensor is not None:
@@ -501,6 +546,23 @@ def loss_and_gradient(logits, labels, smoothing):
     if smoothing:
         gradient.sub_(smoothing / logits.size(1))
     return loss, gradient
+
+
+def add_product(total, a, b, scale, is_first):
+    """total + scale a b, in total's own memory; is_first: without what that held before.
+
+    total (V, D), a (V, R), b (R, D); total is float32 where a and b are in half precision."""
+    keep = float(not is_first)  # beta 0: what the memory held before is not read
+    if a.dtype == total.dtype:
+        total.addmm_(a, b * scale, beta=keep)
+    elif total.is_cuda:
+        torch.addmm(total, a, b, out_dtype=total.dtype, beta=keep, alpha=scale, out=total)
+    else:
+        product = (a @ b).to(total.dtype).mul_(scale)
+        if is_first:
+            total.copy_(product)
+        else:
+            total.add_(product)
 
 
 def scale_of(reduction, count):

@@ -28,9 +28,9 @@ translations that are to meet in a layer (align.py); stage align has only that l
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
-or SIGTERM saves and exits, and --resume goes on exactly there: dropout is seeded by the batch's
-number and the stream of batches by its position, so nothing depends on how often a run was
-interrupted.
+or SIGTERM saves and exits, and --resume goes on exactly there (on a GPU, which adds up in an order
+of its own, up to rounding): dropout is seeded by the batch's number and the stream of batches by
+its position, so nothing depends on how often a run was interrupted.
 """
 import math
 import os
@@ -745,23 +745,29 @@ def divisors(batches):
     return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
 
 
-def task_loss(model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None):
+def task_loss(
+    model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
+):
     """A batch's loss, summed over its label tokens and divided by `tokens`, those of the whole
-    update (divisors); and the encoder's states (N, D) of its source tokens.
+    update (divisors); and the encoder's states (N, D) of its source tokens, None without
+    with_states.
 
     For a ParallelBatch: its mean alignment loss in encoder layer `layer`, weighted by its
     translations' tokens; None for states."""
     if isinstance(batch, ParallelBatch):
         loss = alignment_loss(model, batch, layer, tokenizer)
         return loss * (batch.target_tokens / tokens), None
-    return model.loss(
+    found = model.loss(
         batch.source,
         batch.decoder_input,
         batch.labels,
         label_smoothing,
         reduction=tokens,
-        with_states=True,
+        with_states=with_states,
     )
+    if not with_states:
+        return found, None
+    return found
 
 
 @torch.no_grad()
@@ -920,7 +926,8 @@ def train(s, rank, world, device, command=None):
                 seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
                 with autocast(device, s.precision):
                     loss, states = task_loss(
-                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer
+                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer,
+                        with_states=adversary is not None,
                     )
                     loss_sum += loss.detach()
                     if adversary:

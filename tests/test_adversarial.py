@@ -91,7 +91,7 @@ def test_the_classifiers_step_moves_nothing_else_and_the_task_step_no_classifier
     assert not moved(model, model_before) and all(p.grad is None for p in model.parameters())
     assert moved(adversary.classifier, classifier_before) == set(classifier_before)
     classifier_before = copy.deepcopy(adversary.classifier.state_dict())
-    task, states = task_loss(model, batches[0], 1)
+    task, states = task_loss(model, batches[0], 1, with_states=True)
     loss = task + adversary.loss(states, batches[0])
     assert loss > task
     loss.backward()

@@ -234,20 +234,45 @@ def test_the_loss_under_autocast_is_close_and_its_gradients_point_the_same_way(d
     assert F.cosine_similarity(grads[0][1], grads[1][1], dim=0) > 0.99
 
 
-def test_a_float16_gradient_bears_the_loss_scale_that_float16_cannot_hold():
+def half_precision_loss(dtype, scale, rows):
+    """The gradients (hidden's, the table's) of a loss over 256 labels, divided by 300, under
+    autocast to dtype, times a loss scale that is divided out again; `rows` positions a chunk."""
     torch.manual_seed(0)
-    table = torch.randn(50, 8, requires_grad=True)
-    hidden = torch.randn(6, 8, requires_grad=True)
-    labels = torch.randint(0, 50, (6,))
-    loss = F.cross_entropy(hidden @ table.T, labels)
-    wanted = torch.autograd.grad(loss, [hidden, table])
-    with torch.autocast("cpu", torch.float16):
+    table = torch.randn(500, 16, requires_grad=True)
+    hidden = torch.randn(256, 16, requires_grad=True)
+    labels = torch.randint(0, 500, (256,))
+    if dtype == torch.float64:
+        wide = [hidden.double(), table.double()]
+        loss = F.cross_entropy(wide[0] @ wide[1].T, labels, reduction="sum") / 300
+        return torch.autograd.grad(loss, [hidden, table])
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        torch.autocast("cpu", dtype),
+    ):
+        patch.setattr(model_file, "LOGITS_BUDGET", 4 * 500 * rows)
         value = ChunkedCrossEntropy.apply(
-            hidden, table, torch.zeros(50), labels, 0.0, 1 / 6, Memory()
+            hidden, table, torch.zeros(500), labels, 0.0, 1 / 300, Memory()
         )
-    (value * 65536).backward()
-    for parameter, gradient in zip((hidden, table), wanted):
-        assert torch.allclose(parameter.grad / 65536, gradient, atol=2e-3)
+    (value * scale).backward()
+    return hidden.grad / scale, table.grad / scale
+
+
+def away(found, wanted):
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
+def test_half_precision_gradients_bear_every_loss_scale_and_chunks_cost_no_digits(dtype, tolerance):
+    """A scale of 65,536 is infinite in float16, and a loss divided by its tokens almost zero."""
+    wanted = half_precision_loss(torch.float64, 1, 256)
+    for scale in (1, 32768, 65536):
+        for whole, chunked, exact in zip(
+            half_precision_loss(dtype, scale, 256), half_precision_loss(dtype, scale, 8), wanted
+        ):
+            assert whole.isfinite().all() and chunked.isfinite().all()
+            assert away(whole, exact) < tolerance
+            assert away(chunked, exact) < 1.1 * away(whole, exact)
+            assert (chunked == 0).sum() == (exact == 0).sum()
 
 
 def test_without_gradients_the_loss_makes_none_of_the_table_and_leaves_the_kept_memory(pair):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from argparse import Namespace
 from unittest.mock import Mock
 
@@ -555,6 +556,29 @@ def test_a_run_stopped_by_a_signal_resumes_bit_exactly(run, run_process, small, 
 
 
 @pytest.mark.slow
+def test_a_run_that_goes_on_holds_no_second_copy_of_its_weights(run, small, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", small, "--recipe", "full+embeddings", "--steps", 3, "--out", out)
+    assert run("train.py", *options, "--stop-at", 2).returncode == 0
+    read = []
+    alive = []
+
+    def watched(path):
+        state = read_state(path)
+        read.extend(weakref.ref(tensor) for tensor in state["weights"].values())
+        return state
+
+    def counted(*args):
+        alive.append(sum(reference() is not None for reference in read))
+        return update(*args)
+
+    update = train.update
+    monkeypatch.setattr("plumbing.runs.read_state", watched)
+    monkeypatch.setattr(train, "update", counted)
+    assert run("train.py", "--resume", out).returncode == 0
+    assert len(read) > 50 and alive == [0]
+
+
 def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
     command = [
         sys.executable, "train.py", *QUICK, "--init", small, "--steps", 100000, "--eval-every", 5,

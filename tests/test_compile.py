@@ -1,0 +1,98 @@
+"""--compile: what torch.compile makes of the layers, by a backend that only traces them."""
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from bench import peers
+from model import Config, MBart
+from qk_finetune import apply_recipe
+
+pytestmark = pytest.mark.slow
+SHAPES = [(3, 11, 7), (4, 8, 8), (1, 12, 5)]  # B, S, T
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def compiled():
+    """compiled(model): the same with its layers compiled, by a backend that only traces them."""
+    torch._dynamo.reset()
+    counters.clear()
+
+    def compile_it(model):
+        model.compile_layers(backend="aot_eager")
+        return model
+
+    yield compile_it
+    torch._dynamo.reset()
+
+
+def drawn(recipe):
+    torch.manual_seed(0)
+    config = Config(
+        vocab_size=90,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=40,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+    model = MBart(config)
+    apply_recipe(model.train(), recipe)
+    return model
+
+
+def batch_of(rows, source, target):
+    """Random ids, the last row of several with padding."""
+    generator = torch.Generator().manual_seed(rows * source)
+    x = torch.randint(4, 80, (rows, source), generator=generator)
+    y = torch.randint(4, 80, (rows, target), generator=generator)
+    if rows > 1:
+        x[-1, source // 2:] = 1
+        y[-1, target // 2:] = 1
+    return x, y, y
+
+
+def test_one_run_makes_a_few_whole_graphs_and_each_computes_the_same(compiled):
+    plain = drawn("qk")
+    model = compiled(drawn("qk"))
+    for shape in SHAPES:
+        losses = []
+        gradients = []
+        for each in (plain, model):
+            each.zero_grad()
+            loss = each.loss(*batch_of(*shape))
+            loss.backward()
+            losses.append(loss.item())
+            gradients.append([p.grad for p in each.parameters() if p.grad is not None])
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        for one, two in zip(*gradients, strict=True):
+            torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-6)
+    model.eval()
+    for shape in SHAPES:
+        x, y, _ = batch_of(*shape)
+        with torch.no_grad():
+            model.loss(x, y, y)
+            model.token_states(x)
+            model.encode(x, upto=1)
+    assert not counters["graph_break"], dict(counters["graph_break"])
+    frames = counters["frames"]
+    assert 0 < frames["ok"] == frames["total"], frames
+    assert counters["stats"]["unique_graphs"] <= 12  # of 64
+
+
+def test_a_compiled_benchmark_is_one(compiled, tmp_path, monkeypatch):
+    """torch never compiles what first ran under its counter of operations."""
+    tiny = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
+    monkeypatch.setattr(peers, "SHAPES", {"B": tiny})
+    monkeypatch.setattr(peers, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
+    monkeypatch.setattr(peers, "compiles", lambda device: True)
+    compile_layers = MBart.compile_layers
+    monkeypatch.setattr(MBart, "compile_layers", lambda model: compile_layers(model, "aot_eager"))
+    row = peers.bench_train("B", "qk", 1, CPU, tmp_path)
+    assert row["tokens/s"] > 0
+    assert counters["frames"]["ok"] > 0

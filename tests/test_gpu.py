@@ -1,0 +1,108 @@
+"""The programs on a GPU, where there is none: tests/pretended_gpu.py stands for it, and every
+number must be the CPU's."""
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+import torch
+from conftest import ROOT, run_there
+
+pytestmark = pytest.mark.slow
+HERE = ROOT / "tests"
+
+
+@pytest.fixture(scope="session")
+def found(small, tmp_path_factory):
+    """{check: what tests/on_gpu.py found}, computed once for all workers of a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "gpu"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "found.json").exists():
+            compute(small, folder)
+        return json.loads((folder / "found.json").read_text(encoding="utf-8"))
+
+
+def compute(model, folder):
+    """Has tests/on_gpu.py write found.json, in a process that takes a library for the driver."""
+    compiler = shutil.which("c++") or pytest.skip("no C++ compiler, of which the GPU is made here")
+    include = os.path.join(os.path.dirname(torch.__file__), "include")
+    library = folder / "pretended_gpu.so"
+    words = ["-std=c++20", "-shared", "-fPIC", f"-I{include}", str(HERE / "pretended_gpu.cpp")]
+    done = subprocess.run([compiler, *words, "-o", library], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"PRETENDED_GPU": str(library)}
+    done = run_there(HERE / "on_gpu.py", model, folder, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def of(found, check):
+    """What a check found; its traceback fails the test."""
+    assert not isinstance(found[check], str), found[check]
+    return found[check]
+
+
+def test_tensors_of_both_devices_are_refused(found):
+    assert found["mixing"] == "add mixes devices: cuda (3,), cpu (3,)"
+
+
+CEILINGS = {  # launches, forward and backward, of a model of 2 + 2 layers
+    "full+embeddings": (300, 515),  # in float32, in bf16 under autocast
+    "full": (285, 500),
+    "qk": (215, 350),
+    "lora": (515, 800),
+}
+
+
+@pytest.mark.parametrize("recipe", CEILINGS)
+def test_loss_and_gradients_are_the_cpus_with_one_wait_a_batch_and_few_launches(found, recipe):
+    for name, tolerance, ceiling in zip(("fp32", "bf16"), (1e-5, 2e-2), CEILINGS[recipe]):
+        row = of(found, "loss")[f"{recipe} {name}"]
+        assert row["losses"][1] == pytest.approx(row["losses"][0], rel=tolerance / 10)
+        assert row["gradients"] < tolerance
+        assert sum(row["waits"].values()) <= 1, row["waits"]
+        assert row["launches"] <= ceiling
+
+
+def test_the_adversary_learns_and_is_fooled_as_on_the_cpu(found):
+    row = of(found, "adversary")
+    assert row["losses"][1] == pytest.approx(row["losses"][0], rel=1e-6)
+    assert row["gradients"] < 1e-5 and row["classifier"] < 1e-6
+    assert row["accuracy"][0] == pytest.approx(row["accuracy"][1], abs=0.02)
+    assert sum(row["waits"].values()) <= 1, row["waits"]
+
+
+def test_alignment_is_the_cpus_and_waits_for_nothing(found):
+    row = of(found, "alignment")
+    assert row["losses"][1] == pytest.approx(row["losses"][0], rel=1e-6)
+    assert row["gradients"] < 1e-5 and not row["waits"]
+
+
+def test_beam_search_writes_what_it_writes_on_the_cpu_also_under_autocast(found):
+    rows = of(found, "generation")
+    assert len(rows) == 3
+    for name, row in rows.items():
+        assert row["outputs"][0] == row["outputs"][1], name
+        assert row["waits a step"] < 3, row["waits"]
+        assert row["launches a step"] < 130
+    outputs = of(found, "test_set")["outputs"]
+    assert outputs[0] == outputs[1] and all(outputs[0])
+
+
+def test_three_updates_of_every_kind_are_the_cpus(found):
+    for name, (there, here) in of(found, "training").items():
+        tolerance = 1e-4 if name in ("fp16", "qk in bf16") else 1e-6
+        assert len(there) == len(here) == 3
+        for one, two in zip(there, here):
+            assert two == pytest.approx(one, rel=tolerance), name
+
+
+def test_a_run_on_a_gpu_goes_on_where_it_stopped(found):
+    whole, cut = of(found, "resumed")
+    assert whole == cut
