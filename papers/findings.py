@@ -67,7 +67,21 @@ loss on English ({grids['full'].best} and {grids['qk'].best}), `full` writes
 {mean(full, unseen, 'off-target')}% of its summaries in the unseen languages in another language
 than it was asked for, `qk` {mean(qk, unseen, 'off-target')}%; their ROUGE-1 there is
 {mean(full, unseen, 'R1')} and {mean(qk, unseen, 'R1')}, in English
-{mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}."""
+{mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}. {over_rates(corpus, 'full')}
+{over_rates(corpus, 'qk')}"""
+
+
+def over_rates(corpus, recipe):
+    """What the seen language tells of a learning rate, and what becomes of the others."""
+    losses = rates(corpus.prefix)[recipe].losses
+    tried = sorted(losses, key=float)
+    shares = []
+    for rate in tried:
+        shares.append(mean(f"{corpus.prefix}rate-{recipe}-{rate}", corpus.zero_shot, "off-target"))
+    return (
+        f"`{recipe}` at {', '.join(tried)}: English loss "
+        f"{', '.join(f'{losses[rate]:.2f}' for rate in tried)}, off-target {', '.join(shares)}%."
+    )
 
 
 def of_crossing():

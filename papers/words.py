@@ -26,7 +26,7 @@ bootstrap draws seeds, then examples within them; a difference is taken example 
 
 ABOUT_HELP = """\
 A section of LibreOffice's help -> its heading, and in English a package's description -> its title
-(55,000 examples, of which the sections are 4,347); {updates} updates, every recipe at the rate
+(55,000 examples, of which the sections are 4,347); 3,000 updates, every recipe at the rate
 with the lowest validation loss on English. Validation loss by learning rate:"""
 
 ABOUT_DESCRIPTIONS = """\
@@ -115,7 +115,8 @@ INTERPRETATIONS = {
 DIFFERENCES = """\
 Everywhere:
 
-- Size and data: 6 + 3 layers of width 128 on a generated corpus, 5 to 1,250 updates; the papers
+- Size and data: 6 + 3 layers of width 128 on a generated corpus, 5 to 1,250 updates, and 3 + 3
+  layers on LibreOffice's help, 1,000 to 3,000 updates; the papers
   tune mBART (12 + 12 layers of width 1,024; C: 8B decoder-only models) on real texts for up to
   120,000. Hence higher rates (1e-3 to 8e-3; A: 2e-5), falling to 0 (A: 5e-9), and warm-ups of 1 to
   100 updates (A: none; B: 2,500, embeddings alone 4,000).
