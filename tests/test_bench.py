@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from bench import peers, speed, step
+from bench import peers, results, speed, step
 from plumbing.files import UserError
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
@@ -18,7 +18,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "SHAPES", {"A": TINY, "B": TINY})
     monkeypatch.setattr(peers, "SENTENCES", 3)
     monkeypatch.setattr(peers, "NEW_TOKENS", 6)
-    for module in (peers, speed):  # their own test measures them
+    for module in (peers, results):  # their own test measures them
         monkeypatch.setattr(module, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
 
 
@@ -32,8 +32,10 @@ def scratch(tmp_path_factory):
 def test_a_training_row_checks_losses_and_gradients_and_has_every_figure(tiny, scratch, recipe):
     row = peers.bench_train("B", recipe, 2, CPU, scratch)
     assert set(row["seconds"]) == {"ours", "transformers", "transformers, default AdamW"}
-    assert set(row["limit"]) == {"ours", "transformers"} and row["tokens/s"] > 0
-    assert "gradients to" in row["same"] and "train" in speed.line("train-B-full", row)
+    assert set(row["limit"]) == {"ours", "transformers"}
+    assert all(len(rounds) == 2 for rounds in row["seconds"].values())
+    [line] = results.speed_lines("train-B-full", row)
+    assert "gradients to" in row["same"] and "`train-B-full`" in line
 
 
 @pytest.mark.parametrize("name", ["A", "B", "large"])
@@ -117,15 +119,15 @@ def test_memory_is_measured_in_a_process_of_its_own(tiny, scratch):
     ballast = torch.ones(2**28)  # a gigabyte of this process does not count
     peak = step.peak_of_a_step(scratch / "B" / "config.json", "qk", "2")
     assert 2**26 < peak < 2**30 < 4 * ballast.numel() + 1
-    with pytest.raises(UserError, match="its own process"):
-        step.peak_of_a_step(scratch / "nowhere", "qk", "2")
 
 
 @pytest.mark.parametrize("who", ["ours", "transformers", "2"])
-def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who):
+def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.process"])
     peers.pair("A", scratch / "A", CPU)
     where = scratch / "A" / "config.json" if who == "2" else scratch / "A"
-    done = run("-m", "bench.step", where, "lora" if who == "2" else "qk", who)
+    recipe = "lora" if who == "2" else "qk"
+    done = run("-m", "bench.process", "bench/step.py", where, recipe, who)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 2**26
 
@@ -146,32 +148,48 @@ def test_the_table_of_memory_is_of_mbart_large_where_no_folder_is_named(run):
     assert "full+embeddings" in table and "2.28       2.28    4.55    9.10" in table
 
 
+# ---------------------------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Where results are kept and the page is written: not in the project."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results" / "bench.json")
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    monkeypatch.setattr(results, "machine", lambda device: "a CPU")
+    return tmp_path
+
+
+def row_with(**figures):
+    return figures | {"measured": "torch 2, 2026-01-01", "threads": 1}
+
+
 def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch):
-    row = peers.bench_train("B", "qk", 1, CPU, scratch)
-    places = {"a CPU": {"versions": "torch", "date": "2026-01-01", "rows": {"train-B-qk": row}}}
-    page = speed.page(places)
+    row = row_with(**peers.bench_train("B", "qk", 1, CPU, scratch))
+    page = results.page({"a CPU": {"train-B-qk": row}})
     assert "`train-B-qk`" in page and "Not measured yet" in page
-    places = {"NVIDIA": {"versions": "", "date": "", "rows": {}}}
-    assert "Not measured yet" not in speed.page(places)
+    assert "python -m bench.speed train-B-qk\n" in page
+    assert "Not measured yet" not in results.page({"NVIDIA": {}})
 
 
-def test_a_row_is_written_beside_those_measured_before(
-    tiny, scratch, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(speed, "RESULTS", tmp_path / "results" / "bench.json")
-    monkeypatch.setattr(speed, "HERE", tmp_path)
-    monkeypatch.setattr(speed, "machine", lambda device: "a CPU")
-    before = {"bytes": {"ours": 2**30, "transformers": 2**31}}
-    places = {"a CPU": {"versions": "", "date": "", "rows": {"memory-A-qk": before}}}
-    speed.RESULTS.parent.mkdir()
-    speed.RESULTS.write_text(json.dumps(places))
+def test_a_table_says_with_what_each_of_its_rows_was_measured():
+    rows = {"memory-A-qk": row_with(), "memory-A-full": row_with()}
+    assert results.measured_with(rows) == ["Measured with torch 2, 2026-01-01."]
+    rows["memory-A-full"]["measured"] = "torch 3"
+    assert results.measured_with(rows)[1] == "- `memory-A-full`: torch 3"
+
+
+def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, capsys):
+    before = {"bytes": {"ours": [2**30], "transformers": [2**31, 2**31]}}
+    results.RESULTS.parent.mkdir()
+    results.RESULTS.write_text(json.dumps({"a CPU": {"memory-A-qk": row_with(**before)}}))
     speed.main(["train-B-qk", "--rounds", "1", "--scratch", str(scratch), "--write"])
-    page = (tmp_path / "BENCHMARKS.md").read_text(encoding="utf-8")
-    assert "| `memory-A-qk` | 1.00 GiB | 2.00 GiB, ratio 0.50 |" in page and "`train-B-qk`" in page
+    page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert "| `memory-A-qk` | 1.00 [1.00–1.00] GiB | 2.00 [2.00–2.00] GiB | 0.50 [" in page
     printed = capsys.readouterr().out
     assert "`train-B-qk`" in printed and printed.strip() in page
-    kept = json.loads(speed.RESULTS.read_text())["a CPU"]["rows"]
-    assert set(kept) == {"memory-A-qk", "train-B-qk"}
+    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    assert set(rows) == {"memory-A-qk", "train-B-qk"}
 
 
 def test_a_row_that_does_not_exist_is_named(run):
