@@ -1,13 +1,19 @@
 """bench/ on a tiny shape: both sides compute the same on the same examples, and the page says what
 was measured. Nothing is timed here."""
 import json
+import random
+import re
 import sys
 
 import pytest
 import torch
+from conftest import ROOT
 
-from bench import peers, results, speed, step
+import data
+from bench import peers, pipeline, process, results, speed, step
 from plumbing.files import UserError
+from plumbing.runs import read_state
+from tokenizer import Tokenizer
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
 CPU = torch.device("cpu")
@@ -203,3 +209,148 @@ def test_a_missing_peer_is_named_with_the_command_that_installs_it(monkeypatch, 
     done = run("-m", "bench.speed", "decode-B")
     assert done.returncode == 2
     assert library in done.stderr and "README's test command" in done.stderr
+
+
+# ---------------------------------------------------------------------------------- pipeline
+
+WORDS = "file open the window text of a cell with format style print page and menu list".split()
+BATCH = 4
+
+
+@pytest.fixture
+def real(kept, monkeypatch, tmp_path):
+    """A tiny shape with a real vocabulary, and a data set to train on: the words for both."""
+    shape = peers.Shape(vocabulary=6_100, width=32, layers=1, heads=2, ffn=64, batch=BATCH)
+    for module in (peers, pipeline):
+        monkeypatch.setattr(module, "SHAPES", {"A": shape, "B": shape})
+    rates = peers.Rates(products=1e11, copies=1e10)
+    monkeypatch.setattr(results, "rates", lambda device: rates)
+    rng = random.Random(0)
+    lines = []
+    for number in range(pipeline.LARGEST_POOL * BATCH + 1):
+        source = f"{number} " + " ".join(rng.choices(WORDS, k=rng.randint(5, 30)))
+        lines.append({"source": source, "target": f"{number} {rng.choice(WORDS)}"})
+    lines[0]["source"] = "№ " + lines[0]["source"]  # which the tokenizers read differently
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return ("--rounds", "1", "--data", f"jsonl:{folder}", "--scratch", tmp_path / "scratch")
+
+
+def test_a_vocabulary_is_filled_up_with_pieces_that_no_text_uses(real, tmp_path):
+    tokenizer = pipeline.write_model("B", tmp_path / "model")
+    assert tokenizer.vocab_size == 6_100
+    own = Tokenizer.from_pretrained(ROOT / "base-help")
+    for text in ("The file was not found.", "Dosya bulunamadı", "\ue000 7 … №"):
+        assert tokenizer.piece_ids(text) == own.piece_ids(text)
+    assert Tokenizer.from_pretrained(tmp_path / "model").tag["en_XX"] > own.tag["en_XX"]
+
+
+@pytest.mark.slow
+def test_both_programs_train_on_the_same_examples_in_as_many_updates(
+    real, run, monkeypatch, kept, tmp_path
+):
+    """Here in one process, so that every batch of both can be looked at."""
+    transformers = peers.peer("transformers")
+    read = {}  # {program's words: its batches, as (source, labels) without padding}
+    states = []
+
+    def in_this_process(words, threads):
+        batches = read.setdefault(" ".join(map(str, words)), [])
+        ours, theirs = data.Batches.__next__, transformers.DataCollatorForSeq2Seq.__call__
+
+        def our_next(stream):
+            batch = ours(stream)
+            batches.append(rows_of(batch.source, batch.labels))
+            return batch
+
+        def their_call(collator, features, *rest):
+            batch = theirs(collator, features, *rest)
+            batches.append(rows_of(batch["input_ids"], batch["labels"]))
+            return batch
+
+        with monkeypatch.context() as patch:
+            patch.setattr(data.Batches, "__next__", our_next)
+            patch.setattr(transformers.DataCollatorForSeq2Seq, "__call__", their_call)
+            done = run("-m", words[0].removesuffix(".py").replace("/", "."), *words[1:])
+        assert done.returncode == 0, done.stderr
+        if words[0] == "train.py":
+            states.append(read_state(tmp_path / "scratch" / "pipeline-B" / "ours" / "state.pt"))
+        return process.Done(done.stdout.rstrip(), peak=2**30, seconds=1000.0)
+
+    monkeypatch.setattr(pipeline, "run_alone", in_this_process)
+    done = run("-m", "bench.pipeline", "pipeline-B-qk", "--workers", 0, "--write", *real)
+    assert done.returncode == 0, done.stderr
+
+    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    assert set(row["seconds"]) == {"ours", "transformers, 0 workers", "ours, --recipe full"}
+    passes = []
+    for words, batches in read.items():
+        if words.startswith("bench/seq2seq.py"):
+            batches = batches[1:-1]  # the first and the last are validation's
+        assert len(batches) == row["updates"] > 30, words
+        passes.append(sorted(sum(batches, [])))
+    assert len(passes) == 3 and passes[0] == passes[1] == passes[2]
+    assert len(passes[0]) == row["examples"] == row["updates"] * BATCH
+    assert len(set(map(str, passes[0]))) == row["examples"]  # each once
+    assert sum(len(source) + len(labels) for source, labels in passes[0]) == row["tokens"]
+    for state in states:
+        assert state["progress"]["step"] == row["updates"]
+        assert state["task"]["pool"] == 1 and state["task"]["batch"] == 0
+    assert [len(state["weights"]) for state in states] == [8, 46]  # of qk, of full
+    page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert "python -m bench.pipeline pipeline-B-qk" in page and "1.00 [1.00–1.00] GiB" in page
+
+
+def rows_of(source, labels):
+    rows = []
+    for ids, wanted in zip(source.tolist(), labels.tolist()):
+        rows.append(
+            [[token for token in row if token not in (peers.PAD, -100)] for row in (ids, wanted)]
+        )
+    return rows
+
+
+@pytest.mark.slow
+def test_each_program_runs_in_a_process_of_its_own_whose_memory_is_told(real, run):
+    ballast = torch.ones(2**28)  # a gigabyte of this process does not count
+    done = run("-m", "bench.pipeline", "pipeline-B-full", "--workers", 0, *real)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    for side in ("ours", "transformers, 0 workers"):
+        assert 2**27 < row["bytes"][side][0] < 2**30 < 4 * ballast.numel() + 1
+        assert row["seconds"][side][0] > 0 and row["around"][side][0] > 0
+        before, after = map(float, row["loss"][side].split(", "))
+        assert after < before
+    assert re.search(r"pipeline-B-full: \d+ examples, [\d,]+ tokens, \d+ updates", done.stdout)
+
+
+def test_other_losses_or_updates_than_ours_are_refused():
+    ours = pipeline.Trained(seconds=1, around=1, peak=1, before=9.1234, after=8)
+    theirs = pipeline.Trained(seconds=1, around=1, peak=1, before=9.1236, after=8)
+    with pytest.raises(UserError, match="do not compute the same"):
+        pipeline.check_same({"ours": [ours], "transformers": [theirs]})
+    the_pass = pipeline.Pass(texts=[], tokens=1, updates=33, size=1, budget=1)
+    with pytest.raises(UserError, match="34 updates, not 33"):
+        pipeline.check_updates("train.py", 34, the_pass)
+
+
+def test_where_the_help_is_missing_the_command_that_makes_it_is_said(real, run, tmp_path):
+    words = ("-m", "bench.pipeline", "--data", f"help:{tmp_path}/none", "--scratch", tmp_path)
+    done = run(*words)
+    assert done.returncode == 2 and "python -m corpora.help" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_too_few_texts_are_told(real, run, tmp_path):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"source": "a file", "target": "file"}\n')
+    words = ("-m", "bench.pipeline", *real[:-4], "--data", f"jsonl:{folder}", *real[-2:])
+    done = run(*words)
+    assert done.returncode == 2 and "only 1 English examples" in done.stderr
+
+
+def test_a_program_that_fails_in_its_process_is_named():
+    with pytest.raises(UserError, match="(?s)nowhere.py failed in its own process.*No such file"):
+        process.run_alone(["nowhere.py"])
