@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 
 import data
-from bench import peers, pipeline, process, results, speed, step
+from bench import cost, peers, pipeline, process, results, speed, step
 from plumbing.files import UserError
 from plumbing.runs import read_state
 from tokenizer import Tokenizer
@@ -24,7 +24,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "SHAPES", {"A": TINY, "B": TINY})
     monkeypatch.setattr(peers, "SENTENCES", 3)
     monkeypatch.setattr(peers, "NEW_TOKENS", 6)
-    for module in (peers, results):  # their own test measures them
+    for module in (peers, cost, results):  # their own test measures them
         monkeypatch.setattr(module, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
 
 
@@ -354,3 +354,44 @@ def test_too_few_texts_are_told(real, run, tmp_path):
 def test_a_program_that_fails_in_its_process_is_named():
     with pytest.raises(UserError, match="(?s)nowhere.py failed in its own process.*No such file"):
         process.run_alone(["nowhere.py"])
+
+
+# ---------------------------------------------------------------------------------- cost
+
+
+def test_the_cost_curve_has_every_point_with_its_floor_and_a_picture(
+    tiny, kept, monkeypatch, run
+):
+    monkeypatch.setattr(cost, "FULL", cost.QUICK)
+    done = run("-m", "bench.cost", "--rounds", "2", "--write")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    assert list(rows) == ["cost-tokens", "cost-layers", "cost-vocabulary"]
+    for row in rows.values():
+        assert len(row["points"]) == 2
+        small, large = row["points"]
+        for recipe in ("full", "qk"):
+            assert len(small["seconds"][recipe]) == 2
+            assert 0 < small["limit"][recipe] < large["limit"][recipe]
+        assert large["limit"]["qk"] < large["limit"]["full"]  # fewer products
+    values = [point["value"] for point in rows["cost-tokens"]["points"]]
+    assert values == [point["tokens"] for point in rows["cost-tokens"]["points"]]
+    page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert "](cost.svg)" in page and "python -m bench.cost cost-layers" in page
+    assert "<svg" in (kept / "cost.svg").read_text(encoding="utf-8")
+
+
+def test_an_update_of_the_curve_holds_the_examples_it_is_said_to(tiny):
+    shape = cost.QUICK.shape
+    found = cost.point(shape, 1, "")
+    examples = peers.random_examples(shape.vocabulary, cost.UPDATES * shape.batch)
+    tokens = sum(len(row.source) + len(row.labels) for row in examples)
+    assert found["tokens"] == round(tokens / cost.UPDATES)
+
+
+def test_a_quick_try_of_the_curve_keeps_nothing(tiny, kept, run):
+    done = run("-m", "bench.cost", "cost-layers", "--quick")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("`cost-layers`") == 2 and "cost-tokens" not in done.stdout
+    assert not results.RESULTS.exists()
+    assert "no --write" in run("-m", "bench.cost", "--quick", "--write").stderr
