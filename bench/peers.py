@@ -1,6 +1,7 @@
 """The two sides of a benchmark: our model and its peers on one random checkpoint and one data set.
 
-bench/speed.py is the program; this file is what it measures.
+bench/speed.py is the program; this file is what it measures. bench/pipeline.py and bench/cost.py
+measure with parts of it.
 
 TRAINING  Both sides train on the same examples, each through its own pipeline. Ours sorts them by
           length and cuts batches by a budget of padded tokens (data.cut); transformers' sorts them
@@ -128,27 +129,44 @@ def random_ids(vocabulary, length, generator):
     return ids.tolist()
 
 
-def take_turns(sides, rounds, label):
-    """{name: seconds of each round}; sides: {name: what to time}. Their order turns each round."""
-    seconds = {name: [] for name in sides}
+def in_turns(sides, rounds, label):
+    """{name: what its call returned in each round}; sides: {name: what to call}. Their order turns
+    each round."""
+    returned = {name: [] for name in sides}
     names = list(sides)
-    for number in progress_line(range(rounds), label, unit="round"):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            sides[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+    with progress_line(title=label, total=rounds * len(names), unit="turn") as bar:
+        for number in range(rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                returned[name].append(sides[name]())
+                bar.update()
+    return returned
 
 
-def medians(seconds):
-    return {name: statistics.median(rounds) for name, rounds in seconds.items()}
+def take_turns(sides, rounds, label):
+    """{name: seconds of each round}; sides: {name: what to time}."""
+    return in_turns({name: partial(seconds_of, sides[name]) for name in sides}, rounds, label)
+
+
+def seconds_of(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def ratio(seconds, slow, fast="ours"):
-    """One side's time divided by another's, round by round: median [lowest–highest]."""
-    rounds = [a / b for a, b in zip(seconds[slow], seconds[fast])]
-    return f"{statistics.median(rounds):.2f} [{min(rounds):.2f}–{max(rounds):.2f}]"
+    """One side's time divided by another's, round by round, in words."""
+    return spread([a / b for a, b in zip(seconds[slow], seconds[fast])], ".2f")
+
+
+def spread(values, form):
+    """Median [lowest–highest] of some rounds; form: of a number, as format() takes it."""
+    return f"{statistics.median(values):{form}} [{min(values):{form}}–{max(values):{form}}]"
+
+
+def shares(limit, seconds):
+    """The share of each round's time that `limit`, in seconds, is."""
+    return [limit / value for value in seconds]
 
 
 @dataclass(frozen=True)
@@ -203,11 +221,15 @@ def synchronize(device):
 def training_examples(name):
     """Random examples as they come, UPDATES times the peer's batch of them."""
     shape = SHAPES[name]
+    return random_examples(shape.vocabulary, UPDATES * shape.batch)
+
+
+def random_examples(vocabulary, count):
     generator = torch.Generator().manual_seed(1)
     examples = []
-    for _ in range(UPDATES * shape.batch):
-        source = random_ids(shape.vocabulary, random_length(SOURCE_LENGTHS, generator), generator)
-        labels = random_ids(shape.vocabulary, random_length(TARGET_LENGTHS, generator), generator)
+    for _ in range(count):
+        source = random_ids(vocabulary, random_length(SOURCE_LENGTHS, generator), generator)
+        labels = random_ids(vocabulary, random_length(TARGET_LENGTHS, generator), generator)
         examples.append(Example(source, [labels[-1], *labels[:-1]], labels, source_lang=""))
     return examples
 
@@ -332,14 +354,11 @@ def bench_train(name, recipe, rounds, device, scratch):
     passes = {name: side.whole_pass for name, side in sides.items()}
     seconds = take_turns(passes, rounds, f"training {name}, {recipe}")
 
-    middle = medians(seconds)
     limit = flops / rates(device).products
-    tokens = sum(batch.source_tokens + batch.target_tokens for batch in cut_by_tokens)
     return {
-        "seconds": middle,
+        "seconds": seconds,
         "ratio": {side: ratio(seconds, side) for side in sides if side != "ours"},
-        "limit": {side: limit / middle[side] for side in ("ours", "transformers")},
-        "tokens/s": tokens / middle["ours"],
+        "limit": {side: shares(limit, seconds[side]) for side in ("ours", "transformers")},
         "same": same,
     }
 
@@ -533,16 +552,15 @@ def decoding_limit(model, machine):
 
 def decoding_row(seconds, limit):
     """Int8 is compared with int8; transformers, which has none, also with our int8."""
-    middle = medians(seconds)
     ratios = {"transformers": ratio(seconds, "transformers")}
-    shares = {}
-    for side, time_taken in middle.items():
+    limits = {}
+    for side, rounds in seconds.items():
         if "int8" not in side:
-            shares[side] = limit / time_taken
+            limits[side] = shares(limit, rounds)
     if "ours int8" in seconds:
         ratios["CTranslate2 float32"] = ratio(seconds, "CTranslate2 float32")
         against = ratio(seconds, "CTranslate2 int8", "ours int8")
         ratios["CTranslate2 int8"] = f"{against} of our int8"
-        middle["transformers against our int8"] = middle["transformers"]
+        seconds = seconds | {"transformers against our int8": seconds["transformers"]}
         ratios["transformers against our int8"] = ratio(seconds, "transformers", "ours int8")
-    return {"seconds": middle, "ratio": ratios, "limit": shares}
+    return {"seconds": seconds, "ratio": ratios, "limit": limits}

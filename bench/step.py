@@ -1,25 +1,20 @@
-"""Three training steps of one side in this process; prints the process's peak memory in bytes.
+"""Three training steps of one side; bench.process measures the memory that they take.
 
-bench.memory and bench.speed start it, for a peak is known of a whole process alone:
-
-    python -m bench.step CHECKPOINT qk ours            or transformers, on the benchmark's batches
-    python -m bench.step CHECKPOINT/config.json qk 8   a model drawn here, on 8 sequences
-    python -m bench.step "" qk 8                       the same in mBART-large's shape
+    python -m bench.process bench/step.py CHECKPOINT qk ours    or transformers, on the benchmark's
+                                                                batches
+    python -m bench.process bench/step.py CHECKPOINT/config.json qk 8    a model drawn here, on 8
+                                                                         sequences
+    python -m bench.process bench/step.py "" qk 8               the same in mBART-large's shape
 """
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 
 from bench.peers import SHAPES, Training, our_loss, peer, peer_loss, training_examples
+from bench.process import run_alone
 from data import Batch, collate
 from model import Config, MBart
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import parser_of, run
 from qk_finetune import add_lora, apply_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
 STEPS = 3
 SOURCE_LENGTH = 128  # of the sequences for a model that is drawn here
 TARGET_LENGTH = 32
@@ -27,15 +22,7 @@ TARGET_LENGTH = 32
 
 def peak_of_a_step(where, recipe, who):
     """This program in a process of its own: the peak in bytes."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.step", str(where), recipe, str(who)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise UserError(f"the step in its own process failed: {done.stderr[-500:]}")
-    return int(done.stdout.split()[-1])
+    return run_alone(["bench/step.py", where, recipe, who]).peak
 
 
 def drawn_model(config_file):
@@ -81,13 +68,6 @@ def steps_of(where, recipe, who):
     training.whole_pass()
 
 
-def peak_memory():
-    """Of this process, in bytes. Not getrusage's figure: that one starts at the size of the process
-    that started this one."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
-
-
 def main(argv=None):
     parser = parser_of(__doc__)
     parser.add_argument("where", help='a checkpoint, a config.json, or "" for mBART-large')
@@ -96,7 +76,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     steps_of(args.where, args.recipe, args.who)
-    print(peak_memory())
 
 
 if __name__ == "__main__":

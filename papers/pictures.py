@@ -29,7 +29,7 @@ from papers.scores import (
     trained_percent,
     values,
 )
-from plumbing.files import UserError
+from plumbing.plots import plotter
 
 PICTURES = Path("papers/pictures")
 COLORS = {"full": "tab:red", "qk": "tab:blue", "lora": "tab:green"}
@@ -58,22 +58,6 @@ def pictures():
         plt.close(figure)
         shown[name] = f"![{CAPTIONS[name]}](pictures/{name}.svg)"
     return shown
-
-
-def plotter():
-    """matplotlib.pyplot, set so that the same scores give the same file byte for byte."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("the pictures need matplotlib: install requirements-dev.txt") from None
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "qkbart"
-    plt.rcParams["font.size"] = 9
-    plt.rcParams["axes.spines.top"] = False
-    plt.rcParams["axes.spines.right"] = False
-    return plt
 
 
 def has_all_pairs(name):

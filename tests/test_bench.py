@@ -1,13 +1,19 @@
 """bench/ on a tiny shape: both sides compute the same on the same examples, and the page says what
 was measured. Nothing is timed here."""
 import json
+import random
+import re
 import sys
 
 import pytest
 import torch
+from conftest import ROOT
 
-from bench import peers, speed, step
+import data
+from bench import cost, peers, pipeline, process, results, speed
 from plumbing.files import UserError
+from plumbing.runs import read_state
+from tokenizer import Tokenizer
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
 CPU = torch.device("cpu")
@@ -18,7 +24,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "SHAPES", {"A": TINY, "B": TINY})
     monkeypatch.setattr(peers, "SENTENCES", 3)
     monkeypatch.setattr(peers, "NEW_TOKENS", 6)
-    for module in (peers, speed):  # their own test measures them
+    for module in (peers, cost, results):  # their own test measures them
         monkeypatch.setattr(module, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
 
 
@@ -32,8 +38,10 @@ def scratch(tmp_path_factory):
 def test_a_training_row_checks_losses_and_gradients_and_has_every_figure(tiny, scratch, recipe):
     row = peers.bench_train("B", recipe, 2, CPU, scratch)
     assert set(row["seconds"]) == {"ours", "transformers", "transformers, default AdamW"}
-    assert set(row["limit"]) == {"ours", "transformers"} and row["tokens/s"] > 0
-    assert "gradients to" in row["same"] and "train" in speed.line("train-B-full", row)
+    assert set(row["limit"]) == {"ours", "transformers"}
+    assert all(len(rounds) == 2 for rounds in row["seconds"].values())
+    [line] = results.speed_lines("train-B-full", row)
+    assert "gradients to" in row["same"] and "`train-B-full`" in line
 
 
 @pytest.mark.parametrize("name", ["A", "B", "large"])
@@ -111,21 +119,13 @@ def test_the_int8_twin_shares_its_weights_and_leaves_the_other_model_as_it_was(t
     assert peers.by_us(ours, source, 280) == before
 
 
-@pytest.mark.slow
-def test_memory_is_measured_in_a_process_of_its_own(tiny, scratch):
-    peers.pair("B", scratch / "B", CPU)
-    ballast = torch.ones(2**28)  # a gigabyte of this process does not count
-    peak = step.peak_of_a_step(scratch / "B" / "config.json", "qk", "2")
-    assert 2**26 < peak < 2**30 < 4 * ballast.numel() + 1
-    with pytest.raises(UserError, match="its own process"):
-        step.peak_of_a_step(scratch / "nowhere", "qk", "2")
-
-
 @pytest.mark.parametrize("who", ["ours", "transformers", "2"])
-def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who):
+def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.process"])
     peers.pair("A", scratch / "A", CPU)
     where = scratch / "A" / "config.json" if who == "2" else scratch / "A"
-    done = run("-m", "bench.step", where, "lora" if who == "2" else "qk", who)
+    recipe = "lora" if who == "2" else "qk"
+    done = run("-m", "bench.process", "bench/step.py", where, recipe, who)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 2**26
 
@@ -146,32 +146,48 @@ def test_the_table_of_memory_is_of_mbart_large_where_no_folder_is_named(run):
     assert "full+embeddings" in table and "2.28       2.28    4.55    9.10" in table
 
 
+# ---------------------------------------------------------------------------------- the page
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Where results are kept and the page is written: not in the project."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results" / "bench.json")
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    monkeypatch.setattr(results, "machine", lambda device: "a CPU")
+    return tmp_path
+
+
+def row_with(**figures):
+    return figures | {"measured": "torch 2, 2026-01-01", "threads": 1}
+
+
 def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch):
-    row = peers.bench_train("B", "qk", 1, CPU, scratch)
-    places = {"a CPU": {"versions": "torch", "date": "2026-01-01", "rows": {"train-B-qk": row}}}
-    page = speed.page(places)
+    row = row_with(**peers.bench_train("B", "qk", 1, CPU, scratch))
+    page = results.page({"a CPU": {"train-B-qk": row}})
     assert "`train-B-qk`" in page and "Not measured yet" in page
-    places = {"NVIDIA": {"versions": "", "date": "", "rows": {}}}
-    assert "Not measured yet" not in speed.page(places)
+    assert "python -m bench.speed train-B-qk\n" in page
+    assert "Not measured yet" not in results.page({"NVIDIA": {}})
 
 
-def test_a_row_is_written_beside_those_measured_before(
-    tiny, scratch, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(speed, "RESULTS", tmp_path / "results" / "bench.json")
-    monkeypatch.setattr(speed, "HERE", tmp_path)
-    monkeypatch.setattr(speed, "machine", lambda device: "a CPU")
-    before = {"bytes": {"ours": 2**30, "transformers": 2**31}}
-    places = {"a CPU": {"versions": "", "date": "", "rows": {"memory-A-qk": before}}}
-    speed.RESULTS.parent.mkdir()
-    speed.RESULTS.write_text(json.dumps(places))
+def test_a_table_says_with_what_each_of_its_rows_was_measured():
+    rows = {"memory-A-qk": row_with(), "memory-A-full": row_with()}
+    assert results.measured_with(rows) == ["Measured with torch 2, 2026-01-01."]
+    rows["memory-A-full"]["measured"] = "torch 3"
+    assert results.measured_with(rows)[1] == "- `memory-A-full`: torch 3"
+
+
+def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, capsys):
+    before = {"bytes": {"ours": [2**30], "transformers": [2**31, 2**31]}}
+    results.RESULTS.parent.mkdir()
+    results.RESULTS.write_text(json.dumps({"a CPU": {"memory-A-qk": row_with(**before)}}))
     speed.main(["train-B-qk", "--rounds", "1", "--scratch", str(scratch), "--write"])
-    page = (tmp_path / "BENCHMARKS.md").read_text(encoding="utf-8")
-    assert "| `memory-A-qk` | 1.00 GiB | 2.00 GiB, ratio 0.50 |" in page and "`train-B-qk`" in page
+    page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert "| `memory-A-qk` | 1.00 [1.00–1.00] GiB | 2.00 [2.00–2.00] GiB | 0.50 [" in page
     printed = capsys.readouterr().out
     assert "`train-B-qk`" in printed and printed.strip() in page
-    kept = json.loads(speed.RESULTS.read_text())["a CPU"]["rows"]
-    assert set(kept) == {"memory-A-qk", "train-B-qk"}
+    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    assert set(rows) == {"memory-A-qk", "train-B-qk"}
 
 
 def test_a_row_that_does_not_exist_is_named(run):
@@ -185,3 +201,189 @@ def test_a_missing_peer_is_named_with_the_command_that_installs_it(monkeypatch, 
     done = run("-m", "bench.speed", "decode-B")
     assert done.returncode == 2
     assert library in done.stderr and "README's test command" in done.stderr
+
+
+# ---------------------------------------------------------------------------------- pipeline
+
+WORDS = "file open the window text of a cell with format style print page and menu list".split()
+BATCH = 4
+
+
+@pytest.fixture
+def real(kept, monkeypatch, tmp_path):
+    """A tiny shape with a real vocabulary, and a data set to train on: the words for both."""
+    shape = peers.Shape(vocabulary=6_100, width=32, layers=1, heads=2, ffn=64, batch=BATCH)
+    for module in (peers, pipeline):
+        monkeypatch.setattr(module, "SHAPES", {"A": shape, "B": shape})
+    rates = peers.Rates(products=1e11, copies=1e10)
+    monkeypatch.setattr(results, "rates", lambda device: rates)
+    rng = random.Random(0)
+    lines = []
+    for number in range(pipeline.LARGEST_POOL * BATCH + 1):
+        source = f"{number} " + " ".join(rng.choices(WORDS, k=rng.randint(5, 30)))
+        lines.append({"source": source, "target": f"{number} {rng.choice(WORDS)}"})
+    lines[0]["source"] = "№ " + lines[0]["source"]  # which the tokenizers read differently
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return ("--rounds", "1", "--data", f"jsonl:{folder}", "--scratch", tmp_path / "scratch")
+
+
+def test_a_vocabulary_is_filled_up_with_pieces_that_no_text_uses(real, tmp_path):
+    tokenizer = pipeline.write_model("B", tmp_path / "model")
+    assert tokenizer.vocab_size == 6_100
+    own = Tokenizer.from_pretrained(ROOT / "base-help")
+    for text in ("The file was not found.", "Dosya bulunamadı", "\ue000 7 … №"):
+        assert tokenizer.piece_ids(text) == own.piece_ids(text)
+    assert Tokenizer.from_pretrained(tmp_path / "model").tag["en_XX"] > own.tag["en_XX"]
+
+
+@pytest.mark.slow
+def test_both_programs_train_on_the_same_examples_in_as_many_updates(
+    real, run, monkeypatch, kept, tmp_path
+):
+    """Here in one process, so that every batch of both can be looked at."""
+    transformers = peers.peer("transformers")
+    read = {}  # {program's words: its batches, as (source, labels) without padding}
+    states = []
+
+    def in_this_process(words, threads):
+        batches = read.setdefault(" ".join(map(str, words)), [])
+        ours, theirs = data.Batches.__next__, transformers.DataCollatorForSeq2Seq.__call__
+
+        def our_next(stream):
+            batch = ours(stream)
+            batches.append(rows_of(batch.source, batch.labels))
+            return batch
+
+        def their_call(collator, features, *rest):
+            batch = theirs(collator, features, *rest)
+            batches.append(rows_of(batch["input_ids"], batch["labels"]))
+            return batch
+
+        with monkeypatch.context() as patch:
+            patch.setattr(data.Batches, "__next__", our_next)
+            patch.setattr(transformers.DataCollatorForSeq2Seq, "__call__", their_call)
+            done = run("-m", words[0].removesuffix(".py").replace("/", "."), *words[1:])
+        assert done.returncode == 0, done.stderr
+        if words[0] == "train.py":
+            states.append(read_state(tmp_path / "scratch" / "pipeline-B" / "ours" / "state.pt"))
+        return process.Done(done.stdout.rstrip(), peak=2**30, seconds=1000.0)
+
+    monkeypatch.setattr(pipeline, "run_alone", in_this_process)
+    done = run("-m", "bench.pipeline", "pipeline-B-qk", "--workers", 0, "--write", *real)
+    assert done.returncode == 0, done.stderr
+
+    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    assert set(row["seconds"]) == {"ours", "transformers, 0 workers", "ours, --recipe full"}
+    passes = []
+    for words, batches in read.items():
+        if words.startswith("bench/seq2seq.py"):
+            batches = batches[1:-1]  # the first and the last are validation's
+        assert len(batches) == row["updates"] > 30, words
+        passes.append(sorted(sum(batches, [])))
+    assert len(passes) == 3 and passes[0] == passes[1] == passes[2]
+    assert len(passes[0]) == row["examples"] == row["updates"] * BATCH
+    assert len(set(map(str, passes[0]))) == row["examples"]  # each once
+    assert sum(len(source) + len(labels) for source, labels in passes[0]) == row["tokens"]
+    for state in states:
+        assert state["progress"]["step"] == row["updates"]
+        assert state["task"]["pool"] == 1 and state["task"]["batch"] == 0
+    assert [len(state["weights"]) for state in states] == [8, 46]  # of qk, of full
+    page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert "python -m bench.pipeline pipeline-B-qk" in page and "1.00 [1.00–1.00] GiB" in page
+
+
+def rows_of(source, labels):
+    rows = []
+    for ids, wanted in zip(source.tolist(), labels.tolist()):
+        rows.append(
+            [[token for token in row if token not in (peers.PAD, -100)] for row in (ids, wanted)]
+        )
+    return rows
+
+
+@pytest.mark.slow
+def test_each_program_runs_in_a_process_of_its_own_whose_memory_is_told(real, run):
+    ballast = torch.ones(2**28)  # a gigabyte of this process does not count
+    done = run("-m", "bench.pipeline", "pipeline-B-full", "--workers", 0, *real)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    for side in ("ours", "transformers, 0 workers"):
+        assert 2**27 < row["bytes"][side][0] < 2**30 < 4 * ballast.numel() + 1
+        assert row["seconds"][side][0] > 0 and row["around"][side][0] > 0
+        before, after = map(float, row["loss"][side].split(", "))
+        assert after < before
+    assert re.search(r"pipeline-B-full: \d+ examples, [\d,]+ tokens, \d+ updates", done.stdout)
+
+
+def test_other_losses_or_updates_than_ours_are_refused():
+    ours = pipeline.Trained(seconds=1, around=1, peak=1, before=9.1234, after=8)
+    theirs = pipeline.Trained(seconds=1, around=1, peak=1, before=9.1236, after=8)
+    with pytest.raises(UserError, match="do not compute the same"):
+        pipeline.check_same({"ours": [ours], "transformers": [theirs]})
+    the_pass = pipeline.Pass(texts=[], tokens=1, updates=33, size=1, budget=1)
+    with pytest.raises(UserError, match="34 updates, not 33"):
+        pipeline.check_updates("train.py", 34, the_pass)
+
+
+def test_where_the_help_is_missing_the_command_that_makes_it_is_said(real, run, tmp_path):
+    words = ("-m", "bench.pipeline", "--data", f"help:{tmp_path}/none", "--scratch", tmp_path)
+    done = run(*words)
+    assert done.returncode == 2 and "python -m corpora.help" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_too_few_texts_are_told(real, run, tmp_path):
+    folder = tmp_path / "few"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"source": "a file", "target": "file"}\n')
+    words = ("-m", "bench.pipeline", *real[:-4], "--data", f"jsonl:{folder}", *real[-2:])
+    done = run(*words)
+    assert done.returncode == 2 and "only 1 English examples" in done.stderr
+
+
+def test_a_program_that_fails_in_its_process_is_named():
+    with pytest.raises(UserError, match="(?s)nowhere.py failed in its own process.*No such file"):
+        process.run_alone(["nowhere.py"])
+
+
+# ---------------------------------------------------------------------------------- cost
+
+
+def test_the_cost_curve_has_every_point_with_its_floor_and_a_picture(
+    tiny, kept, monkeypatch, run
+):
+    monkeypatch.setattr(cost, "FULL", cost.QUICK)
+    done = run("-m", "bench.cost", "--rounds", "2", "--write")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    assert list(rows) == ["cost-tokens", "cost-layers", "cost-vocabulary"]
+    for row in rows.values():
+        assert len(row["points"]) == 2
+        small, large = row["points"]
+        for recipe in ("full", "qk"):
+            assert len(small["seconds"][recipe]) == 2
+            assert 0 < small["limit"][recipe] < large["limit"][recipe]
+        assert large["limit"]["qk"] < large["limit"]["full"]  # fewer products
+    values = [point["value"] for point in rows["cost-tokens"]["points"]]
+    assert values == [point["tokens"] for point in rows["cost-tokens"]["points"]]
+    page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert "](cost.svg)" in page and "python -m bench.cost cost-layers" in page
+    assert "<svg" in (kept / "cost.svg").read_text(encoding="utf-8")
+
+
+def test_an_update_of_the_curve_holds_the_examples_it_is_said_to(tiny):
+    shape = cost.QUICK.shape
+    found = cost.point(shape, 1, "")
+    examples = peers.random_examples(shape.vocabulary, cost.UPDATES * shape.batch)
+    tokens = sum(len(row.source) + len(row.labels) for row in examples)
+    assert found["tokens"] == round(tokens / cost.UPDATES)
+
+
+def test_a_quick_try_of_the_curve_keeps_nothing(tiny, kept, run):
+    done = run("-m", "bench.cost", "cost-layers", "--quick")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("`cost-layers`") == 2 and "cost-tokens" not in done.stdout
+    assert not results.RESULTS.exists()
+    assert "no --write" in run("-m", "bench.cost", "--quick", "--write").stderr

@@ -1,0 +1,66 @@
+"""A program in a process of its own, which ends by printing the process's peak memory in bytes.
+
+    python -m bench.process train.py --stage summarize ...    the program's own words behind it
+
+A peak is known of a whole process alone: the benchmarks start every side so.
+"""
+import argparse
+import os
+import re
+import runpy
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from plumbing.files import UserError, parser_of, run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """A program that ran to its end."""
+
+    printed: str
+    peak: int       # bytes of its process
+    seconds: float  # from its process's start to its end
+
+
+def run_alone(words, threads=1):
+    """Runs a program by its words, the first of them its file; returns its Done. UserError if it
+    fails."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.process", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise UserError(f"{words[0]} failed in its own process: {done.stderr[-500:]}")
+    printed, _, peak = done.stdout.rstrip().rpartition("\n")
+    return Done(printed, int(peak), time.perf_counter() - start)
+
+
+def peak_memory():
+    """Of this process, in bytes. Not getrusage's figure: that one starts at the size of the process
+    that started this one."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def main(argv=None):
+    parser = parser_of(__doc__)
+    parser.add_argument("program", help="the file of a program in this project")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="what is typed behind it")
+    args = parser.parse_args(argv)
+    sys.argv = [args.program, *args.words]
+    runpy.run_path(str(ROOT / args.program), run_name="__main__")
+    print(peak_memory())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,418 @@
+"""What the benchmarks found: a line of it printed, results/bench.json and the page BENCHMARKS.md.
+
+Three programs measure: bench.speed, bench.pipeline and bench.cost. Each keeps its rows beside those
+of the others and of other machines; their option --write makes the page of all that is kept.
+"""
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from bench.peers import (
+    BEAM,
+    NEW_TOKENS,
+    SENTENCES,
+    SHAPES,
+    UPDATES,
+    peer,
+    rates,
+    spread,
+)
+from plumbing.files import UserError, make_folder, read_json, write_json, write_text
+from plumbing.options import COUNT
+from plumbing.plots import plotter
+
+GIB = 2**30
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results" / "bench.json"
+COST = "cost-"  # begins the names of the cost curve's rows
+PICTURE = "cost.svg"
+COLORS = {"full": "tab:red", "qk": "tab:blue"}
+
+PAGE = f"""\
+# Benchmarks
+
+Written by `python -m bench.speed --write`, `python -m bench.pipeline --write` and
+`python -m bench.cost --write`, never by hand; each `--help` says how it measures. A table answers
+one question on one machine; the command above it measures it anew. Times, speeds and ratios are
+medians of some rounds [lowest–highest]. The sides of a row take turns, and a ratio is formed round
+by round, the peer's time divided by ours: above 1 we are faster.
+
+Shapes: A = d {SHAPES["A"].width}, 2+2 layers, vocabulary {SHAPES["A"].vocabulary:,}; B = d
+{SHAPES["B"].width}, 4+4 layers, vocabulary {SHAPES["B"].vocabulary:,}; large = mBART-large. CPU:
+float32; GPU: bf16. No dropout. `full` trains everything, embeddings too (`--recipe
+full+embeddings`, what transformers does unless told otherwise). The machine's limit, a floor of
+time, is what the same matrix products would take at the rate of a large product (decoding: or
+reading all weights once a position at the rate of a copy, if that is longer).
+"""
+
+
+# ---------------------------------------------------------------------------------- the tables
+
+
+@dataclass(frozen=True)
+class Table:
+    """A question of the page. `lines` makes the table's lines of a row's name and its figures."""
+
+    prefix: str  # of its rows' names
+    question: str
+    text: str
+    command: str
+    head: tuple
+    lines: Callable
+
+
+def cells(*words):
+    return "| " + " | ".join(words) + " |"
+
+
+def gibibytes(peaks):
+    return spread([peak / GIB for peak in peaks], ".2f")
+
+
+def speed_lines(name, found):
+    """A row of training or decoding."""
+    ratios = []
+    for side, value in found["ratio"].items():
+        ratios.append(f"{side}: {spread(found['seconds'][side], '.2f')} s, {value}")
+    limits = [f"{side} {spread(shares, '.0%')}" for side, shares in found["limit"].items()]
+    ours = f"{spread(found['seconds']['ours'], '.2f')} s"
+    return [cells(f"`{name}`", ours, "<br>".join(ratios), "<br>".join(limits), found["same"])]
+
+
+def memory_lines(name, found):
+    peaks = found["bytes"]
+    ratios = [ours / theirs for ours, theirs in zip(peaks["ours"], peaks["transformers"])]
+    ours = f"{gibibytes(peaks['ours'])} GiB"
+    theirs = f"{gibibytes(peaks['transformers'])} GiB"
+    return [cells(f"`{name}`", ours, theirs, spread(ratios, ".2f"))]
+
+
+def pipeline_lines(name, found):
+    """A row of training as a user has it: a line for each side."""
+    lines = []
+    passed = (
+        f"`{name}`: {found['examples']} examples, {found['tokens']:,} tokens, {found['updates']} "
+        "updates"
+    )
+    for side, seconds in found["seconds"].items():
+        speeds = [found["tokens"] / value for value in seconds]
+        lines.append(
+            cells(
+                passed if side == "ours" else "",
+                side,
+                f"{spread(speeds, ',.0f')} tokens/s",
+                found["ratio"].get(side, "–"),
+                f"{gibibytes(found['bytes'][side])} GiB",
+                f"{spread(found['around'][side], '.0f')} s",
+                found["loss"][side],
+            )
+        )
+    return lines
+
+
+def cost_lines(name, found):
+    """A row of the cost curve: a line for each of its points."""
+    lines = []
+    for point in found["points"]:
+        words = [f"`{name}`", f"{point['value']:,}"]
+        for recipe in ("full", "qk"):
+            seconds = spread(point["seconds"][recipe], ".3f")
+            words += [f"{seconds} s", f"{point['limit'][recipe]:.3f} s"]
+        ratios = []
+        for full, qk in zip(point["seconds"]["full"], point["seconds"]["qk"]):
+            ratios.append(full / qk)
+        lines.append(cells(*words, spread(ratios, ".2f")))
+    return lines
+
+
+TABLES = (
+    Table(
+        prefix="train-",
+        question="How fast is an update, the same arithmetic on both sides?",
+        text=f"""\
+The time for one data set of {UPDATES} times {SHAPES["A"].batch} random examples (B: {UPDATES} times
+{SHAPES["B"].batch}, large: {UPDATES} times {SHAPES["large"].batch}), sources of 60 to 240 tokens
+and targets of 15 to 60, in {UPDATES} updates on each side: ours in batches cut by a budget of
+padded tokens, transformers' grouped by length. Equal loss and gradients are checked on one batch of
+the examples as they come.""",
+        command="python -m bench.speed",
+        head=(
+            "row",
+            "ours",
+            "peer: time, ratio",
+            "share of the machine's limit",
+            "computes the same",
+        ),
+        lines=speed_lines,
+    ),
+    Table(
+        prefix="pipeline-",
+        question="How fast does a user train on real text?",
+        text="""\
+One pass over the same English examples of `data/help` (the help's sections, descriptions of
+packages) by each side's own program in a process of its own: `train.py`, and transformers'
+`Seq2SeqTrainer` (`bench/seq2seq.py`) with SDPA, fused AdamW, examples grouped by length and 0 or 2
+workers. As many updates on both sides, the same tensors train. Tokens are those of the text, source
+and target, padding not counted, by the seconds from the first update to the last. Memory is the
+peak of the process. "Around" is its time before and after the updates: start-up, reading, a
+validation before and after, saving. The loss is of the first examples, before the pass (equal to
+four digits, which is checked) and after it.""",
+        command="python -m bench.pipeline",
+        head=(
+            "row",
+            "side",
+            "speed",
+            "its time by ours",
+            "peak memory",
+            "around",
+            "loss before, after",
+        ),
+        lines=pipeline_lines,
+    ),
+    Table(
+        prefix=COST,
+        question="What does an update cost?",
+        text="""\
+Seconds of one of our updates against the tokens in it, the layers of each stack and the vocabulary,
+one varied at a time around shape B; the floor is the machine's limit.""",
+        command="python -m bench.cost",
+        head=("row", "value", "full", "its floor", "qk", "its floor", "full by qk"),
+        lines=cost_lines,
+    ),
+    Table(
+        prefix="decode-",
+        question="How fast does it decode?",
+        text=f"""\
+{SENTENCES} sentences of 60 to 240 tokens, beam {BEAM}, {NEW_TOKENS} new tokens.""",
+        command="python -m bench.speed",
+        head=(
+            "row",
+            "ours",
+            "peer: time, ratio",
+            "share of the machine's limit",
+            "computes the same",
+        ),
+        lines=speed_lines,
+    ),
+    Table(
+        prefix="memory-",
+        question="How much memory does an update take?",
+        text="""\
+The peak of a process that takes three steps, on the same batches for both sides.""",
+        command="python -m bench.speed",
+        head=("row", "ours", "transformers", "ours by theirs"),
+        lines=memory_lines,
+    ),
+)
+
+
+def table_of(row):
+    """The Table in which a row of this name stands."""
+    for table in TABLES:
+        if row.startswith(table.prefix):
+            return table
+    raise ValueError(f"no table for {row}")
+
+
+# ---------------------------------------------------------------------------------- the page
+
+
+def page(results):
+    """BENCHMARKS.md; results: {machine: {row: its figures}}."""
+    words = [PAGE.rstrip()]
+    for table in TABLES:
+        machines = rows_of(table.prefix, results)
+        if not machines:
+            continue
+        words += ["", f"## {table.question}", "", table.text]
+        if table.prefix == COST:
+            words += ["", f"![{CAPTION}]({PICTURE})"]
+        for name, rows in machines.items():
+            words += section(table, name, rows)
+    if not any("NVIDIA" in name for name in results):
+        words += [
+            "",
+            "## On a GPU",
+            "",
+            "Not measured yet: none was at hand. `python -m bench.speed --write` on a machine with "
+            "one adds its tables.",
+        ]
+    return "\n".join(words) + "\n"
+
+
+def rows_of(prefix, results):
+    """{machine: {row: figures}} of the rows whose names begin so; without machines that have
+    none."""
+    found = {}
+    for name, rows in results.items():
+        some = {row: rows[row] for row in sorted(rows) if row.startswith(prefix)}
+        if some:
+            found[name] = some
+    return found
+
+
+def section(table, name, rows):
+    """A table of one machine: the command that measures it, its rows, what they were measured
+    with."""
+    command = f"{table.command} {' '.join(rows)}"
+    threads = next(iter(rows.values()))["threads"]
+    if threads > 1:
+        command += f" --threads {threads}"
+    words = ["", f"### {name}", "", "```", command, "```", ""]
+    words += [cells(*table.head), cells(*["---"] * len(table.head))]
+    for row, found in rows.items():
+        words += table.lines(row, found)
+    return [*words, "", *measured_with(rows)]
+
+
+def measured_with(rows):
+    """Lines that say with what the rows were measured and when, each of which is said once."""
+    names = {}
+    for row, found in rows.items():
+        names.setdefault(found["measured"], []).append(f"`{row}`")
+    if len(names) == 1:
+        return [f"Measured with {next(iter(names))}."]
+    return [f"- {', '.join(some)}: {measured}" for measured, some in names.items()]
+
+
+# ---------------------------------------------------------------------------------- the picture
+
+CAPTION = (
+    "Seconds per update under full and qk against tokens, layers and vocabulary, with the floor "
+    "of each"
+)
+
+
+def draw(results, path):
+    """Writes the cost curve as an SVG: a row of panels for each machine."""
+    plt = plotter()
+    machines = rows_of(COST, results)
+    columns = max(len(rows) for rows in machines.values())
+    size = (3.2 * columns, 3 * len(machines))
+    figure, axes = plt.subplots(len(machines), columns, figsize=size, squeeze=False)
+    for line, (name, rows) in zip(axes, machines.items()):
+        line[0].set_title(name, loc="left", fontsize=8)
+        line[0].set_ylabel("seconds per update")
+        for panel, (row, found) in zip(line, rows.items()):
+            draw_panel(panel, found["points"])
+            panel.set_xlabel(row.removeprefix(COST))
+    axes[0][0].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_panel(panel, points):
+    """Both recipes over one of the three: the median, a bar from the lowest to the highest round,
+    and the floor as a dotted line."""
+    values = [point["value"] for point in points]
+    for recipe, color in COLORS.items():
+        rounds = [point["seconds"][recipe] for point in points]
+        middle = [statistics.median(seconds) for seconds in rounds]
+        below = [median - min(seconds) for median, seconds in zip(middle, rounds)]
+        above = [max(seconds) - median for median, seconds in zip(middle, rounds)]
+        panel.errorbar(values, middle, [below, above], color=color, label=recipe, marker=".")
+        limits = [point["limit"][recipe] for point in points]
+        panel.plot(values, limits, color=color, linestyle=":", label=f"{recipe}: floor")
+    panel.set_xlim(left=0)
+    panel.set_ylim(bottom=0)
+    panel.xaxis.set_major_formatter("{x:,.0f}")
+
+
+# ---------------------------------------------------------------------------------- what is kept
+
+
+def machine(device):
+    """The name of this machine, under which its rows stand."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def processor():
+    file = Path("/proc/cpuinfo")
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor()
+
+
+def measured_today(device, libraries=()):
+    """With what a row is measured, in words: versions, the machine's speed, the date."""
+    words = [f"torch {torch.__version__}"]
+    words += [f"{library} {peer(library).__version__}" for library in libraries]
+    if device.type == "cpu":  # what its rows are to be compared with
+        measured = rates(device)
+        words.append(
+            f"products at {measured.products / 1e9:.0f} GFLOP/s, copies at "
+            f"{measured.copies / 1e9:.0f} GB/s"
+        )
+    return ", ".join([*words, date.today().isoformat()])
+
+
+def measure(known, names, device, libraries=()):
+    """Measures the rows `names`, all without any; prints and keeps each as it comes. Returns all
+    results, those of earlier runs and of other machines too.
+
+    known: {row: a function that measures it and returns its figures}."""
+    functions = chosen(known, names)
+    here = machine(device)
+    measured = measured_today(device, libraries)
+    results = read_json(RESULTS) or {}
+    make_folder(RESULTS.parent)
+    for name, function in functions.items():
+        found = function()
+        found |= {"measured": measured, "threads": torch.get_num_threads()}
+        results.setdefault(here, {})[name] = found
+        print_row(name, found)
+        write_json(RESULTS, results)
+    return results
+
+
+def chosen(known, names):
+    """Those of {row: function} that are named, all where none is; UserError for another name."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no row {name!r} here; there are: {' '.join(known)}")
+    return {name: known[name] for name in names or known}
+
+
+def print_row(name, found):
+    print("\n".join(table_of(name).lines(name, found)), flush=True)
+
+
+def write_page(results):
+    """Writes BENCHMARKS.md and its picture."""
+    if rows_of(COST, results):
+        draw(results, HERE / PICTURE)
+    write_text(HERE / "BENCHMARKS.md", page(results))
+
+
+# ---------------------------------------------------------------------------------- the options
+
+
+def add_options(parser, rows, rounds):
+    """What the three programs have in common; rounds: their default, in words."""
+    add = parser.add_argument
+    add("rows", nargs="*", metavar="ROW", help=f"some of: {' '.join(rows)}")
+    add("--rounds", type=COUNT, help=f"default: {rounds}")
+    add("--threads", type=COUNT, default=1, help="of the CPU (default 1)")
+    add("--write", action="store_true", help="write BENCHMARKS.md; rows measured before stay in it")
+
+
+def add_scratch(parser, what):
+    parser.add_argument(
+        "--scratch",
+        default=Path(tempfile.gettempdir()) / "qkbart-bench",
+        type=Path,
+        metavar="FOLDER",
+        help=f"for {what} (default: %(default)s)",
+    )
