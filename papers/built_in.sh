@@ -86,9 +86,7 @@ part_1() {
     rates
     for seed in $MORE_SEEDS; do
         row "rate-full-$QK" "$seed" "$WITHIN" --recipe full --lr "$QK"
-        if [ "$FULL" != "$QK" ]; then
-            row "rate-full-$FULL" "$seed" "$WITHIN" --recipe full --lr "$FULL"
-        fi
+        row "rate-full-$FULL" "$seed" "$WITHIN" --recipe full --lr "$FULL"
         row "rate-qk-$QK" "$seed" "$WITHIN" --recipe qk --lr "$QK"
     done
 }

@@ -72,22 +72,23 @@ mkdir -p runs/paper results
 
 # ------------------------------------------------------------------------------------------ tools
 
-# job FILE COMMAND: runs it in the background unless FILE stands, $JOBS at once. A failure is told,
-# and the rest goes on. NEEDS="PART:MODEL ..." before it: not without these models, which those
-# parts make.
+# job FILE COMMAND: runs it in the background unless FILE stands or is being made, $JOBS at once. A
+# failure is told, and the rest goes on. NEEDS="PART:MODEL ..." before it: not without these models,
+# which those parts make.
+declare -A BEGUN=()
 job() {
     local file=$1 log needed
     log=runs/paper/$(basename "$file" .json).log
     shift
-    [ -f "$file" ] && return
+    if [ -f "$file" ] || [ -n "${BEGUN[$file]:-}" ]; then return; fi
     for needed in ${NEEDS:-}; do
         if ! is_made "${needed#*:}"; then
             echo "MISSING ${needed#*:}, for $file: run --parts ${needed%%:*} first" >&2
             return
         fi
     done
+    BEGUN[$file]=yes
     while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n || true; done
-    [ -f "$file" ] && return  # one of those has made it
     run_job "$file" "$log" "$@" &
 }
 

@@ -512,14 +512,14 @@ def reproduce(folder, *options):
     return commands
 
 
-def run_script(folder, *options, has_help=True):
+def run_script(folder, *options, has_help=True, stand_in=STAND_IN):
     """The ended process of reproduce.sh, and the commands that it ran."""
     (folder / "papers").mkdir(exist_ok=True)
     if has_help:
         (folder / "data/help").mkdir(parents=True, exist_ok=True)
     copy_scripts(folder)
     python = folder / "python"
-    python.write_text(STAND_IN)
+    python.write_text(stand_in)
     python.chmod(0o755)
     commands = folder / "commands"
     commands.write_text("")
@@ -661,6 +661,15 @@ def test_rates_that_were_not_tried_are_told_with_their_part(tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "run --parts 1 first" in done.stderr
+
+
+def test_a_row_that_two_tables_want_is_run_once(tmp_path):
+    """Also while it still runs, as where full and qk have the same best rate."""
+    same = STAND_IN.replace("*rate-full-*) echo 2e-3", "*rate-full-*) echo 4e-3")
+    same = same.replace("exit 0", "sleep 0.1\nexit 0")
+    _, commands = run_script(tmp_path, "--parts", "1 14 15", "--jobs", "4", stand_in=same)
+    outs = [option(words, "--out") for words in commands if words[0] == "train.py"]
+    assert len(outs) > 30 and len(outs) == len(set(outs))
 
 
 def test_finished_rows_are_not_run_again(tmp_path):
