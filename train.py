@@ -10,7 +10,7 @@
     python -m tools.start runs/start      a vocabulary and a small random model, and then:
     python train.py --stage pretrain --init runs/start   denoising, from nothing
     torchrun --standalone --nproc-per-node 4 train.py --stage translate     four processes or GPUs
-    torchrun --nnodes 2 --rdzv-endpoint HOST:PORT train.py --stage translate     on both machines
+    torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py …  on both machines
     python train.py --resume runs/translate              goes on where a run stopped
 
 A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N

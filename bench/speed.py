@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 
+import bench.travel
 from bench.peers import (
     BEAM,
     NEW_TOKENS,
@@ -185,6 +186,7 @@ def page(results):
             "Not measured yet: none was at hand. `python -m bench.speed --write` on a machine with "
             "one adds its table.",
         ]
+    words += ["", *bench.travel.page()]
     return "\n".join(words) + "\n"
 
 
