@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-import bench.travel
+from bench import gpu_check, travel
 from bench.peers import (
     BEAM,
     NEW_TOKENS,
@@ -186,7 +186,8 @@ def page(results):
             "Not measured yet: none was at hand. `python -m bench.speed --write` on a machine with "
             "one adds its table.",
         ]
-    words += ["", *bench.travel.page()]
+    words += gpu_check.page(gpu_check.kept())
+    words += ["", *travel.page()]
     return "\n".join(words) + "\n"
 
 
