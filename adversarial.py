@@ -34,12 +34,12 @@ Where this differs from the authors' code:
 import math
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
 from model import chosen
 from plumbing.files import UserError
+from plumbing.runs import all_reduce
 from tokenizer import PAD
 
 HIDDEN = 256  # of the classifier, as published
@@ -134,7 +134,7 @@ class Adversary:
                 classes.append(self.classes(batch, len(states[-1])))  # (N,)
         tokens = torch.tensor(sum(map(len, classes))).to(classes[0].device, non_blocking=True)
         if world > 1:
-            dist.all_reduce(tokens)
+            all_reduce(tokens)
         self.classifier.requires_grad_(True)
         with full_precision(tokens.device):
             for _ in range(self.updates):
@@ -150,7 +150,7 @@ class Adversary:
         """One step of the classifier by the gradients of all processes."""
         if world > 1:
             for parameter in self.classifier.parameters():
-                dist.all_reduce(parameter.grad)
+                all_reduce(parameter.grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

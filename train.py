@@ -10,6 +10,7 @@
     python -m tools.start runs/start      a vocabulary and a small random model, and then:
     python train.py --stage pretrain --init runs/start   denoising, from nothing
     torchrun --standalone --nproc-per-node 4 train.py --stage translate     four processes or GPUs
+    torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py …  on both machines
     python train.py --resume runs/translate              goes on where a run stopped
 
 A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N
@@ -36,13 +37,13 @@ import math
 import os
 import sys
 import time
+import zlib
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from adversarial import KINDS, Adversary
 from align import alignment_loss
@@ -78,10 +79,13 @@ from plumbing.options import (
 )
 from plumbing.options import device as device_name
 from plumbing.runs import (
+    PATHS,
     RUN_FORMAT,
     Run,
     add_up,
+    device_of_process,
     first_signal,
+    gather,
     only_run_in,
     processes,
     read_settings,
@@ -397,9 +401,10 @@ def resumed(typed):
     folder = typed["resume"]
     saved = read_settings(folder)
     if not saved:
-        raise UserError(
-            f"--resume {folder}: no args.json there; name the folder of an interrupted run"
-        )
+        mend = "name the folder of an interrupted run"
+        if int(os.environ.get("RANK", 0)) > 0:
+            mend += ", or copy it here from the machine of the first process"
+        raise UserError(f"--resume {folder}: no args.json there; {mend}")
     if saved.get("run_format") != RUN_FORMAT:
         raise UserError(
             f"--resume {folder}: begun by another version of this project, which made other "
@@ -891,6 +896,8 @@ def train(s, rank, world, device, command=None):
     # Where it stands.
     if s.resume:
         this_run.restore(model, parts)
+    check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
+    if s.resume:
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
     else:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
@@ -1052,33 +1059,62 @@ def evaluation_arguments(s):
     return words
 
 
-def check_same_init(init, world):
-    """UserError if the processes begin with different models: each asked the hub by itself, and it
-    may have had a new commit between two of them."""
+def check_same_start(s, model, files, step, world):
+    """UserError unless all processes, which may stand on several machines, begin with the same.
+
+    files: {name: [bytes, CRC-32]} of the data; the names may be another machine's."""
     if world == 1:
         return
-    found = [None] * world
-    dist.all_gather_object(found, init)
-    if len(set(found)) > 1:
-        names = ", ".join(dict.fromkeys(map(str, found)))
+    options = asdict(s)
+    for name in (*PATHS, "resume", "overwrite", "device", "no_eval"):
+        options.pop(name)
+    mine = {"options": options, "update": step, "init": s.init, "data": sorted(files.values())}
+    mine["weights"] = checksum_of(model)
+    everyone = gather(mine)
+
+    def differ(name):
+        return any(other[name] != everyone[0][name] for other in everyone)
+
+    for name in options:
+        values = [other["options"][name] for other in everyone]
+        if any(value != values[0] for value in values):
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} is not the same in all processes: {values}")
+    if s.resume and (differ("update") or differ("weights")):
+        steps = ", ".join(str(other["update"]) for other in everyone)
         raise UserError(
-            f"the processes begin with different models: {names}; name one commit of it, "
-            "--init NAME@COMMIT"
+            f"the processes go on from different checkpoints, of updates {steps}: copy {s.out} "
+            "from the machine of the first process to the others"
         )
+    if differ("weights"):  # each asked the hub by itself, which may have had a new commit meanwhile
+        names = ", ".join(dict.fromkeys(str(other["init"]) for other in everyone))
+        raise UserError(
+            f"the processes begin with different models: {names}; name one commit of it, --init "
+            "NAME@COMMIT, or copy the folder to all machines"
+        )
+    if differ("data"):
+        raise UserError(f"--data {s.data}: its files are not the same in all processes")
+
+
+def checksum_of(model):
+    """CRC-32 of all numbers of a model."""
+    value = 0
+    for tensor in model.state_dict().values():
+        value = zlib.crc32(tensor.cpu().contiguous().view(torch.uint8).numpy(), value)
+    return value
 
 
 def main(argv=None):
-    s = parse_args(argv)
-    check_spec(s.data)  # before the model is fetched
     command = sys.argv[1:] if argv is None else [str(word) for word in argv]
-    main_process = int(os.environ.get("RANK", 0)) == 0
-    lock = only_run_in(s.out) if main_process else nullcontext()
-    with lock, processes(device_of(s)) as (rank, world, device):
-        check_same_init(s.init, world)
-        train(s, rank, world, device, command)
-    if main_process:
+    with processes() as (rank, world):
+        s = parse_args(argv)
+        check_spec(s.data)  # before the model is fetched
+        lock = only_run_in(s.out) if rank == 0 else nullcontext()
+        with lock:
+            train(s, rank, world, device_of_process(device_of(s), world), command)
+    if rank == 0:
         describe_folder(s.out)
-    if main_process and not s.no_eval:
+    if rank == 0 and not s.no_eval:
         show_result(s)
 
 

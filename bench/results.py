@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from bench import gpu_check, travel
 from bench.peers import (
     BEAM,
     NEW_TOKENS,
@@ -243,6 +244,8 @@ def page(results):
             "Not measured yet: none was at hand. `python -m bench.speed --write` on a machine with "
             "one adds its tables.",
         ]
+    words += gpu_check.page(gpu_check.kept())
+    words += ["", *travel.page()]
     return "\n".join(words) + "\n"
 
 

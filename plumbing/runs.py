@@ -386,7 +386,7 @@ def first_signal(received, world, device):
     number = received[0] if received else 0
     if world > 1:
         number = torch.tensor(number, device=device)
-        dist.all_reduce(number, op=dist.ReduceOp.MAX)
+        all_reduce(number, dist.ReduceOp.MAX)
         number = number.item()
     return number
 
@@ -394,28 +394,68 @@ def first_signal(received, world, device):
 # ----------------------------------------------------------------------------------- processes
 
 @contextmanager
-def processes(device):
-    """Joins the processes that torchrun started: yields this one's rank, their number and this
-    one's device. Without torchrun there is one."""
+def processes():
+    """Joins the processes that torchrun started, on one machine or on several: yields this one's
+    rank and their number. Without torchrun there is one.
+
+    It is the first thing that a program does: one that ends later, by whatever mistake, ends the
+    others with it (all_reduce); one that never joined would be waited for."""
     rank = int(os.environ.get("RANK", 0))
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
-        yield rank, world, device
+        yield rank, world
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Which device is computed on is not known yet.
+    backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with nobody_gone():  # who does not come is waited for: half an hour, torch's own limit
+        dist.init_process_group(backends)
     try:
-        yield rank, world, device
+        yield rank, world
     finally:
         dist.destroy_process_group()
+
+
+def device_of_process(device, world):
+    """Of several processes on GPUs each has the one of its number on its machine."""
+    if world == 1 or device.type != "cuda":
+        return device
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def all_reduce(tensor, operation=dist.ReduceOp.SUM):
+    """dist.all_reduce, in place; UserError where another process is gone."""
+    with nobody_gone():
+        dist.all_reduce(tensor, op=operation)
+
+
+def gather(value):
+    """The values that all processes give, in the order of their ranks; UserError as above."""
+    found = [None] * dist.get_world_size()
+    with nobody_gone():
+        dist.all_gather_object(found, value)
+    return found
+
+
+@contextmanager
+def nobody_gone():
+    try:
+        yield
+    except RuntimeError as error:
+        reason = first_line(error, 300)
+        reason = re.sub(r"^\[.*?\] ", "", reason)  # without the line of the library's source
+        reason = reason.split(". ")[0]
+        raise UserError(
+            f"another process of this run has ended or cannot be reached ({reason}); what it said "
+            "last tells why. Start all of them again, with --resume if there is a checkpoint"
+        ) from None
 
 
 def add_up(values, world):
     """A tensor of numbers -> the same as Python numbers, summed over the processes."""
     if world > 1:
-        dist.all_reduce(values)
+        all_reduce(values)
     return values.tolist()
 
 
@@ -440,10 +480,10 @@ def share_gradients(weights, world):
 def all_reduce_flat(tensors):
     """Sums tensors over the processes in one call, in place."""
     if len(tensors) == 1:  # a large one, such as the embedding table's: no copy
-        dist.all_reduce(tensors[0])
+        all_reduce(tensors[0])
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(flat)
+    all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts):
         tensor.copy_(part.view_as(tensor))

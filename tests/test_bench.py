@@ -10,9 +10,11 @@ import torch
 from conftest import ROOT
 
 import data
-from bench import cost, peers, pipeline, process, results, speed
+from bench import cost, peers, pipeline, process, results, speed, travel
+from model import Config
 from plumbing.files import UserError
 from plumbing.runs import read_state
+from qk_finetune import parameters_by_recipe
 from tokenizer import Tokenizer
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
@@ -144,6 +146,23 @@ def test_the_table_of_memory_counts_weights_gradients_and_moments(tmp_path, run)
 def test_the_table_of_memory_is_of_mbart_large_where_no_folder_is_named(run):
     table = run("-m", "bench.memory").stdout
     assert "full+embeddings" in table and "2.28       2.28    4.55    9.10" in table
+
+
+def test_what_travels_is_every_gradient_once_and_the_page_says_so():
+    config = Config(
+        vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32,
+        decoder_ffn_dim=32, max_position_embeddings=20,
+    )
+    for recipe, (_, trains) in parameters_by_recipe(config).items():
+        if recipe in travel.COUNTED:
+            size, calls = travel.bytes_of_an_update(config, recipe)
+            assert size == 4 * trains and calls == 1
+    page = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(travel.page()) in page
+    for recipe in ("qk", "full"):
+        size, _ = travel.bytes_of_an_update(Config(), recipe)
+        assert f"{size / travel.MIB:,.0f}" in readme
 
 
 # ---------------------------------------------------------------------------------- the page

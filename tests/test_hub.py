@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import PATIENCE, ROOT
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 import tools.inside
 import tools.start
@@ -300,6 +301,9 @@ def test_an_old_commit_is_never_taken_silently_for_a_new_one(hub, published, cap
 
 def test_the_processes_of_one_run_begin_with_one_model(small, tmp_path):
     shutil.copytree(small, tmp_path / "other")
+    weights = load_file(tmp_path / "other" / "model.safetensors")
+    weights["model.shared.weight"][7, 0] += 1e-3
+    save_file(weights, tmp_path / "other" / "model.safetensors", {"format": "pt"})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

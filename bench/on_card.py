@@ -1,0 +1,471 @@
+"""What bench/gpu_check.py checks on a GPU: a function for each check.
+
+A check is given a Place and tells it rows: what was looked at, what was expected and what was
+found. On a CPU each runs on tiny shapes, as a test of itself; what a CPU cannot tell is NO_CARD.
+"""
+import json
+import math
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import train
+from bench.peers import random_ids, rates
+from corpora.sets import open_data
+from data import Example, collate, pad
+from eval import Writer, first_examples
+from generate import generate
+from model import ChunkedCrossEntropy, Config, MBart, add_product
+from plumbing.memory import Memory
+from plumbing.runs import Log
+from qk_finetune import apply_recipe
+
+NO_CARD = "no card"
+GIB = 2**30
+TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a check computes, and where it writes."""
+
+    device: torch.device
+    scratch: Path  # a folder of its own
+    rows: Path  # its file: a row a line, as JSON
+
+    @property
+    def has_card(self):
+        return self.device.type == "cuda"
+
+    def tell(self, what, expected, found, right=None):
+        """One row, kept at once: what comes later may hang. right: None where nobody can say."""
+        row = {"what": what, "expected": expected, "found": found, "right": right}
+        with open(self.rows, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def tell_below(self, what, found, limit):
+        self.tell(what, f"below {limit:.0e}", f"{found:.1e}", found < limit)
+
+
+# ----------------------------------------------------------------------- processes of their own
+
+def begin(function, arguments, log, leads=False):
+    """Starts function(*arguments) in a process of its own; the file `log` gets what it prints.
+
+    It is forked, so that no import is repeated: the process that calls this must not have used the
+    GPU. leads: it is ended together with all processes that it starts."""
+    forking = multiprocessing.get_context("fork")
+    child = forking.Process(target=inside, args=(function, arguments, log, leads))
+    child.start()
+    return child
+
+
+def inside(function, arguments, log, leads):
+    if leads:
+        os.setsid()
+    file = open(log, "w", encoding="utf-8")
+    os.dup2(file.fileno(), 1)  # what libraries write there too
+    os.dup2(file.fileno(), 2)
+    sys.stdout = file
+    sys.stderr = file
+    function(*arguments)
+    file.flush()
+
+
+def finish(child, seconds, log, leads=False):
+    """Waits for a process; "" if it ended well, else what happened, in words."""
+    child.join(max(0.0, seconds))
+    if child.is_alive():
+        if leads:
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+        child.join()
+        return f"ended at its limit of {seconds:.0f} s"
+    if child.exitcode == 0:
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    said = [line for line in lines if line.strip()]
+    return f"exit code {child.exitcode}: {said[-1][:200] if said else 'it said nothing'}"
+
+
+# ----------------------------------------------------------------------- small computations
+
+def distance(found, wanted):
+    """|found - wanted| / |wanted|, in float64 on the CPU."""
+    found = found.detach().double().cpu()
+    wanted = wanted.detach().double().cpu()
+    return ((found - wanted).norm() / wanted.norm().clamp(min=1e-30)).item()
+
+
+def machine(place):
+    """What it is, and how fast: the rest is to be read beside these."""
+    place.tell("torch", "2.11 or newer", torch.__version__)
+    if not place.has_card:
+        for what in ("GPU", "products of 8192 x 8192 in bf16", "copies"):
+            place.tell(what, "an H100: 790 TFLOP/s, 3 TB/s", NO_CARD)
+        return
+    measured = rates(place.device)
+    products = measured.products / 1e12
+    copies = measured.copies / 1e12
+    place.tell("GPU", "any", torch.cuda.get_device_name())
+    place.tell("products of 8192 x 8192 in bf16", "an H100: 790 TFLOP/s", f"{products:.0f} TFLOP/s")
+    place.tell("copies", "an H100: 3 TB/s", f"{copies:.2f} TB/s")
+
+
+def calls(place):
+    """Two calls of torch that are another piece of code on a GPU."""
+    generator = torch.Generator().manual_seed(0)
+    keep = torch.rand(7, 9, generator=generator) < 0.5
+    places = torch.nonzero_static(keep.to(place.device).flatten(), size=int(keep.sum()))[:, 0]
+    right = torch.equal(places.cpu(), torch.nonzero(keep.flatten())[:, 0])
+    place.tell("nonzero_static", "the places of nonzero", "they" if right else "others", right)
+    if not place.has_card:
+        place.tell("addmm(out_dtype=float32, out=...)", "below 1e-05", NO_CARD)
+        return
+    a = torch.randn(640, 64, generator=generator).to(place.device, torch.bfloat16)
+    b = torch.randn(64, 128, generator=generator).to(place.device, torch.bfloat16)
+    total = torch.full((640, 128), math.nan, device=place.device)  # must not be read at first
+    add_product(total, a, b, 1e-3, is_first=True)
+    add_product(total, a, b, 1e-3, is_first=False)
+    wanted = 2e-3 * (a.double() @ b.double())
+    place.tell_below("addmm(out_dtype=float32, out=...)", distance(total, wanted), 1e-5)
+
+
+def losses(place):
+    """The loss over the whole vocabulary, and its gradients, against float64."""
+    labels, vocabulary, width = (300, 250_027, 1024) if place.has_card else (20, 300, 16)
+    torch.manual_seed(0)
+    h = torch.randn(labels, width, device=place.device)
+    table = torch.randn(vocabulary, width, device=place.device) * 0.05
+    bias = torch.zeros(vocabulary, device=place.device)
+    y = torch.randint(vocabulary, (labels,), device=place.device)
+    exact = [h.double().requires_grad_(), table.double().requires_grad_()]
+    wanted = F.cross_entropy(exact[0] @ exact[1].T, y)
+    wanted.backward()
+    for name, dtype in TYPES.items():
+        mine = [h.clone().requires_grad_(), table.clone().requires_grad_()]
+        with torch.autocast(place.device.type, dtype, enabled=dtype is not None):
+            loss = ChunkedCrossEntropy.apply(*mine, bias, y, 0.0, 1 / labels, Memory())
+        loss.backward()
+        limits = (1e-5, 1e-4) if dtype is None else (5e-3, 2e-2)
+        what = f"{name}, V = {vocabulary:,}"
+        place.tell_below(f"loss in {what}", distance(loss, wanted), limits[0])
+        for part, own, other in zip(("states", "table"), mine, exact):
+            away = distance(own.grad, other.grad)
+            place.tell_below(f"gradient by the {part} in {what}", away, limits[1])
+
+
+def batch_of(vocabulary, lengths, targets, seed=0):
+    """Random words: sources of these lengths, their targets so long."""
+    generator = torch.Generator().manual_seed(seed)
+    examples = []
+    for length in lengths:
+        source = random_ids(vocabulary, length, generator)
+        labels = random_ids(vocabulary, targets, generator)
+        examples.append(Example(source, [labels[-1], *labels[:-1]], labels, source_lang=""))
+    return collate(examples)
+
+
+def gradients_of(recipe, batch, device, dtype):
+    """(loss, {name: gradient}) of base/ on a device."""
+    model = MBart.from_pretrained(train.BASE).to(device)
+    apply_recipe(model.train(), recipe)
+    with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        loss, _ = train.task_loss(model, batch.to(device), batch.target_tokens)
+    loss.backward()
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not name.endswith("k_proj.bias"):  # which is noise
+            found[name] = parameter.grad
+    return loss, found
+
+
+def gradients(place):
+    """base/ on this device against the CPU: widths of 48 and of 47, which is widened there."""
+    for recipe in ("full+embeddings", "qk"):
+        for longest in (48, 47):
+            batch = batch_of(2000, (longest, 30, 21, 40), 16)
+            loss, wanted = gradients_of(recipe, batch, torch.device("cpu"), None)
+            for name in ("fp32", "bf16"):
+                other, found = gradients_of(recipe, batch, place.device, TYPES[name])
+                away = max(distance(found[each], wanted[each]) for each in wanted)
+                limits = (1e-5, 1e-4) if name == "fp32" else (1e-2, 5e-2)
+                what = f"{recipe}, {name}, S = {longest}"
+                place.tell_below(f"loss of {what}", distance(other, loss), limits[0])
+                place.tell_below(f"gradients of {what}", away, limits[1])
+
+
+def outputs(place):
+    """What base/ writes on this device and on the CPU."""
+    count = 40 if place.has_card else 3
+    pair = ("en_XX", "en_XX")
+    data = open_data("builtin", "summarize", "test", [pair], list(train.BASE_LANGUAGES))
+    texts, _ = first_examples(data, pair, count)
+    written = []
+    for device in (torch.device("cpu"), place.device):
+        write = Writer(train.BASE, device, beam=4, max_new_tokens=40 if place.has_card else 8)
+        written.append(write(texts, *pair))
+    same = sum(one == two for one, two in zip(*written))
+    wanted = count - count // 40
+    place.tell("outputs equal to the CPU's", f"{wanted} of {count}", f"{same}", same >= wanted)
+
+
+def waits(place):
+    """How often a batch's loss and its gradients make the program wait for the GPU."""
+    for recipe in ("full+embeddings", "qk"):
+        what = f"waits of a batch, {recipe}"
+        if not place.has_card:
+            place.tell(what, "1", NO_CARD)
+            continue
+        model = MBart.from_pretrained(train.BASE).to(place.device)
+        apply_recipe(model.train(), recipe)
+        batch = batch_of(2000, (48, 30), 16).to(place.device)
+        for _ in range(2):  # the first makes what is made once
+            torch.cuda.synchronize()
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+                with torch.autocast("cuda", torch.bfloat16):
+                    loss, _ = train.task_loss(model, batch, 16)
+                loss.backward()
+                torch.cuda.set_sync_debug_mode("default")
+            count = sum("synchroniz" in str(warning.message) for warning in found)
+        place.tell(what, "1", str(count), count <= 1)
+
+
+# ----------------------------------------------------------------------- train.py
+
+WAYS = {
+    "bf16": ("--stage", "summarize", "--precision", "bf16"),
+    "fp32": ("--stage", "translate", "--precision", "fp32"),
+    "fp16, every table": (
+        "--stage", "translate", "--recipe", "full+embeddings", "--precision", "fp16"
+    ),
+    "lora": ("--stage", "summarize", "--recipe", "lora"),
+    "adversary": ("--stage", "summarize", "--adversarial", "balanced", "--classifier-updates", "2"),
+    "alignment": ("--stage", "align", "--recipe", "full", "--align-layer", "4"),
+    "translations mixed in": ("--stage", "summarize", "--mix", "1"),
+    "stopped and resumed": ("--stage", "translate", "--precision", "fp32"),
+}  # fmt: skip
+
+
+def words_of(place, name, steps):
+    tokens = "1600" if place.has_card else "150"
+    return [
+        *WAYS[name], "--langs", "en_XX", "es_XX", "--out", str(place.scratch / name), "--device",
+        place.device.type, "--steps", str(steps), "--eval-every", str(steps // 2), "--tokens",
+        tokens, "--valid-examples", "8" if place.has_card else "2", "--warmup", "0", "--lr", "1e-3",
+        "--no-eval",
+    ]  # fmt: skip
+
+
+def run_of(words, folder, half):
+    """One way of train.py in this process; half: it is stopped there, and goes on."""
+    if half:
+        try:
+            train.main([*words, "--stop-at", str(half)])
+        except SystemExit:
+            pass
+        words = ["--resume", folder]
+    train.main(words)
+
+
+def log_of(folder):
+    """(loss, validation loss) of every line of a run's log."""
+    return [(float(row[1]), float(row[2])) for row in Log(folder / "log.csv", math.inf).rows]
+
+
+def training(place):
+    """train.py in eight ways, four at a time."""
+    steps = 40 if place.has_card else 2
+    seconds = 140
+    names = list(WAYS)
+    ends = time.monotonic() + seconds
+    for first in range(0, len(names), 4):
+        running = {}
+        for name in names[first:first + 4]:
+            half = steps // 2 if "resumed" in name else 0
+            words = words_of(place, name, steps)
+            log = place.scratch / f"{name}.txt"
+            running[name] = begin(run_of, (words, str(place.scratch / name), half), log)
+        for name, child in running.items():
+            log = place.scratch / f"{name}.txt"
+            trouble = finish(child, ends - time.monotonic(), log)
+            tell_run(place, name, trouble, log.read_text(encoding="utf-8", errors="replace"))
+    try:
+        whole = log_of(place.scratch / "fp32")[-1]
+        cut = log_of(place.scratch / "stopped and resumed")[-1]
+    except (OSError, IndexError):  # told above
+        return
+    away = max(abs(one / two - 1) for one, two in zip(cut, whole))
+    place.tell_below("train.py, resumed against whole", away, 1e-3)
+
+
+def tell_run(place, name, trouble, printed):
+    """Rows of one run of train.py, of which `printed` is what it said."""
+    what = f"train.py, {name}"
+    expected = "a lower validation loss"
+    if trouble:
+        place.tell(what, expected, trouble, False)
+        return
+    before = re.search(r"before training: validation loss (\S+)", printed)
+    losses = [float(before[1])] + [held for _, held in log_of(place.scratch / name)]
+    found = " → ".join(f"{loss:.3f}" for loss in losses)
+    right = None
+    if place.has_card:  # the few tiny updates of a CPU need not help
+        right = losses[-1] < losses[0]
+    place.tell(what, expected, found, right)
+    if name.startswith("fp16"):
+        skipped = re.findall(r"(\d+) updates skipped", printed)
+        count = skipped[-1] if skipped else "0"
+        place.tell(f"{what}: updates skipped", "0", count, count == "0")
+
+
+def compiled(place):
+    """train.py --compile: are all variants of a layer compiled, or is the limit reached?"""
+    what = "train.py --compile, 60 updates"
+    expected = "no warning of a limit"
+    if not place.has_card:
+        place.tell(what, expected, NO_CARD)
+        return
+    train.main([*words_of(place, "bf16", 60), "--compile"])
+    sys.stdout.flush()
+    printed = (place.scratch / "log.txt").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in printed.splitlines() if "_limit" in line]
+    place.tell(what, expected, lines[0][:150] if lines else "none", not lines)
+
+
+# ----------------------------------------------------------------------- the real size
+
+TINY = {
+    "vocab_size": 300, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1,
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32, "max_position_embeddings": 600,
+}  # fmt: skip
+SOURCE, TARGET = 520, 40  # tokens of an example
+CALCULATED = {  # GiB at most, of tensors without numbers
+    ("qk", 5): "5.4 GiB", ("qk", 15): "7.8 GiB", ("full", 5): "8.1 GiB", ("full", 15): "11.5 GiB",
+}
+
+
+def drawn(place):
+    """mBART-large with random weights, on its device; a tiny model on a CPU."""
+    config = Config() if place.has_card else Config(**TINY)
+    with place.device:
+        return MBart(config)
+
+
+def real_size(place):
+    """mBART-large: milliseconds, tokens in a second and the peak of memory of an update."""
+    for recipe in ("qk", "full"):
+        for compiles in (False, True):
+            how = "compiled" if compiles else "eager"
+            log = place.scratch / f"{recipe}-{how}.txt"
+            child = begin(updates_of, (place, recipe, compiles), log)
+            trouble = finish(child, 90, log)
+            if trouble:
+                place.tell(f"update under {recipe}, {how}", "milliseconds", trouble, False)
+
+
+def updates_of(place, recipe, compiles):
+    if compiles and not place.has_card:
+        place.tell(f"update under {recipe}, compiled", "faster than eager", NO_CARD)
+        return
+    model = drawn(place)
+    apply_recipe(model.train(), recipe)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, 1e-5, fused=True)
+    scaler = torch.amp.GradScaler(place.device.type, enabled=False)
+    if compiles:
+        model.compile_layers()
+    for rows in (5, 15) if place.has_card else (1,):
+        batch = batch_of(model.config.vocab_size, [SOURCE] * rows, TARGET).to(place.device)
+
+        def step(batch=batch):
+            with torch.autocast(place.device.type, torch.bfloat16):
+                loss, _ = train.task_loss(model, batch, batch.target_tokens)
+            loss.backward()
+            train.update(model, weights, optimizer, scaler, 0.1, 1)
+
+        tokens = rows * (SOURCE + TARGET)
+        what = f"update of {tokens:,} tokens under {recipe}, {'compiled' if compiles else 'eager'}"
+        step()
+        if not place.has_card:
+            place.tell(what, "ms, tokens/s, GiB at most", NO_CARD)
+            continue
+        step()
+        torch.cuda.reset_peak_memory_stats()
+        seconds = seconds_of(step, 10)
+        peak = torch.cuda.max_memory_allocated() / GIB
+        found = f"{1000 * seconds:.1f} ms, {tokens / seconds:,.0f} tokens/s, {peak:.1f} GiB"
+        place.tell(what, f"at most {CALCULATED[recipe, rows]}", found)
+
+
+def seconds_of(call, times):
+    """The mean time of a call on the GPU."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - start) / times
+
+
+def decoding(place):
+    """64 documents of 500 tokens into 64 new ones each, beam 5, in small and in large batches."""
+    documents, length, new = (64, 500, 64) if place.has_card else (4, 20, 4)
+    model = drawn(place).eval()
+    vocabulary = model.config.vocab_size
+    generator = torch.Generator().manual_seed(0)
+    source = pad([random_ids(vocabulary, length, generator) for _ in range(documents)])
+    for name in ("fp32", "bf16"):
+        if name == "bf16":
+            model.bfloat16()
+        for rows in (documents // 4, documents):
+            def decode(rows=rows):
+                for start in range(0, documents, rows):
+                    some = source[start:start + rows].to(place.device)
+                    generate(
+                        model, some, vocabulary - 20, max_new_tokens=new, min_new_tokens=new
+                    )
+
+            what = f"{documents} documents of {length} tokens in {name}, {rows} at a time"
+            decode()
+            if not place.has_card:
+                place.tell(what, "large batches are faster", NO_CARD)
+                continue
+            seconds = seconds_of(decode, 1)
+            found = f"{seconds:.2f} s, {documents / seconds:.1f} documents/s"
+            place.tell(what, "large batches are faster", found)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check, and the seconds after which it is ended."""
+
+    function: object
+    limit: float
+
+
+CHECKS = {
+    "machine": Check(machine, 40),
+    "calls": Check(calls, 30),
+    "losses": Check(losses, 40),
+    "gradients": Check(gradients, 60),
+    "outputs": Check(outputs, 90),
+    "waits": Check(waits, 40),
+    "training": Check(training, 150),
+    "compiled": Check(compiled, 150),
+    "real-size": Check(real_size, 200),
+    "decoding": Check(decoding, 90),
+}
