@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
+from torch.utils.flop_counter import FlopCounterMode
 
 import data
 from bench import cost, peers, pipeline, process, results, speed, travel
@@ -98,6 +99,18 @@ def test_products_are_counted_before_the_layers_are_compiled(tiny, scratch, monk
     monkeypatch.setattr(peers, "compiles", lambda device: True)
     peers.bench_train("B", "qk", 1, CPU, scratch)
     assert happened == ["counted", "compiled"]
+
+
+def test_products_into_float32_are_counted_as_the_others_are():
+    """As the loss of a GPU has them; torch's own formula stops there with a TypeError."""
+    total = torch.zeros(3, 5, device="meta")
+    a = torch.zeros(3, 4, device="meta", dtype=torch.bfloat16)
+    b = torch.zeros(4, 5, device="meta", dtype=torch.bfloat16)
+    counted = {torch.ops.aten.addmm: peers.addmm_flops}
+    with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+        torch.addmm(total, total.T.new_zeros(3, 3), total)
+    assert counter.get_total_flops() == 2 * 3 * 4 * 5 + 2 * 3 * 3 * 5
 
 
 def test_a_decoding_row_has_our_outputs_equal_to_both_peers(tiny, scratch):

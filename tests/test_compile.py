@@ -94,5 +94,5 @@ def test_a_compiled_benchmark_is_one(compiled, tmp_path, monkeypatch):
     compile_layers = MBart.compile_layers
     monkeypatch.setattr(MBart, "compile_layers", lambda model: compile_layers(model, "aot_eager"))
     row = peers.bench_train("B", "qk", 1, CPU, tmp_path)
-    assert row["tokens/s"] > 0
+    assert row["seconds"]["ours"]
     assert counters["frames"]["ok"] > 0
