@@ -1,21 +1,10 @@
 # Parts 1 to 8 of reproduce.sh: the three papers on the built-in corpus.
 
-# score FILE MODEL "PAIRS": summaries of 100 test documents a pair. ROUGE of stemmed words too: the
-# published figures are of these.
-score() {
-    local pairs
-    read -ra pairs <<< "$3"
-    python eval.py --model "$2" --stage summarize --examples 100 --samples 0 --stem \
-        --json "$1" --pairs "${pairs[@]}"
-}
+# score FILE MODEL "PAIRS": summaries of 100 test documents a pair.
+score() { summaries "$@" --examples 100; }
 
 # row NAME SEED "PAIRS" [options of train.py]: trains runs/paper/NAME-sSEED and scores it on PAIRS.
-row() { job "results/$1-s$2.json" train_and_score "$@"; }
-train_and_score() {
-    python train.py --stage summarize --seed "$2" --no-eval --overwrite --out "runs/paper/$1-s$2" \
-        "${@:4}" &&
-        score "results/$1-s$2.json" "runs/paper/$1-s$2" "$3"
-}
+row() { job "results/$1-s$2.json" train_and score "$@"; }
 
 # translated FILE MODEL "PAIRS", teach NAME SEED PAIR [options of train.py]: the same for
 # translation.
@@ -57,17 +46,10 @@ JOINT=(--langs en_XX es_XX ru_RU)
 # one at which the encoder really moves.
 MOVE=(--recipe full --lr 2e-3)
 
-# best_rate RECIPE PART: prints the learning rate with the lowest validation loss on English, of the
-# grid that PART runs.
-best_rate() {
-    python -m papers.report --best-rate "results/rate-$1-"*.json && return
-    echo "error: the learning rates of $1 are tried in part $2: run --parts $2 first" >&2
-    return 2
-}
 rates() {
     [ -n "${QK:-}" ] && return
-    FULL=$(best_rate full 1)
-    QK=$(best_rate qk 1)
+    FULL=$(best_rate rate-full 1)
+    QK=$(best_rate rate-qk 1)
     echo "learning rates by English validation loss: full $FULL, qk $QK"
 }
 
@@ -330,9 +312,9 @@ grafted() {
 }
 
 # --------------------------------------------------------------------------------------- part 8
-# Does it help transfer when translations meet in a middle layer? Alignment in encoder layer 3 of 6, of
-# Spanish and of Russian sentences with English ones: beside the task, as LoRA (without dropout, as
-# everything here), and trained apart and merged.
+# Does it help transfer when translations meet in a middle layer? Alignment in encoder layer 3 of 6,
+# of Spanish and of Russian sentences with English ones: beside the task, as LoRA (without dropout,
+# as everything here), and trained apart and merged.
 LORA=(--lr 4e-3 --lora-dropout 0)
 part_8() {
     local name seed weight

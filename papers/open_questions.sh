@@ -22,7 +22,7 @@ part_9() {
         done
     done
     finish
-    lora=$(best_rate lora 9)
+    lora=$(best_rate rate-lora 9)
     echo "learning rate of LoRA by English validation loss: $lora"
     for seed in $SEEDS; do
         small_lora "$lora" "$seed"

@@ -1,6 +1,6 @@
-# Parts 14 to 17 of reproduce.sh: the first paper again on real text, a section of LibreOffice's help
-# -> its heading (English: a package's description -> its title too), from base-help/. Whole test
-# sets.
+# Parts 14 to 17 of reproduce.sh: the first paper again on real text, a section of LibreOffice's
+# help -> its heading (English: a package's description -> its title too), from base-help/. Whole
+# test sets.
 
 HELP_WITHIN="en_XX-en_XX es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR"
 HELP=(--data help: --init base-help --langs en_XX --steps 3000 --eval-every 500
@@ -9,22 +9,11 @@ HELP=(--data help: --init base-help --langs en_XX --steps 3000 --eval-every 500
 HELP_JOINT=(--data jsonl:data/help/sections --langs en_XX es_XX ru_RU --steps 1000 --eval-every 250
     --valid-examples 100)
 
-# on_help FILE MODEL "PAIRS": headings of all test sections. Also of what train.py was given as
-# --data: the test split has sections alone, and the cross-lingual ones are in the same folder.
-on_help() {
-    local pairs
-    read -ra pairs <<< "$3"
-    python eval.py --model "$2" --stage summarize --data help: --examples 0 --samples 0 --stem \
-        --json "$1" --pairs "${pairs[@]}"
-}
+# on_help FILE MODEL "PAIRS": headings of all test sections, whatever train.py had as --data.
+on_help() { summaries "$@" --data help: --examples 0; }
 
 # help_row NAME SEED "PAIRS" [options of train.py]: as row(), on the help.
-help_row() { job "results/help-$1-s$2.json" train_on_help "$@"; }
-train_on_help() {
-    local run=runs/paper/help-$1-s$2
-    python train.py --stage summarize --seed "$2" --no-eval --overwrite --out "$run" "${@:4}" &&
-        on_help "results/help-$1-s$2.json" "$run" "$3"
-}
+help_row() { job "results/help-$1-s$2.json" train_and on_help "help-$1" "${@:2}"; }
 
 # english_row RECIPE RATE SEED [options of train.py]: English alone.
 english_row() {
@@ -37,16 +26,10 @@ help_is_there() {
     exit 2
 }
 
-# best_on_help RECIPE PART: as best_rate.
-best_on_help() {
-    python -m papers.report --best-rate "results/help-rate-$1-"*.json && return
-    echo "error: the learning rates of $1 on the help are tried in part $2: run --parts $2 first" >&2
-    return 2
-}
 help_rates() {
     [ -n "${HELP_QK:-}" ] && return
-    HELP_FULL=$(best_on_help full 14)
-    HELP_QK=$(best_on_help qk 14)
+    HELP_FULL=$(best_rate help-rate-full 14)
+    HELP_QK=$(best_rate help-rate-qk 14)
     echo "learning rates on the help by English validation loss: full $HELP_FULL, qk $HELP_QK"
 }
 
@@ -90,7 +73,7 @@ part_15() {
     done
     finish
     for recipe in frozen_decoder attn_ln vqk q; do
-        best=$(best_on_help "$recipe" 15)
+        best=$(best_rate "help-rate-$recipe" 15)
         for seed in $SEEDS; do
             english_row "$recipe" "$best" "$seed"
         done

@@ -15,9 +15,9 @@
 #   papers/reproduce.sh --jobs 1            one row at a time (default 2; a row takes one thread)
 #
 # It leaves models in runs/paper/ and what they scored in results/, from which it writes
-# papers/scores/ and papers/RESULTS.md. To start a row anew, remove its file in results/. A row whose
-# model is missing is left out, and told with the part that makes it. Each part says how long its
-# rows took last time. Nothing is chosen by a test score: learning rates are chosen by the
+# papers/scores/ and papers/RESULTS.md. To start a row anew, remove its file in results/. A row
+# whose model is missing is left out, and told with the part that makes it. Each part says how long
+# its rows took last time. Nothing is chosen by a test score: learning rates are chosen by the
 # validation loss of the seen language (parts 1, 9, 14 and 15).
 set -euo pipefail
 
@@ -110,6 +110,31 @@ run_job() {
     fi
 }
 finish() { wait || true; }  # until all jobs are done
+
+# summaries FILE MODEL "PAIRS" [options of eval.py]: writes and scores summaries. ROUGE of stemmed
+# words too: the published figures are of these.
+summaries() {
+    local pairs
+    read -ra pairs <<< "$3"
+    python eval.py --model "$2" --stage summarize --samples 0 --stem --json "$1" "${@:4}" \
+        --pairs "${pairs[@]}"
+}
+
+# train_and SCORER NAME SEED "PAIRS" [options of train.py]: trains runs/paper/NAME-sSEED, which
+# SCORER scores on PAIRS.
+train_and() {
+    local run=runs/paper/$2-s$3
+    python train.py --stage summarize --seed "$3" --no-eval --overwrite --out "$run" "${@:5}" &&
+        "$1" "results/$2-s$3.json" "$run" "$4"
+}
+
+# best_rate ROWS PART: prints the learning rate with the lowest validation loss on English of the
+# rows ROWS-RATE that PART runs.
+best_rate() {
+    python -m papers.report --best-rate "results/$1-"*.json && return
+    echo "error: the learning rates of $1 are tried in part $2: run --parts $2 first" >&2
+    return 2
+}
 
 MACHINE=$(sed -n 's/^model name.*: //p' /proc/cpuinfo 2> /dev/null | head -n 1)
 MACHINE=${MACHINE:-$(uname -m)}
