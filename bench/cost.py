@@ -28,6 +28,7 @@ from bench.peers import (
     our_loss,
     random_examples,
     rates,
+    sizes_of,
     take_turns,
 )
 from bench.results import add_options, chosen, measure, print_row, write_page
@@ -69,20 +70,7 @@ QUICK = Curves(
 def drawn_model(shape):
     """A random model of ours, without dropout; the same at every call."""
     torch.manual_seed(0)
-    return MBart(
-        Config(
-            vocab_size=shape.vocabulary,
-            d_model=shape.width,
-            encoder_layers=shape.layers,
-            decoder_layers=shape.layers,
-            encoder_attention_heads=shape.heads,
-            decoder_attention_heads=shape.heads,
-            encoder_ffn_dim=shape.ffn,
-            decoder_ffn_dim=shape.ffn,
-            dropout=0.0,
-            attention_dropout=0.0,
-        )
-    )
+    return MBart(Config(**sizes_of(shape)))
 
 
 def point(shape, rounds, label):

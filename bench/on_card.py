@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 
 import train
-from bench.peers import random_ids, rates
+from bench.peers import example_of, random_ids, rates
 from corpora.sets import open_data
-from data import Example, collate, pad
+from data import collate, pad
 from eval import Writer, first_examples
 from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product
@@ -172,7 +172,7 @@ def batch_of(vocabulary, lengths, targets, seed=0):
     for length in lengths:
         source = random_ids(vocabulary, length, generator)
         labels = random_ids(vocabulary, targets, generator)
-        examples.append(Example(source, [labels[-1], *labels[:-1]], labels, source_lang=""))
+        examples.append(example_of(source, labels))
     return collate(examples)
 
 

@@ -87,23 +87,30 @@ def pair(name, folder, device, sharp=False):
     return ours.to(device), theirs.to(device)
 
 
+def sizes_of(shape):
+    """A shape as the configs of both sides have it, without dropout."""
+    return {
+        "vocab_size": shape.vocabulary,
+        "d_model": shape.width,
+        "encoder_layers": shape.layers,
+        "decoder_layers": shape.layers,
+        "encoder_attention_heads": shape.heads,
+        "decoder_attention_heads": shape.heads,
+        "encoder_ffn_dim": shape.ffn,
+        "decoder_ffn_dim": shape.ffn,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }
+
+
 def write_checkpoint(name, folder, sharp):
     transformers = peer("transformers")
     shape = SHAPES[name]
     config = transformers.MBartConfig(
-        vocab_size=shape.vocabulary,
-        d_model=shape.width,
-        encoder_layers=shape.layers,
-        decoder_layers=shape.layers,
-        encoder_attention_heads=shape.heads,
-        decoder_attention_heads=shape.heads,
-        encoder_ffn_dim=shape.ffn,
-        decoder_ffn_dim=shape.ffn,
+        **sizes_of(shape),
         max_position_embeddings=1024,
         scale_embedding=True,
         normalize_before=True,
-        dropout=0.0,
-        attention_dropout=0.0,
     )
     torch.manual_seed(0)
     model = transformers.MBartForConditionalGeneration(config)
@@ -230,8 +237,13 @@ def random_examples(vocabulary, count):
     for _ in range(count):
         source = random_ids(vocabulary, random_length(SOURCE_LENGTHS, generator), generator)
         labels = random_ids(vocabulary, random_length(TARGET_LENGTHS, generator), generator)
-        examples.append(Example(source, [labels[-1], *labels[:-1]], labels, source_lang=""))
+        examples.append(example_of(source, labels))
     return examples
+
+
+def example_of(source, labels):
+    """An Example of ids; the decoder's input is the labels, their last one first."""
+    return Example(source, [labels[-1], *labels[:-1]], labels, source_lang="")
 
 
 def random_length(limits, generator):

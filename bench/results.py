@@ -132,6 +132,13 @@ def cost_lines(name, found):
     return lines
 
 
+SPEED_HEAD = (
+    "row",
+    "ours",
+    "peer: time, ratio",
+    "share of the machine's limit",
+    "computes the same",
+)
 TABLES = (
     Table(
         prefix="train-",
@@ -143,13 +150,7 @@ and targets of 15 to 60, in {UPDATES} updates on each side: ours in batches cut 
 padded tokens, transformers' grouped by length. Equal loss and gradients are checked on one batch of
 the examples as they come.""",
         command="python -m bench.speed",
-        head=(
-            "row",
-            "ours",
-            "peer: time, ratio",
-            "share of the machine's limit",
-            "computes the same",
-        ),
+        head=SPEED_HEAD,
         lines=speed_lines,
     ),
     Table(
@@ -192,13 +193,7 @@ one varied at a time around shape B; the floor is the machine's limit.""",
         text=f"""\
 {SENTENCES} sentences of 60 to 240 tokens, beam {BEAM}, {NEW_TOKENS} new tokens.""",
         command="python -m bench.speed",
-        head=(
-            "row",
-            "ours",
-            "peer: time, ratio",
-            "share of the machine's limit",
-            "computes the same",
-        ),
+        head=SPEED_HEAD,
         lines=speed_lines,
     ),
     Table(
