@@ -112,7 +112,7 @@ def results_page(found, shown):
         "# The tables",
         ABOUT_TABLES,
         *built_in(these),
-        *real_text(these),
+        *real_text(),
         *open_questions(these),
         "## Where these runs differ from the papers'",
         DIFFERENCES,
@@ -152,7 +152,7 @@ def built_in(these):
     ]
 
 
-def real_text(these):
+def real_text():
     """The first paper's tables on LibreOffice's help; nothing before the first of them is there."""
     if not results("help-base"):
         return []

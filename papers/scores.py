@@ -439,19 +439,13 @@ def english_only(corpus=BUILT_IN):
         return []
     best_full = rates(corpus.prefix)["full"].best
     best_qk = rates(corpus.prefix)["qk"].best
-    at_qk = Row(
-        f"`full` at {best_qk}, `qk`'s best", corpus.row("full at qk's rate"), FULL_FIGURES, "full"
-    )
-    rows = [Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk")]
-    if best_full == best_qk:
-        rows.insert(0, at_qk)
-    elif corpus is BUILT_IN:
-        rows[:0] = [Row(f"`full` at {best_full}, its best", corpus.row("full"), {}, "full"), at_qk]
-    else:
-        rows[:0] = [
-            Row(f"`full` at {best_full}, its best", corpus.row("full"), FULL_FIGURES, "full"),
-            replace(at_qk, published={}),
-        ]
+    full_at_qk = corpus.row("full at qk's rate")
+    rows = [
+        Row(f"`full` at {best_qk}, `qk`'s best", full_at_qk, FULL_FIGURES, "full"),
+        Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk"),
+    ]
+    if best_full != best_qk:
+        rows.insert(0, Row(f"`full` at {best_full}, its best", corpus.row("full"), {}, "full"))
     for row in OTHER_RECIPES:
         rows.append(of_corpus(row, corpus))
     return rows

@@ -291,7 +291,7 @@ def adversary_table():
         probability = probe_of(row.name)
         if probability is not None:
             shares[row.name] = with_spread(probability[:, -1])
-    return score_table(QK_AND_ADVERSARY, ACROSS, None, ("probability", shares))
+    return score_table(QK_AND_ADVERSARY, ACROSS, extra=("probability", shares))
 
 
 def robustness_table():
