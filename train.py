@@ -775,6 +775,23 @@ def task_loss(
     return found
 
 
+def both_losses(s, model, batch, divisor, adversary, tokenizer):
+    """A batch's loss of the labels alone, and with that of fooling the adversary, if there is one;
+    both divided by `divisor`."""
+    loss, states = task_loss(
+        model,
+        batch,
+        divisor,
+        s.label_smoothing,
+        s.align_layer,
+        tokenizer,
+        with_states=adversary is not None,
+    )
+    if adversary is None:
+        return loss, loss
+    return loss, loss + adversary.loss(states, batch) / divisor
+
+
 @torch.no_grad()
 def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     """Mean task loss per label token over the held-out batches: every process takes its share of
@@ -929,24 +946,19 @@ def train(s, rank, world, device, command=None):
             whole_sum = torch.zeros((), device=device)  # with fooling and alignment
             for batch in batches[rank::world]:
                 batch = batch.to(device)
-                divisor = divisor_of[batch.stream]
                 seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
                 with autocast(device, s.precision):
-                    loss, states = task_loss(
-                        model, batch, divisor, s.label_smoothing, s.align_layer, tokenizer,
-                        with_states=adversary is not None,
-                    )
-                    loss_sum += loss.detach()
-                    if adversary:
-                        loss = loss + adversary.loss(states, batch) / divisor
-                    whole_sum += loss.detach()
-                scaler.scale(loss).backward()
+                    divisor = divisor_of[batch.stream]
+                    loss, whole = both_losses(s, model, batch, divisor, adversary, tokenizer)
+                loss_sum += loss.detach()
+                whole_sum += whole.detach()
+                scaler.scale(whole).backward()
             for batch in parallel[rank::world]:  # translations meet, in the same update
                 batch = batch.to(device)
                 seed_dropout(s.seed, batch)
                 with autocast(device, s.precision):
                     loss = alignment_loss(model, batch, s.align_layer, tokenizer) / len(parallel)
-                    whole_sum += loss.detach()
+                whole_sum += loss.detach()
                 scaler.scale(loss).backward()
             mean_loss, whole_loss = add_up(torch.stack((loss_sum, whole_sum)), world)
             if not math.isfinite(whole_loss):
