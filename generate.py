@@ -5,9 +5,10 @@
 Each step extends the K beams of a sentence by every word (here: an entry of the vocabulary), and
 keeps the best 2K continuations: at most K of them can end in </s>, so K remain to go on with. Those
 among the best K that end become finished hypotheses. A sentence is done when its best running beam
-could no longer beat the worst of K finished ones (by score / t^length_penalty at the present t:
-early_stopping False of the transformers library, whose outputs these equal), or at max_new_tokens;
-it then leaves the batch.
+could no longer beat the worst of K finished ones (by score / t^length_penalty at the present t), or
+at max_new_tokens; it then leaves the batch. With early_stopping it is done as soon as K hypotheses
+are finished, as in fairseq and CTranslate2: fewer steps, and now and then a worse output. Either
+way outputs equal those of the transformers library, whose option it is.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
@@ -44,12 +45,13 @@ def generate(
     min_new_tokens=0,
     length_penalty=1.0,
     no_repeat_ngram=0,
+    early_stopping=False,
 ):
     """Decodes source (B, S) int64, padded right, into the target language(s).
 
     lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n
-    lets no n-gram appear twice (0: off). Returns B lists of ids, without the language tag,
-    </s> and padding. UserError if an argument cannot be met."""
+    lets no n-gram appear twice (0: off). early_stopping: see above. Returns B lists of ids, without
+    the language tag, </s> and padding. UserError if an argument cannot be met."""
     config = model.config
     device = source.device
     language_ids = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
@@ -58,12 +60,13 @@ def generate(
     was_training = model.training
     model.eval()
 
-    prompt = first_tokens(config, language_ids)  # (B, 1) or (B, 2)
     length = 1 + max_new_tokens  # the decoder's start token is not a new one
     outputs = [None] * source.size(0)
 
-    # The N sentences that are still being decoded: all of them at first.
-    rows = list(range(source.size(0)))  # of source
+    # The N sentences that are still being decoded: all of them at first, the longest first.
+    order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
+    rows = order.tolist()  # of source
+    prompt = first_tokens(config, language_ids[order])  # (N, 1) or (N, 2)
     tokens = prompt[:, None].repeat(1, beam, 1)  # (N, K, t)
     finished_scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
     finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)
@@ -71,7 +74,7 @@ def generate(
     scores[:, 0] = 0.0  # all beams start alike: only one may count, or they would stay alike
 
     memory = Memory()
-    cache = Cache(model, source, beam, length)
+    cache = Cache(model, source[order], beam, length)
     for position in range(prompt.size(1) - 1):
         cache.step(tokens[:, :, position].flatten())
 
@@ -112,8 +115,8 @@ def generate(
 
         # Done: the best running beam cannot beat the worst of K finished ones (NEVER, if fewer).
         done = scores[:, 0] / position**length_penalty <= finished_scores[:, -1]  # (N,)
-        if beam == 1:
-            done = finished_scores[:, 0] > NEVER / 2  # greedy search stops at the first </s>
+        if beam == 1 or early_stopping:  # greedy search stops at the first </s>
+            done = finished_scores[:, -1] > NEVER / 2
         if is_last:
             done = torch.ones_like(done)
         is_done = done.tolist()  # a GPU is waited for here, and in sweep()
@@ -177,7 +180,7 @@ def log_sum_exp(logits, memory):
     return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
 
 
-def top_words(logits, k, block=256):
+def top_words(logits, k, block=64):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
     First the k blocks with the largest maxima, which contain the k largest, then the k largest
@@ -212,36 +215,61 @@ def forbid_repeats(logits, tokens, n):
 # ---------------------------------------------------------------------- the cache
 
 @dataclass
-class LayerCache:
-    """One decoder layer's keys and values."""
-    k: torch.Tensor  # (N, H, slots, d) of self-attention
-    v: torch.Tensor
-    source_k: torch.Tensor  # (N, H, S, d) of cross-attention
-    source_v: torch.Tensor
+class Sources:
+    """What cross-attention reads of n sentences: keys and values of each decoder layer."""
+    keys: list  # of (n, H, S, d)
+    values: list
+    mask: torch.Tensor  # (n, 1, 1, S): 0 at tokens, -inf at padding
+
+    def keep(self, going):
+        self.keys = [keys[going] for keys in self.keys]
+        self.values = [values[going] for values in self.values]
+        self.mask = self.mask[going]
 
 
-def layer_cache(layer, states, slots):
-    """A decoder layer's keys and values for the encoder's states (N, S, D), and room for those of
-    so many slots."""
-    attention = layer.encoder_attn
-    source_k = attention.split(attention.k_proj(states))  # (N, H, S, d)
-    source_v = attention.split(attention.v_proj(states))
-    n, heads, _, d = source_k.shape
-    shape = (n, heads, slots, d)
-    return LayerCache(source_k.new_empty(shape), source_k.new_empty(shape), source_k, source_v)
+def read_sources(model, source):
+    """Encodes source (n, S)."""
+    source = model.widened(source)
+    states = model.encode(source)  # (n, S, D)
+    keys = []
+    values = []
+    for layer in model.model.decoder.layers:
+        attention = layer.encoder_attn
+        keys.append(attention.split(attention.k_proj(states)))
+        values.append(attention.split(attention.v_proj(states)))
+    is_token = (source != model.config.pad_token_id)[:, None, None, :]
+    mask = keys[0].new_zeros(is_token.shape)  # of the type that attention has, under autocast too
+    return Sources(keys, values, mask.masked_fill_(~is_token, -torch.inf))
+
+
+def groups_of(source, pad_token_id, enough=0.8):
+    """source (N, S) in groups (n, S') without their common padding: a sentence shorter than `enough`
+    of the group's first begins the next group. Few groups where the longest come first.
+
+    On a GPU, where one product over padding costs less than several small ones: a single group."""
+    if source.device.type != "cpu":
+        return [source]
+    lengths = (source != pad_token_id).sum(1).tolist()
+    groups = []
+    first = 0
+    for last in range(1, len(lengths) + 1):
+        if last == len(lengths) or lengths[last] < enough * lengths[first]:
+            groups.append(source[first:last, :max(lengths[first:last])])
+            first = last
+    return groups
 
 
 class Cache:
     """The keys and values of what N sentences with K beams each have decoded so far.
 
     The beams of a sentence are K queries over the same keys. Cross-attention's are stored once a
-    sentence. Self-attention's are never moved when beams are reordered: every step fills K slots,
-    one for each beam, and all later beams that descend from that beam read its slot. `ancestors`
-    (N, K, slots) is 0 at the slots that a beam descends from and -inf elsewhere: it is attention's
-    mask, and all that is reordered."""
+    sentence, in groups of like length. Self-attention's are never moved when beams are reordered:
+    every step fills K slots, one for each beam, and all later beams that descend from that beam
+    read its slot. `ancestors` (N, K, slots) is 0 at the slots that a beam descends from and -inf
+    elsewhere: it is attention's mask, and all that is reordered."""
 
     def __init__(self, model, source, beams, length):
-        """Encodes source (N, S); makes room for `length` positions.
+        """Encodes source (N, S), best the longest sentence first; room for `length` positions.
 
         The model must be in eval mode; its decoder's linear layers become packed ones
         (plumbing/packed.py), which still train."""
@@ -250,17 +278,18 @@ class Cache:
         self.model = model
         self.position = 0  # of the next step's tokens
         self.filled = 0  # slots in use
-        source = model.widened(source)
-        states = model.encode(source)  # (N, S, D)
+        self.sources = []
+        for group in groups_of(source, model.config.pad_token_id):
+            self.sources.append(read_sources(model, group))
         # A row of the mask begins at a multiple of 16: a GPU's attention would else copy it.
         slots = -(-beams * length // 16) * 16
-        self.layers = []
-        for layer in model.model.decoder.layers:
-            self.layers.append(layer_cache(layer, states, slots))
-        like = self.layers[0].k  # of the type that attention has, under autocast too
-        self.ancestors = like.new_full((source.size(0), beams, slots), -torch.inf)
-        is_token = (source != model.config.pad_token_id)[:, None, None, :]  # (N, 1, 1, S)
-        self.source_mask = like.new_zeros(is_token.shape).masked_fill_(~is_token, -torch.inf)
+        self.keys = []  # of each layer's self-attention: (N, H, slots, d)
+        self.values = []
+        for like in self.sources[0].keys:
+            _, heads, _, d = like.shape
+            self.keys.append(like.new_empty(len(source), heads, slots, d))
+            self.values.append(like.new_empty(len(source), heads, slots, d))
+        self.ancestors = self.keys[0].new_full((len(source), beams, slots), -torch.inf)
 
     def step(self, tokens):
         """tokens (N*K,) of one position -> logits (N*K, V) of the next."""
@@ -268,11 +297,11 @@ class Cache:
         table = self.model.model.shared.weight
         self.add_slots()
         x = decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
-        for layer, kept in zip(decoder.layers, self.layers):
+        for number, layer in enumerate(decoder.layers):
             normed = layer.self_attn_layer_norm(x)
-            x = x + self.attend_to_ancestors(layer.self_attn, normed, kept)
+            x = x + self.attend_to_ancestors(layer.self_attn, normed, number)
             normed = layer.encoder_attn_layer_norm(x)
-            x = x + self.attend_to_source(layer.encoder_attn, normed, kept)
+            x = x + self.attend_to_source(layer.encoder_attn, normed, number)
             x = layer.ffn(x)
         self.position += 1
         return self.model.project(decoder.layer_norm(x))  # (N*K, V)
@@ -284,20 +313,29 @@ class Cache:
         new.diagonal(dim1=1, dim2=2).zero_()
         self.filled += beams
 
-    def attend_to_ancestors(self, attention, x, kept):
+    def attend_to_ancestors(self, attention, x, number):
+        """Self-attention of layer `number`, from 0: x (N*K, D) -> (N*K, D)."""
         q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
         new = slice(self.filled - q.size(2), self.filled)
-        kept.k[:, :, new] = self.split(attention, attention.k_proj(x))
-        kept.v[:, :, new] = self.split(attention, attention.v_proj(x))
-        k = kept.k[:, :, :self.filled]  # (N, H, slots, d)
-        v = kept.v[:, :, :self.filled]
+        self.keys[number][:, :, new] = self.split(attention, attention.k_proj(x))
+        self.values[number][:, :, new] = self.split(attention, attention.v_proj(x))
+        k = self.keys[number][:, :, :self.filled]  # (N, H, slots, d)
+        v = self.values[number][:, :, :self.filled]
         mask = self.ancestors[:, None, :, :self.filled]  # (N, 1, K, slots)
         out = attention.attend(q, k, v, mask)  # (N, K, D)
-        return attention.out_proj(out.view(x.shape))  # (N*K, D)
+        return attention.out_proj(out.view(x.shape))
 
-    def attend_to_source(self, attention, x, kept):
-        q = self.split(attention, attention.q_proj(x))
-        out = attention.attend(q, kept.source_k, kept.source_v, self.source_mask)
+    def attend_to_source(self, attention, x, number):
+        """Cross-attention of layer `number`, from 0: x (N*K, D) -> (N*K, D)."""
+        q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
+        outs = []
+        first = 0
+        for group in self.sources:
+            last = first + len(group.mask)
+            k = group.keys[number]  # (n, H, S, d)
+            outs.append(attention.attend(q[first:last], k, group.values[number], group.mask))
+            first = last
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)  # (N, K, D)
         return attention.out_proj(out.view(x.shape))
 
     def split(self, attention, x):
@@ -311,14 +349,21 @@ class Cache:
         ancestors.copy_(select(ancestors, parents))
 
     def keep(self, going):
-        """Leaves only the sentences `going` in the cache: the others are finished."""
+        """Leaves only the sentences `going` (numbers, rising): the others are finished."""
         self.ancestors = self.ancestors[going]
-        self.source_mask = self.source_mask[going]
-        for kept in self.layers:
-            kept.k = self.move_up(kept.k, going)
-            kept.v = self.move_up(kept.v, going)
-            kept.source_k = kept.source_k[going]
-            kept.source_v = kept.source_v[going]
+        for number in range(len(self.keys)):
+            self.keys[number] = self.move_up(self.keys[number], going)
+            self.values[number] = self.move_up(self.values[number], going)
+        sources = []
+        first = 0
+        for group in self.sources:
+            last = first + len(group.mask)
+            own = going[(going >= first) & (going < last)] - first
+            if len(own):
+                group.keep(own)
+                sources.append(group)
+            first = last
+        self.sources = sources
 
     def move_up(self, slots, going):
         """The sentences `going` of slots (N, H, slots, d); what is not filled yet is not copied."""
@@ -340,10 +385,9 @@ class Cache:
         self.ancestors[..., :most] = swept
         self.ancestors[..., most:] = -torch.inf
         self.filled = most
-        for kept in self.layers:
-            for slots in (kept.k, kept.v):  # (N, H, slots, d)
-                places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
-                slots[:, :, :most] = slots.gather(2, places)
+        for slots in self.keys + self.values:  # (N, H, slots, d)
+            places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
+            slots[:, :, :most] = slots.gather(2, places)
 
 
 # ---------------------------------------------------------------------- arguments, command line

@@ -343,6 +343,8 @@ def with_transformers(folder, settings, config, options, source, target):
         words.append(f"min_new_tokens={options['min_new_tokens']}")
     if options.get("length_penalty", 1.0) != 1.0:
         words.append(f"length_penalty={options['length_penalty']}")
+    if options.get("early_stopping"):
+        words.append("early_stopping=True")
     if options["no_repeat_ngram"]:
         words.append(f"no_repeat_ngram_size={options['no_repeat_ngram']}")
     lines = [
@@ -375,7 +377,11 @@ def with_this_project(folder, stage, options, source, target):
         "--source-lang", source, "--lang", target, "--file", "article.txt",
     ]
     for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
+        option = f"--{name.replace('_', '-')}"
+        if not isinstance(value, bool):
+            words += [option, str(value)]
+        elif value:
+            words.append(option)
     return shlex.join(words)
 
 

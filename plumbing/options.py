@@ -37,7 +37,13 @@ def number(kind, low, below=math.inf):
 
 
 # How generate() decodes where nobody says otherwise (Solovyev et al. 2024, section 4).
-DECODING = {"beam": 5, "max_new_tokens": 100, "min_new_tokens": 0, "length_penalty": 1.0}
+DECODING = {
+    "beam": 5,
+    "max_new_tokens": 100,
+    "min_new_tokens": 0,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+}
 # No output says an n-gram of this length twice (appendix A there); 0: it may.
 NO_REPEAT = {"translate": 0, "summarize": 3}
 

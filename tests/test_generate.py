@@ -70,7 +70,9 @@ def sources(seed, rows=5):
     return source
 
 
-def their_generate(layout, model, source, lang, beam=5, no_repeat_ngram=0, **options):
+def their_generate(
+    layout, model, source, lang, beam=5, no_repeat_ngram=0, early_stopping=False, **options
+):
     start = (
         {"forced_bos_token_id": lang} if layout == "mbart50" else {"decoder_start_token_id": lang}
     )
@@ -79,7 +81,7 @@ def their_generate(layout, model, source, lang, beam=5, no_repeat_ngram=0, **opt
         attention_mask=(source != 1).long(),
         num_beams=beam,
         do_sample=False,
-        early_stopping=False,
+        early_stopping=early_stopping,
         forced_eos_token_id=None,
         no_repeat_ngram_size=no_repeat_ngram,
         **start,
@@ -129,6 +131,29 @@ def test_the_grid_meets_outputs_of_many_lengths(models):
     assert len(set(lengths)) > 10 and max(lengths) >= 20 and min(lengths) < 6
 
 
+@pytest.mark.parametrize("length_penalty", (0.6, 1.0, 2.0))
+@pytest.mark.parametrize("beam", (2, 5))
+def test_early_stopping_equals_transformers(models, beam, length_penalty):
+    layout, found = models
+    options = {"beam": beam, "length_penalty": length_penalty, "max_new_tokens": 25}
+    for seed, (other, ours) in enumerate(found):
+        source = sources(seed)
+        assert generate(ours, source, LANG, early_stopping=True, **options) == their_generate(
+            layout, other, source, LANG, early_stopping=True, **options
+        )
+
+
+def test_outputs_keep_the_order_of_sources_of_any_lengths(models):
+    _, ((_, ours), *_) = models
+    torch.manual_seed(0)
+    lengths = [3, 39, 12, 40, 5, 12, 38, 4]
+    rows = [torch.randint(4, VOCAB, (length,)) for length in lengths]
+    source = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+    alone = [generate(ours, row[None], LANG, max_new_tokens=15)[0] for row in rows]
+    assert generate(ours, source, LANG, max_new_tokens=15) == alone
+    assert len(set(map(tuple, alone))) > 4
+
+
 def test_a_language_per_row_equals_each_row_by_itself(models):
     _, ((_, ours), *_) = models
     source, langs = sources(1), [31, 35, 36, 37, 31]
@@ -163,7 +188,7 @@ class Script(Cache):
     def step(self, tokens):
         n, beams, _ = self.ancestors.shape
         self.add_slots()
-        words = self.layers[0].k[:, 0, :, 0]  # (N, slots)
+        words = self.keys[0][:, 0, :, 0]  # (N, slots)
         words[:, self.filled - beams : self.filled] = tokens.view(n, beams)
         seen = self.ancestors == 0  # (N, K, slots)
         grown = [
@@ -213,6 +238,19 @@ def test_by_hand_two_beams_find_what_greedy_search_misses(search):
     # greedy: A A = 0.6 x 0.4 = 0.24; two beams: B C = 0.4 x 0.9 = 0.36; then </s> is certain
     assert search(GARDEN_PATH, beam=1) == [[A, A]]
     assert search(GARDEN_PATH, beam=2) == [[B, C]]
+
+
+def test_by_hand_early_stopping_may_miss_what_another_beam_would_become(search):
+    # </s> and A </s> are the two first hypotheses, by words log 0.4 / 1 and log 0.3 / 2; A B B </s>
+    # is as likely as the second and longer: log 0.3 / 4.
+    table = {
+        (): {A: 0.6, END: 0.4},
+        (A,): {END: 0.5, B: 0.5},
+        (A, B): {B: 1.0},
+        (A, B, B): {END: 1.0},
+    }
+    assert search(table, beam=2) == [[A, B, B]]
+    assert search(table, beam=2, early_stopping=True) == [[A]]
 
 
 def test_by_hand_the_length_penalty_decides_between_a_short_and_a_long_hypothesis(search):
