@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import torch
+
 import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
@@ -47,6 +49,7 @@ from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import Tokenizer
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STAGES = ("translate", "summarize")  # those whose outputs can be scored
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
@@ -57,17 +60,18 @@ SURE = 0.99
 # --------------------------------------------------------------------------------------- decoding
 
 
-def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="decoding", **options):
+def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decoding", **options):
     """Sources -> texts in `lang` (a code), in the order given.
 
     sources: lists of ids of the encoder's input. options: generate's. A batch holds sources of like
-    length: at most `tokens` source tokens, padding included, and at most `slots` positions of the
-    decoder's cache (sources x beams x max_new_tokens; 100 KB each in mBART-large). title: of the
-    progress bar."""
+    length: at most `rows` of them, and at most `tokens` tokens, padding included (default: as many
+    as the memory allows). title: of the progress bar."""
     device = next(model.parameters()).device
     beams = options.get("beam", DECODING["beam"])
     length = options.get("max_new_tokens", DECODING["max_new_tokens"])
-    rows = max(1, slots // (beams * length))
+    most_tokens, most_rows = batch_sizes(model, beams, length)
+    tokens = tokens or most_tokens
+    rows = rows or most_rows
     outputs = [None] * len(sources)
     alone = len(sources) < 2  # one text needs no bar
     with progress_line(title=title, total=len(sources), unit="text", shown=not alone) as bar:
@@ -78,6 +82,24 @@ def decode(model, tokenizer, sources, lang, tokens=6000, slots=50_000, title="de
                 outputs[i] = tokenizer.decode(ids)
             bar.update(len(batch))
     return outputs
+
+
+def batch_sizes(model, beams, length):
+    """How many source tokens, and how many texts, to decode at once.
+
+    On a CPU what its caches bear; a GPU does a large batch in the time of a small one, so there as
+    much as fits into half of the free memory."""
+    table = model.model.shared.weight
+    if table.device.type == "cpu":
+        return 6000, max(1, 50_000 // (beams * length))
+    config = model.config
+    position = 2 * config.decoder_layers * config.d_model * table.itemsize  # its keys and values
+    widest = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
+    logits = 3 * 4 * config.vocab_size  # they, their softmax and what is being sorted, in float32
+    free, _ = torch.cuda.mem_get_info(table.device)
+    tokens = free // 4 // (position + 4 * widest)
+    rows = free // 4 // (beams * (length * position + logits))
+    return max(1, min(48_000, tokens)), max(1, min(1000, rows))
 
 
 def batches_by_length(sources, tokens, rows):
@@ -95,9 +117,10 @@ def batches_by_length(sources, tokens, rows):
 class Writer:
     """A folder's model as a decoding function: write(texts, source, target) -> outputs."""
 
-    def __init__(self, folder, device="cpu", int8=False, **options):
-        """options: generate's. int8: round large weights, which decodes faster on a CPU."""
-        self.model = MBart.from_pretrained(folder).to(device)
+    def __init__(self, folder, device="cpu", int8=False, precision="fp32", **options):
+        """options: generate's. int8: round large weights, which decodes faster on a CPU; precision:
+        fp32 or bf16, which is faster on a GPU."""
+        self.model = MBart.from_pretrained(folder).to(device, PRECISIONS[precision])
         if int8:
             pack_for_decoding(self.model, int8=True)
         self.tokenizer = Tokenizer.from_pretrained(folder)
@@ -526,8 +549,8 @@ def parse_args(argv=None):
     add(
         "--early-stopping",
         action="store_true",
-        help="end an output's search when as many hypotheses as beams are finished, even if another "
-        "could still win: a quarter faster",
+        help="end an output's search when as many hypotheses as beams are finished, even if "
+        "another could still win: a quarter faster",
     )
     add(
         "--int8",
@@ -541,6 +564,12 @@ def parse_args(argv=None):
     )
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
     add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the weights and the arithmetic (default: bf16 on a GPU, as in training, fp32 on a "
+        "CPU)",
+    )
     parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)
     if is_own_text(args) and args.lang is None and args.pairs is None:
@@ -762,7 +791,9 @@ def main(argv=None):
             "no faster than going without"
         )
     options = generation_options(args, stage)
-    write = Writer(model_folder(name), args.device or default_device(), args.int8, **options)
+    device = args.device or default_device()
+    precision = args.precision or ("fp32" if device == "cpu" else "bf16")
+    write = Writer(model_folder(name), device, args.int8, precision, **options)
     languages = write.tokenizer.languages
     was_finetuned = settings.get("stage") in STAGES
     if not was_finetuned and (settings.get("stage") or not args.stage):

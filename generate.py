@@ -170,6 +170,16 @@ def strip(ids, start, config):
 
 # ---------------------------------------------------------------------- words
 
+def logits_of(model, states):
+    """states (R, D) -> logits (R, V). A GPU does not round them to the weights' half precision, in
+    which close words would tie."""
+    table = model.model.shared.weight
+    if states.is_cuda and states.dtype == table.dtype and table.dtype.itemsize == 2:
+        logits = torch.mm(states, table.T, out_dtype=torch.float32)
+        return logits.add_(model.final_logits_bias)
+    return model.project(states)
+
+
 def log_sum_exp(logits, memory):
     """log sum_v exp(logits[r, v]): (R, V) -> (R, 1).
 
@@ -243,8 +253,8 @@ def read_sources(model, source):
 
 
 def groups_of(source, pad_token_id, enough=0.8):
-    """source (N, S) in groups (n, S') without their common padding: a sentence shorter than `enough`
-    of the group's first begins the next group. Few groups where the longest come first.
+    """source (N, S) in groups (n, S') without their common padding: a sentence that is shorter than
+    `enough` of the group's first begins the next one. Few groups where the longest come first.
 
     On a GPU, where one product over padding costs less than several small ones: a single group."""
     if source.device.type != "cpu":
@@ -304,7 +314,7 @@ class Cache:
             x = x + self.attend_to_source(layer.encoder_attn, normed, number)
             x = layer.ffn(x)
         self.position += 1
-        return self.model.project(decoder.layer_norm(x))  # (N*K, V)
+        return logits_of(self.model, decoder.layer_norm(x))
 
     def add_slots(self):
         """K more slots are in use, one for each beam, which sees itself there."""

@@ -183,6 +183,7 @@ class MBart(nn.Module):
         self.model.decoder = Stack(config, decoder=True)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.head = F.linear  # the product with E^T; decoding puts a quicker one here
+        self.loss_and_gradient = loss_and_gradient  # compile_layers() puts a compiled one here
         # Large tensors that the loss hands from one update to the next: take() removes one,
         # memory[name] = puts it back.
         self.memory = Memory()
@@ -292,6 +293,7 @@ class MBart(nn.Module):
             label_smoothing,
             scale_of(reduction, label_count),
             self.memory,
+            self.loss_and_gradient,
         )
         if with_states:
             return loss, token_states
@@ -307,7 +309,7 @@ class MBart(nn.Module):
         super().zero_grad(set_to_none)
 
     def compile_layers(self, backend="inductor"):
-        """torch.compile for every layer; pays on a GPU.
+        """torch.compile for every layer, and for what the loss does to the logits; pays on a GPU.
 
         One graph serves all layers of a kind. Kinds differ by side, by training or not, by whether
         the input needs a gradient, by the type of the mask, and for a batch of one. If there were
@@ -316,6 +318,7 @@ class MBart(nn.Module):
         for stack in (self.model.encoder, self.model.decoder):
             for layer in stack.layers:
                 layer.compile(dynamic=True, backend=backend)
+        self.loss_and_gradient = torch.compile(loss_and_gradient, dynamic=True, backend=backend)
 
     def drop_residual(self, number):
         """Takes away the residual around the self-attention of encoder layer `number`, from 1.
@@ -440,6 +443,7 @@ def chosen(x, keep, count):
 
 # Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
 LOGITS_BUDGET = 256 * 2**20
+LOGITS_BUDGET_OF_A_GPU = 2**30  # which is idle while small chunks are begun
 
 
 class Lookup(torch.autograd.Function):
@@ -475,14 +479,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     `scale`, often below a thousandth, is multiplied there, where it makes no small number zero."""
 
     @staticmethod
-    def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory):
+    def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory, loss_and_gradient):
         """hidden (N, D), table E (V, D), bias (V,), labels (N,) -> a number.
 
-        memory lends the large tensors."""
+        memory lends the large tensors; loss_and_gradient: the function below, or a compiled one."""
         device = hidden.device.type
         needs_hidden, needs_table = ctx.needs_input_grad[:2]
         vocab = table.size(0)
-        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / LOGITS_BUDGET))  # of equal size
+        budget = LOGITS_BUDGET_OF_A_GPU if hidden.is_cuda else LOGITS_BUDGET
+        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / budget))  # of equal size
         rows = math.ceil(len(hidden) / chunks)
         weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):
@@ -497,11 +502,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 chunk = slice(start, start + rows)
                 h = hidden[chunk].to(weight.dtype)  # (R, D)
                 logits = torch.mm(h, weight.T, out=all_logits[:len(h)])  # (R, V)
-                # The softmax and its gradient are computed in float32 even where E is in half.
-                logits = logits.to(total.dtype).add_(bias)
-                loss, gradient = loss_and_gradient(logits, labels[chunk], smoothing)
+                loss, gradient = loss_and_gradient(logits, bias, labels[chunk], smoothing)
                 total += loss
-                gradient = gradient.to(weight.dtype)
                 if needs_hidden:
                     grad_hidden[chunk] = gradient @ weight
                     grad_hidden[chunk].mul_(scale)
@@ -527,13 +529,17 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 table.grad = grad_table
             else:
                 table.grad += grad_table
-        return grad_hidden, None, None, None, None, None, None
+        return grad_hidden, None, None, None, None, None, None, None
 
 
-def loss_and_gradient(logits, labels, smoothing):
-    """logits (R, V), labels (R,) -> their loss, summed, and its gradient, in the logits' memory.
+def loss_and_gradient(logits, bias, labels, smoothing):
+    """logits (R, V) without their bias (V,), labels (R,) -> their loss, summed, and its gradient by
+    the logits, in their type and, where that is float32, in their memory.
 
-    With p the softmax and a the smoothing, the gradient is  p - (1 - a) onehot(y) - a / V."""
+    In between all is float32 even where the logits are in half. With p the softmax and a the
+    smoothing, the gradient is  p - (1 - a) onehot(y) - a / V."""
+    given = logits.dtype
+    logits = logits.to(torch.promote_types(given, torch.float32)).add_(bias)
     labels = labels[:, None]
     label_logits = logits.gather(1, labels)  # (R, 1)
     mean = logits.mean(1) if smoothing else 0
@@ -545,7 +551,7 @@ def loss_and_gradient(logits, labels, smoothing):
     gradient = p.scatter_add_(1, labels, torch.full_like(label_logits, smoothing - 1))
     if smoothing:
         gradient.sub_(smoothing / logits.size(1))
-    return loss, gradient
+    return loss, gradient.to(given)
 
 
 def add_product(total, a, b, scale, is_first):

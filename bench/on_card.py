@@ -24,7 +24,7 @@ from corpora.sets import open_data
 from data import collate, pad
 from eval import Writer, first_examples
 from generate import generate
-from model import ChunkedCrossEntropy, Config, MBart, add_product
+from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
 from plumbing.memory import Memory
 from plumbing.runs import Log
 from qk_finetune import apply_recipe
@@ -155,7 +155,9 @@ def losses(place):
     for name, dtype in TYPES.items():
         mine = [h.clone().requires_grad_(), table.clone().requires_grad_()]
         with torch.autocast(place.device.type, dtype, enabled=dtype is not None):
-            loss = ChunkedCrossEntropy.apply(*mine, bias, y, 0.0, 1 / labels, Memory())
+            loss = ChunkedCrossEntropy.apply(
+                *mine, bias, y, 0.0, 1 / labels, Memory(), loss_and_gradient
+            )
         loss.backward()
         limits = (1e-5, 1e-4) if dtype is None else (5e-3, 2e-2)
         what = f"{name}, V = {vocabulary:,}"

@@ -25,8 +25,8 @@ import train
 from adversarial import Adversary
 from align import alignment_loss
 from data import Example, ParallelExample, collate
-from eval import decode
-from generate import generate
+from eval import Writer, batch_sizes, decode
+from generate import generate, logits_of
 from model import MBart
 from qk_finetune import add_lora, apply_recipe
 from tokenizer import Tokenizer
@@ -183,7 +183,18 @@ def test_set(folder, scratch):
         model = MBart.from_pretrained(folder).to(device)
         words = {"beam": 3, "max_new_tokens": 8, "tokens": 60}
         outputs.append(decode(model, tokenizer, sources, "es_XX", **words))
-    return {"outputs": outputs}
+    halved = Writer(folder, "cuda", precision="bf16", beam=3, max_new_tokens=8)
+    model = halved.model
+    table = model.model.shared.weight
+    states = torch.randn(6, table.size(1)).bfloat16()
+    logits = logits_of(model, states.to("cuda"))
+    expected = states.float() @ table.cpu().float().T
+    return {
+        "outputs": outputs,
+        "in bf16": halved([f"text {number}" for number in range(7)], "en_XX", "es_XX"),
+        "logits": [str(logits.dtype), (logits.cpu() - expected).abs().max().item()],
+        "batch sizes": batch_sizes(model, 5, 100),
+    }
 
 
 RUNS = {  # what is trained: train.py's options

@@ -82,7 +82,7 @@ def test_one_run_makes_a_few_whole_graphs_and_each_computes_the_same(compiled):
     assert not counters["graph_break"], dict(counters["graph_break"])
     frames = counters["frames"]
     assert 0 < frames["ok"] == frames["total"], frames
-    assert counters["stats"]["unique_graphs"] <= 12  # of 64
+    assert counters["stats"]["unique_graphs"] <= 13  # of 64
 
 
 def test_a_compiled_benchmark_is_one(compiled, tmp_path, monkeypatch):

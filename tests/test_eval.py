@@ -128,7 +128,7 @@ def test_decoding_keeps_the_order_of_its_inputs_whatever_the_batching(small):
     assert together == alone == in_batches
 
 
-def test_a_batch_has_no_more_rows_than_its_cache_has_room_for(small, monkeypatch):
+def test_a_batch_has_no_more_rows_than_there_is_room_for(small, monkeypatch):
     model = MBart.from_pretrained(small)
     tokenizer = Tokenizer.from_pretrained(small)
     rows = []
@@ -139,8 +139,11 @@ def test_a_batch_has_no_more_rows_than_its_cache_has_room_for(small, monkeypatch
 
     monkeypatch.setattr(evaluation, "generate", counted)
     sources = [[5, 6, 7]] * 10
-    decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=20, slots=120)
+    decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=20, rows=3)
     assert rows == [3, 3, 3, 1]
+    rows.clear()
+    decode(model, tokenizer, sources * 50, "es_XX", beam=5, max_new_tokens=100)
+    assert rows == [100] * 5
 
 
 @pytest.mark.parametrize("has_vnni", [True, False])

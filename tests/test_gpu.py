@@ -91,8 +91,15 @@ def test_beam_search_writes_what_it_writes_on_the_cpu_also_under_autocast(found)
         assert row["outputs"][0] == row["outputs"][1], name
         assert row["waits a step"] < 3, row["waits"]
         assert row["launches a step"] < 130
-    outputs = of(found, "test_set")["outputs"]
-    assert outputs[0] == outputs[1] and all(outputs[0])
+
+
+def test_a_test_set_is_decoded_in_large_batches_and_in_half_precision(found):
+    row = of(found, "test_set")
+    assert row["outputs"][0] == row["outputs"][1] and all(row["outputs"][0])
+    assert len(row["in bf16"]) == 7 and all(row["in bf16"])
+    assert row["logits"][0] == "torch.float32" and row["logits"][1] < 1e-5
+    tokens, rows = row["batch sizes"]
+    assert tokens == 48_000 and rows > 100  # of a small model, in a gigabyte
 
 
 def test_three_updates_of_every_kind_are_the_cpus(found):

@@ -14,7 +14,7 @@ from transformers import MBartConfig, MBartForConditionalGeneration
 
 import model as model_file
 from generate import Cache
-from model import ChunkedCrossEntropy, Config, MBart
+from model import ChunkedCrossEntropy, Config, MBart, loss_and_gradient
 from plumbing.files import UserError
 from plumbing.memory import Memory
 
@@ -251,7 +251,7 @@ def half_precision_loss(dtype, scale, rows):
     ):
         patch.setattr(model_file, "LOGITS_BUDGET", 4 * 500 * rows)
         value = ChunkedCrossEntropy.apply(
-            hidden, table, torch.zeros(500), labels, 0.0, 1 / 300, Memory()
+            hidden, table, torch.zeros(500), labels, 0.0, 1 / 300, Memory(), loss_and_gradient
         )
     (value * scale).backward()
     return hidden.grad / scale, table.grad / scale

@@ -69,7 +69,7 @@ def test_the_built_in_corpus_with_a_share_is_the_built_in_corpus(capsys):
 
 
 def test_the_large_preset_is_the_papers():
-    s = parse_args(["--stage", "summarize", "--preset", "large"])
+    s = parse_args(["--stage", "summarize", "--preset", "large", "--device", "cpu"])
     assert (s.lr, s.final_lr, s.steps, s.clip, s.dropout) == (2e-5, 5e-9, 120_000, 0.1, 0.1)
     assert (s.tokens, s.accumulate, s.eval_every, s.patience) == (2800, 3, 5000, 1)
     assert s.recipe == "qk" and s.weight_decay == 0.01 and s.label_smoothing == 0
@@ -124,6 +124,7 @@ def test_translations_are_mixed_into_summaries_alone(small, stage):
 
 def test_the_large_preset_with_an_adversary_is_the_papers_and_typed_values_win():
     words = ["--stage", "summarize", "--preset", "large", "--langs", "en_XX", "es_XX"]
+    words += ["--device", "cpu"]
     fooling = [*words, "--adversarial", "balanced"]
     s = parse_args(fooling)
     assert (s.patience, s.keep, s.temperature, s.steps) == (0, "last", 10.0, 50_000)
@@ -149,6 +150,29 @@ def test_what_is_mixed_in_from_files_is_not_the_summaries_themselves():
     assert parse_args([*words, "es_XX", *files]).mix_pairs == ["en_XX-es_XX", "es_XX-en_XX"]
     with pytest.raises(UserError, match="--mix needs translations"):
         parse_args([*words, *files])
+
+
+@pytest.mark.parametrize(
+    "free, world, words, batches",
+    [
+        (16, 1, [], (8400, 1)),
+        (14, 1, [], (2800, 3)),
+        (16, 2, [], (2800, 3)),
+        (16, 1, ["--tokens", "1400"], (1400, 3)),
+        (16, 1, ["--accumulate", "2"], (2800, 2)),
+        (16, 1, ["--preset", "small"], (1600, 1)),
+    ],
+)
+def test_a_gpu_with_room_does_the_large_presets_update_in_one_batch(
+    monkeypatch, capsys, free, world, words, batches
+):
+    monkeypatch.setattr(train, "device_of", lambda s: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 80 * 2**30))
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    s = parse_args(["--stage", "summarize", "--preset", "large", *words])
+    assert (s.tokens, s.accumulate) == batches
+    told = "--tokens 8400 --accumulate 1" in capsys.readouterr().err
+    assert told == (batches == (8400, 1))
 
 
 def test_the_small_preset_with_an_adversary_trains_all_layers_and_is_else_the_stages():
