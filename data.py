@@ -17,6 +17,7 @@ The stream of batches is a pure function of (seed, position): a resumed run sees
 import math
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -526,6 +527,10 @@ class Position:
     cursors: dict = field(default_factory=dict)  # {"en_XX-es_XX": examples drawn before this pool}
 
 
+# Draws a stream's next pool while this one is trained on: a GPU would else stand idle meanwhile.
+BESIDE_TRAINING = ThreadPoolExecutor(1)
+
+
 class Batches:
     """An endless, resumable stream of training batches.
 
@@ -546,6 +551,7 @@ class Batches:
         self.position = Position()
         self.batches = None  # of this pool
         self.next_cursors = {}  # the cursors after this pool
+        self.next_pool = None  # draw()'s of the next one, a Future
 
     def probabilities(self, temperature):
         """How often each of self.pairs is drawn: p_l ~ n_l^(1/T), streams without end alike."""
@@ -569,21 +575,29 @@ class Batches:
         return int(self.orders[pair][place])
 
     def fill(self):
-        """Draws the pool at this position and cuts it into batches."""
-        rng = np.random.default_rng([self.seed, self.position.pool])
-        self.next_cursors = dict(self.position.cursors)
+        """Takes over the pool at this position, or draws it where nobody has begun to."""
+        if self.next_pool is None:
+            self.batches, self.next_cursors = self.draw(self.position.pool, self.position.cursors)
+        else:
+            self.batches, self.next_cursors = self.next_pool.result()
+            self.next_pool = None
+
+    def draw(self, pool, cursors):
+        """The pool of this number, cut into batches, and the cursors after it."""
+        rng = np.random.default_rng([self.seed, pool])
+        cursors = dict(cursors)
         rows = []
         drawn = 0
         while drawn < self.tokens * self.pool_size:
             pair = self.pairs[rng.choice(len(self.pairs), p=self.weights)]
             name = "-".join(pair)
-            cursor = self.next_cursors.get(name, 0)
-            self.next_cursors[name] = cursor + 1
+            cursor = cursors.get(name, 0)
+            cursors[name] = cursor + 1
             row = self.examples(pair, self.index(pair, cursor))
             rows.append(row)
             drawn += row.length
         batches = cut(rows, self.tokens)
-        self.batches = [batches[i] for i in rng.permutation(len(batches))]
+        return [batches[i] for i in rng.permutation(len(batches))], cursors
 
     def __iter__(self):
         return self
@@ -591,6 +605,9 @@ class Batches:
     def __next__(self):
         if self.batches is None:
             self.fill()
+        if self.next_pool is None:
+            next_number = self.position.pool + 1
+            self.next_pool = BESIDE_TRAINING.submit(self.draw, next_number, self.next_cursors)
         rows = self.batches[self.position.batch]
         batch = collate(rows, self.position.number, self.name)
         self.position.batch += 1
@@ -606,5 +623,8 @@ class Batches:
         return asdict(self.position)
 
     def load_state_dict(self, state):
+        if self.next_pool is not None:  # of another position
+            wait([self.next_pool])
+            self.next_pool = None
         self.position = Position(**state)
         self.batches = None

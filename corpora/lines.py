@@ -16,6 +16,7 @@ import zlib
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from plumbing.files import SURROGATE, UserError, refuse_pointer
 from plumbing.progress import bytes_bar
@@ -122,9 +123,15 @@ def read_line_at(path, offset):
         return line_at(file, offset)
 
 
+# A thread reads ahead (data.Batches): nobody else may seek between its seek and its reading.
+READING = Lock()
+
+
 def line_at(file, offset):
-    file.seek(offset)
-    return file.readline().decode("utf-8")
+    with READING:
+        file.seek(offset)
+        content = file.readline()
+    return content.decode("utf-8")
 
 
 def is_blank(text):

@@ -1,6 +1,7 @@
 """data.py: language pairs, noise, examples and batches."""
 import json
 import random
+import threading
 from collections import Counter
 
 import pytest
@@ -176,6 +177,48 @@ def test_a_stream_restored_from_its_state_goes_on_with_the_same_batches(tokenize
         restored = stream(tokenizer, data=data)
         restored.load_state_dict(state)
         assert [rows_of(next(restored)) for _ in range(24)] == rest
+
+
+class Watched:
+    """Examples of one pair, which note the thread that asks for them; from number `bad` on none."""
+
+    sizes = {("en_XX", "es_XX"): None}
+
+    def __init__(self, bad=10**9):
+        self.threads = []
+        self.bad = bad
+
+    def __call__(self, pair, index):
+        self.threads.append(threading.current_thread())
+        if index >= self.bad:
+            raise UserError(f"example {index} cannot be read")
+        ids = [5 + index % 50] * (1 + index % 7)
+        return Example(ids, ids, ids, "en_XX")
+
+
+def test_the_next_pool_is_drawn_beside_training_and_nothing_else_differs():
+    examples = Watched()
+    batches = Batches(examples, 40, pool_size=4)
+    found = [rows_of(next(batches)) for _ in range(20)]
+    assert batches.position.pool > 2
+    others = [thread for thread in examples.threads if thread is not threading.main_thread()]
+    assert 0 < len(others) < len(examples.threads)
+
+    alone = Batches(Watched(), 40, pool_size=4)
+    expected = []
+    for _ in range(20):
+        alone.load_state_dict(alone.state_dict())  # forgets what was begun
+        expected.append(rows_of(next(alone)))
+    assert found == expected
+
+
+def test_what_cannot_be_read_ends_a_run_where_it_is_needed_not_before():
+    batches = Batches(Watched(bad=60), 40, pool_size=4)
+    seen = 0
+    with pytest.raises(UserError, match="example 60 cannot be read"):
+        while True:
+            seen += len(next(batches).labels)
+    assert 30 < seen <= 60
 
 
 def test_every_example_of_a_file_is_seen_once_in_an_epoch_in_another_order_each_time(
