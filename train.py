@@ -96,6 +96,7 @@ from qk_finetune import (
     LAYERS_HELP,
     PROJECTIONS,
     RECIPE_HELP,
+    FrozenInHalf,
     add_lora,
     apply_recipe,
     check_fresh,
@@ -850,7 +851,8 @@ def watched(model, tokenizer, s, rank):
         tag = None if s.tagless else source
         sources = [tokenizer.encode(text, tag, limit) for text in texts]
         title = f"watching {source} -> {target}"
-        return evaluation.decode(model, tokenizer, sources, target, title=title, **options)
+        with autocast(next(model.parameters()).device, s.precision):
+            return evaluation.decode(model, tokenizer, sources, target, title=title, **options)
 
     rows, _ = evaluation.evaluate(
         write,
@@ -871,9 +873,12 @@ def watched(model, tokenizer, s, rank):
     return scores
 
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def autocast(device, precision):
     """Half precision, where it was asked for, in the arithmetic within."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    dtype = HALVES.get(precision)
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
@@ -939,11 +944,13 @@ def train(s, rank, world, device, command=None):
     check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
     if s.resume:
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
-    else:
+    frozen = FrozenInHalf(model, HALVES.get(s.precision))
+    if not s.resume:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
         scores = watched(model, tokenizer, s, rank)
-        this_run.begin(model, tokenizer, merged_state(model), world)
+        with frozen.in_float32():
+            this_run.begin(model, tokenizer, merged_state(model), world)
         this_run.watch(scores)
 
     progress = this_run.progress
@@ -1004,8 +1011,9 @@ def train(s, rank, world, device, command=None):
                 this_run.report(held_loss, seen / seconds, rate, note)
                 this_run.watch(watched(model, tokenizer, s, rank))
                 better = progress.validated(held_loss, seconds)
-                kept = merged_state(model) if better or s.keep == "last" else None
-                this_run.save(model, parts, kept)
+                with frozen.in_float32():
+                    kept = merged_state(model) if better or s.keep == "last" else None
+                    this_run.save(model, parts, kept)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world, device)

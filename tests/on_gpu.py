@@ -28,7 +28,7 @@ from data import Example, ParallelExample, collate
 from eval import Writer, batch_sizes, decode
 from generate import generate, logits_of
 from model import MBart
-from qk_finetune import add_lora, apply_recipe
+from qk_finetune import FrozenInHalf, add_lora, apply_recipe
 from tokenizer import Tokenizer
 
 LANGS = ["en_XX", "es_XX"]
@@ -104,6 +104,7 @@ def loss(folder, scratch):
     for recipe in ("full+embeddings", "full", "qk", "lora"):
         for dtype in (None, torch.bfloat16):
             model = start(folder, recipe)
+            FrozenInHalf(model, dtype)
             batch = batch_of(model)
 
             def loss_of(each, device, batch=batch):

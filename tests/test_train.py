@@ -185,6 +185,37 @@ def test_the_small_preset_with_an_adversary_trains_all_layers_and_is_else_the_st
     assert parse_args([*words, "--adversarial", "none"]).recipe == "qk"
 
 
+@pytest.mark.parametrize("recipe", ["qk", "lora"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_frozen_matrices_in_half_change_no_number_and_are_saved_as_they_were(
+    run, small, tmp_path, monkeypatch, recipe, precision
+):
+    words = [*QUICK, "--recipe", recipe, "--precision", precision, "--steps", 3, "--init", small]
+    words += ["--eval-every", 2, "--keep", "last"]
+    halves = []
+    make = train.FrozenInHalf
+
+    def noted(model, dtype):
+        halves.append(make(model, dtype))
+        return halves[-1]
+
+    monkeypatch.setattr(train, "FrozenInHalf", noted)
+    assert run("train.py", *words, "--out", tmp_path / "halved").returncode == 0
+    assert len(halves[0].kept) > 20
+    monkeypatch.setattr(train, "FrozenInHalf", lambda model, dtype: make(model, None))
+    assert run("train.py", *words, "--out", tmp_path / "plain").returncode == 0
+    assert losses(tmp_path / "halved") == losses(tmp_path / "plain")
+
+    ours = MBart.from_pretrained(tmp_path / "halved").state_dict()
+    base = MBart.from_pretrained(small).state_dict()
+    moved = {name for name in ours if not torch.equal(ours[name], base[name])}
+    assert moved and all(re.search("[qkvo](ut)?_proj|fc", name) for name in moved)
+    if recipe == "qk":
+        assert all(re.search("[qk]_proj", name) for name in moved)
+    plain = MBart.from_pretrained(tmp_path / "plain").state_dict()
+    assert all(torch.equal(ours[name], plain[name]) for name in ours)
+
+
 @pytest.mark.parametrize("preset", ["small", "large"])
 @pytest.mark.parametrize("stage", ["pretrain", "align"])
 def test_an_adversary_belongs_to_a_task(stage, preset):
