@@ -465,8 +465,13 @@ def translator_of(folder, kind):
     )
 
 
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+
+
 def piece_name(token):
     """CTranslate2 wants pieces: ours are named by their ids."""
+    if token < len(SPECIALS):
+        return SPECIALS[token]
     return f"w{token}"
 
 
@@ -477,17 +482,12 @@ def convert(folder, out, vocabulary):
     class Pieces:
         """What the converter asks of a tokenizer."""
 
-        bos_token = "<s>"
-        eos_token = "</s>"
-        unk_token = "<unk>"
-        pad_token = "<pad>"
+        bos_token, pad_token, eos_token, unk_token = SPECIALS
         unk_token_id = 3
         additional_special_tokens = []
 
         def get_vocab(self):
-            names = ["<s>", "<pad>", "</s>", "<unk>"]
-            names += [piece_name(token) for token in range(len(names), vocabulary)]
-            return {name: token for token, name in enumerate(names)}
+            return {piece_name(token): token for token in range(vocabulary)}
 
     class Converter(converters.TransformersConverter):
         def load_tokenizer(self, *_, **__):

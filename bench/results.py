@@ -197,6 +197,17 @@ one varied at a time around shape B; the floor is the machine's limit.""",
         lines=speed_lines,
     ),
     Table(
+        prefix="documents-",
+        question="How fast is a test set decoded?",
+        text="""\
+500 English test documents of the built-in corpus through `base/`, which copies them, in `eval.py`'s
+own batches and in CTranslate2's best ones, beam 5, at most 100 new tokens; outputs end where the
+models end them. Ours with `--early-stopping`, the search that CTranslate2 has, and without.""",
+        command="python -m bench.speed",
+        head=SPEED_HEAD,
+        lines=speed_lines,
+    ),
+    Table(
         prefix="memory-",
         question="How much memory does an update take?",
         text="""\

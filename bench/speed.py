@@ -18,6 +18,7 @@ from functools import partial
 
 import torch
 
+from bench.documents import bench_documents
 from bench.peers import RECIPE_OF, bench_decode, bench_train, in_turns, pair
 from bench.results import add_options, add_scratch, measure, write_page
 from bench.step import peak_of_a_step
@@ -41,6 +42,7 @@ def measures(device, rounds=None, scratch=None):
             found[row] = partial(bench_train, name, recipe, training, device, scratch)
         found[f"decode-{name}"] = partial(bench_decode, name, decoding, device, scratch)
     if device.type == "cpu":
+        found["documents-base"] = partial(bench_documents, rounds or 5, device, scratch)
         for recipe in RECIPE_OF:
             row = f"memory-A-{recipe}"
             found[row] = partial(bench_memory, "A", recipe, rounds or 2, scratch)
@@ -61,7 +63,7 @@ def bench_memory(name, recipe, rounds, scratch):
 
 def parse_args(argv, device):
     parser = parser_of(__doc__)
-    rounds = "training 3 (B: 5), decoding 5 (B: 15), memory 2"
+    rounds = "training 3 (B: 5), decoding 5 (B: 15), documents 5, memory 2"
     add_options(parser, measures(device), rounds)
     add_scratch(parser, "the random checkpoints, 4 GB")
     return parser.parse_args(argv)

@@ -11,7 +11,7 @@ from conftest import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 import data
-from bench import cost, peers, pipeline, process, results, speed, travel
+from bench import cost, documents, peers, pipeline, process, results, speed, travel
 from model import Config
 from plumbing.files import UserError
 from plumbing.runs import read_state
@@ -45,6 +45,16 @@ def test_a_training_row_checks_losses_and_gradients_and_has_every_figure(tiny, s
     assert all(len(rounds) == 2 for rounds in row["seconds"].values())
     [line] = results.speed_lines("train-B-full", row)
     assert "gradients to" in row["same"] and "`train-B-full`" in line
+
+
+@pytest.mark.slow
+def test_both_sides_decode_the_same_documents_into_the_same_texts(scratch, monkeypatch):
+    monkeypatch.setattr(documents, "DOCUMENTS", 12)
+    monkeypatch.setattr(documents, "BATCH_SIZES", (200, 400))
+    row = documents.bench_documents(1, CPU, scratch)
+    assert "CTranslate2 float32 12 of 12 outputs" in row["same"]
+    [line] = results.speed_lines("documents-base", row)
+    assert "ours, as eval.py is" in line and "CTranslate2 in batches of" in line
 
 
 @pytest.mark.parametrize("name", ["A", "B", "large"])
