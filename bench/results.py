@@ -1,7 +1,8 @@
-"""What the benchmarks found: a line of it printed, results/bench.json and the page BENCHMARKS.md.
+"""What the benchmarks found: a line of it printed, measured.json and the page BENCHMARKS.md.
 
 Three programs measure: bench.speed, bench.pipeline and bench.cost. Each keeps its rows beside those
-of the others and of other machines; their option --write makes the page of all that is kept.
+of the others and of other machines, in the repository; their option --write makes the page of all
+that is kept.
 """
 import platform
 import statistics
@@ -30,7 +31,7 @@ from plumbing.plots import plotter
 
 GIB = 2**30
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "results" / "bench.json"
+RESULTS = HERE / "measured.json"
 COST = "cost-"  # begins the names of the cost curve's rows
 PICTURE = "cost.svg"
 COLORS = {"full": "tab:red", "qk": "tab:blue"}
