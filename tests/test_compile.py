@@ -1,6 +1,9 @@
 """--compile: what torch.compile makes of the layers, by a backend that only traces them."""
+import csv
+
 import pytest
 import torch
+from conftest import ROOT
 from torch._dynamo.utils import counters
 
 from bench import peers
@@ -96,3 +99,36 @@ def test_a_compiled_benchmark_is_one(compiled, tmp_path, monkeypatch):
     row = peers.bench_train("B", "qk", 1, CPU, tmp_path)
     assert row["seconds"]["ours"]
     assert counters["frames"]["ok"] > 0
+
+
+# train.py with a backend that only traces, which the option --compile does not offer.
+TRACING = """
+import sys
+sys.path.insert(0, {root!r})
+import train
+from model import MBart
+compile_layers = MBart.compile_layers
+MBart.compile_layers = lambda model: compile_layers(model, "aot_eager")
+train.main()
+from torch._dynamo.utils import counters
+assert counters["frames"]["ok"] > 0 and not counters["graph_break"], counters
+"""
+
+
+def test_two_processes_train_compiled_as_one_does_eagerly(run_process, run, small, tmp_path):
+    script = tmp_path / "tracing.py"
+    script.write_text(TRACING.format(root=str(ROOT)))
+    words = ["--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", 300, "--init", small]
+    words += ["--steps", 4, "--accumulate", 2, "--eval-every", 2, "--valid-examples", 4]
+    words += ["--no-eval", "--device", "cpu"]
+    two = run_process(
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, *words,
+        "--compile", "--out", tmp_path / "two",
+    )
+    assert two.returncode == 0, two.stderr
+    assert run("train.py", *words, "--out", tmp_path / "one").returncode == 0
+    logs = []
+    for name in ("one", "two"):
+        with open(tmp_path / name / "log.csv") as file:
+            logs.append([float(row["validation loss"]) for row in csv.DictReader(file)])
+    assert len(logs[0]) == 2 and logs[1] == pytest.approx(logs[0], rel=1e-4)
