@@ -174,6 +174,9 @@ def logits_of(model, states):
     """states (R, D) -> logits (R, V). A GPU does not round them to the weights' half precision, in
     which close words would tie."""
     table = model.model.shared.weight
+    if states.is_cuda and torch.is_autocast_enabled("cuda"):
+        states = states.to(torch.get_autocast_dtype("cuda"))
+        table = table.to(states.dtype)
     if states.is_cuda and states.dtype == table.dtype and table.dtype.itemsize == 2:
         logits = torch.mm(states, table.T, out_dtype=torch.float32)
         return logits.add_(model.final_logits_bias)
@@ -264,7 +267,8 @@ def groups_of(source, pad_token_id, enough=0.8):
     first = 0
     for last in range(1, len(lengths) + 1):
         if last == len(lengths) or lengths[last] < enough * lengths[first]:
-            groups.append(source[first:last, :max(lengths[first:last])])
+            width = max(1, *lengths[first:last])  # a source may be nothing but padding
+            groups.append(source[first:last, :width])
             first = last
     return groups
 
@@ -279,7 +283,8 @@ class Cache:
     elsewhere: it is attention's mask, and all that is reordered."""
 
     def __init__(self, model, source, beams, length):
-        """Encodes source (N, S), best the longest sentence first; room for `length` positions.
+        """Encodes source (N, S), which should have the longest sentence first; makes room for
+        `length` positions.
 
         The model must be in eval mode; its decoder's linear layers become packed ones
         (plumbing/packed.py), which still train."""
@@ -368,7 +373,9 @@ class Cache:
         first = 0
         for group in self.sources:
             last = first + len(group.mask)
-            own = going[(going >= first) & (going < last)] - first
+            own = going
+            if len(self.sources) > 1:
+                own = going[(going >= first) & (going < last)] - first
             if len(own):
                 group.keep(own)
                 sources.append(group)

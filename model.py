@@ -309,7 +309,7 @@ class MBart(nn.Module):
         super().zero_grad(set_to_none)
 
     def compile_layers(self, backend="inductor"):
-        """torch.compile for every layer, and for what the loss does to the logits; pays on a GPU.
+        """torch.compile for every layer, and for what the loss does to the logits; for a GPU.
 
         One graph serves all layers of a kind. Kinds differ by side, by training or not, by whether
         the input needs a gradient, by the type of the mask, and for a batch of one. If there were
@@ -443,7 +443,6 @@ def chosen(x, keep, count):
 
 # Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
 LOGITS_BUDGET = 256 * 2**20
-LOGITS_BUDGET_OF_A_GPU = 2**30  # which is idle while small chunks are begun
 
 
 class Lookup(torch.autograd.Function):
@@ -486,8 +485,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         needs_hidden, needs_table = ctx.needs_input_grad[:2]
         vocab = table.size(0)
-        budget = LOGITS_BUDGET_OF_A_GPU if hidden.is_cuda else LOGITS_BUDGET
-        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / budget))  # of equal size
+        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / LOGITS_BUDGET))  # of equal size
         rows = math.ceil(len(hidden) / chunks)
         weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):

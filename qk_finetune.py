@@ -433,15 +433,16 @@ def check_lora(rank, projections):
 class FrozenInHalf:
     """The frozen matrices of a model in the half precision of its arithmetic, while it trains.
 
-    Autocast would make the very same copies of them anew for every batch: under qk two fifths of
-    all that is started on a GPU. Their float32 numbers wait on the CPU."""
+    Autocast would make the very same copies of them anew for every batch: under qk a seventh of all
+    that is started on a GPU. Their float32 numbers wait on the CPU."""
 
     def __init__(self, model, dtype):
         """dtype: torch.bfloat16 or torch.float16; None: all stays as it is."""
-        self.kept = []  # (a linear layer, "weight" or "bias", the parameter, its half)
+        self.model = model
+        self.kept = []  # (a linear layer's name, "weight" or "bias", the parameter, its half)
         if dtype is None:
             return
-        for module in model.modules():
+        for layer, module in model.named_modules():
             if not isinstance(module, nn.Linear | LoRALinear):
                 continue
             for name in ("weight", "bias"):
@@ -450,19 +451,21 @@ class FrozenInHalf:
                     continue
                 half = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
                 full = nn.Parameter(parameter.detach().cpu(), requires_grad=False)
-                self.kept.append((module, name, full, half))
+                self.kept.append((layer, name, full, half))
                 setattr(module, name, half)
 
     @contextmanager
     def in_float32(self):
         """Inside, the model is as it is to be saved."""
-        for module, name, full, half in self.kept:
-            setattr(module, name, nn.Parameter(full.to(half.device), requires_grad=False))
         try:
+            for layer, name, full, half in self.kept:
+                full = nn.Parameter(full.to(half.device), requires_grad=False)
+                setattr(self.model.get_submodule(layer), name, full)
             yield
         finally:
-            for module, name, _, half in self.kept:
-                setattr(module, name, half)
+            for layer, name, _, half in self.kept:
+                # By its name: decoding (--watch) puts another layer in its place.
+                setattr(self.model.get_submodule(layer), name, half)
 
 
 @torch.no_grad()

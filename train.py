@@ -180,7 +180,10 @@ class Settings:
         "tokens in a batch, padding included; lower it when memory runs out (the large preset: "
         "2800, and 8400 in one batch on a GPU with room)", type=COUNT
     )
-    accumulate: int = option("batches in an update; raise it as you lower --tokens", type=COUNT)
+    accumulate: int = option(
+        "batches in an update; raise it as you lower --tokens (one where the large preset's have "
+        "been joined)", type=COUNT
+    )
     mix: int = option(
         "batches of translations in an update beside its --accumulate batches of summaries; the "
         "two weigh as many batches as they have, in log.csv's loss too, and validation is the "
@@ -281,7 +284,10 @@ class Settings:
         "precision of the arithmetic (default: bf16 on a GPU, fp32 on a CPU)",
         None, choices=("fp32", "bf16", "fp16")
     )
-    compile: bool = option("torch.compile the layers (pays on a GPU)", False)
+    compile: bool = option(
+        "torch.compile the layers and the loss (pays on a GPU with batches of a few thousand "
+        "tokens)", False
+    )
     no_eval: bool = option("do not score the model at the end", False)
 
 
@@ -400,17 +406,22 @@ def doubts(s):
     return lines
 
 
-# A GPU with so much free memory does the large preset's update as one batch: under
-# full+embeddings, the greediest recipe, that takes 14.4 GiB (bench.gpu_check).
-ROOM_FOR_ONE_BATCH = 15 * 2**30
+# A GPU with so much free memory does an update of summaries in one batch of 8,400 tokens: under
+# full+embeddings, the greediest recipe, it takes 15.7 GiB (as tests/test_real_size.py counts).
+ROOM_FOR_ONE_BATCH = 18 * 2**30
 
 
 def join_batches(s):
     """Makes one batch of the large preset's three, which a GPU does in the time of one of them,
-    where its memory has room; the lines that say so."""
+    where its memory has room; the lines that say so.
+
+    Where other losses are weighed by batches, or see a batch as a whole, all stays as it is."""
     device = device_of(s)
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
-    if s.preset != "large" or device.type != "cuda" or not alone:
+    plain = not s.mix and not s.align_layer and s.adversarial == "none" and s.precision != "fp32"
+    if s.preset != "large" or s.stage != "summarize" or not plain:
+        return []
+    if device.type != "cuda" or not alone:
         return []
     free, _ = torch.cuda.mem_get_info(device)
     if free < ROOM_FOR_ONE_BATCH:
@@ -1099,6 +1110,8 @@ def evaluation_arguments(s):
         words.append("--skip-bad-lines")
     if s.device:
         words += ["--device", s.device]
+    if s.precision == "fp32" and device_of(s).type != "cpu":
+        words += ["--precision", "fp32"]
     return words
 
 

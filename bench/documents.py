@@ -37,14 +37,17 @@ def bench_documents(rounds, device, scratch):
     texts, _ = first_examples(data, pair, DOCUMENTS)
     sources = [tokenizer.encode(text, LANG) for text in texts]
 
+    words = [[piece_name(token) for token in source] for source in sources]
+    token_of = {piece_name(token): token for token in range(tokenizer.vocab_size)}
     converted = scratch / "base-ctranslate2"
     convert(BASE, converted, model.config.vocab_size)
     translator = translator_of(converted, "float32")
-    size = best_size(translator, tokenizer, sources)
+    by_peer = partial(by_ctranslate2, translator, tokenizer, words, token_of)
+    size = best_size(by_peer)
     sides = {
         "ours": partial(by_us, model, tokenizer, sources, early_stopping=True),
         "ours, as eval.py is": partial(by_us, model, tokenizer, sources),
-        "CTranslate2 float32": partial(by_ctranslate2, translator, tokenizer, sources, size),
+        "CTranslate2 float32": partial(by_peer, size),
     }
     same = equal_outputs(sides)
     seconds = take_turns(sides, rounds, "decoding documents")
@@ -63,10 +66,9 @@ def by_us(model, tokenizer, sources, **options):
 
 
 @torch.inference_mode()
-def by_ctranslate2(translator, tokenizer, sources, size):
+def by_ctranslate2(translator, tokenizer, words, token_of, size):
+    """words: the sources in pieces; token_of: {piece: its id}; size: tokens in a batch."""
     tag = piece_name(tokenizer.lang_id(LANG))
-    token_of = {piece_name(token): token for token in range(tokenizer.vocab_size)}
-    words = [[piece_name(token) for token in source] for source in sources]
     found = translator.translate_batch(
         words,
         target_prefix=[[tag]] * len(words),
@@ -83,11 +85,11 @@ def by_ctranslate2(translator, tokenizer, sources, size):
     return outputs
 
 
-def best_size(translator, tokenizer, sources):
+def best_size(by_peer):
     """The batch size with which CTranslate2 is the quickest here."""
     seconds = {}
     for size in BATCH_SIZES:
         start = time.perf_counter()
-        by_ctranslate2(translator, tokenizer, sources, size)
+        by_peer(size)
         seconds[size] = time.perf_counter() - start
     return min(seconds, key=seconds.get)

@@ -123,7 +123,8 @@ def read_line_at(path, offset):
         return line_at(file, offset)
 
 
-# A thread reads ahead (data.Batches): nobody else may seek between its seek and its reading.
+# A thread reads ahead (data.Batches): should two streams share a data set, neither may seek between
+# the other's seek and its reading.
 READING = Lock()
 
 

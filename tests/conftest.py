@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, programs would choose it and bf16
 
 import pytest
 

@@ -301,6 +301,8 @@ def plug_in():
     torch.cuda.manual_seed_all = lambda seed: None
     torch.cuda.synchronize = lambda *_: None
     torch.cuda.mem_get_info = lambda *_: (2**30, 2**30)
+    torch.cuda.memory_reserved = lambda *_: 0
+    torch.cuda.memory_allocated = lambda *_: 0
     torch.tensor = tensor
     torch.as_tensor = as_tensor
     F.scaled_dot_product_attention = call_attention

@@ -432,3 +432,12 @@ def test_a_mistyped_language_is_said_before_the_weights_are_read(run, folder_of)
     for codes in (("en_US", "es_XX"), ("en_XX", "es")):
         done = run("generate.py", folder, *codes, "The map.")
         assert done.returncode == 2 and "did you mean" in done.stderr
+
+
+def test_a_source_of_padding_alone_disturbs_no_other(models):
+    _, ((_, ours), *_) = models
+    source = sources(2)
+    expected = generate(ours, source, LANG, max_new_tokens=10)
+    padded = torch.cat([source[:2], torch.ones_like(source[:1]), source[2:]])
+    found = generate(ours, padded, LANG, max_new_tokens=10)
+    assert found[:2] + found[3:] == expected

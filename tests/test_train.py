@@ -155,12 +155,16 @@ def test_what_is_mixed_in_from_files_is_not_the_summaries_themselves():
 @pytest.mark.parametrize(
     "free, world, words, batches",
     [
-        (16, 1, [], (8400, 1)),
-        (14, 1, [], (2800, 3)),
-        (16, 2, [], (2800, 3)),
-        (16, 1, ["--tokens", "1400"], (1400, 3)),
-        (16, 1, ["--accumulate", "2"], (2800, 2)),
-        (16, 1, ["--preset", "small"], (1600, 1)),
+        (19, 1, [], (8400, 1)),
+        (17, 1, [], (2800, 3)),
+        (19, 2, [], (2800, 3)),
+        (19, 1, ["--tokens", "1400"], (1400, 3)),
+        (19, 1, ["--accumulate", "2"], (2800, 2)),
+        (19, 1, ["--preset", "small"], (1600, 1)),
+        (19, 1, ["--precision", "fp32"], (2800, 3)),
+        (19, 1, ["--langs", "en_XX", "es_XX", "--mix", "3"], (2800, 3)),
+        (19, 1, ["--langs", "en_XX", "es_XX", "--align-layer", "1"], (2800, 3)),
+        (19, 1, ["--langs", "en_XX", "es_XX", "--adversarial", "balanced"], (2800, 3)),
     ],
 )
 def test_a_gpu_with_room_does_the_large_presets_update_in_one_batch(
@@ -191,7 +195,7 @@ def test_frozen_matrices_in_half_change_no_number_and_are_saved_as_they_were(
     run, small, tmp_path, monkeypatch, recipe, precision
 ):
     words = [*QUICK, "--recipe", recipe, "--precision", precision, "--steps", 3, "--init", small]
-    words += ["--eval-every", 2, "--keep", "last"]
+    words += ["--eval-every", 2, "--keep", "last", "--watch", "en_XX-en_XX"]
     halves = []
     make = train.FrozenInHalf
 
