@@ -1,8 +1,8 @@
 """The papers' claims, each with its verdict and the differences that it rests on.
 
 A claim is "supported" if the intervals of all its differences lie on the claimed side of zero,
-"contradicted" if all lie on the other side, else "mixed", with the count. Where a score has no
-interval of its own (BLEU, retrieval), the claim must hold in every seed.
+"contradicted" if all lie on the other side, "open" if all hold zero, else "mixed", with the count.
+Where a score has no interval of its own (BLEU, retrieval), the claim must hold in every seed.
 """
 from dataclasses import dataclass
 
@@ -85,6 +85,8 @@ def by_intervals(letter, text, differences):
         word = "supported"
     elif below == len(known):
         word = "contradicted"
+    elif above == below == 0:
+        word = open_word(len(known))
     else:
         word = (
             f"mixed: {above} of {len(known)} differences on the claimed side, {below} on the "
@@ -95,6 +97,12 @@ def by_intervals(letter, text, differences):
         d = found.interval
         parts.append(f"{found.what} {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
     return Claim(letter, text, word, "; ".join(parts))
+
+
+def open_word(count):
+    if count == 1:
+        return "open: zero lies within the difference's interval"
+    return f"open: zero lies within the intervals of all {count} differences"
 
 
 def every_seed(letter, text, comparisons):

@@ -5,7 +5,8 @@ INTRODUCTION = """\
 Three papers in small, from this repository's own bases: Solovyev, Liu and Niehues 2024 (A), Gheini,
 Ren and May 2021 (B), Liu and Niehues 2025 (C). Two corpora: the built-in grammar of news-like
 sentences (6 + 3 layers), and real text, sections of LibreOffice's help and their headings (3 + 3
-layers). Two minutes for what was found, three for the verdicts; the tables come after."""
+layers). Two minutes for what was found, three for the verdicts; the tables come after. What has not
+been run yet on these bases says so: "not measured", or – in a table."""
 
 ABOUT_TABLES = """\
 Written by `papers/reproduce.sh` (`papers.report`), never by hand; the scores of every example are

@@ -184,6 +184,8 @@ UNKNOWN = Difference("R1 d", None)
         ([ABOVE, UNKNOWN], "supported"),
         ([BELOW, BELOW], "contradicted"),
         ([ABOVE, BELOW, OPEN], "mixed: 1 of 3 differences on the claimed side, 1 on the other"),
+        ([OPEN, OPEN], "open: zero lies within the intervals of all 2 differences"),
+        ([BELOW, OPEN], "mixed: 0 of 2 differences on the claimed side, 1 on the other"),
         ([UNKNOWN], "not measured"),
         ([], "not measured"),
     ],
