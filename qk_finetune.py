@@ -34,7 +34,6 @@ Run it alone to see what would train in a model:
 import difflib
 import math
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -454,14 +453,13 @@ class FrozenInHalf:
                 self.kept.append((layer, name, full, half))
                 setattr(module, name, half)
 
-    @contextmanager
-    def in_float32(self):
-        """Inside, the model is as it is to be saved."""
+    def merged_state(self):
+        """merged_state() of the model as it is to be saved, in float32."""
         try:
             for layer, name, full, half in self.kept:
                 full = nn.Parameter(full.to(half.device), requires_grad=False)
                 setattr(self.model.get_submodule(layer), name, full)
-            yield
+            return merged_state(self.model)
         finally:
             for layer, name, _, half in self.kept:
                 # By its name: decoding (--watch) puts another layer in its place.

@@ -103,7 +103,6 @@ from qk_finetune import (
     check_recipe,
     describe,
     in_words,
-    merged_state,
     moves_encoder,
 )
 from tokenizer import Tokenizer
@@ -960,8 +959,7 @@ def train(s, rank, world, device, command=None):
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
         scores = watched(model, tokenizer, s, rank)
-        with frozen.in_float32():
-            this_run.begin(model, tokenizer, merged_state(model), world)
+        this_run.begin(model, tokenizer, frozen.merged_state(), world)
         this_run.watch(scores)
 
     progress = this_run.progress
@@ -1022,9 +1020,8 @@ def train(s, rank, world, device, command=None):
                 this_run.report(held_loss, seen / seconds, rate, note)
                 this_run.watch(watched(model, tokenizer, s, rank))
                 better = progress.validated(held_loss, seconds)
-                with frozen.in_float32():
-                    kept = merged_state(model) if better or s.keep == "last" else None
-                    this_run.save(model, parts, kept)
+                kept = frozen.merged_state() if better or s.keep == "last" else None
+                this_run.save(model, parts, kept)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world, device)

@@ -37,16 +37,17 @@ def bench_documents(rounds, device, scratch):
     texts, _ = first_examples(data, pair, DOCUMENTS)
     sources = [tokenizer.encode(text, LANG) for text in texts]
 
-    words = [[piece_name(token) for token in source] for source in sources]
+    pieces = [[piece_name(token) for token in source] for source in sources]
     token_of = {piece_name(token): token for token in range(tokenizer.vocab_size)}
     converted = scratch / "base-ctranslate2"
     convert(BASE, converted, model.config.vocab_size)
     translator = translator_of(converted, "float32")
-    by_peer = partial(by_ctranslate2, translator, tokenizer, words, token_of)
+    by_peer = partial(by_ctranslate2, translator, tokenizer, pieces, token_of)
     size = best_size(by_peer)
+    by_us = partial(decode, model, tokenizer, sources, LANG)
     sides = {
-        "ours": partial(by_us, model, tokenizer, sources, early_stopping=True),
-        "ours, as eval.py is": partial(by_us, model, tokenizer, sources),
+        "ours": partial(by_us, early_stopping=True),
+        "ours, as eval.py is": by_us,
         "CTranslate2 float32": partial(by_peer, size),
     }
     same = equal_outputs(sides)
@@ -61,17 +62,13 @@ def bench_documents(rounds, device, scratch):
     }
 
 
-def by_us(model, tokenizer, sources, **options):
-    return decode(model, tokenizer, sources, LANG, **options)
-
-
 @torch.inference_mode()
-def by_ctranslate2(translator, tokenizer, words, token_of, size):
-    """words: the sources in pieces; token_of: {piece: its id}; size: tokens in a batch."""
+def by_ctranslate2(translator, tokenizer, sources, token_of, size):
+    """sources: lists of pieces; token_of: {piece: its id}; size: tokens in a batch."""
     tag = piece_name(tokenizer.lang_id(LANG))
     found = translator.translate_batch(
-        words,
-        target_prefix=[[tag]] * len(words),
+        sources,
+        target_prefix=[[tag]] * len(sources),
         beam_size=DECODING["beam"],
         max_decoding_length=DECODING["max_new_tokens"],
         max_input_length=0,

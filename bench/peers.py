@@ -465,7 +465,7 @@ def translator_of(folder, kind):
     )
 
 
-SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]  # the ids below FIRST_WORD
 
 
 def piece_name(token):
@@ -482,7 +482,10 @@ def convert(folder, out, vocabulary):
     class Pieces:
         """What the converter asks of a tokenizer."""
 
-        bos_token, pad_token, eos_token, unk_token = SPECIALS
+        bos_token = "<s>"
+        pad_token = "<pad>"
+        eos_token = "</s>"
+        unk_token = "<unk>"
         unk_token_id = 3
         additional_special_tokens = []
 
