@@ -257,15 +257,16 @@ part_7() {
             child=runs/paper/child-src$what-s$seed
             # Do German words lie where the parent's French ones do?
             file=results/child-src$what+dictionary-s$seed.json
-            job "$file" python -m papers.dictionary "$child" de_DE "$PARENT" fr_XX src \
-                --json "$file"
+            NEEDS="7:$child" job "$file" python -m papers.dictionary "$child" de_DE "$PARENT" \
+                fr_XX src --json "$file"
             # What is forgotten: the parent's French embeddings back in the child's body.
             file=results/child-src$what+parent-s$seed.json
-            job "$file" grafted "$file" "$child" "$PARENT" fr_XX-en_XX
+            NEEDS="7:$child" job "$file" grafted "$file" "$child" "$PARENT" fr_XX-en_XX
         done
         # Stitched: the German embeddings of one child in the body of the French -> Spanish child.
         file=results/stitched-s$seed.json
-        job "$file" grafted "$file" "runs/paper/child-spanish-s$seed" \
+        child=runs/paper/child-spanish-s$seed
+        NEEDS="7:$child 7:runs/paper/child-src+xattn-s$seed" job "$file" grafted "$file" "$child" \
             "runs/paper/child-src+xattn-s$seed" de_DE-es_XX
     done
     python -m tools.delta sizes base > results/sizes.txt
@@ -329,14 +330,15 @@ part_8() {
     finish
     for seed in $SEEDS; do
         for weight in 0.5 1.0; do
-            job "results/lora-merged-$weight-s$seed.json" merged "$seed" "$weight"
+            NEEDS="8:runs/paper/lora-task-s$seed 8:runs/paper/lora-align-s$seed" \
+                job "results/lora-merged-$weight-s$seed.json" merged "$seed" "$weight"
         done
     done
     finish
     retrieve base 0 base
     for seed in $SEEDS; do
         for name in joint-full joint-align lora-task lora-align lora-joint lora-merged-0.5; do
-            retrieve "$name" "$seed" "runs/paper/$name-s$seed"
+            NEEDS="8:runs/paper/$name-s$seed" retrieve "$name" "$seed" "runs/paper/$name-s$seed"
         done
     done
 }

@@ -330,8 +330,9 @@ def few_sentences(plt):
     for recipe in LOW_RESOURCE:
         points = {}
         for sentences in SENTENCES:
-            points[sentences] = scores_of(low_resource(recipe, sentences), "BLEU")
-        points = {sentences: found for sentences, found in points.items() if found}
+            found = list(scores_of(low_resource(recipe, sentences), "BLEU").values())
+            if found:
+                points[sentences] = found
         if not points:
             return None
         lowest = [min(found) for found in points.values()]

@@ -5,9 +5,11 @@
 HELP_WITHIN="en_XX-en_XX es_XX-es_XX ru_RU-ru_RU tr_TR-tr_TR"
 HELP=(--data help: --init base-help --langs en_XX --steps 3000 --eval-every 500
     --valid-examples 200)
-# Sections alone: English has no more to learn from than the others.
-HELP_JOINT=(--data jsonl:data/help/sections --langs en_XX es_XX ru_RU --steps 1000 --eval-every 250
-    --valid-examples 100)
+HELP_RATES="1e-3 2e-3 4e-3"
+# Sections alone: English has no more to learn from than the others. (The small preset goes with
+# --data help: by itself.)
+HELP_JOINT=(--preset small --data jsonl:data/help/sections --langs en_XX es_XX ru_RU --steps 1000
+    --eval-every 250 --valid-examples 100)
 
 # on_help FILE MODEL "PAIRS": headings of all test sections, whatever train.py had as --data.
 on_help() { summaries "$@" --data help: --examples 0; }
@@ -35,12 +37,13 @@ help_rates() {
 
 # --------------------------------------------------------------------------------------- part 14
 # The heart again: full and qk on English, at three rates each, watched as they learn; five seeds at
-# the best rate of each, and full at qk's.
+# the best rate of each, and full at qk's. English is not learned to its end in 3,000 updates: one
+# run of each takes 8,000.
 part_14() {
     local rate seed
     heading 14 "full and qk on the help's English, by learning rate"
     help_is_there
-    for rate in 1e-3 2e-3 4e-3; do
+    for rate in $HELP_RATES; do
         watched full "$rate"
         watched qk "$rate"
     done
@@ -51,6 +54,8 @@ part_14() {
         english_row qk "$HELP_QK" "$seed"
         english_row full "$HELP_QK" "$seed"
     done
+    longer full "$HELP_FULL"
+    longer qk "$HELP_QK"
 }
 
 # watched RECIPE RATE: the first seed, with zero-shot scores of validation texts over the updates.
@@ -59,20 +64,27 @@ watched() {
     english_row "$1" "$2" "$FIRST" --watch $HELP_WITHIN
 }
 
+# longer RECIPE RATE: the same for 8,000 updates.
+longer() {
+    # shellcheck disable=SC2086
+    help_row "long-$1" "$FIRST" "$HELP_WITHIN" "${HELP[@]}" --recipe "$1" --lr "$2" --steps 8000 \
+        --watch $HELP_WITHIN
+}
+
 # --------------------------------------------------------------------------------------- part 15
-# The other recipes, each at the better of two rates, full's and qk's.
+# The other recipes (the paper's XL-Sum table), each at the best of the same three rates.
+HELP_RECIPES="full+embeddings frozen_decoder attn_ln vqk q"
 part_15() {
     local recipe rate best seed
-    help_rates
     heading 15 "the other recipes on the help's English"
     help_is_there
-    for recipe in frozen_decoder attn_ln vqk q; do
-        for rate in "$HELP_FULL" "$HELP_QK"; do
+    for recipe in $HELP_RECIPES; do
+        for rate in $HELP_RATES; do
             english_row "$recipe" "$rate" "$FIRST"
         done
     done
     finish
-    for recipe in frozen_decoder attn_ln vqk q; do
+    for recipe in $HELP_RECIPES; do
         best=$(best_rate "help-rate-$recipe" 15)
         for seed in $SEEDS; do
             english_row "$recipe" "$best" "$seed"
@@ -134,18 +146,21 @@ part_17() {
         "$HELP_WITHIN $BETWEEN"
     descriptions base 0 base-help
     for seed in $SEEDS; do
-        descriptions "rate-full-$HELP_FULL" "$seed"
-        descriptions "rate-qk-$HELP_QK" "$seed"
+        for name in "rate-full-$HELP_FULL" "rate-qk-$HELP_QK"; do
+            NEEDS="14:runs/paper/help-$name-s$seed" descriptions "$name" "$seed"
+        done
     done
     probe_help base 0 base-help
     for seed in $SEEDS; do
         for name in joint-full joint-tagless joint-standard joint-balanced; do
-            probe_help "$name" "$seed"
+            NEEDS="16:runs/paper/help-$name-s$seed" probe_help "$name" "$seed"
         done
     done
     retrieve_help base 0 base-help
-    for name in joint-full joint-qk two-step-qk; do
-        retrieve_help "$name" "$FIRST"
+    for seed in $SEEDS; do
+        for name in joint-full joint-qk two-step-qk; do
+            NEEDS="16:runs/paper/help-$name-s$seed" retrieve_help "$name" "$seed"
+        done
     done
 }
 
@@ -157,11 +172,11 @@ descriptions() {
         --json "$file"
 }
 
-# probe_help NAME SEED [MODEL]
+# probe_help NAME SEED [MODEL]: of sections; the decoder is asked for each of the four languages.
 probe_help() {
     local model=${3:-runs/paper/help-$1-s$2} file=results/help-$1+probe-s$2.json
     job "$file" python -m tools.layers --model "$model" --stage summarize \
-        --data jsonl:data/help/sections --measures probe --source-lang en_XX es_XX ru_RU tr_TR \
+        --data help: --measures probe --source-lang en_XX es_XX ru_RU tr_TR \
         --json "$file"
 }
 

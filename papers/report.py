@@ -12,7 +12,6 @@ from papers.findings import findings
 from papers.pictures import pictures
 from papers.scores import (
     ACROSS,
-    BOTH_SIDES,
     BUILT_IN,
     FEW_SHOT,
     HELP,
@@ -30,6 +29,7 @@ from papers.scores import (
 )
 from papers.tables import (
     adversary_table,
+    both_sides_table,
     children_table,
     description_table,
     evidence_table,
@@ -215,7 +215,7 @@ def open_questions(these):
         meaning["robustness"],
         "### Both sides new at once",
         ABOUT_BOTH_SIDES,
-        children_table(BOTH_SIDES),
+        both_sides_table(),
         meaning["both sides"],
         "### How few sentences does a new language need?",
         ABOUT_FEW_SENTENCES,

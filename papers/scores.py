@@ -116,7 +116,7 @@ QK_FIGURES = published(XLSUM, "38.1", "30.0 / 0.1%", "30.8 / 0.0%", "19.6 / 0.0%
 ENCODER_ATTENTION = r"encoder\.layers\.\d+\.self_attn\."  # as reproduce.sh types them
 CROSS_ATTENTION = r"encoder_attn\."
 
-OTHER_RECIPES = [  # at qk's rate
+OTHER_RECIPES = [  # on the built-in corpus at qk's rate, on real text each at its best
     Row("untuned base", "base"),
     Row(
         "supervised: `full` on all five",
@@ -159,6 +159,9 @@ OTHER_RECIPES = [  # at qk's rate
         published(XLSUM, "", "29.2", "26.7", "15.7"),
     ),
 ]
+
+BUILT_IN_ALONE = ("supervised", "qk-pipeline")  # rows that no part runs on real text
+LONGER = [Row("`full`, 8,000 updates", "long-full"), Row("`qk`, 8,000 updates", "long-qk")]
 
 FINER = [  # parts of qk's and of the two attentions that read the source, at qk's rate
     Row("`qk` in the encoder alone", "enc_qk", {}, ENCODER_ATTENTION + r"[qk]_proj\."),
@@ -447,7 +450,10 @@ def english_only(corpus=BUILT_IN):
     if best_full != best_qk:
         rows.insert(0, Row(f"`full` at {best_full}, its best", corpus.row("full"), {}, "full"))
     for row in OTHER_RECIPES:
-        rows.append(of_corpus(row, corpus))
+        if corpus is BUILT_IN or row.name not in BUILT_IN_ALONE:
+            rows.append(of_corpus(row, corpus))
+    if corpus is HELP:
+        rows += [of_corpus(row, corpus) for row in LONGER]
     return rows
 
 
@@ -573,21 +579,23 @@ def values(name, pair, metric):
 
 
 def scores_of(name, metric, pair=None):
-    """The corpus score (BLEU, chrF) of a row's pair (default: its first), one number a seed."""
-    found = []
-    for result in results(name).values():
+    """{seed: the corpus score (BLEU, chrF) of a row's pair (default: its first)}."""
+    found = {}
+    for seed, result in results(name).items():
         for row in result.get("rows", ()):
             if pair in (None, f"{row['source']}-{row['target']}"):
                 value, _, _ = row["scores"][metric]
-                found.append(value)
+                found[seed] = value
                 break
     return found
 
 
 def dictionary_of(name):
-    """Dictionary induction accuracy in percent, one number a seed."""
-    found = results(f"{name}+dictionary").values()
-    return [100 * result["dictionary"]["accuracy"] for result in found]
+    """{seed: dictionary induction accuracy in percent}."""
+    found = {}
+    for seed, result in results(f"{name}+dictionary").items():
+        found[seed] = 100 * result["dictionary"]["accuracy"]
+    return found
 
 
 def layers_of(name, side):

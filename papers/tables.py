@@ -5,6 +5,7 @@ from papers.scores import (
     ACROSS,
     ALIGNED_LANGUAGES,
     ALIGNED_LAYERS,
+    BOTH_SIDES,
     BUILT_IN,
     CHILDREN,
     HELP,
@@ -189,19 +190,19 @@ def by_layer(sample, digits):
     return " ".join(f"{mean:.{digits}f}" for mean in sample.mean(0))
 
 
-def children_table(children=CHILDREN):
+def children_table():
     rows = []
-    for row in children:
+    for row in CHILDREN:
         if not results(row.name):
             continue
         rows.append(
             [
                 row.label,
                 str(len(results(row.name))),
-                over_seeds(scores_of(row.name, "BLEU")),
-                over_seeds(scores_of(row.name, "chrF")),
-                over_seeds(dictionary_of(row.name)),
-                over_seeds(scores_of(f"{row.name}+parent", "BLEU")),
+                over_seeds(scores_of(row.name, "BLEU").values()),
+                over_seeds(scores_of(row.name, "chrF").values()),
+                over_seeds(dictionary_of(row.name).values()),
+                over_seeds(scores_of(f"{row.name}+parent", "BLEU").values()),
             ]
         )
     heads = [
@@ -215,8 +216,21 @@ def children_table(children=CHILDREN):
     return markdown(heads, rows)
 
 
+def both_sides_table():
+    """Children of which both sides are new: no dictionary, and no pair of the parent's to go back
+    to."""
+    rows = []
+    for row in BOTH_SIDES:
+        if results(row.name):
+            bleu = over_seeds(scores_of(row.name, "BLEU").values())
+            chrf = over_seeds(scores_of(row.name, "chrF").values())
+            rows.append([row.label, str(len(results(row.name))), bleu, chrf])
+    return markdown(["trained", "seeds", "BLEU", "chrF"], rows)
+
+
 def over_seeds(numbers):
     """Mean over seeds [lowest, highest]."""
+    numbers = list(numbers)
     if not numbers:
         return NOTHING
     if len(numbers) == 1:
@@ -275,7 +289,8 @@ def translation_cell(name, pair):
     off_target = values(name, pair, "off-target")
     if off_target is None:
         return NOTHING
-    return f"{over_seeds(scores_of(name, 'BLEU', pair))}<br>{off_target.mean():.0f}%"
+    bleu = over_seeds(scores_of(name, "BLEU", pair).values())
+    return f"{bleu}<br>{off_target.mean():.0f}%"
 
 
 def freezing_table():
@@ -329,7 +344,8 @@ def few_sentences_table():
     for recipe in LOW_RESOURCE:
         cells = []
         for sentences in SENTENCES:
-            cells.append(over_seeds(scores_of(low_resource(recipe, sentences), "BLEU")))
+            found = scores_of(low_resource(recipe, sentences), "BLEU")
+            cells.append(over_seeds(found.values()))
         rows.append([f"`{recipe}`", *cells])
     return markdown(["trained", *(f"{sentences:,}" for sentences in SENTENCES)], rows)
 
@@ -349,8 +365,12 @@ def verdict_table(found):
 
 
 def evidence_table(claims):
-    rows = [[claim.letter, claim.text, f"**{claim.word}**", claim.evidence] for claim in claims]
-    return markdown(["", "claim", "verdict", "differences, mean [95% interval]"], rows)
+    rows = []
+    for claim in claims:
+        word = f"**{claim.word}**"
+        rows.append([claim.letter, claim.text, word, claim.conclusion, claim.evidence])
+    heads = ["", "claim", "verdict", "what to conclude", "differences, mean [95% interval]"]
+    return markdown(heads, rows)
 
 
 def rate_lines(corpus=BUILT_IN):

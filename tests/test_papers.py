@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import train
 from model import MBart
 from papers import claims, pictures, report, scores, tables
 from papers.claims import Comparison, Difference, by_intervals, every_seed
@@ -211,8 +212,19 @@ def test_the_evidence_shows_mean_and_interval():
     ],
 )
 def test_a_claim_on_numbers_by_seed_must_hold_in_every_seed(pairs, word):
-    comparisons = [Comparison("BLEU", above, below) for above, below in pairs]
+    comparisons = []
+    for above, below in pairs:
+        by_seed = [{str(seed): x for seed, x in enumerate(numbers)} for numbers in (above, below)]
+        comparisons.append(Comparison("BLEU", *by_seed))
     assert every_seed("g", "a claim", comparisons).word.startswith(word)
+
+
+def test_a_seed_is_compared_with_itself_alone():
+    """Where a run of seed 0 is missing on one side."""
+    claim = every_seed("g", "x", [Comparison("BLEU", {"0": 9, "1": 2}, {"1": 1, "2": 5})])
+    assert claim.word == "supported" and claim.evidence == "BLEU: 2.0 against 1.0"
+    claim = every_seed("g", "x", [Comparison("BLEU", {"0": 9}, {"1": 1})])
+    assert claim.word == "not measured"
 
 
 def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folder):
@@ -274,6 +286,32 @@ def test_what_was_not_measured_is_no_verdict(folder):
         assert {claim.word for claim in of_corpus} == {"not measured"}
 
 
+def test_a_conclusion_stands_beside_the_verdict_that_it_was_written_for(folder, monkeypatch):
+    text = "`qk` lies above `vqk` zero-shot (published: es −0.3, ru +0.2, gu +0.8)"
+    written = {("built-in corpus", text): ("contradicted", "Leave values in.")}
+    monkeypatch.setattr(claims, "CONCLUSIONS", written)
+    for rouge, conclusion in ((60.0, "Leave values in."), (40.0, "")):
+        scores.results.cache_clear()
+        write_scores("qk", 0, WITHIN, rouge=50.0)
+        write_scores("vqk", 0, WITHIN, rouge=rouge)
+        found = {claim.text: claim for claim in claims.claims()["built-in corpus"]}
+        assert found[text].conclusion == conclusion
+
+
+def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monkeypatch):
+    """In the scores that the repository keeps: papers/words.py."""
+    monkeypatch.chdir(ROOT)
+    found = claims.claims()
+    lacking = []
+    for title, of_corpus in found.items():
+        for claim in of_corpus:
+            if claim.word not in ("supported", "not measured") and not claim.conclusion:
+                lacking.append(f"{title}: {claim.text}: {claim.word}")
+    assert not lacking
+    texts = {(title, claim.text) for title, of_corpus in found.items() for claim in of_corpus}
+    assert set(claims.CONCLUSIONS) <= texts
+
+
 # ---------------------------------------------------------------------------------- tables
 
 
@@ -315,8 +353,8 @@ def test_a_row_takes_its_own_files_alone(folder):
     write_scores("child-src", 0, ["de_DE-en_XX"], bleu=10.0)
     write_scores("child-src+body", 0, ["de_DE-en_XX"], bleu=20.0)
     write_scores("child-src-scratch", 0, ["de_DE-en_XX"], bleu=30.0)
-    assert scores.scores_of("child-src", "BLEU") == [10.0]
-    assert scores.scores_of("child-src-scratch", "BLEU") == [30.0]
+    assert list(scores.scores_of("child-src", "BLEU").values()) == [10.0]
+    assert list(scores.scores_of("child-src-scratch", "BLEU").values()) == [30.0]
 
 
 def test_scores_and_losses_of_another_base_are_left_out_and_told(folder, capsys, monkeypatch):
@@ -351,8 +389,8 @@ def test_scores_in_an_earlier_form_are_refused_by_name(folder):
 def test_scores_can_be_of_one_pair(folder):
     write_scores("both", 0, ["en_XX-es_XX"], bleu=20.0)
     write_scores("both", 1, ["en_XX-es_XX", "es_XX-en_XX"], bleu=30.0)
-    assert scores.scores_of("both", "BLEU") == [20.0, 30.0]
-    assert scores.scores_of("both", "BLEU", "es_XX-en_XX") == [30.0]
+    assert scores.scores_of("both", "BLEU") == {"0": 20.0, "1": 30.0}
+    assert scores.scores_of("both", "BLEU", "es_XX-en_XX") == {"1": 30.0}
 
 
 def test_like_stands_beside_like_in_a_cell(folder):
@@ -449,7 +487,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     verdict = next(line for line in page.splitlines() if line.startswith("| a | and the lower"))
     assert verdict.endswith("| supported | supported |")
     evidence = Path("CLAIMS.md").read_text(encoding="utf-8")
-    assert "| a | and the lower zero-shot ROUGE-1 | **supported** | R1 es→es +40." in evidence
+    assert "| a | and the lower zero-shot ROUGE-1 | **supported** |  | R1 es→es +40." in evidence
     assert "`full` writes\n50% of its summaries" in page
     assert "| `full`, tagged | 1 | 31." in page
     assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
@@ -495,6 +533,7 @@ STAND_IN = """#!/usr/bin/env bash
 model() { mkdir -p "$1" && touch "$1/config.json"; }
 printf '%s\\n' "$*" >> "$COMMANDS"
 [ "$2 $3" = "tools.new_language fresh" ] && model "$5"
+[ "$2 $3" = "tools.delta merge" ] && model "$5"
 for word in "$@"; do
     [ "${before:-}" = --json ] && touch "$word"
     [ "${before:-}" = --out ] && model "$word"
@@ -583,6 +622,19 @@ def test_every_command_of_reproduce_sh_parses(tmp_path, monkeypatch):
             pytest.fail(f"{' '.join(words)}: {error}")
 
 
+def test_every_run_of_reproduce_sh_has_the_preset_that_results_tells_of(tmp_path, monkeypatch):
+    """Batches, dropout, clipping and how often the classifier learns: of the small preset."""
+    trainings = [words[1:] for words in reproduce(tmp_path, "--seeds", "0") if "train.py" in words]
+    for looks_at_folders in ("pinned", "decide", "check"):
+        monkeypatch.setattr(train, looks_at_folders, lambda given: given)
+    for words in trainings:
+        if "--resume" not in words:
+            settings = train.parse_args(words)
+            assert settings.preset == "small", words
+            assert (settings.tokens, settings.accumulate, settings.dropout) == (1600, 1, 0), words
+    assert len(trainings) > 100
+
+
 def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
     """A row that a table shows and no command makes would stay empty for ever."""
     reproduce(tmp_path, "--seeds", "0", "--jobs", "4")
@@ -609,6 +661,10 @@ def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
         for sentences in scores.SENTENCES:
             assert scores.low_resource(recipe, sentences) in made
     assert "rate-lora-4e-3" in made
+    assert {f"help-{row.name}" for row in scores.LONGER} <= made
+    for row in scores.OTHER_RECIPES:
+        if row.recipe:
+            assert {f"help-rate-{row.name}-{rate}" for rate in ("1e-3", "2e-3", "4e-3")} <= made
     assert {f"help-{row.name}+retrieval" for row in scores.HELP_RETRIEVED} <= made
     assert {"help-base", "help-rate-full-2e-3", "help-rate-qk-4e-3", "help-rate-vqk-4e-3"} <= made
     assert {"help-joint-balanced+probe", "help-rate-qk-4e-3+descriptions"} <= made
