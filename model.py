@@ -442,7 +442,7 @@ def chosen(x, keep, count):
 # update: each further batch makes a gradient of its own, which is then added.
 
 # Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
-LOGITS_BUDGET = 256 * 2**20
+LOGITS_BUDGET = {"cpu": 2**28, "cuda": 2**30}
 
 
 class Lookup(torch.autograd.Function):
@@ -485,7 +485,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         needs_hidden, needs_table = ctx.needs_input_grad[:2]
         vocab = table.size(0)
-        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / LOGITS_BUDGET))  # of equal size
+        budget = LOGITS_BUDGET[device]
+        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / budget))  # of equal size
         rows = math.ceil(len(hidden) / chunks)
         weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):

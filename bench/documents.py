@@ -55,6 +55,7 @@ def bench_documents(rounds, device, scratch):
     words = [f"{side} {count} of {DOCUMENTS} outputs" for side, count in same.items()]
     words.append(f"CTranslate2 in batches of {size} tokens")
     return {
+        "documents": DOCUMENTS,
         "seconds": seconds,
         "ratio": {side: ratio(seconds, side) for side in same},
         "limit": {},

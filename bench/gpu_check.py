@@ -10,13 +10,18 @@ what that one cannot prove, in this order:
     machine      versions, rates of products and of copies
     calls        what torch computes by other code on a GPU
     losses       the loss and its gradients at V = 250,027, against float64
+    loss-time    how long it takes, beside plain torch
     gradients    base/ against the CPU
-    outputs      40 summaries against the CPU's
+    outputs      40 texts in both precisions against the CPU's
     waits        how often a batch waits for the GPU: once
-    training     train.py in eight ways, a few updates each
-    compiled     --compile without reaching a limit
-    real-size    mBART-large: time, tokens in a second and memory of an update
+    training     train.py in nine ways, a few updates each
+    compiled     --compile without reaching a limit, and learning the same
+    real-size    mBART-large: time, memory and kernels of an update of one batch and of three
     decoding     64 documents in small and in large batches
+
+Not here: several processes, for which NCCL wants as many cards (tests/test_train.py and
+tests/test_machines.py have them on CPU cores); the peers, which `python -m bench.speed
+train-large-qk train-large-full decode-large` measures.
 
 Each check is a process of its own with a limit of its own: one that fails or hangs is a row, and
 the next begins. Every row is printed as it comes, what was expected beside what was found, and

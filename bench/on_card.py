@@ -27,7 +27,8 @@ from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
 from plumbing.memory import Memory
 from plumbing.runs import Log
-from qk_finetune import apply_recipe
+from qk_finetune import FrozenInHalf, apply_recipe
+from tools import new_language
 
 NO_CARD = "no card"
 GIB = 2**30
@@ -123,14 +124,15 @@ def machine(place):
 
 
 def calls(place):
-    """Two calls of torch that are another piece of code on a GPU."""
+    """Calls of torch that are another piece of code on a GPU."""
     generator = torch.Generator().manual_seed(0)
     keep = torch.rand(7, 9, generator=generator) < 0.5
     places = torch.nonzero_static(keep.to(place.device).flatten(), size=int(keep.sum()))[:, 0]
     right = torch.equal(places.cpu(), torch.nonzero(keep.flatten())[:, 0])
     place.tell("nonzero_static", "the places of nonzero", "they" if right else "others", right)
     if not place.has_card:
-        place.tell("addmm(out_dtype=float32, out=...)", "below 1e-05", NO_CARD)
+        for call in ("addmm(out_dtype=float32, out=...)", "mm(out_dtype=float32)"):
+            place.tell(call, "below 1e-05", NO_CARD)
         return
     a = torch.randn(640, 64, generator=generator).to(place.device, torch.bfloat16)
     b = torch.randn(64, 128, generator=generator).to(place.device, torch.bfloat16)
@@ -139,6 +141,8 @@ def calls(place):
     add_product(total, a, b, 1e-3, is_first=False)
     wanted = 2e-3 * (a.double() @ b.double())
     place.tell_below("addmm(out_dtype=float32, out=...)", distance(total, wanted), 1e-5)
+    product = torch.mm(a, b, out_dtype=torch.float32)  # of decoding in half precision
+    place.tell_below("mm(out_dtype=float32)", distance(product, wanted / 2e-3), 1e-5)
 
 
 def losses(place):
@@ -167,6 +171,43 @@ def losses(place):
             place.tell_below(f"gradient by the {part} in {what}", away, limits[1])
 
 
+def loss_time(place):
+    """The loss of a batch of translations and its gradient by the states, the table frozen: ours,
+    ours compiled, and plain torch."""
+    labels, vocabulary, width = (2800, 250_027, 1024) if place.has_card else (20, 300, 16)
+    torch.manual_seed(0)
+    h = torch.randn(labels, width, device=place.device, requires_grad=True)
+    table = torch.randn(vocabulary, width, device=place.device) * 0.05
+    half = table.bfloat16()
+    bias = torch.zeros(vocabulary, device=place.device)
+    y = torch.randint(vocabulary, (labels,), device=place.device)
+    memory = Memory()
+
+    def ours(function=loss_and_gradient):
+        with torch.autocast(place.device.type, torch.bfloat16):
+            loss = ChunkedCrossEntropy.apply(h, table, bias, y, 0.0, 1 / labels, memory, function)
+        loss.backward()
+
+    def plain():
+        F.cross_entropy((h.bfloat16() @ half.T).float(), y).backward()
+
+    sides = {"ours": ours, "plain torch": plain}
+    if place.has_card:
+        quick = torch.compile(loss_and_gradient, dynamic=True)
+        sides["ours, compiled"] = lambda: ours(quick)
+    for name, side in sides.items():
+        what = f"loss of {labels:,} labels and its gradient, {name}"
+        side()
+        if not place.has_card:
+            place.tell(what, "ms, GiB", NO_CARD)
+            continue
+        side()
+        torch.cuda.reset_peak_memory_stats()
+        seconds = seconds_of(side, 10)
+        peak = torch.cuda.max_memory_allocated() / GIB
+        place.tell(what, "ms, GiB", f"{1000 * seconds:.1f} ms, {peak:.1f} GiB")
+
+
 def batch_of(vocabulary, lengths, targets, seed=0):
     """Random words: sources of these lengths, their targets so long."""
     generator = torch.Generator().manual_seed(seed)
@@ -182,6 +223,7 @@ def gradients_of(recipe, batch, device, dtype):
     """(loss, {name: gradient}) of base/ on a device."""
     model = MBart.from_pretrained(train.BASE).to(device)
     apply_recipe(model.train(), recipe)
+    FrozenInHalf(model, dtype)  # as train.py does
     with torch.autocast(device.type, dtype, enabled=dtype is not None):
         loss, _ = train.task_loss(model, batch.to(device), batch.target_tokens)
     loss.backward()
@@ -208,18 +250,22 @@ def gradients(place):
 
 
 def outputs(place):
-    """What base/ writes on this device and on the CPU."""
+    """What base/ writes on this device, in both precisions of eval.py, and on the CPU."""
     count = 40 if place.has_card else 3
     pair = ("en_XX", "en_XX")
     data = open_data("builtin", "summarize", "test", [pair], list(train.BASE_LANGUAGES))
     texts, _ = first_examples(data, pair, count)
-    written = []
-    for device in (torch.device("cpu"), place.device):
-        write = Writer(train.BASE, device, beam=4, max_new_tokens=40 if place.has_card else 8)
-        written.append(write(texts, *pair))
-    same = sum(one == two for one, two in zip(*written))
-    wanted = count - count // 40
-    place.tell("outputs equal to the CPU's", f"{wanted} of {count}", f"{same}", same >= wanted)
+    options = {"beam": 4, "max_new_tokens": 40 if place.has_card else 8}
+    wanted = Writer(train.BASE, **options)(texts, *pair)
+    # Rounded to half precision, of two words that are nearly alike now and then the other is taken.
+    for precision, least in (("fp32", count - count // 40), ("bf16", count * 3 // 4)):
+        what = f"outputs in {precision} equal to the CPU's in fp32"
+        if precision == "bf16" and not place.has_card:
+            place.tell(what, f"{least} of {count}", NO_CARD)
+            continue
+        found = Writer(train.BASE, place.device, precision=precision, **options)(texts, *pair)
+        same = sum(one == two for one, two in zip(found, wanted))
+        place.tell(what, f"{least} of {count}", f"{same}", same >= least)
 
 
 def waits(place):
@@ -231,6 +277,7 @@ def waits(place):
             continue
         model = MBart.from_pretrained(train.BASE).to(place.device)
         apply_recipe(model.train(), recipe)
+        FrozenInHalf(model, torch.bfloat16)
         batch = batch_of(2000, (48, 30), 16).to(place.device)
         for _ in range(2):  # the first makes what is made once
             torch.cuda.synchronize()
@@ -257,22 +304,30 @@ WAYS = {
     "adversary": ("--stage", "summarize", "--adversarial", "balanced", "--classifier-updates", "2"),
     "alignment": ("--stage", "align", "--recipe", "full", "--align-layer", "4"),
     "translations mixed in": ("--stage", "summarize", "--mix", "1"),
+    "a new source": ("--stage", "translate", "--recipe", "src+xattn", "--pairs", "fr_XX-en_XX"),
     "stopped and resumed": ("--stage", "translate", "--precision", "fp32"),
 }  # fmt: skip
 
 
 def words_of(place, name, steps):
     tokens = "1600" if place.has_card else "150"
-    return [
-        *WAYS[name], "--langs", "en_XX", "es_XX", "--out", str(place.scratch / name), "--device",
-        place.device.type, "--steps", str(steps), "--eval-every", str(steps // 2), "--tokens",
-        tokens, "--valid-examples", "8" if place.has_card else "2", "--warmup", "0", "--lr", "1e-3",
-        "--no-eval",
+    words = [
+        *WAYS[name], "--out", str(place.scratch / name), "--device", place.device.type, "--steps",
+        str(steps), "--eval-every", str(steps // 2), "--tokens", tokens, "--valid-examples",
+        "8" if place.has_card else "2", "--warmup", "0", "--lr", "1e-3", "--no-eval",
     ]  # fmt: skip
+    if name == "a new source":
+        return [*words, "--init", str(place.scratch / "start")]
+    return [*words, "--langs", "en_XX", "es_XX"]
 
 
 def run_of(words, folder, half):
     """One way of train.py in this process; half: it is stopped there, and goes on."""
+    if "--init" in words:  # the base with a French vocabulary of its own
+        start = words[words.index("--init") + 1]
+        new_language.main(
+            ["fresh", str(train.BASE), start, "--source", "fr_XX", "--pairs", "fr_XX-en_XX"]
+        )
     if half:
         try:
             train.main([*words, "--stop-at", str(half)])
@@ -288,7 +343,7 @@ def log_of(folder):
 
 
 def training(place):
-    """train.py in eight ways, four at a time."""
+    """train.py in nine ways, four at a time."""
     steps = 40 if place.has_card else 2
     seconds = 140
     names = list(WAYS)
@@ -334,17 +389,27 @@ def tell_run(place, name, trouble, printed):
 
 
 def compiled(place):
-    """train.py --compile: are all variants of a layer compiled, or is the limit reached?"""
+    """train.py --compile: are all variants of a layer compiled, or is the limit reached? And does
+    it learn what the same run without it learns?"""
     what = "train.py --compile, 60 updates"
     expected = "no warning of a limit"
+    same = f"{what}: losses against the same run without it"
     if not place.has_card:
         place.tell(what, expected, NO_CARD)
+        place.tell(same, "below 1e-02", NO_CARD)
         return
-    train.main([*words_of(place, "bf16", 60), "--compile"])
+    words = words_of(place, "bf16", 60)
+    train.main([*words, "--compile"])
     sys.stdout.flush()
     printed = (place.scratch / "log.txt").read_text(encoding="utf-8", errors="replace")
     lines = [line for line in printed.splitlines() if "_limit" in line]
     place.tell(what, expected, lines[0][:150] if lines else "none", not lines)
+    found = log_of(place.scratch / "bf16")
+    train.main([*words, "--overwrite"])
+    away = 0.0
+    for row, eager in zip(found, log_of(place.scratch / "bf16"), strict=True):
+        away = max(away, *(abs(one / two - 1) for one, two in zip(row, eager)))
+    place.tell_below(same, away, 1e-2)
 
 
 # ----------------------------------------------------------------------- the real size
@@ -355,8 +420,8 @@ TINY = {
     "decoder_ffn_dim": 32, "max_position_embeddings": 600,
 }  # fmt: skip
 SOURCE, TARGET = 520, 40  # tokens of an example
-CALCULATED = {  # GiB at most, of tensors without numbers
-    ("qk", 5): "5.4 GiB", ("qk", 15): "7.8 GiB", ("full", 5): "8.1 GiB", ("full", 15): "11.5 GiB",
+CALCULATED = {  # GiB at most, of tensors without numbers (tests/test_real_size.py)
+    ("qk", 5): 4.3, ("qk", 15): 7.5, ("full", 5): 8.1, ("full", 15): 12.3,
 }
 
 
@@ -388,29 +453,43 @@ def updates_of(place, recipe, compiles):
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, 1e-5, fused=True)
     scaler = torch.amp.GradScaler(place.device.type, enabled=False)
+    FrozenInHalf(model, torch.bfloat16)
     if compiles:
         model.compile_layers()
-    for rows in (5, 15) if place.has_card else (1,):
-        batch = batch_of(model.config.vocab_size, [SOURCE] * rows, TARGET).to(place.device)
+    how = "compiled" if compiles else "eager"
+    # (rows of a batch, batches of an update), the largest first: it makes what is made once.
+    for rows, batches in ((15, 1), (5, 3), (5, 1)) if place.has_card else ((1, 2),):
+        batch = batch_of(model.config.vocab_size, [SOURCE] * rows, TARGET)
+        labels = batches * batch.target_tokens  # counted before it is on the card
+        batch = batch.to(place.device)
 
-        def step(batch=batch):
-            with torch.autocast(place.device.type, torch.bfloat16):
-                loss, _ = train.task_loss(model, batch, batch.target_tokens)
-            loss.backward()
+        def step(batch=batch, labels=labels, batches=batches):
+            for _ in range(batches):
+                with torch.autocast(place.device.type, torch.bfloat16):
+                    loss, _ = train.task_loss(model, batch, labels)
+                loss.backward()
             train.update(model, weights, optimizer, scaler, 0.1, 1)
 
-        tokens = rows * (SOURCE + TARGET)
-        what = f"update of {tokens:,} tokens under {recipe}, {'compiled' if compiles else 'eager'}"
+        tokens = batches * rows * (SOURCE + TARGET)
+        what = f"update of {tokens:,} tokens in {batches} under {recipe}, {how}"
         step()
         if not place.has_card:
             place.tell(what, "ms, tokens/s, GiB at most", NO_CARD)
             continue
-        step()
+        for _ in range(4):
+            step()
         torch.cuda.reset_peak_memory_stats()
         seconds = seconds_of(step, 10)
         peak = torch.cuda.max_memory_allocated() / GIB
+        limit = CALCULATED[recipe, rows]
         found = f"{1000 * seconds:.1f} ms, {tokens / seconds:,.0f} tokens/s, {peak:.1f} GiB"
-        place.tell(what, f"at most {CALCULATED[recipe, rows]}", found)
+        place.tell(what, f"at most {limit} GiB", found, peak < 1.03 * limit)
+        with torch.profiler.profile() as profile:
+            step()
+        busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e3
+        table = profile.key_averages().table(sort_by="self_device_time_total", row_limit=30)
+        (place.scratch / f"profile of an {what}.txt").write_text(table, encoding="utf-8")
+        place.tell(f"{what}: its kernels", "nearly as long", f"{busy:.1f} ms")
 
 
 def seconds_of(call, times):
@@ -433,6 +512,7 @@ def decoding(place):
     for name in ("fp32", "bf16"):
         if name == "bf16":
             model.bfloat16()
+        smaller = math.inf  # seconds in small batches
         for rows in (documents // 4, documents):
             def decode(rows=rows):
                 for start in range(0, documents, rows):
@@ -441,14 +521,18 @@ def decoding(place):
                         model, some, vocabulary - 20, max_new_tokens=new, min_new_tokens=new
                     )
 
-            what = f"{documents} documents of {length} tokens in {name}, {rows} at a time"
+            what = (
+                f"{documents} documents of {length} tokens, {new} new ones each, in {name}, "
+                f"{rows} at a time"
+            )
             decode()
             if not place.has_card:
                 place.tell(what, "large batches are faster", NO_CARD)
                 continue
-            seconds = seconds_of(decode, 1)
+            seconds = seconds_of(decode, 2)
             found = f"{seconds:.2f} s, {documents / seconds:.1f} documents/s"
-            place.tell(what, "large batches are faster", found)
+            place.tell(what, "large batches are faster", found, seconds < smaller)
+            smaller = seconds
 
 
 @dataclass(frozen=True)
@@ -463,6 +547,7 @@ CHECKS = {
     "machine": Check(machine, 40),
     "calls": Check(calls, 30),
     "losses": Check(losses, 40),
+    "loss-time": Check(loss_time, 60),
     "gradients": Check(gradients, 60),
     "outputs": Check(outputs, 90),
     "waits": Check(waits, 40),

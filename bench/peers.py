@@ -14,6 +14,7 @@ import re
 import statistics
 import time
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +27,7 @@ from model import MBart
 from plumbing.files import UserError
 from plumbing.packed import pack_for_decoding
 from plumbing.progress import progress_line
-from qk_finetune import apply_recipe
+from qk_finetune import FrozenInHalf, apply_recipe
 from tokenizer import PAD
 
 
@@ -167,7 +168,10 @@ def ratio(seconds, slow, fast="ours"):
 
 
 def spread(values, form):
-    """Median [lowest–highest] of some rounds; form: of a number, as format() takes it."""
+    """Median [lowest–highest] of some rounds, or the one value that there is; form: of a number, as
+    format() takes it."""
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
     return f"{statistics.median(values):{form}} [{min(values):{form}}–{max(values):{form}}]"
 
 
@@ -347,7 +351,8 @@ class Training:
 
 
 def compiles(device):
-    return device.type == "cuda"  # on a CPU it does not pay
+    """Is ours measured with --compile too? On a CPU it does not pay."""
+    return device.type == "cuda"
 
 
 def bench_train(name, recipe, rounds, device, scratch):
@@ -359,6 +364,8 @@ def bench_train(name, recipe, rounds, device, scratch):
     examples = training_examples(name)
     same = compare_gradients(ours, theirs, collate(examples[:size]).to(device))
 
+    if device.type == "cuda":
+        FrozenInHalf(ours, torch.bfloat16)  # as train.py does
     grouped = peer_batches(examples, size)
     cut_by_tokens = our_batches(examples, len(grouped))
     sides = {
@@ -368,7 +375,9 @@ def bench_train(name, recipe, rounds, device, scratch):
     }
     flops = sides["ours"].flops()
     if compiles(device):
+        ours = deepcopy(ours)
         ours.compile_layers()
+        sides["ours, compiled"] = Training(ours, our_loss, cut_by_tokens, device, fused=True)
     for side in sides.values():
         side.warm_up()
     passes = {name: side.whole_pass for name, side in sides.items()}

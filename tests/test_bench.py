@@ -209,7 +209,10 @@ def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch
     page = results.page({"a CPU": {"train-B-qk": row}})
     assert "`train-B-qk`" in page and "Not measured yet" in page
     assert "python -m bench.speed train-B-qk\n" in page
-    assert "Not measured yet" not in results.page({"NVIDIA": {}})
+    assert "Not measured yet: `python -m bench.pipeline`." in page
+    assert page.count("Not measured yet: `python -m bench.speed`.") == 3  # all but training
+    assert "none was at hand" in page
+    assert "none was at hand" not in results.page({"NVIDIA": {}})
 
 
 def test_a_table_says_with_what_each_of_its_rows_was_measured():
@@ -225,7 +228,7 @@ def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, caps
     results.RESULTS.write_text(json.dumps({"a CPU": {"memory-A-qk": row_with(**before)}}))
     speed.main(["train-B-qk", "--rounds", "1", "--scratch", str(scratch), "--write"])
     page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
-    assert "| `memory-A-qk` | 1.00 [1.00–1.00] GiB | 2.00 [2.00–2.00] GiB | 0.50 [" in page
+    assert "| `memory-A-qk` | 1.00 GiB | 2.00 [2.00–2.00] GiB | 0.50 |" in page
     printed = capsys.readouterr().out
     assert "`train-B-qk`" in printed and printed.strip() in page
     rows = json.loads(results.RESULTS.read_text())["a CPU"]

@@ -13,7 +13,9 @@ from bench import gpu_check, on_card
 from bench.on_card import NO_CARD, Check
 
 CPU = torch.device("cpu")
-NEEDS_A_CARD = ("machine", "calls", "waits", "compiled", "real-size", "decoding")
+NEEDS_A_CARD = (
+    "machine", "calls", "loss-time", "outputs", "waits", "compiled", "real-size", "decoding"
+)
 
 
 def is_running(number):

@@ -162,7 +162,7 @@ def test_the_chunked_loss_is_cross_entropy_whatever_the_chunk(
     expected.backward()
     wanted = {name: p.grad.clone() for name, p in ours.named_parameters()}
     for rows in (1, 3, 1000):
-        monkeypatch.setattr(model_file, "LOGITS_BUDGET", 4 * ours.config.vocab_size * rows)
+        monkeypatch.setitem(model_file.LOGITS_BUDGET, "cpu", 4 * ours.config.vocab_size * rows)
         ours.zero_grad()
         value = ours.loss(x, decoder_input, labels, label_smoothing=smoothing, reduction=reduction)
         value.backward()
@@ -191,7 +191,7 @@ def test_the_loss_never_stores_the_whole_logits(monkeypatch):
             decoder_ffn_dim=16,
         )
     )
-    monkeypatch.setattr(model_file, "LOGITS_BUDGET", 4 * 5000 * 7)
+    monkeypatch.setitem(model_file.LOGITS_BUDGET, "cpu", 4 * 5000 * 7)
     largest = []
 
     class Watch(TorchDispatchMode):
@@ -249,7 +249,7 @@ def half_precision_loss(dtype, scale, rows):
         pytest.MonkeyPatch.context() as patch,
         torch.autocast("cpu", dtype),
     ):
-        patch.setattr(model_file, "LOGITS_BUDGET", 4 * 500 * rows)
+        patch.setitem(model_file.LOGITS_BUDGET, "cpu", 4 * 500 * rows)
         value = ChunkedCrossEntropy.apply(
             hidden, table, torch.zeros(500), labels, 0.0, 1 / 300, Memory(), loss_and_gradient
         )

@@ -157,6 +157,8 @@ def test_what_is_mixed_in_from_files_is_not_the_summaries_themselves():
     [
         (19, 1, [], (8400, 1)),
         (17, 1, [], (2800, 3)),
+        (26, 1, ["--stage", "translate"], (8400, 1)),
+        (24, 1, ["--stage", "translate"], (2800, 3)),
         (19, 2, [], (2800, 3)),
         (19, 1, ["--tokens", "1400"], (1400, 3)),
         (19, 1, ["--accumulate", "2"], (2800, 2)),
