@@ -827,6 +827,35 @@ def both_losses(s, model, batch, divisor, adversary, tokenizer):
     return loss, loss + adversary.loss(states, batch) / divisor
 
 
+def add_gradients(s, model, batches, parallel, adversary, scaler, tokenizer, rank, world):
+    """Adds to the model's gradients those of this process's share of an update: its batches of the
+    task (and of --mix), and of the translations `parallel` that are to meet.
+
+    Returns two numbers, over the batches of all processes: the loss of the labels alone, as in
+    validation, and the whole that is minimized, with fooling and alignment."""
+    device = next(model.parameters()).device
+    divisor_of = divisors(batches)
+    loss_sum = torch.zeros((), device=device)
+    whole_sum = torch.zeros((), device=device)
+    for batch in batches[rank::world]:
+        batch = batch.to(device)
+        seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
+        with autocast(device, s.precision):
+            divisor = divisor_of[batch.stream]
+            loss, whole = both_losses(s, model, batch, divisor, adversary, tokenizer)
+        loss_sum += loss.detach()
+        whole_sum += whole.detach()
+        scaler.scale(whole).backward()
+    for batch in parallel[rank::world]:
+        batch = batch.to(device)
+        seed_dropout(s.seed, batch)
+        with autocast(device, s.precision):
+            loss = alignment_loss(model, batch, s.align_layer, tokenizer) / len(parallel)
+        whole_sum += loss.detach()
+        scaler.scale(loss).backward()
+    return add_up(torch.stack((loss_sum, whole_sum)), world)
+
+
 @torch.no_grad()
 def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     """Mean task loss per label token over the held-out batches: every process takes its share of
@@ -979,32 +1008,15 @@ def train(s, rank, world, device, command=None):
                 with autocast(device, s.precision):
                     adversary.update(model, mine, world)
             batches = data.draw_update(s)
-            tokens = sum(batch.target_tokens for batch in batches)
-            divisor_of = divisors(batches)
-            parallel = data.draw("alignment", s.accumulate)
-            loss_sum = torch.zeros((), device=device)  # of the labels alone, as in validation
-            whole_sum = torch.zeros((), device=device)  # with fooling and alignment
-            for batch in batches[rank::world]:
-                batch = batch.to(device)
-                seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
-                with autocast(device, s.precision):
-                    divisor = divisor_of[batch.stream]
-                    loss, whole = both_losses(s, model, batch, divisor, adversary, tokenizer)
-                loss_sum += loss.detach()
-                whole_sum += whole.detach()
-                scaler.scale(whole).backward()
-            for batch in parallel[rank::world]:  # translations meet, in the same update
-                batch = batch.to(device)
-                seed_dropout(s.seed, batch)
-                with autocast(device, s.precision):
-                    loss = alignment_loss(model, batch, s.align_layer, tokenizer) / len(parallel)
-                whole_sum += loss.detach()
-                scaler.scale(loss).backward()
-            mean_loss, whole_loss = add_up(torch.stack((loss_sum, whole_sum)), world)
+            parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
+            mean_loss, whole_loss = add_gradients(
+                s, model, batches, parallel, adversary, scaler, tokenizer, rank, world
+            )
             if not math.isfinite(whole_loss):
                 rows = readable(classifier_batches + batches + parallel, tokenizer)
                 this_run.end_with_bad_batch(whole_loss, rows)
             skipped = update(model, weights, optimizer, scaler, s.clip, world)
+            tokens = sum(batch.target_tokens for batch in batches)
             progress.overflows += skipped
             progress.step += 1
             progress.loss += mean_loss * tokens

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 
 import train
 from bench.peers import example_of, random_ids, rates
+from bench.process import ROOT
 from corpora.sets import open_data
 from data import collate, pad
 from eval import Writer, first_examples
@@ -28,7 +30,6 @@ from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_grad
 from plumbing.memory import Memory
 from plumbing.runs import Log
 from qk_finetune import FrozenInHalf, apply_recipe
-from tools import new_language
 
 NO_CARD = "no card"
 GIB = 2**30
@@ -325,9 +326,8 @@ def run_of(words, folder, half):
     """One way of train.py in this process; half: it is stopped there, and goes on."""
     if "--init" in words:  # the base with a French vocabulary of its own
         start = words[words.index("--init") + 1]
-        new_language.main(
-            ["fresh", str(train.BASE), start, "--source", "fr_XX", "--pairs", "fr_XX-en_XX"]
-        )
+        fresh = ["fresh", train.BASE, start, "--source", "fr_XX", "--pairs", "fr_XX-en_XX"]
+        subprocess.run([sys.executable, "-m", "tools.new_language", *fresh], cwd=ROOT, check=True)
     if half:
         try:
             train.main([*words, "--stop-at", str(half)])
