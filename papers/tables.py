@@ -126,11 +126,13 @@ def floor_cell(kind, pair, corpus):
     rows = rows_of(corpus.row("base"), pair)
     if not rows:
         return NOTHING
-    means = {}
-    for metric, (mean, _, _) in next(iter(rows.values()))["floors"][kind].items():
-        means[metric] = mean
-    below = languages_and_facts(means["off-target"], means["off-target-p"], means.get("facts"))
-    return f"{means['R1']:.1f}<br>{below}"
+    found = next(iter(rows.values()))["floors"][kind]
+    means = []
+    for metric in ("R1", "off-target", "off-target-p", "facts"):
+        mean, _, _ = found.get(metric) or (None, None, None)  # real text has no facts
+        means.append(mean)
+    rouge, *below = means
+    return f"{rouge:.1f}<br>{languages_and_facts(*below)}"
 
 
 def probe_table(corpus=BUILT_IN):

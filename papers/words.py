@@ -157,6 +157,47 @@ CONCLUSIONS = {
         "Queries alone do as well, in Russian better: the keys add nothing here.",
     ),
     (
+        "built-in corpus",
+        "joint intralingual finetuning copies the source across languages (`full`)",
+    ): (
+        "mixed: 3 of 4 differences on the claimed side, 0",
+        "It does between languages that were seen; from Turkish, which was not, a third of the "
+        "outputs are in English all the same.",
+    ),
+    ("built-in corpus", "two steps with `qk` beat two steps with `full`"): (
+        "mixed: 4 of 6 differences on the claimed side, 0",
+        "By far into a language that the second step never saw (30 points into Turkish), by a "
+        "little into the others; nowhere are they worse.",
+    ),
+    (
+        "built-in corpus",
+        "in the second step the cross-attention's q and k alone come within 2 ROUGE-1 of `qk` "
+        "(published: es→en +0.2, en→tr −2.2)",
+    ): (
+        "mixed: 1 of 2 differences on the claimed side, 0",
+        "They do as well as `qk`: better by 3 points from Spanish, half a point worse into "
+        "Turkish, where the interval reaches below minus two. The encoder's need not train.",
+    ),
+    ("built-in corpus", "balanced beats standard: higher ROUGE-1"): (
+        "open",
+        "Where the target was seen the two cannot be told apart here.",
+    ),
+    ("built-in corpus", "balanced beats standard: fewer off-target outputs"): (
+        "open",
+        "Where the target was seen hardly an output of either is in another language. Where it was "
+        "not, `standard` does less harm: in Turkish 39% are in another language, under `balanced` "
+        "96%.",
+    ),
+    ("built-in corpus", "after `adv_tuned`, balanced beats standard: higher ROUGE-1"): (
+        "open",
+        "The published difference (33.6 against 21.5 from Spanish) does not appear: retraining the "
+        "decoder undoes neither adversary here.",
+    ),
+    ("built-in corpus", "after `adv_tuned`, balanced beats standard: fewer off-target outputs"): (
+        "open",
+        "As above (published: 1.3% against 38.6%).",
+    ),
+    (
         "real text",
         "full finetuning on English loses the other languages, at `qk`'s rate: more off-target "
         "outputs than `qk`",
