@@ -460,7 +460,7 @@ def english_only(corpus=BUILT_IN):
 def of_corpus(row, corpus):
     """The row with the score files of a corpus; its label says the rate, where several were
     tried."""
-    grids = rates(corpus.prefix)
+    grids = rates(corpus.prefix, "try") | rates(corpus.prefix)
     label = row.label
     if row.name in grids:
         label += f" at {grids[row.name].best}"
@@ -739,11 +739,14 @@ def best_rate(paths):
 
 
 @cache
-def rates(prefix=""):
-    """{recipe: Rates} of all that was tried at several learning rates; prefix: of a Corpus."""
+def rates(prefix="", kind="rate"):
+    """{recipe: Rates} of all that was tried at several learning rates; prefix: of a Corpus.
+
+    kind: "rate" for runs of full length, of which the best is the recipe's row; "try" for short
+    ones, whose rate the row takes."""
     paths = {}
-    for path in sorted(SCORES.glob(f"{prefix}rate-*.json")):
-        named = re.fullmatch(rf"{prefix}rate-(.+)-\d+e-\d+-s\d+", path.stem)
+    for path in sorted(SCORES.glob(f"{prefix}{kind}-*.json")):
+        named = re.fullmatch(rf"{prefix}{kind}-(.+)-\d+e-\d+-s\d+", path.stem)
         if named:
             paths.setdefault(named[1], []).append(path)
     return {recipe: best_rate(of_recipe) for recipe, of_recipe in paths.items()}

@@ -378,9 +378,10 @@ def evidence_table(claims):
 def rate_lines(corpus=BUILT_IN):
     """The validation losses of the grid, a line for each recipe."""
     lines = []
-    for recipe, grid in rates(corpus.prefix).items():
-        losses = [f"{rate}: {grid.losses[rate]:.4f}" for rate in sorted(grid.losses, key=float)]
-        lines.append(f"- `{recipe}`: {', '.join(losses)}; best: {grid.best}")
+    for kind, note in (("rate", ""), ("try", " (1,000 updates)")):
+        for recipe, grid in rates(corpus.prefix, kind).items():
+            losses = [f"{rate}: {grid.losses[rate]:.4f}" for rate in sorted(grid.losses, key=float)]
+            lines.append(f"- `{recipe}`{note}: {', '.join(losses)}; best: {grid.best}")
     return "\n".join(lines)
 
 

@@ -329,8 +329,9 @@ The same on real text, where it is otherwise than on the built-in corpus:
 - An update reads 11 or 12 texts: of the 55,598 English examples 34,000 in 3,000 updates, all of the
   sections of three languages nearly once in 1,000. So there is no dropout here either.
 - Whole test sets (A too): 303 sections in English, 388 in Spanish, 214 in Russian, 224 in Turkish.
-- Learning rates are the best of three; rows within three languages that train whole layers take
-  `full`'s. Languages are drawn by size^(1/1.5).
+- Learning rates are the best of three, for other recipes than `full` and `qk` those of 1,000
+  updates; rows within three languages that train whole layers take `full`'s. Languages are drawn by
+  size^(1/1.5).
 - The adversary has 1,000 updates and the same ten of its classifier for each. Probes read sections,
   retrieval paragraphs; there is no SVCCA, which needs several times as many documents as
   dimensions, and 117 test sections are there in all languages.
