@@ -161,6 +161,9 @@ part_5() {
         two_step two-step-qk "$seed" --recipe qk --lr "$QK"
         two_step two-step-dec-qk "$seed" --recipe 'encoder_attn\.[qk]_proj\.' --lr "$QK"
         two_step two-step-full "$seed" "${MOVE[@]}"
+        # Is it the rate alone? The same two at the one that English validation chooses for full.
+        row joint-full-best "$seed" "$ACROSS" "${JOINT[@]}" --recipe full --lr "$FULL"
+        two_step two-step-full-best "$seed" --recipe full --lr "$FULL"
     done
     row joint-tagless-drop "$FIRST" "$ACROSS" "${JOINT[@]}" "${MOVE[@]}" --tagless \
         --residual-drop 4

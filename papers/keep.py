@@ -5,19 +5,20 @@
 papers/scores/ has a file for each file of results/, of the same name, and from these papers.report
 writes RESULTS.md: so that every interval on that page can be computed anew without a model. Numbers
 of single examples are rounded to one decimal. Of outputs in another language than the one that was
-asked for, the first few stay.
+asked for, the first few stay. One measure more is taken of the texts before they go: novel_recall.
 """
 import csv
 import json
 from pathlib import Path
 
+from metrics import Words
 from plumbing.files import make_folder, parser_of, run, write_text
 from plumbing.progress import progress_line
 
 RESULTS = Path("results")
 KEPT = Path("papers/scores")
 RUNS = Path("runs/paper")
-METRICS = ("R1", "R1-stem", "off-target", "off-target-p", "facts")  # that RESULTS.md shows
+METRICS = ("R1", "R1-stem", "off-target", "off-target-p", "facts", "novel")  # RESULTS.md shows
 EXAMPLES = 5  # outputs that stay, of each pair of languages
 
 
@@ -25,6 +26,8 @@ def keep(path):
     """Writes what stays of a score file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     for row in content.get("rows", ()):
+        if content.get("stage") == "summarize" and row["source"] == row["target"] and is_whole(row):
+            row["each"]["novel"] = novel_recall(row["examples"], row["target"])
         row["examples"] = slips(row)
         row["each"] = {metric: rounded(row["each"].get(metric), 1) for metric in METRICS}
         for scores in (row["scores"], row["references"], *row["floors"].values()):
@@ -40,11 +43,32 @@ def keep(path):
     write_text(KEPT / path.name, text.replace('{"source"', '\n{"source"') + "\n")
 
 
+def is_whole(row):
+    """Has a row the texts of all its examples? In a file that was kept before they are gone."""
+    return len(row["examples"]) == row["n"]
+
+
+def novel_recall(examples, language):
+    """How much of its own a summary says: of the words of the reference that the source has not,
+    the share in percent that the output has; a number for every example whose reference has such
+    words. 0 for whatever was copied, and for what is in another language."""
+    words = Words(language)
+    found = []
+    for example in examples:
+        source, reference, output = (
+            set(words.tokenize(example[part])) for part in ("source", "reference", "output")
+        )
+        novel = reference - source
+        if novel:
+            found.append(100 * len(novel & output) / len(novel))
+    return found
+
+
 def slips(row):
     """The first outputs of a row that are in another language, without their sources."""
     of_target = row["each"].get("off-target") or []
-    if len(row["examples"]) < len(of_target):
-        return row["examples"]  # the file was kept before
+    if not is_whole(row):
+        return row["examples"]
     found = []
     for example, off_target in zip(row["examples"], of_target):
         if off_target and len(found) < EXAMPLES:

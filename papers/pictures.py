@@ -226,7 +226,7 @@ def mean_of_watched(lines, step, pairs, column):
 
 
 def probing(plt):
-    """A map of numbers: the probability that a fresh classifier gives the source language, from
+    """A map of numbers: the probability that a probe gives the source language, from
     each layer's states."""
     rows = [row for row in PROBED if probe_of(row.name) is not None]
     if not rows:
@@ -365,7 +365,7 @@ CAPTIONS = {
     "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",
     "help_steps": "Real text: ROUGE-1 and off-target share over updates, full and qk at three "
     "learning rates",
-    "probing": "Mean probability of the source language under a fresh classifier, by layer",
+    "probing": "Mean probability of the source language under a probe, by layer",
     "retrieval": "Translation retrieval by encoder layer, before and after alignment",
     "parameters": "Zero-shot ROUGE-1 and off-target share over the share of parameters that train",
     "alignment": "Retrieval and off-target share by the layer that is aligned",

@@ -22,12 +22,6 @@ english_row() {
     help_row "rate-$1-$2" "$3" "$HELP_WITHIN" "${HELP[@]}" --recipe "$1" --lr "$2" "${@:4}"
 }
 
-help_is_there() {
-    [ -d data/help ] && return
-    echo "error: data/help is missing: \`python -m corpora.help\` makes it" >&2
-    exit 2
-}
-
 help_rates() {
     [ -n "${HELP_QK:-}" ] && return
     HELP_FULL=$(best_rate help-rate-full 14)
@@ -42,7 +36,6 @@ help_rates() {
 part_14() {
     local rate seed
     heading 14 "full and qk on the help's English, by learning rate"
-    help_is_there
     for rate in $HELP_RATES; do
         watched full "$rate"
         watched qk "$rate"
@@ -78,7 +71,6 @@ HELP_RECIPES="full+embeddings frozen_decoder attn_ln vqk q"
 part_15() {
     local recipe rate best seed
     heading 15 "the other recipes on the help's English"
-    help_is_there
     for recipe in $HELP_RECIPES; do
         for rate in $HELP_RATES; do
             help_row "try-$recipe-$rate" "$FIRST" en_XX-en_XX "${HELP[@]}" --recipe "$recipe" \
@@ -101,7 +93,6 @@ part_16() {
     local seed move
     help_rates
     heading 16 "the help: trained within three languages, asked across them, and two steps"
-    help_is_there
     move=(--recipe full --lr "$HELP_FULL")
     job results/help-translate.json translate_help
     for seed in $SEEDS; do
@@ -143,7 +134,6 @@ part_17() {
     local name recipe rate seed
     help_rates
     heading 17 "the help: the untuned base, descriptions, probes and retrieval"
-    help_is_there
     job results/help-base-s0.json on_help results/help-base-s0.json base-help \
         "$HELP_WITHIN $BETWEEN"
     descriptions base 0 base-help

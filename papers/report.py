@@ -36,6 +36,7 @@ from papers.tables import (
     few_sentences_table,
     freezing_table,
     help_retrieval_table,
+    novel_table,
     probe_table,
     rate_lines,
     recipe_sizes,
@@ -59,6 +60,7 @@ from papers.words import (
     ABOUT_HELP_JOINT,
     ABOUT_HELP_RETRIEVAL,
     ABOUT_LORA,
+    ABOUT_NOVEL,
     ABOUT_PROBES,
     ABOUT_QK_AND_ADVERSARY,
     ABOUT_ROBUSTNESS,
@@ -66,6 +68,7 @@ from papers.words import (
     ABOUT_TABLES,
     ABOUT_TRANSLATION,
     ABOUT_UNSEEN_TARGET,
+    ABOUT_VERDICTS,
     DIFFERENCES,
     INTERPRETATIONS,
     INTRODUCTION,
@@ -106,8 +109,8 @@ def results_page(found, shown):
     for text, picture in findings():
         parts += [text, these(picture)]
     parts += [
-        "## Verdicts on the papers' claims",
-        "The differences that they rest on, with their intervals: [CLAIMS.md](CLAIMS.md).",
+        "## Verdicts on the papers' claims, and on some of ours",
+        ABOUT_VERDICTS,
         verdict_table(found),
         "# The tables",
         ABOUT_TABLES,
@@ -130,11 +133,14 @@ def built_in(these):
         rate_lines(),
         score_table(english_only(), WITHIN, BUILT_IN),
         these("zero_shot", "steps"),
+        "### Words of its own",
+        ABOUT_NOVEL,
+        novel_table(BUILT_IN),
         "### A few Spanish examples on top",
         ABOUT_FEW_SHOT,
         score_table(FEW_SHOT, WITHIN[1:2]),
         "## Trained within English, Spanish and Russian, asked across languages "
-        "(Turkish is unseen)",
+        "(no Turkish summaries)",
         score_table(JOINT, ACROSS, BUILT_IN),
         "## What the layers know of the source language",
         ABOUT_PROBES,
@@ -154,7 +160,7 @@ def built_in(these):
 
 def real_text():
     """The first paper's tables on LibreOffice's help; nothing before the first of them is there."""
-    if not results("help-base"):
+    if not english_only(HELP):
         return []
     joint = [of_corpus(row, HELP) for row in JOINT]
     joint = [row for row in joint if results(row.name)]
@@ -163,6 +169,8 @@ def real_text():
         ABOUT_HELP,
         rate_lines(HELP),
         score_table(english_only(HELP), HELP.within, HELP),
+        "### Words of its own, in headings",
+        novel_table(HELP),
         "### Most of what was learned: descriptions of packages",
         ABOUT_DESCRIPTIONS,
         description_table(),
@@ -194,6 +202,7 @@ def open_questions(these):
         meaning["freezing"],
         "### Is it which parameters train, or how many?",
         ABOUT_LORA,
+    ABOUT_NOVEL,
         score_table(same_size(), WITHIN),
         meaning["lora"],
         "### Translation as the task",

@@ -7,7 +7,8 @@
 # On real text, LibreOffice's help, from base-help/:
 #   parts 14 to 17  Solovyev, Liu and Niehues again (first `python -m corpora.help`)
 #
-#   papers/reproduce.sh                     everything; a finished row is not run again
+#   papers/reproduce.sh                     everything; a finished row is not run again (parts 14 to
+#                                           17 read what `python -m corpora.help` makes)
 #   papers/reproduce.sh --parts built-in    parts 1 to 8; open: 9 to 13; real: 14 to 17
 #   papers/reproduce.sh --parts "1 2"       these parts alone, then the report
 #   papers/reproduce.sh --seeds "0 1"       these seeds for every row (default: 0 1 2, and 3 4 too
@@ -45,22 +46,29 @@ while [ $# -gt 0 ]; do
 done
 [ "$JOBS" -ge 1 ] || { echo "error: --jobs $JOBS: at least 1" >&2; exit 2; }
 FIRST=${SEEDS%% *}  # of rows that have one seed only
-case $PARTS in
-    built-in) PARTS=$BUILT_IN ;;
-    open) PARTS=$OPEN ;;
-    real) PARTS=$REAL ;;
-esac
-for part in $PARTS; do
+
+cd "$(dirname "$0")/.."  # the project's root: every command below runs there
+NAMED=$PARTS
+PARTS=""
+for part in $NAMED; do
     case $part in
-        [1-9] | 1[0-7]) ;;
+        built-in) PARTS+=" $BUILT_IN" ;;
+        open) PARTS+=" $OPEN" ;;
+        real) PARTS+=" $REAL" ;;
+        [1-9] | 1[0-7]) PARTS+=" $part" ;;
         *)
             echo "error: --parts $part: there are parts 1 to 17, and built-in, open and real" >&2
             exit 2
             ;;
     esac
 done
-
-cd "$(dirname "$0")/.."  # the project's root: every command below runs there
+for part in $PARTS; do
+    if [ "$part" -ge 14 ] && [ ! -d data/help ]; then
+        echo "error: part $part reads data/help, which \`python -m corpora.help\` makes (two" \
+            "minutes); without it: --parts \"built-in open\"" >&2
+        exit 2
+    fi
+done
 PYTHON=${PYTHON:-.venv-dev/bin/python}  # its pictures need matplotlib
 if ! command -v "$PYTHON" > /dev/null; then
     echo "error: $PYTHON is missing; the README's test command makes it" >&2
@@ -176,4 +184,4 @@ done
 finish
 python -m papers.keep
 python -m papers.report
-echo "$(date +%H:%M:%S) parts $PARTS, after $((SECONDS / 60)) minutes"
+echo "$(date +%H:%M:%S) parts$PARTS, after $((SECONDS / 60)) minutes"

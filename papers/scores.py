@@ -217,6 +217,7 @@ JOINT = [
             "22.8 / 0%",
         ),
     ),
+    Row("control: `full`, tagged, at its best rate on English", "joint-full-best"),
     Row("control: `full`, tagless, no adversary", "joint-tagless"),
     Row(
         "adversary `standard`",
@@ -292,6 +293,7 @@ JOINT = [
         published(ACROSS, "34.6 / 0.4%", "", "", "", "18.2 / 0.1%"),
     ),
     Row("control: two steps with `full`", "two-step-full"),
+    Row("control: the same at `full`'s best rate on English", "two-step-full-best"),
     Row(
         "pipeline: to English and back",
         "joint-pipeline",

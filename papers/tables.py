@@ -114,8 +114,8 @@ def floors(pairs, corpus):
     """The rows of outputs that need no model, as every score file has them."""
     lines = []
     for kind, label in (
-        ("random", "floor: another text's headline"),
-        ("lead", "floor: the source's first sentence"),
+        ("random", "baseline: another text's headline"),
+        ("lead", "baseline: the source's first sentence"),
     ):
         cells = [floor_cell(kind, pair, corpus) for pair in pairs]
         lines.append([label, NOTHING, *cells])
@@ -136,7 +136,7 @@ def floor_cell(kind, pair, corpus):
 
 
 def probe_table(corpus=BUILT_IN):
-    """What a fresh classifier reads of the source language; SVCCA too where the corpus says the
+    """What the probe reads of the source language; SVCCA too where the corpus says the
     same in every language."""
     rows = []
     for row in PROBED:
@@ -360,10 +360,15 @@ def verdict_table(found):
         for claim in found[corpus]:
             verdicts.setdefault((claim.letter, claim.text), {})[corpus] = claim.word
     rows = []
-    for (letter, text), words_of in verdicts.items():
+    for (letter, text), words_of in sorted(verdicts.items(), key=letter_of):
         words = [words_of.get(corpus, NOTHING) for corpus in corpora]
         rows.append([letter, text, *words])
     return markdown(["", "claim", *corpora], rows)
+
+
+def letter_of(claim_and_verdicts):
+    (letter, _), _ = claim_and_verdicts
+    return letter
 
 
 def evidence_table(claims):
@@ -385,6 +390,23 @@ def rate_lines(corpus=BUILT_IN):
     return "\n".join(lines)
 
 
+def novel_table(corpus):
+    """Of the words of the references that their sources have not, how many the outputs have."""
+    rows = []
+    for row in english_only(corpus):
+        found = [values(row.name, pair, "novel") for pair in corpus.within]
+        if any(scores is not None for scores in found):
+            rows.append([row.label, *(interval_cell(scores) for scores in found)])
+    return markdown(["trained", *map(arrow, corpus.within)], rows)
+
+
+def interval_cell(scores):
+    if scores is None:
+        return NOTHING
+    found = interval(scores)
+    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
 def description_table():
     """English package descriptions, most of what was learned, and none of the test sections."""
     rows = []
@@ -392,8 +414,7 @@ def description_table():
         rouge = values(f"{row.name}+descriptions", HELP.within[0], "R1")
         if rouge is None:
             continue
-        found = interval(rouge)
-        rows.append([row.label, f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"])
+        rows.append([row.label, interval_cell(rouge)])
     return markdown(["trained", "ROUGE-1"], rows)
 
 

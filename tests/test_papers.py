@@ -45,6 +45,7 @@ def write_scores(
             "off-target": [off_target] * EXAMPLES,
             "off-target-p": [off_target + 0.4] * EXAMPLES,
             "facts": (rouge - 10 + around).tolist() if facts else None,
+            "novel": [rouge / 5] * (EXAMPLES - 1) if source == target else None,
         }
         means = {}
         for metric, numbers in each.items():
@@ -65,6 +66,7 @@ def write_scores(
             {
                 "source": source,
                 "target": target,
+                "n": EXAMPLES,
                 "scores": means,
                 "each": each,
                 "floors": {"random": floor, "lead": floor},
@@ -72,7 +74,8 @@ def write_scores(
                 "examples": [],
             }
         )
-    return write_result(name, seed, {"validation loss": loss, "rows": rows} | marks)
+    content = {"stage": "summarize", "validation loss": loss, "rows": rows}
+    return write_result(name, seed, content | marks)
 
 
 def write_layers(name, seed, probabilities, retrieved=0.5):
@@ -184,9 +187,9 @@ UNKNOWN = Difference("R1 d", None)
         ([ABOVE, ABOVE], "supported"),
         ([ABOVE, UNKNOWN], "supported"),
         ([BELOW, BELOW], "contradicted"),
-        ([ABOVE, BELOW, OPEN], "mixed: 1 of 3 differences on the claimed side, 1 on the other"),
-        ([OPEN, OPEN], "open: zero lies within the intervals of all 2 differences"),
-        ([BELOW, OPEN], "mixed: 0 of 2 differences on the claimed side, 1 on the other"),
+        ([ABOVE, BELOW, OPEN], "mixed: 1 of 3 for it, 1 against"),
+        ([OPEN, OPEN], "open"),
+        ([BELOW, OPEN], "mixed: 0 of 2 for it, 1 against"),
         ([UNKNOWN], "not measured"),
         ([], "not measured"),
     ],
@@ -206,8 +209,8 @@ def test_the_evidence_shows_mean_and_interval():
     [
         ([([2, 3], [1, 1])], "supported"),
         ([([1, 1], [2, 3])], "contradicted"),
-        ([([2, 3], [1, 1]), ([1, 1], [2, 3])], "mixed: 1 of 2 in every seed, 1 the other way"),
-        ([([2, 1], [1, 2])], "mixed: 0 of 1 in every seed, 0 the other way"),
+        ([([2, 3], [1, 1]), ([1, 1], [2, 3])], "mixed: 1 of 2 for it, 1 against"),
+        ([([2, 1], [1, 2])], "mixed: 0 of 1 for it, 0 against"),
         ([([2, 3], [1, 1]), ([], [2, 3])], "not measured"),
     ],
 )
@@ -414,7 +417,7 @@ def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
     ]
     table = tables.score_table(rows, WITHIN[:2], BUILT_IN).splitlines()
     assert table[0] == "| trained | seeds | en→en | es→es |"
-    assert table[2].startswith("| floor: another text's headline | – | – |")
+    assert table[2].startswith("| baseline: another text's headline | – | – |")
     assert table[4].startswith("| there | 1 | ") and "<br>100% (100.4%) · " in table[4]
     assert table[4].endswith("| –<br><sub>published 30.0 / 0.1%</sub> |")
     assert table[5] == "| only published | 0 | –<br><sub>published 40.1</sub> | – |"
@@ -488,7 +491,10 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert verdict.endswith("| supported | supported |")
     evidence = Path("CLAIMS.md").read_text(encoding="utf-8")
     assert "| a | and the lower zero-shot ROUGE-1 | **supported** |  | R1 es→es +40." in evidence
-    assert "`full` writes 50% of its summaries" in " ".join(page.split())
+    flat = " ".join(page.split())
+    assert "from a learning rate of 1e-3 on, `qk` at no rate that was tried" in flat
+    assert "there 50 and 10% are off-target" in flat
+    assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page
     assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
     layers = "0.50 0.90 0.80 0.70 | 0.50 0.90 0.80 0.70"
@@ -772,8 +778,17 @@ def test_the_halves_have_names(tmp_path, half, first, last):
 
 
 def test_the_half_on_real_text_says_what_makes_its_data(tmp_path):
-    done, _ = run_script(tmp_path, "--parts", "14", has_help=False)
-    assert done.returncode == 2 and "python -m corpora.help" in done.stderr
+    for parts in ("14", "built-in real"):  # before anything is run
+        done, commands = run_script(tmp_path, "--parts", parts, has_help=False)
+        assert done.returncode == 2 and "python -m corpora.help" in done.stderr
+        assert commands == []
+
+
+def test_parts_and_halves_can_be_named_together(tmp_path):
+    (tmp_path / "results").mkdir()
+    done, _ = run_script(tmp_path, "--parts", "3 open", "--seeds", "0", has_help=False)
+    told = [line.split()[2] for line in done.stdout.splitlines() if " part " in line]
+    assert told == ["3:", "9:", "10:", "11:", "12:", "13:"]
 
 
 def test_what_is_kept_of_a_score_file(folder, run):
@@ -790,6 +805,9 @@ def test_what_is_kept_of_a_score_file(folder, run):
     for number in range(EXAMPLES):
         text = {"source": "long", "reference": f"title {number}", "output": f"said {number}"}
         row["examples"].append(text)
+    row["examples"][0] |= {"reference": "Long", "output": "long"}  # no word of its own
+    row["examples"][2] |= {"reference": "a LONG title", "output": "A title"}  # both
+    row["each"]["novel"] = None
     (results / "qk-s0.json").write_text(json.dumps(content), encoding="utf-8")
     (results / "seconds.csv").write_text("1,qk-s0.json,70,A machine\n")
     kept = Path("papers/scores")
@@ -801,6 +819,7 @@ def test_what_is_kept_of_a_score_file(folder, run):
         found = json.loads((kept / "qk-s0.json").read_text(encoding="utf-8"))
         assert found["validation loss"] == 1.0
         assert found["rows"][0]["each"]["R1"] == [33.3, 50, 0, 1.2, 2, 3]
+        assert found["rows"][0]["each"]["novel"] == [50, 100, 50, 50, 50]
         assert "R2" not in found["rows"][0]["each"]
         assert found["rows"][0]["examples"] == [
             {"reference": "title 1", "output": "said 1"},
