@@ -40,7 +40,7 @@ from data import (
 )
 from generate import generate
 from model import MBart
-from plumbing.files import UserError, check_file_out, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, DECODING, decoding_of, default_device, number
 from plumbing.options import device as device_name
@@ -50,7 +50,7 @@ from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import Tokenizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-STAGES = ("translate", "summarize")  # those whose outputs can be scored
+TASKS = ("translate", "summarize")  # those whose outputs can be scored
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
 LONG_ENOUGH = 50
@@ -190,10 +190,6 @@ def tell_unreadable(name, texts, tokenizer):
     share = unknown / max(1, characters)
     if share >= UNREADABLE:
         note(f"the vocabulary has no pieces for {share:.0%} of the letters of {name}: <unk>")
-
-
-def note(text):
-    print(f"note: {text}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------- scoring
@@ -517,7 +513,7 @@ def parse_args(argv=None):
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
     add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
     add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
-    add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
+    add("--stage", choices=TASKS, help="the task (default: what the model was trained for)")
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
     add(
@@ -582,6 +578,8 @@ def parse_args(argv=None):
         raise UserError("--source-lang goes with --lang; --pairs names its own source languages")
     if args.text is not None and args.file is not None:
         raise UserError("--text and --file: give one text at a time")
+    if args.source_lang:
+        args.source_lang = list(dict.fromkeys(args.source_lang))  # what was typed twice counts once
     if is_own_text(args):
         for name in ("pairs", "data", "skip_bad_lines", "examples", "samples", "stem"):
             if getattr(args, name) != parser.get_default(name):
@@ -599,7 +597,7 @@ def stage_of(settings, asked=None):
     """The stage to score: the one asked for, else the run's, else translation."""
     if asked:
         return asked
-    if settings.get("stage") in STAGES:
+    if settings.get("stage") in TASKS:
         return settings["stage"]
     return "translate"
 
@@ -772,7 +770,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.json:
         check_file_out(args.json)  # before the decoding, not after it
-    name = pinned(args.model) if args.model else latest_run(STAGES)
+    name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
@@ -799,7 +797,7 @@ def main(argv=None):
     if args.int8:
         options["int8"] = True
     languages = write.tokenizer.languages
-    was_finetuned = settings.get("stage") in STAGES
+    was_finetuned = settings.get("stage") in TASKS
     if not was_finetuned and (settings.get("stage") or not args.stage):
         note(f"nothing says that {name} was finetuned; {PRETRAINED}")
     if is_own_text(args):

@@ -543,6 +543,13 @@ def test_pairs_asked_for_that_the_data_do_not_have_are_named(run, small, tmp_pat
     assert done.returncode == 0 and "no example" not in done.stderr
 
 
+def test_a_language_typed_twice_has_one_row(run, small, tmp_path):
+    spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])
+    options = ("--model", small, "--stage", "summarize", "--max-new-tokens", 3, "--data", spec)
+    done = run("eval.py", *options, "--lang", "tr_TR", "--source-lang", "tr_TR", "tr_TR")
+    assert done.returncode == 0 and done.stdout.count("tr_TR -> tr_TR") == 1, done.stderr
+
+
 def test_typed_pairs_without_test_files_are_named_and_the_others_scored(run, small, tmp_path):
     for lang, text in (("en_XX", "Fine weather."), ("tr_TR", "Hava güzel.")):
         (tmp_path / f"test.{lang}").write_text(text + "\n", encoding="utf-8")

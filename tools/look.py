@@ -26,18 +26,15 @@ from pathlib import Path
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, says_no_languages
 from eval import (
-    STAGES,
+    TASKS,
     Writer,
-    generation_options,
-    note,
     own_text,
     stage_of,
     trained_pairs,
 )
-from eval import parse_args as parse_eval_args
-from plumbing.files import UserError, check_file_out, parser_of, run, write_bytes
+from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import default_device, device
+from plumbing.options import decoding_of, default_device, device
 from plumbing.runs import read_settings
 from tokenizer import Tokenizer
 from tools.inside import (
@@ -177,7 +174,7 @@ def main(argv=None):
         lang=args.lang,
         stage=stage,
         data=args.data or settings.get("data", "builtin"),
-        options=generation_options(parse_eval_args(["--lang", args.lang]), stage),
+        options=decoding_of(stage),
         probe=args.probe,
         skip_bad_lines=args.skip_bad_lines,
     )
@@ -225,7 +222,7 @@ def parse_args(argv=None):
     )
     add("--data", metavar="SPEC", help="where their texts are, as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
-    add("--stage", choices=STAGES, help="the task (default: what RUN was trained for)")
+    add("--stage", choices=TASKS, help="the task (default: what RUN was trained for)")
     add(
         "--probe",
         action="store_true",
