@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from corpora.sets import is_builtin, open_data
-from data import at_most, held_out
+from data import at_most
 from generate import first_tokens, generate
 from model import Attention
 from plumbing.files import UserError
 from plumbing.runs import read_settings
 from tokenizer import EOS, SPECIALS
-from tools.layers import STEPS, TOKENS, Texts, confusion_matrix, fitted_probe, token_states
+from tools.layers import STEPS, Texts, confusion_matrix, fitted_probe, token_states
 from tools.trim import pairs_within
 
 BEST = 5            # candidates at every place
@@ -363,11 +363,7 @@ def probe_verdicts(write, ids, texts):
     pairs = [(lang, lang) for lang in texts.languages]
     known = []
     for split, count in (("train", PROBED), ("test", PROBED // 2)):
-        examples = texts.examples(split, pairs)
-        for lang, _ in pairs:
-            if (lang, lang) not in examples.sizes:
-                raise UserError(f"--probe: {texts.spec} has no document in {lang}; leave it out")
-        batches = held_out(examples, count, TOKENS)
+        batches = texts.probed(split, pairs, count)
         states, classes = token_states(
             write.model, texts.tokenizer, batches, texts.languages, "encoder"
         )
