@@ -115,8 +115,8 @@ def batches_by_length(sources, tokens, rows):
     return batches
 
 
-class Writer:
-    """A folder's model as a decoding function: write(texts, source, target) -> outputs."""
+class Decoder:
+    """A folder's model as a decoding function: decoder(texts, source, target) -> outputs."""
 
     def __init__(self, folder, device="cpu", int8=False, precision="fp32", **options):
         """options: generate's. int8: round large weights, which decodes faster on a CPU; precision:
@@ -223,7 +223,7 @@ class Row:
 
 
 def evaluate(
-    write,
+    decoder,
     stage,
     data_spec,
     pairs,
@@ -239,10 +239,10 @@ def evaluate(
     """Scores a decoding function on the first `count` examples of every (source, target) pair; 0:
     on all.
 
-    write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
+    decoder(texts, source, target) -> outputs, as a Decoder does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
     may fall back. skip: leave out bad lines. asked: pairs that are named where the data do not
-    have them. stem: see score. tell: Writer.tell_references.
+    have them. stem: see score. tell: Decoder.tell_references.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
@@ -259,7 +259,7 @@ def evaluate(
         texts, references = first_examples(data, (source, target), count)
         if tell:
             tell(references, target)
-        outputs = write(texts, source, target)
+        outputs = decoder(texts, source, target)
         facts = None
         if is_builtin(data_spec) and stage == "summarize":
             facts = partial(facts_told, data, (source, target))
@@ -731,15 +731,15 @@ def tell_language(text, source, languages):
         note(f"the text seems to be in {best}, but is read as {source}: --source-lang {best}?")
 
 
-def write_own_text(text, source, target, write, was_finetuned):
+def write_own_text(text, source, target, decoder, was_finetuned):
     """Prints the summary or translation of one's own text, and nothing else on standard output.
 
     was_finetuned: does anything say so of the model? Returns the text's Row, which has no reference
     and no score."""
-    if not write.tokenizer.source.piece_ids(text):
+    if not decoder.tokenizer.source.piece_ids(text):
         raise UserError("the text has nothing that the model's vocabulary takes for text")
-    tell_language(text, source, write.tokenizer.languages)
-    output = write([text], source, target)[0]
+    tell_language(text, source, decoder.tokenizer.languages)
+    output = decoder([text], source, target)[0]
     print(output)
     if output and output in text and not was_finetuned:
         note(f"the output is a piece of the text, word for word; {PRETRAINED}")
@@ -791,19 +791,19 @@ def main(argv=None):
     options = generation_options(args, stage)
     device = args.device or default_device()
     precision = args.precision or ("fp32" if device == "cpu" else "bf16")
-    write = Writer(model_folder(name), device, args.int8, precision, **options)
+    decoder = Decoder(model_folder(name), device, args.int8, precision, **options)
     if precision != "fp32":  # from here on the options are what is reported
         options["precision"] = precision
     if args.int8:
         options["int8"] = True
-    languages = write.tokenizer.languages
+    languages = decoder.tokenizer.languages
     was_finetuned = settings.get("stage") in TASKS
     if not was_finetuned and (settings.get("stage") or not args.stage):
         note(f"nothing says that {name} was finetuned; {PRETRAINED}")
     if is_own_text(args):
         if not args.model:
             note(f"by the latest run, {name} (--model names another)")
-        row = write_own_text(text, source, args.lang, write, was_finetuned)
+        row = write_own_text(text, source, args.lang, decoder, was_finetuned)
         if args.json:
             write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
         return
@@ -812,7 +812,7 @@ def main(argv=None):
     pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
-        write,
+        decoder,
         stage,
         data_spec,
         pairs,
@@ -822,7 +822,7 @@ def main(argv=None):
         args.skip_bad_lines,
         asked=asked_for(args, stage),
         stem=args.stem,
-        tell=write.tell_references,
+        tell=decoder.tell_references,
     )
     if not rows:
         named = " ".join("-".join(pair) for pair in pairs[:6])

@@ -27,7 +27,7 @@ from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, says_no_languages
 from eval import (
     TASKS,
-    Writer,
+    Decoder,
     own_text,
     stage_of,
     trained_pairs,
@@ -185,11 +185,11 @@ def main(argv=None):
     models = []
     base = None
     for name, folder in zip(names, folders):
-        write = Writer(folder, args.device or default_device(), **task.options)
-        models.append(look(write, name, folder, task, pieces, base))
+        decoder = Decoder(folder, args.device or default_device(), **task.options)
+        models.append(look(decoder, name, folder, task, pieces, base))
         print(f"{models[-1]['name']}: {models[-1]['output']}", flush=True)
         if base is None:
-            base = (tensors_of(write.model), name)
+            base = (tensors_of(decoder.model), name)
     content = page(report_of(task, pieces, models))
     write_bytes(args.out, content)
     print(f"{args.out}: {len(content) / 1000:,.0f} KB, to be opened in a browser")
