@@ -555,11 +555,10 @@ class Batches:
 
     def probabilities(self, temperature):
         """How often each of self.pairs is drawn: p_l ~ n_l^(1/T), streams without end alike."""
-        weights = []
-        for pair in self.pairs:
-            size = self.examples.sizes[pair]
-            weights.append(1.0 if size is None else size ** (1 / temperature))
-        weights = np.array(weights)
+        sizes = [self.examples.sizes[pair] or 1 for pair in self.pairs]
+        # The largest to the power of 100, which is of T = 0.01, is no finite number: by logarithms.
+        logs = np.log(sizes) / temperature
+        weights = np.exp(logs - logs.max())
         return weights / weights.sum()
 
     def index(self, pair, cursor):

@@ -40,7 +40,7 @@ from data import (
 )
 from generate import generate
 from model import MBart
-from plumbing.files import UserError, check_file_out, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import COUNT, DECODING, decoding_of, default_device, number
 from plumbing.options import device as device_name
@@ -50,7 +50,7 @@ from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import Tokenizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-STAGES = ("translate", "summarize")  # those whose outputs can be scored
+TASKS = ("translate", "summarize")  # those whose outputs can be scored
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
 LONG_ENOUGH = 50
@@ -115,8 +115,8 @@ def batches_by_length(sources, tokens, rows):
     return batches
 
 
-class Writer:
-    """A folder's model as a decoding function: write(texts, source, target) -> outputs."""
+class Decoder:
+    """A folder's model as a decoding function: decoder(texts, source, target) -> outputs."""
 
     def __init__(self, folder, device="cpu", int8=False, precision="fp32", **options):
         """options: generate's. int8: round large weights, which decodes faster on a CPU; precision:
@@ -192,10 +192,6 @@ def tell_unreadable(name, texts, tokenizer):
         note(f"the vocabulary has no pieces for {share:.0%} of the letters of {name}: <unk>")
 
 
-def note(text):
-    print(f"note: {text}", file=sys.stderr)
-
-
 # ---------------------------------------------------------------------------------------- scoring
 
 
@@ -227,7 +223,7 @@ class Row:
 
 
 def evaluate(
-    write,
+    decoder,
     stage,
     data_spec,
     pairs,
@@ -243,10 +239,10 @@ def evaluate(
     """Scores a decoding function on the first `count` examples of every (source, target) pair; 0:
     on all.
 
-    write(texts, source, target) -> outputs, as a Writer does. languages: those that the data may
+    decoder(texts, source, target) -> outputs, as a Decoder does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
     may fall back. skip: leave out bad lines. asked: pairs that are named where the data do not
-    have them. stem: see score. tell: Writer.tell_references.
+    have them. stem: see score. tell: Decoder.tell_references.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
@@ -263,7 +259,7 @@ def evaluate(
         texts, references = first_examples(data, (source, target), count)
         if tell:
             tell(references, target)
-        outputs = write(texts, source, target)
+        outputs = decoder(texts, source, target)
         facts = None
         if is_builtin(data_spec) and stage == "summarize":
             facts = partial(facts_told, data, (source, target))
@@ -517,7 +513,7 @@ def parse_args(argv=None):
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
     add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
     add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
-    add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
+    add("--stage", choices=TASKS, help="the task (default: what the model was trained for)")
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
     add(
@@ -582,6 +578,8 @@ def parse_args(argv=None):
         raise UserError("--source-lang goes with --lang; --pairs names its own source languages")
     if args.text is not None and args.file is not None:
         raise UserError("--text and --file: give one text at a time")
+    if args.source_lang:
+        args.source_lang = list(dict.fromkeys(args.source_lang))  # what was typed twice counts once
     if is_own_text(args):
         for name in ("pairs", "data", "skip_bad_lines", "examples", "samples", "stem"):
             if getattr(args, name) != parser.get_default(name):
@@ -599,7 +597,7 @@ def stage_of(settings, asked=None):
     """The stage to score: the one asked for, else the run's, else translation."""
     if asked:
         return asked
-    if settings.get("stage") in STAGES:
+    if settings.get("stage") in TASKS:
         return settings["stage"]
     return "translate"
 
@@ -733,15 +731,15 @@ def tell_language(text, source, languages):
         note(f"the text seems to be in {best}, but is read as {source}: --source-lang {best}?")
 
 
-def write_own_text(text, source, target, write, was_finetuned):
+def write_own_text(text, source, target, decoder, was_finetuned):
     """Prints the summary or translation of one's own text, and nothing else on standard output.
 
     was_finetuned: does anything say so of the model? Returns the text's Row, which has no reference
     and no score."""
-    if not write.tokenizer.source.piece_ids(text):
+    if not decoder.tokenizer.source.piece_ids(text):
         raise UserError("the text has nothing that the model's vocabulary takes for text")
-    tell_language(text, source, write.tokenizer.languages)
-    output = write([text], source, target)[0]
+    tell_language(text, source, decoder.tokenizer.languages)
+    output = decoder([text], source, target)[0]
     print(output)
     if output and output in text and not was_finetuned:
         note(f"the output is a piece of the text, word for word; {PRETRAINED}")
@@ -772,7 +770,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.json:
         check_file_out(args.json)  # before the decoding, not after it
-    name = pinned(args.model) if args.model else latest_run(STAGES)
+    name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
@@ -793,19 +791,19 @@ def main(argv=None):
     options = generation_options(args, stage)
     device = args.device or default_device()
     precision = args.precision or ("fp32" if device == "cpu" else "bf16")
-    write = Writer(model_folder(name), device, args.int8, precision, **options)
+    decoder = Decoder(model_folder(name), device, args.int8, precision, **options)
     if precision != "fp32":  # from here on the options are what is reported
         options["precision"] = precision
     if args.int8:
         options["int8"] = True
-    languages = write.tokenizer.languages
-    was_finetuned = settings.get("stage") in STAGES
+    languages = decoder.tokenizer.languages
+    was_finetuned = settings.get("stage") in TASKS
     if not was_finetuned and (settings.get("stage") or not args.stage):
         note(f"nothing says that {name} was finetuned; {PRETRAINED}")
     if is_own_text(args):
         if not args.model:
             note(f"by the latest run, {name} (--model names another)")
-        row = write_own_text(text, source, args.lang, write, was_finetuned)
+        row = write_own_text(text, source, args.lang, decoder, was_finetuned)
         if args.json:
             write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
         return
@@ -814,7 +812,7 @@ def main(argv=None):
     pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
-        write,
+        decoder,
         stage,
         data_spec,
         pairs,
@@ -824,7 +822,7 @@ def main(argv=None):
         args.skip_bad_lines,
         asked=asked_for(args, stage),
         stem=args.stem,
-        tell=write.tell_references,
+        tell=decoder.tell_references,
     )
     if not rows:
         named = " ".join("-".join(pair) for pair in pairs[:6])

@@ -24,7 +24,7 @@ from bench.peers import example_of, random_ids, rates
 from bench.process import ROOT
 from corpora.sets import open_data
 from data import collate, pad
-from eval import Writer, first_examples
+from eval import Decoder, first_examples
 from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
 from plumbing.memory import Memory
@@ -257,14 +257,14 @@ def outputs(place):
     data = open_data("builtin", "summarize", "test", [pair], list(train.BASE_LANGUAGES))
     texts, _ = first_examples(data, pair, count)
     options = {"beam": 4, "max_new_tokens": 40 if place.has_card else 8}
-    wanted = Writer(train.BASE, **options)(texts, *pair)
+    wanted = Decoder(train.BASE, **options)(texts, *pair)
     # Rounded to half precision, of two words that are nearly alike now and then the other is taken.
     for precision, least in (("fp32", count - count // 40), ("bf16", count * 3 // 4)):
         what = f"outputs in {precision} equal to the CPU's in fp32"
         if precision == "bf16" and not place.has_card:
             place.tell(what, f"{least} of {count}", NO_CARD)
             continue
-        found = Writer(train.BASE, place.device, precision=precision, **options)(texts, *pair)
+        found = Decoder(train.BASE, place.device, precision=precision, **options)(texts, *pair)
         same = sum(one == two for one, two in zip(found, wanted))
         place.tell(what, f"{least} of {count}", f"{same}", same >= least)
 

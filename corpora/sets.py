@@ -15,8 +15,6 @@ A data set has `sizes` ({(source language, target language): number of examples,
 stream without end}) and `text(pair, index)`, the (source, target) of one example.
 """
 import math
-import os
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError, beside_python
+from plumbing.files import UserError, beside_python, tell
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -87,12 +85,6 @@ def share_of(spec):
     if not 0 <= share <= 1:
         raise UserError(f"--data {spec}: expected a share from 0 to 1, as builtin:0.2")
     return share
-
-
-def tell(text):
-    """A remark on standard error; of several processes the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
 
 
 def tell_missing(data, where, pairs):

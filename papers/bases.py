@@ -62,21 +62,21 @@ class Documents:
 
 # ----------------------------------------------------------------------------------- measures
 
-def by_sentence(write, documents, source, target):
-    """Documents (lists of sentences) -> a text for each: what `write` makes of its sentences."""
+def by_sentence(decoder, documents, source, target):
+    """Documents (lists of sentences) -> a text for each: what `decoder` makes of its sentences."""
     sentences = []
     for document in documents:
         sentences.extend(document)
-    outputs = iter(write(sentences, source, target))
+    outputs = iter(decoder(sentences, source, target))
     return [" ".join(islice(outputs, len(document))) for document in documents]
 
 
-def copying(write, lang, count):
+def copying(decoder, lang, count):
     """{"R1": mean ROUGE-1 in percent, "exact": percent} of `count` documents."""
     documents = Documents(lang)
     given = [documents.sentences(index) for index in range(count)]
     wanted = [" ".join(sentences) for sentences in given]
-    outputs = by_sentence(write, given, lang, lang)
+    outputs = by_sentence(decoder, given, lang, lang)
     exact = sum(output == text for output, text in zip(outputs, wanted))
     return {
         "R1": float(metrics.rouge(outputs, wanted, lang)["R1"].mean()),
@@ -100,7 +100,7 @@ def denoising_loss(model, tokenizer, lang, count, tagged=True):
     return total / tokens
 
 
-def translation(write, pair, count):
+def translation(decoder, pair, count):
     """{"off-target": percent, None where the identifier does not know the target; "facts":
     percent} of `count` documents."""
     source, target = pair
@@ -108,7 +108,7 @@ def translation(write, pair, count):
     given = []
     for index in range(count):
         given.append(data.corpus.sentences(data.document(pair, index), source))
-    outputs = by_sentence(write, given, source, target)
+    outputs = by_sentence(decoder, given, source, target)
     identify = metrics.LanguageIdentifier(CORPUS_LANGUAGES)
     off_target = evaluation.off_target(outputs, target, identify)["off-target"]
     facts = evaluation.facts_told(data, pair, outputs)
@@ -145,19 +145,19 @@ def retrieval(folder, languages, device):
 def measure(folder, args):
     """All that the table of a folder shows, for JSON."""
     where = args.device or default_device()
-    write = evaluation.Writer(folder, where, **OPTIONS)
+    decoder = evaluation.Decoder(folder, where, **OPTIONS)
     for lang in languages_of(args):
-        write.tokenizer.lang_id(lang)
+        decoder.tokenizer.lang_id(lang)
     report = {"model": str(folder), "languages": {}, "translation": {}}
     for lang in args.langs:
-        found = copying(write, lang, args.copied)
+        found = copying(decoder, lang, args.copied)
         found["loss"] = denoising_loss(
-            write.model, write.tokenizer, lang, args.denoised, write.tagged
+            decoder.model, decoder.tokenizer, lang, args.denoised, decoder.tagged
         )
         report["languages"][lang] = found
     report["retrieval"] = retrieval(folder, args.langs, where)
     for pair in split_pairs(args.pairs):
-        report["translation"]["-".join(pair)] = translation(write, pair, args.translated)
+        report["translation"]["-".join(pair)] = translation(decoder, pair, args.translated)
     return report
 
 

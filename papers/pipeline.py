@@ -23,7 +23,7 @@ from plumbing.runs import read_settings
 class Pipeline:
     """Two decoding functions as one: pipeline(texts, source, target) -> summaries.
 
-    summarize, translate: called as eval.Writer is."""
+    summarize, translate: called as eval.Decoder is."""
 
     def __init__(self, summarize, translate, pivot="en_XX"):
         self.summarize = summarize
@@ -68,8 +68,8 @@ def main(argv=None):
     where = args.device or default_device()
     options = decoding_of("summarize")
     folder = model_folder(args.summarizer)
-    summarizer = evaluation.Writer(folder, where, **options)
-    translator = evaluation.Writer(model_folder(args.translator), where)
+    summarizer = evaluation.Decoder(folder, where, **options)
+    translator = evaluation.Decoder(model_folder(args.translator), where)
     pairs = split_pairs(args.pairs)
     for pair in [(args.pivot, args.pivot), *pairs]:
         for lang in pair:

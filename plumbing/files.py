@@ -62,6 +62,17 @@ def own_name():
     return f"-m {spec.name}"
 
 
+def tell(text):
+    """A remark on standard error; of several processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+
+
+def note(text):
+    """A remark on what a user may not expect, on standard error."""
+    tell(f"note: {text}")
+
+
 class Parser(argparse.ArgumentParser):
     """A parser with --quiet, whose errors are one line. Those of its commands are of this class
     too, so that the option may stand behind a command."""

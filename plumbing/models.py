@@ -10,12 +10,10 @@ config.json comes first and the weights last, so that what is no mBART costs no 
 """
 import difflib
 import json
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from plumbing.files import UserError, beside_python, read_json, refuse_pointer
+from plumbing.files import UserError, beside_python, note, read_json, refuse_pointer
 from plumbing.hub import OutOfReach, Repository, Unknown
 from plumbing.layout import MODEL_FILE
 
@@ -284,15 +282,12 @@ def from_cache(name, repository, weights, error):
             f"{error}, and {repository.name} was downloaded in part only; start again with a "
             "network, and the rest comes"
         )
-    if os.environ.get("RANK", "0") != "0":
-        return folder
     if not repository.is_pinned():
-        print(f"note: {error}; {name} as it was downloaded before: {folder.name}", file=sys.stderr)
+        note(f"{error}; {name} as it was downloaded before: {folder.name}")
     missing = in_doubt(repository, folder)
     if missing:
-        print(
-            f"note: {name}: {', '.join(missing)} were not downloaded; if it has them, start once "
-            "with a network",
-            file=sys.stderr,
+        note(
+            f"{name}: {', '.join(missing)} were not downloaded; if it has them, start once with a "
+            "network"
         )
     return folder

@@ -119,10 +119,9 @@ def is_fit(each, value):
     if "nargs" not in words:
         return is_one(each.type, value, words)
     count = words["nargs"]
-    if not isinstance(value, list | tuple) or (count != "+" and len(value) != count):
+    if not isinstance(value, list | tuple) or (isinstance(count, int) and len(value) != count):
         return False
-    kind = int if "type" in words else str
-    return all(is_one(kind, part, words) for part in value)
+    return all(is_part(part, words) for part in value)
 
 
 def is_one(kind, value, words):
@@ -139,6 +138,15 @@ def is_one(kind, value, words):
     except argparse.ArgumentTypeError:
         return False
     return True
+
+
+def is_part(value, words):
+    """Is this a value of a list, whose kind is whatever the option's converter makes of words?"""
+    convert = words.get("type", str)
+    try:
+        return convert(str(value)) == value and value in words.get("choices", [value])
+    except (argparse.ArgumentTypeError, TypeError, ValueError):
+        return False
 
 
 def default_in_words(each):

@@ -25,7 +25,7 @@ import train
 from adversarial import Adversary
 from align import alignment_loss
 from data import Example, ParallelExample, collate
-from eval import Writer, batch_sizes, decode
+from eval import Decoder, batch_sizes, decode
 from generate import generate, logits_of
 from model import MBart
 from qk_finetune import FrozenInHalf, add_lora, apply_recipe
@@ -184,7 +184,7 @@ def test_set(folder, scratch):
         model = MBart.from_pretrained(folder).to(device)
         words = {"beam": 3, "max_new_tokens": 8, "tokens": 60}
         outputs.append(decode(model, tokenizer, sources, "es_XX", **words))
-    halved = Writer(folder, "cuda", precision="bf16", beam=3, max_new_tokens=8)
+    halved = Decoder(folder, "cuda", precision="bf16", beam=3, max_new_tokens=8)
     model = halved.model
     table = model.model.shared.weight
     states = torch.randn(6, table.size(1)).bfloat16()

@@ -239,6 +239,14 @@ def test_languages_are_drawn_with_temperature(tokenizer, jsonl, temperature, sha
     assert seen["en_XX"] / sum(seen.values()) == pytest.approx(share, abs=0.06)
 
 
+def test_the_smallest_temperatures_draw_the_largest_pairs():
+    class Sized:
+        sizes = {EN_ES: 20_000, RU_EN: 100, EN_EN: 20_000}
+
+    for temperature in (0.01, 1e-15):
+        assert Batches(Sized(), 40, temperature=temperature).weights == pytest.approx([0.5, 0.5, 0])
+
+
 def test_held_out_batches_are_the_same_at_every_call_and_cover_every_pair(tokenizer):
     examples = Examples(Builtin("translate", "valid", PAIRS), tokenizer, "translate")
     first = held_out(examples, 8, 500)

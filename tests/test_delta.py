@@ -33,7 +33,7 @@ def test_a_delta_holds_what_trained_and_gives_the_model_back_bit_for_bit(small, 
     state, names = trained(small, "qk")
     changed = delta.save_delta(state, base, tmp_path / "qk.delta")
     assert set(changed) == names
-    again = base | delta.load_delta(tmp_path / "qk.delta", base)
+    again = base | delta.read_delta(tmp_path / "qk.delta", base).tensors
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
@@ -43,12 +43,12 @@ def test_another_base_a_damaged_file_and_a_file_that_is_no_delta_are_refused(sma
     delta.save_delta(trained(small, "qk")[0], base, path)
     other = {name: tensor + 1 for name, tensor in base.items()}
     with pytest.raises(UserError, match="another base"):
-        delta.load_delta(path, other)
+        delta.read_delta(path, other)
     with pytest.raises(UserError, match="no delta"):
-        delta.load_delta(small / "model.safetensors", base)
+        delta.read_delta(small / "model.safetensors", base)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="qk.delta"):
-        delta.load_delta(path, base)
+        delta.read_delta(path, base)
     with pytest.raises(UserError, match="is the base"):
         delta.save_delta(base, base, tmp_path / "none.delta")
 
@@ -58,7 +58,7 @@ def test_merging_adds_the_weighted_changes(small, tmp_path):
     a, b = (trained(small, recipe, seed)[0] for recipe, seed in (("qk", 1), ("vqk", 2)))
     for name, state in (("a", a), ("b", b)):
         delta.save_delta(state, base, tmp_path / name)
-    deltas = [delta.load_delta(tmp_path / name, base) for name in "ab"]
+    deltas = [delta.read_delta(tmp_path / name, base).tensors for name in "ab"]
     merged = delta.merge_deltas(base, deltas, [0.25, 0.5])
     for name, tensor in base.items():
         expected = tensor + 0.25 * (a[name] - tensor) + 0.5 * (b[name] - tensor)
@@ -92,7 +92,7 @@ def test_a_new_languages_delta_brings_its_vocabulary_with_it(small, tmp_path):
     child = new_language(parent, "tgt", 77)
     base = parent.state_dict()
     delta.save_delta(child.state_dict(), base, tmp_path / "d")
-    write_like(small, tmp_path / "again", base | delta.load_delta(tmp_path / "d", base))
+    write_like(small, tmp_path / "again", base | delta.read_delta(tmp_path / "d", base).tensors)
     again = MBart.from_pretrained(tmp_path / "again")
     assert again.config.vocab_size == 77
     assert again.config.source_vocab_size == parent.config.vocab_size
@@ -264,3 +264,23 @@ def test_a_delta_of_a_model_that_differs_in_more_than_weights_is_refused(run, sm
     done = run(*DELTA, "save", tmp_path / "run", small, tmp_path / "d")
     assert done.returncode == 2 and "encoder_attention_heads is 4" in done.stderr
     assert not (tmp_path / "d").exists()
+
+
+def test_a_folder_whose_vocabulary_was_not_written_is_no_model_folder(
+    run, small, tmp_path, monkeypatch
+):
+    """It would be opened with the words of one language and the tensors of another."""
+    monkeypatch.setattr("tools.new_language.EXAMPLES", 500)
+    done = run("-m", "tools.new_language", "fresh", small, tmp_path / "child", "--source", "de_DE",
+               "--pairs", "de_DE-en_XX", "--pieces", 300)
+    assert done.returncode == 0, done.stderr
+    done = run(*DELTA, "save", tmp_path / "child", small, tmp_path / "d")
+    assert done.returncode == 0, done.stderr
+
+    def full_disk(*_):
+        raise UserError("no space left")
+
+    monkeypatch.setattr("tools.folders.Tokenizer.save_pretrained", full_disk)
+    done = run(*DELTA, "apply", small, tmp_path / "d", tmp_path / "again")
+    assert done.returncode == 2 and "no space left" in done.stderr
+    assert not (tmp_path / "again" / "config.json").exists()

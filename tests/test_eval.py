@@ -9,7 +9,7 @@ from conftest import ROOT
 import eval as evaluation
 import metrics
 from corpora.sets import open_data
-from eval import Row, Writer, decode, evaluate
+from eval import Decoder, Row, decode, evaluate
 from model import MBart
 from plumbing.files import read_json, size_and_checksum, write_json
 from tokenizer import MBART25, Tokenizer
@@ -156,9 +156,9 @@ def test_int8_says_where_it_may_not_pay(run, small, monkeypatch, has_vnni):
 
 
 def test_int8_is_asked_of_every_decoding(small):
-    write = Writer(small, int8=True, beam=1, max_new_tokens=3)
-    write(["The teacher found a map."], "en_XX", "es_XX")
-    assert write.model.head.int8
+    decoder = Decoder(small, int8=True, beam=1, max_new_tokens=3)
+    decoder(["The teacher found a map."], "en_XX", "es_XX")
+    assert decoder.model.head.int8
 
 
 def test_perfect_outputs_score_100_and_copied_sources_are_off_target():
@@ -369,8 +369,8 @@ def test_a_missing_model_folder_is_named(run):
 
 def test_summaries_come_with_their_floors(small):
     pairs = [("en_XX", "en_XX"), ("es_XX", "en_XX")]
-    write = Writer(small, beam=1, max_new_tokens=2)
-    rows, _ = evaluate(write, "summarize", "builtin", pairs, 30, MBART25)
+    decoder = Decoder(small, beam=1, max_new_tokens=2)
+    rows, _ = evaluate(decoder, "summarize", "builtin", pairs, 30, MBART25)
     within, across = (row.floors for row in rows)
     # articles match by themselves
     assert 20 < within["random"]["R1"][0] < within["lead"]["R1"][0] < 70
@@ -392,9 +392,9 @@ def test_a_single_example_has_no_floor_of_another_examples_headline():
 
 
 def test_an_output_is_at_most_as_long_as_the_model_can_write(small):
-    write = Writer(small, beam=1, max_new_tokens=10_000, min_new_tokens=255)
-    assert write.options["max_new_tokens"] == 255  # and the start token
-    assert len(write(["The teacher found a map."], "en_XX", "es_XX")) == 1
+    decoder = Decoder(small, beam=1, max_new_tokens=10_000, min_new_tokens=255)
+    assert decoder.options["max_new_tokens"] == 255  # and the start token
+    assert len(decoder(["The teacher found a map."], "en_XX", "es_XX")) == 1
 
 
 def test_a_file_and_standard_input_are_read_like_a_text(run, small, tmp_path):
@@ -497,9 +497,9 @@ def test_cut_sources_and_references_beyond_the_longest_output_are_told(run, smal
     assert done.returncode == 0, done.stderr
     assert "1 of 2 en_XX sources have more than the 256 tokens" in done.stderr
     assert "1 of 2 es_XX references have more than the 3 tokens" in done.stderr
-    write = Writer(small)
-    long = len(write.encode("map " * 400, "en_XX"))
-    short = len(write.encode("The teacher found a map.", "en_XX"))
+    decoder = Decoder(small)
+    long = len(decoder.encode("map " * 400, "en_XX"))
+    short = len(decoder.encode("The teacher found a map.", "en_XX"))
     assert f"{(long - 256) / (long + short):.1%} of all" in done.stderr
 
 
@@ -541,6 +541,13 @@ def test_pairs_asked_for_that_the_data_do_not_have_are_named(run, small, tmp_pat
         assert "tr_TR-tr_TR: no example" not in done.stderr
     done = run(*options, "--lang", "tr_TR", "--data", spec)  # every source that there is
     assert done.returncode == 0 and "no example" not in done.stderr
+
+
+def test_a_language_typed_twice_has_one_row(run, small, tmp_path):
+    spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])
+    options = ("--model", small, "--stage", "summarize", "--max-new-tokens", 3, "--data", spec)
+    done = run("eval.py", *options, "--lang", "tr_TR", "--source-lang", "tr_TR", "tr_TR")
+    assert done.returncode == 0 and done.stdout.count("tr_TR -> tr_TR") == 1, done.stderr
 
 
 def test_typed_pairs_without_test_files_are_named_and_the_others_scored(run, small, tmp_path):
@@ -693,9 +700,9 @@ def test_a_base_is_said_to_copy_a_text_whatever_stage_is_typed(run):
 
 @pytest.mark.parametrize("was_finetuned", [True, False])
 def test_public_weights_that_copy_a_text_are_said_to(small, monkeypatch, capsys, was_finetuned):
-    write = Writer(small)
+    decoder = Decoder(small)
     monkeypatch.setattr(evaluation, "decode", lambda *_, **__: [TURKISH[:54]])
-    evaluation.write_own_text(TURKISH, "tr_TR", "tr_TR", write, was_finetuned)
+    evaluation.write_own_text(TURKISH, "tr_TR", "tr_TR", decoder, was_finetuned)
     said = capsys.readouterr().err
     assert was_finetuned == ("word for word; a model that was only pretrained" not in said)
 

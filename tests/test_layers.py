@@ -227,8 +227,75 @@ def test_what_needs_parallel_texts_is_left_out_or_refused_without_them(run, smal
         (tmp_path / f"{split}.jsonl").write_text("".join(rows * 4), encoding="utf-8")
     options = ("--model", small, "--data", f"jsonl:{tmp_path}", "--source-lang", *texts)
     done = run(*LAYERS, *options, "--json", tmp_path / "layers.json")
-    assert done.returncode == 0 and "need the same texts" in done.stdout, done.stderr
+    assert done.returncode == 0 and "need the same texts" in done.stderr, done.stderr
     report = json.loads((tmp_path / "layers.json").read_text())["layers"]
     assert set(report["encoder"][0]) == {"probe"}
     done = run(*LAYERS, *options, "--measures", "retrieval")
     assert done.returncode == 2 and "need the same texts" in done.stderr
+
+
+def test_what_is_typed_twice_counts_once(run, small, few, tmp_path):
+    options = ("--model", small, "--json", tmp_path / "layers.json", "--data", "builtin")
+    langs = ("--source-lang", "en_XX", "en_XX", "es_XX")
+    done = run(*LAYERS, *options, *langs, "--measures", "retrieval", "retrieval")
+    assert done.returncode == 0 and done.stdout.count("retrieval %") == 1, done.stderr
+    report = json.loads((tmp_path / "layers.json").read_text())
+    assert report["languages"] == ["en_XX", "es_XX"]
+    assert set(report["layers"]["encoder"][0]["retrieval"]) == {"en_XX es_XX"}
+    done = run(*LAYERS, *options, "--source-lang", "en_XX", "en_XX")
+    assert done.returncode == 2 and "at least two" in done.stderr
+
+
+@pytest.fixture
+def untagged(small, tmp_path):
+    """A model that reads a text alike in whatever language it is said to be."""
+    folder = tmp_path / "untagged"
+    MBart.from_pretrained(small).save_pretrained(folder)
+    Tokenizer.from_pretrained(small).save_pretrained(folder)
+    settings = {"stage": "summarize", "tagless": True}
+    (folder / "args.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def test_a_line_that_is_bad_in_one_language_is_left_out_of_all(run, untagged, few, tmp_path):
+    """The files say the same, so that every text finds itself: unless the lines have moved."""
+    lines = ["the map", "a teacher", "the red park", "no vase", "in the city", "a doctor"]
+    for lang, bad in (("en_XX", 1), ("es_XX", 3), ("fr_XX", 0)):
+        own = ["" if number == bad else line for number, line in enumerate(lines)]
+        (tmp_path / f"test.{lang}").write_text("\n".join(own) + "\n", encoding="utf-8")
+    options = ("--model", untagged, "--data", f"parallel:{tmp_path}", "--measures", "retrieval")
+    options += ("--source-lang", "en_XX", "es_XX", "fr_XX", "--json", tmp_path / "layers.json")
+    done = run(*LAYERS, *options, "--skip-bad-lines")
+    assert done.returncode == 0 and "left out 3 bad lines" in done.stderr, done.stderr
+    for layer in json.loads((tmp_path / "layers.json").read_text())["layers"]["encoder"]:
+        assert layer["retrieval"] == {"en_XX es_XX": 1, "en_XX fr_XX": 1, "es_XX fr_XX": 1}
+
+
+def test_files_of_different_lengths_are_no_translations(run, untagged, few, tmp_path):
+    for lang, count in (("en_XX", 3), ("es_XX", 4), ("fr_XX", 4)):
+        (tmp_path / f"test.{lang}").write_text("the map\n" * count, encoding="utf-8")
+    options = ("--model", untagged, "--data", f"parallel:{tmp_path}", "--measures", "svcca")
+    done = run(*LAYERS, *options, "--source-lang", "es_XX", "fr_XX", "en_XX")
+    assert done.returncode == 2, done.stderr
+    assert "test.es_XX has 4 lines and test.en_XX has 3" in done.stderr
+
+
+def test_the_built_in_documents_compared_are_the_same_in_every_task(run, small, few, tmp_path):
+    """What it has to translate is another text for each pair of languages."""
+    found = []
+    for stage in ("translate", "summarize"):
+        options = ("--stage", stage, "--measures", "retrieval", "--json", tmp_path / "layers.json")
+        done = run(*LAYERS, "--model", small, *options, "--source-lang", "en_XX", "es_XX")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / "layers.json").read_text())["layers"])
+    assert found[0] == found[1]
+
+
+def test_a_language_without_documents_is_refused_by_the_probe(run, small, few, tmp_path):
+    """Its row of the confusion would be 0, and the mean over languages too low."""
+    row = {"source": "the map", "target": "map", "source_lang": "en_XX", "target_lang": "en_XX"}
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    options = ("--model", small, "--data", f"jsonl:{tmp_path}", "--measures", "probe")
+    done = run(*LAYERS, *options, "--source-lang", "en_XX", "ru_RU")
+    assert done.returncode == 2 and "has no document in ru_RU" in done.stderr, done.stderr

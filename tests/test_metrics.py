@@ -1,4 +1,6 @@
 """metrics.py: every script scores, intervals are intervals, languages are told apart."""
+import tracemalloc
+
 import numpy as np
 import py3langid
 import pytest
@@ -110,6 +112,26 @@ def test_intervals_of_a_corpus_are_sacrebleus_own():
         scores, signatures = bleu_chrf(outputs, references)
         assert scores[name].low == pytest.approx(result.score - result._ci)
         assert f"{name}: {metric.get_signature()}" in signatures
+
+
+def test_resamples_are_drawn_one_by_one_with_the_numbers_of_all_at_once():
+    """All at once, those of 50,000 examples take a gigabyte."""
+    generator = np.random.default_rng(3)
+    for count in (2, 3, 9, 128, 129, 1000, 3001):
+        values = 100 * generator.random(count)
+        drawn = np.random.default_rng(0).integers(0, count, (1000, count))
+        low, high = np.percentile(values[drawn].mean(1), (2.5, 97.5))
+        assert bootstrap(values)[1:] == (low, high)
+    outputs = ["the cat sat on a mat", "the dog ran off to a park", ""] * 4000
+    references = ["the cat sat on the mat", "a dog ran off to the park", "it was cold"] * 4000
+    stats = np.array(BLEU()._extract_corpus_statistics(outputs, [references]))
+    whole = 1000 * stats.size * 4  # bytes, in float32
+    tracemalloc.start()
+    bootstrap([1.0, 0.0] * 6000)
+    metrics.corpus_interval(BLEU(), outputs, references, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < whole / 10
 
 
 def test_bootstrap_of_equal_values_holds_them_to_the_last_digit():

@@ -2,7 +2,7 @@
 import json
 
 import eval as evaluation
-from eval import Writer, evaluate
+from eval import Decoder, evaluate
 from papers.pipeline import Pipeline
 from tokenizer import MBART25
 
@@ -12,8 +12,8 @@ def test_the_pipeline_translates_each_sentence_to_the_pivot_summarizes_there_and
 ):
     """With a translator that only re-labels its text and a summarizer that keeps it, the way that
     each text takes is seen."""
-    summarizer = Writer(small)
-    translator = Writer(small)
+    summarizer = Decoder(small)
+    translator = Decoder(small)
     seen = []
 
     def fake(model, tokenizer, sources, lang, **options):

@@ -16,6 +16,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -24,10 +25,10 @@ from plumbing.files import UserError, beside_python, check_file_out, parser_of, 
 from plumbing.models import model_folder
 from plumbing.weights import read_safetensors, write_tensors
 from qk_finetune import parameters_by_recipe
-from tokenizer import SOURCE_FILE, Tokenizer
+from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer
 from tools.folders import add_overwrite, check_out, write_like
 
-VOCABULARIES = ("sentencepiece.bpe.model", SOURCE_FILE)
+VOCABULARIES = (MODEL_FILE, SOURCE_FILE)
 MAY_DIFFER = {  # in config.json, between a run and its base; all else belongs to both
     "vocab_size", "source_vocab_size", "residual_drop_layer", "dropout", "attention_dropout",
     "activation_dropout", "init_std", "extra",
@@ -124,11 +125,6 @@ def check_base(path, made_from, own):
         )
 
 
-def load_delta(path, base):
-    """{name: tensor} of a delta."""
-    return read_delta(path, base).tensors
-
-
 def merge_deltas(base, deltas, weights):
     """base + the weighted sum of what each delta changes in it, all {name: tensor}.
 
@@ -213,17 +209,37 @@ def apply(base, file, out, overwrite=False):
     base = model_folder(base)
     tensors = MBart.from_pretrained(base).state_dict()
     delta = read_delta(file, tensors)
-    write_like(
-        base,
-        out,
-        tensors | delta.tensors,
-        residual_drop_layer=delta.residual_drop_layer,
-        settings=delta.settings,
-    )
-    for name, content in delta.files.items():
-        write_bytes(Path(out) / name, content)
-    if delta.files:
-        Tokenizer.from_pretrained(out).save_pretrained(out)
+    with TemporaryDirectory() as folder:
+        tokenizer = None
+        if delta.files:
+            tokenizer = with_vocabularies(Tokenizer.from_pretrained(base), delta.files, folder)
+        write_like(
+            base,
+            out,
+            tensors | delta.tensors,
+            tokenizer,
+            residual_drop_layer=delta.residual_drop_layer,
+            settings=delta.settings,
+        )
+
+
+def with_vocabularies(tokenizer, files, folder):
+    """A tokenizer with a delta's vocabulary files, {name: bytes}, in place of its own.
+
+    folder: where they are written; the tokenizer reads them there as long as it is used."""
+    for name in VOCABULARIES:
+        if name in files:
+            write_bytes(Path(folder) / name, files[name])
+    layout = tokenizer.layout
+    source = None
+    if tokenizer.source is not tokenizer:
+        source = tokenizer.source
+    if SOURCE_FILE in files:
+        source = Tokenizer(Path(folder) / SOURCE_FILE, layout)
+    model_file = tokenizer.model_file
+    if MODEL_FILE in files:
+        model_file = Path(folder) / MODEL_FILE
+    return Tokenizer(model_file, layout, source)
 
 
 def merge(base, out, files, weights, overwrite=False):

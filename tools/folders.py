@@ -12,10 +12,11 @@ from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder
 from plumbing.runs import origin_of, read_settings, remove_descriptions, write_settings
 from plumbing.weights import check_numbers
+from qk_finetune import TABLES
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
 TOKENIZER_FILES = ("sentencepiece*", SOURCE_FILE, "tokenizer*", "special_tokens*")
-SOURCE_TABLE = "model.encoder.embed_tokens.weight"  # of a source side with a vocabulary of its own
+SOURCE_TABLE = TABLES["src"]  # of a source side with a vocabulary of its own
 
 
 def check_out(out, overwrite=False, read=()):
@@ -88,8 +89,9 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
     model.save_pretrained(out)
 
 
-def fitting_config(folder, tensors, residual_drop_layer=0):
-    """The folder's Config with the vocabularies of these tensors."""
+def fitting_config(folder, tensors, residual_drop_layer):
+    """The folder's Config with the vocabularies of these tensors; residual_drop_layer: as in
+    write_like()."""
     config = Config.read(Path(folder) / "config.json")
     config.vocab_size = len(tensors["model.shared.weight"])
     if SOURCE_TABLE in tensors:

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from corpora.sets import is_builtin, open_data
-from data import at_most, held_out
+from data import at_most
 from generate import first_tokens, generate
 from model import Attention
 from plumbing.files import UserError
 from plumbing.runs import read_settings
 from tokenizer import EOS, SPECIALS
-from tools.layers import STEPS, TOKENS, Texts, confusion_matrix, fitted_probe, token_states
+from tools.layers import STEPS, Texts, confusion_matrix, fitted_probe, token_states
 from tools.trim import pairs_within
 
 BEST = 5            # candidates at every place
@@ -220,34 +220,34 @@ class Task:
     skip_bad_lines: bool = False
     data_pair: tuple | None = None  # (source, target) of all lines, where no column says it
 
-    def texts_for(self, write, languages):
-        """The data set as a Writer's model reads it."""
+    def texts_for(self, decoder, languages):
+        """The data set as a Decoder's model reads it."""
         return Texts(
             spec=self.data,
             stage=self.stage,
             languages=languages,
-            tokenizer=write.tokenizer,
-            tagged=write.tagged,
-            max_length=write.limit,
+            tokenizer=decoder.tokenizer,
+            tagged=decoder.tagged,
+            max_length=decoder.limit,
             skip_bad_lines=self.skip_bad_lines,
         )
 
 
 @torch.no_grad()
-def read_through(write, task):
-    """A Writer's model writes its output for the task's text, and then reads it once.
+def read_through(decoder, task):
+    """A Decoder's model writes its output for the task's text, and then reads it once.
 
     Returns (source ids, output ids, log-probabilities (T, V) at each place of the output,
-    {name: attention weights}). The output ends in </s>, unless it was cut off; row i of the
-    decoder's attention is of the step that chose token i."""
-    model = write.model.eval()
+    {name: attention weights}). The output ends in </s>, unless it was cut off; row i of attention
+    in the model's decoder is of the step that chose token i."""
+    model = decoder.model.eval()
     place = next(model.parameters()).device
-    ids = write.encode(task.text, task.source_lang, write.limit)
+    ids = decoder.encode(task.text, task.source_lang, decoder.limit)
     source = torch.tensor([ids], device=place)
-    lang_id = write.tokenizer.lang_id(task.lang)
-    output = generate(model, source, lang_id, **write.options)[0]
+    lang_id = decoder.tokenizer.lang_id(task.lang)
+    output = generate(model, source, lang_id, **decoder.options)[0]
     prompt = first_tokens(model.config, torch.tensor([lang_id], device=place))[0].tolist()
-    if len(prompt) + len(output) < 1 + write.options["max_new_tokens"]:
+    if len(prompt) + len(output) < 1 + decoder.options["max_new_tokens"]:
         output = [*output, EOS]
     decoder_input = torch.tensor([[*prompt, *output[:-1]]], device=place)
     first = len(prompt) - 1  # the place that chose the first token
@@ -304,29 +304,29 @@ def short(value):
     return float(f"{value:.4g}")
 
 
-def look(write, name, folder, task, pieces, base=None):
-    """Everything that the page says of a Writer's model, which stands in `folder`; name: what it is
-    called, its folder or its name on the hub.
+def look(decoder, name, folder, task, pieces, base=None):
+    """Everything that the page says of a Decoder's model, which stands in `folder`; name: what it
+    is called, its folder or its name on the hub.
 
     base: {name: tensor} and what it is called; None: this is the base. The attention weights are
     tensors still (rounded_levels): pack() makes them part of a page."""
     settings = read_settings(folder)
-    write.tell([task.text], task.source_lang)
+    decoder.tell([task.text], task.source_lang)
     moved = None
     if base is not None:
-        moved = how_far(write.model, name, *base)
-    ids, output, log_probs, weights = read_through(write, task)
+        moved = how_far(decoder.model, name, *base)
+    ids, output, log_probs, weights = read_through(decoder, task)
     probe = None
     if task.probe:
-        probe = probe_verdicts(write, ids, task.texts_for(write, pieces.languages))
+        probe = probe_verdicts(decoder, ids, task.texts_for(decoder, pieces.languages))
     return {
         "name": name_of(name),
         "stage": settings.get("stage"),
         "recipe": settings.get("recipe"),
-        "output": write.tokenizer.decode(output),
+        "output": decoder.tokenizer.decode(output),
         "moved": moved,
-        "source": source_numbers(ids, write.tokenizer.source),
-        "tokens": token_numbers(output, log_probs, write.tokenizer, pieces),
+        "source": source_numbers(ids, decoder.tokenizer.source),
+        "tokens": token_numbers(output, log_probs, decoder.tokenizer, pieces),
         "cross": rounded_levels(layers_of(weights, "decoder", "encoder_attn")),
         "own": rounded_levels(layers_of(weights, "encoder", "self_attn")),
         "probe": probe,
@@ -355,28 +355,25 @@ def tensors_of(model):
 
 # --------------------------------------------------------------------------------------- the probe
 
-def probe_verdicts(write, ids, texts):
-    """What a fresh classifier of the source language says to every state that the decoder reads.
+def probe_verdicts(decoder, ids, texts):
+    """What a fresh classifier of the source language says to every state that the model's decoder
+    reads.
 
     texts: tools.layers.Texts, from which it learns. {"languages", "accuracy": on held-out
     documents, "verdicts": one list of probabilities for every token of `ids`}"""
     pairs = [(lang, lang) for lang in texts.languages]
     known = []
     for split, count in (("train", PROBED), ("test", PROBED // 2)):
-        examples = texts.examples(split, pairs)
-        for lang, _ in pairs:
-            if (lang, lang) not in examples.sizes:
-                raise UserError(f"--probe: {texts.spec} has no document in {lang}; leave it out")
-        batches = held_out(examples, count, TOKENS)
+        batches = texts.probed(split, pairs, count)
         states, classes = token_states(
-            write.model, texts.tokenizer, batches, texts.languages, "encoder"
+            decoder.model, texts.tokenizer, batches, texts.languages, "encoder"
         )
         known.append((states[-1], classes))
     (states, classes), (held, held_classes) = known
     classifier = fitted_probe(states, classes, len(texts.languages), STEPS)
-    place = next(write.model.parameters()).device
+    place = next(decoder.model.parameters()).device
     with torch.no_grad():
-        own = write.model.encode(torch.tensor([ids], device=place))[0].cpu()  # (S, D)
+        own = decoder.model.encode(torch.tensor([ids], device=place))[0].cpu()  # (S, D)
         verdicts = classifier(own).softmax(1)
         confusion = confusion_matrix(classifier(held).softmax(1), held_classes)
     return {

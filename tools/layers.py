@@ -49,9 +49,10 @@ from adversarial import Classifier, source_classes
 from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, open_data
-from data import Examples, collate, held_out
+from data import Examples, at_most, collate, held_out
+from eval import TASKS, stage_of
 from model import MBart
-from plumbing.files import UserError, check_file_out, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import default_device, device
 from plumbing.progress import progress_line
@@ -60,7 +61,6 @@ from tokenizer import EOS, Tokenizer
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")
-STAGES = ("translate", "summarize")
 # Documents a language: the classifier trains on these and is tested on half as many.
 PROBED = {"encoder": 160, "decoder": 60}
 STEPS = 250      # of the classifier
@@ -86,6 +86,19 @@ class Texts:
         known = self.tokenizer.languages
         data = open_data(self.spec, self.stage, split, pairs, known, skip=self.skip_bad_lines)
         return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
+
+    def probed(self, split, pairs, count):
+        """The first `count` documents of every pair, in batches. UserError for a language without
+        any: the mean over languages would count it as never told."""
+        examples = self.examples(split, pairs)
+        there = {source for source, _ in examples.sizes}
+        for lang in self.languages:
+            if lang not in there:
+                raise UserError(
+                    f"the {split} split of {self.spec} has no document in {lang}; leave the "
+                    "language out, or name data that have some with --data"
+                )
+        return held_out(examples, count, TOKENS)
 
 
 # -------------------------------------------------------------------------------------- states
@@ -184,8 +197,8 @@ def probe_layers(model, texts, side):
     pairs = [(lang, lang) for lang in texts.languages]
     if side == "decoder":
         pairs = [(a, b) for a in texts.languages for b in texts.languages]
-    train = held_out(texts.examples("train", pairs), PROBED[side], TOKENS)
-    test = held_out(texts.examples("test", pairs), PROBED[side] // 2, TOKENS)
+    train = texts.probed("train", pairs, PROBED[side])
+    test = texts.probed("test", pairs, PROBED[side] // 2)
     states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
     held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
@@ -249,12 +262,24 @@ def retrieval(a, b):
     return sum(right) / 2
 
 
-def parallel_batches(texts, lang, count):
-    """The first `count` test documents in one language, in order."""
-    examples = texts.examples("test", [(lang, lang)])
-    number = min(count, examples.sizes[lang, lang] or count)
-    rows = [examples((lang, lang), index) for index in range(number)]
-    return [collate(rows[start:start + ROWS]) for start in range(0, number, ROWS)]
+def parallel_batches(texts, count):
+    """{language: the first `count` test documents in it, in batches}: row i of one language
+    translates row i of every other. UserError for files that do not correspond line by line."""
+    if is_builtin(texts.spec):
+        # What it has to translate is drawn for each pair of languages; its documents are the same.
+        texts = replace(texts, stage="summarize")
+    within = [(lang, lang) for lang in texts.languages]
+    # Between languages too, and all at once: so the files of a data set are compared, and a line
+    # that is bad in one of them is left out of all.
+    between = [(texts.languages[0], lang) for lang in texts.languages[1:]]
+    examples = texts.examples("test", within + between)
+    batches = {}
+    for pair in within:
+        number = at_most(count, examples.sizes[pair])
+        rows = [examples(pair, index) for index in range(number)]
+        starts = range(0, number, ROWS)
+        batches[pair[0]] = [collate(rows[start:start + ROWS]) for start in starts]
+    return batches
 
 
 def svcca_layers(states, languages):
@@ -297,8 +322,7 @@ def measure_layers(model, texts, measures=MEASURES):
     parallel = {}
     if "svcca" in measures or "retrieval" in measures:
         count = COMPARED if "svcca" in measures else RETRIEVED
-        for lang in texts.languages:
-            parallel[lang] = parallel_batches(texts, lang, count)
+        parallel = parallel_batches(texts, count)
     for side in SIDES:
         columns = {}
         if "probe" in measures:
@@ -375,12 +399,10 @@ def main(argv=None):
     args = parse_args(argv)
     if args.json:
         check_file_out(args.json)
-    name = pinned(args.model) if args.model else latest_run(STAGES)
+    name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)
     trained = read_settings(folder)
-    stage = args.stage
-    if not stage:
-        stage = trained.get("stage") if trained.get("stage") in STAGES else "translate"
+    stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data", "builtin")
     measures = possible(args.measures, data)
     tokenizer = Tokenizer.from_pretrained(folder)
@@ -417,7 +439,7 @@ def parse_args(argv=None):
     )
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
-    add("--stage", choices=STAGES, help="the task (default: what the model was trained for)")
+    add("--stage", choices=TASKS, help="the task (default: what the model was trained for)")
     add(
         "--measures",
         nargs="+",
@@ -428,7 +450,11 @@ def parse_args(argv=None):
     )
     add("--json", metavar="FILE", help="also write every number to this file")
     add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    # What was typed twice counts once: a language is no other than itself.
+    args.source_lang = list(dict.fromkeys(args.source_lang))
+    args.measures = list(dict.fromkeys(args.measures))
+    return args
 
 
 def possible(measures, data):
@@ -443,14 +469,14 @@ def possible(measures, data):
     if not left:
         raise UserError(reason)
     if len(left) < len(measures):
-        print(f"note: {reason}", flush=True)
+        note(reason)
     return left
 
 
 def check_languages(languages, tokenizer):
     for lang in languages:
         tokenizer.lang_id(lang)
-    if len(set(languages)) < 2:
+    if len(languages) < 2:
         raise UserError("this compares languages: name at least two with --source-lang")
 
 

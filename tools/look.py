@@ -26,18 +26,15 @@ from pathlib import Path
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, says_no_languages
 from eval import (
-    STAGES,
-    Writer,
-    generation_options,
-    note,
+    TASKS,
+    Decoder,
     own_text,
     stage_of,
     trained_pairs,
 )
-from eval import parse_args as parse_eval_args
-from plumbing.files import UserError, check_file_out, parser_of, run, write_bytes
+from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import default_device, device
+from plumbing.options import decoding_of, default_device, device
 from plumbing.runs import read_settings
 from tokenizer import Tokenizer
 from tools.inside import (
@@ -177,7 +174,7 @@ def main(argv=None):
         lang=args.lang,
         stage=stage,
         data=args.data or settings.get("data", "builtin"),
-        options=generation_options(parse_eval_args(["--lang", args.lang]), stage),
+        options=decoding_of(stage),
         probe=args.probe,
         skip_bad_lines=args.skip_bad_lines,
     )
@@ -188,11 +185,11 @@ def main(argv=None):
     models = []
     base = None
     for name, folder in zip(names, folders):
-        write = Writer(folder, args.device or default_device(), **task.options)
-        models.append(look(write, name, folder, task, pieces, base))
+        decoder = Decoder(folder, args.device or default_device(), **task.options)
+        models.append(look(decoder, name, folder, task, pieces, base))
         print(f"{models[-1]['name']}: {models[-1]['output']}", flush=True)
         if base is None:
-            base = (tensors_of(write.model), name)
+            base = (tensors_of(decoder.model), name)
     content = page(report_of(task, pieces, models))
     write_bytes(args.out, content)
     print(f"{args.out}: {len(content) / 1000:,.0f} KB, to be opened in a browser")
@@ -225,7 +222,7 @@ def parse_args(argv=None):
     )
     add("--data", metavar="SPEC", help="where their texts are, as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
-    add("--stage", choices=STAGES, help="the task (default: what RUN was trained for)")
+    add("--stage", choices=TASKS, help="the task (default: what RUN was trained for)")
     add(
         "--probe",
         action="store_true",

@@ -17,7 +17,7 @@ from corpora.sets import texts_of
 from model import MBart
 from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
-from tokenizer import UNK, Tokenizer
+from tokenizer import MODEL_FILE, UNK, Tokenizer
 from tools.folders import add_overwrite, begin, check_out, write_like
 
 SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
@@ -89,7 +89,7 @@ def trim(model, tokenizer, texts, out):
 
     The trimmed model shares memory with `model`."""
     kept = needed_pieces(tokenizer.pieces, texts)
-    path = begin(out) / "sentencepiece.bpe.model"
+    path = begin(out) / MODEL_FILE
     write_bytes(path, keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
     source = None
     if tokenizer.source is not tokenizer:
