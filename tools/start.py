@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -78,7 +79,6 @@ def learn_vocabulary(path, how, languages=MBART25):
         texts = sampled_texts(how, languages)
         coverage = coverage or COVERAGE
     texts = counted(texts, letters)
-    begin(path.parent)  # not before the data are known to be readable
     train_sentencepiece(texts, path, how.pieces, ROMANCE_GERMAN_LETTERS, how.seed, coverage)
     tell_missing(letters, load_pieces(path))
 
@@ -281,8 +281,6 @@ def main(argv=None):
         layout = Tokenizer.from_pretrained(folder).layout
     shape = shape_of(args)
 
-    out = Path(args.out)
-    path = out / MODEL_FILE
     print(f"learning a vocabulary of up to {args.pieces} pieces", flush=True)
     how = Learning(
         data=args.data,
@@ -293,15 +291,18 @@ def main(argv=None):
         temperature=args.temperature,
         character_coverage=args.character_coverage,
     )
-    learn_vocabulary(path, how, MBART25 if layout == "mbart25" else MBART50)
-    tokenizer = Tokenizer(path, layout)
-    if body is None:
-        model = random_model(tokenizer, args.seed, shape)
-    else:
-        model = on_the_layers_of(body, tokenizer, args.seed)
-    remove_stale(out, tokenizer)
-    tokenizer.save_pretrained(out)
-    model.save_pretrained(out)
+    with TemporaryDirectory() as scratch:  # what stands in `out` stays until no mistake can follow
+        path = Path(scratch) / MODEL_FILE
+        learn_vocabulary(path, how, MBART25 if layout == "mbart25" else MBART50)
+        tokenizer = Tokenizer(path, layout)
+        if body is None:
+            model = random_model(tokenizer, args.seed, shape)
+        else:
+            model = on_the_layers_of(body, tokenizer, args.seed)
+        out = begin(args.out)
+        remove_stale(out, tokenizer)
+        tokenizer.save_pretrained(out)
+        model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
     print(f"next: {beside_python()} train.py --stage pretrain --init {out}")
