@@ -267,8 +267,9 @@ class Run:
         """Writes the folder of a new run: the model as it starts, and the settings."""
         if not self.main_process:
             return
-        (self.folder / "state.pt").unlink(missing_ok=True)  # a crash must not bring an old run back
-        (self.folder / "watch.csv").unlink(missing_ok=True)
+        # Whenever this run ends, nothing of an old one may be taken for its own.
+        for name in ("state.pt", "args.json", "log.csv", "watch.csv", "bad_batch.json"):
+            (self.folder / name).unlink(missing_ok=True)
         remove_descriptions(self.folder)
         model.save_pretrained(self.folder, tensors)
         tokenizer.save_pretrained(self.folder)

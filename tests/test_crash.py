@@ -15,7 +15,8 @@ from test_train import losses, same_weights
 
 from model import MBart
 from plumbing.files import UserError
-from plumbing.runs import read_state
+from plumbing.runs import read_settings, read_state
+from tokenizer import Tokenizer
 
 OPTIONS = (
     "--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", 200, "--valid-examples", 2,
@@ -197,6 +198,38 @@ def test_a_run_that_breaks_before_its_first_checkpoint_does_not_bring_back_the_o
     assert done.returncode == 0 and (out / "state.pt").exists(), done.stderr
     done = run("train.py", *OPTIONS, "--init", broken, "--steps", 4, "--out", out, "--overwrite")
     assert done.returncode == 2 and not (out / "state.pt").exists()
+
+
+def test_a_run_that_overwrites_another_takes_nothing_of_it_for_its_own(run, small, tmp_path):
+    out = tmp_path / "run"  # a model whose encoder has a vocabulary of its own
+    done = run("-m", "tools.new_language", "graft", small, small, "src", out)
+    assert done.returncode == 0, done.stderr
+    header = "step,loss,validation loss,tokens/s,learning rate"
+    (out / "log.csv").write_text(f"{header}\n1,2.0,0.001,9.0,0.1\n")
+    (out / "bad_batch.json").write_text("[]")
+    words = (*OPTIONS, "--init", small, "--steps", 4, "--eval-every", 4, "--out", out)
+    done = run("train.py", *words, "--overwrite", "--stop-at", 2)  # before its first validation
+    assert done.returncode == 0, done.stderr
+    assert not (out / "bad_batch.json").exists() and not (out / "log.csv").exists()
+    tokenizer = Tokenizer.from_pretrained(out)
+    assert tokenizer.source is tokenizer
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 0 and [row[0] for row in losses(out)] == ["4"], done.stderr
+
+
+def test_a_run_breaks_without_another_ones_settings(run, small, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(small, out)
+    (out / "args.json").write_text('{"stage": "translate", "tagless": true}')
+
+    def full(self, folder):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(Tokenizer, "save_pretrained", full)
+    words = (*OPTIONS, "--init", small, "--steps", 1, "--out", out, "--overwrite")
+    done = run("train.py", *words)
+    assert done.returncode == 2 and "no space left" in done.stderr
+    assert read_settings(out) == {}
 
 
 def test_fp16_overflow_is_skipped_and_counted(run, small, tmp_path):
