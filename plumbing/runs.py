@@ -19,6 +19,11 @@ from pathlib import Path, PurePath
 import torch
 import torch.distributed as dist
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
 from plumbing.files import (
     UserError,
     beside_python,
@@ -138,9 +143,12 @@ def written(folder):
 
 @contextmanager
 def only_run_in(folder):
-    """Holds a folder for one training run; the system lets go however the process ends."""
-    import fcntl  # late: Windows has none
+    """Holds a folder for one training run; the system lets go however the process ends.
 
+    On Windows nothing is held: who trains there sees to it that no two runs share a folder."""
+    if fcntl is None:
+        yield
+        return
     folder = Path(folder)
     make_folder(folder)
     with open_lock(folder / ".lock") as file:

@@ -265,6 +265,17 @@ def test_two_runs_into_one_folder_are_refused_and_a_dead_ones_lock_does_not_bind
     assert done.returncode == 0, done.stderr
 
 
+def test_a_system_without_file_locks_trains_too(run_process, small, tmp_path):
+    """Windows has no fcntl."""
+    code = (
+        f"import sys; sys.modules['fcntl'] = None; sys.path.insert(0, {str(ROOT)!r}); import train;"
+        "train.main(sys.argv[1:])"
+    )
+    words = (*OPTIONS, "--init", small, "--steps", 1, "--out", tmp_path / "run")
+    done = run_process("-c", code, *words)
+    assert done.returncode == 0 and len(losses(tmp_path / "run")) == 1, done.stderr
+
+
 def test_a_mistake_leaves_no_folder_behind(run, tmp_path):
     out = tmp_path / "run"
     done = run("train.py", "--stage", "translate", "--langs", "xx_XX", "--out", out)
