@@ -788,7 +788,7 @@ def main(argv=None):
         )
     options = generation_options(args, stage)
     device = args.device or default_device()
-    precision = args.precision or ("fp32" if device == "cpu" else "bf16")
+    precision = args.precision or ("fp32" if torch.device(device).type == "cpu" else "bf16")
     write = Writer(model_folder(name), device, args.int8, precision, **options)
     if precision != "fp32":  # from here on the options are what is reported
         options["precision"] = precision
