@@ -17,7 +17,6 @@ output tells. Beside ROUGE-1 stand its floors, which need no model: another exam
 the source's first sentence; then how far off target the references seem to be, which is the
 identifier's own error. Of a single example there are no intervals.
 """
-import csv
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,7 +45,7 @@ from plumbing.options import COUNT, DECODING, decoding_of, default_device, numbe
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, origin_of, read_settings
+from plumbing.runs import latest_run, origin_of, read_log, read_settings
 from tokenizer import Tokenizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -495,11 +494,7 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
 
 def lowest_validation_loss(folder):
     """The lowest of a run's log.csv; None where the folder is no run of train.py."""
-    log = Path(folder) / "log.csv"
-    if not log.is_file():
-        return None
-    with open(log, encoding="utf-8", newline="") as file:
-        losses = [float(line["validation loss"]) for line in csv.DictReader(file)]
+    losses = [row["validation loss"] for row in read_log(Path(folder) / "log.csv")]
     return min(losses, default=None)
 
 
@@ -781,6 +776,7 @@ def main(argv=None):
         text = own_text(args)
     else:
         check_spec(data_spec)
+        lowest_validation_loss(name)  # it is reported: an edited log is named before the decoding
     if args.stem and stage != "summarize":
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
     if args.int8 and not HAS_VNNI:
@@ -790,7 +786,7 @@ def main(argv=None):
         )
     options = generation_options(args, stage)
     device = args.device or default_device()
-    precision = args.precision or ("fp32" if device == "cpu" else "bf16")
+    precision = args.precision or ("fp32" if torch.device(device).type == "cpu" else "bf16")
     decoder = Decoder(model_folder(name), device, args.int8, precision, **options)
     if precision != "fp32":  # from here on the options are what is reported
         options["precision"] = precision

@@ -2,13 +2,13 @@
 
     score(y_1..y_t) = sum_{i<=t} log p(y_i | y_<i, x)      when finished: score / t^length_penalty
 
-Each step extends the K beams of a sentence by every word (here: an entry of the vocabulary), and
-keeps the best 2K continuations: at most K of them can end in </s>, so K remain to go on with. Those
-among the best K that end become finished hypotheses. A sentence is done when its best running beam
-could no longer beat the worst of K finished ones (by score / t^length_penalty at the present t), or
-at max_new_tokens; it then leaves the batch. With early_stopping it is done as soon as K hypotheses
-are finished, as in fairseq and CTranslate2: fewer steps, and now and then a worse output. Either
-way outputs equal those of the transformers library, whose option it is.
+Each step extends the K beams of a sentence by every token of the vocabulary, and keeps the best 2K
+continuations: at most K of them can end in </s>, so K remain to go on with. Those among the best K
+that end become finished hypotheses. A sentence is done when its best running beam could no longer
+beat the worst of K finished ones (by score / t^length_penalty at the present t), or at
+max_new_tokens; it then leaves the batch. With early_stopping it is done as soon as K hypotheses are
+finished, as in fairseq and CTranslate2: fewer steps, and now and then a worse output. Either way
+outputs equal those of the transformers library, whose option it is.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
@@ -19,14 +19,13 @@ Run it alone to see a text pass through a model, here the one that the README's 
     python generate.py runs/translate en_XX es_XX "The teacher found a map."
 """
 import math
-import sys
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from model import MBart
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, note, parser_of, run
 from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.packed import is_packed, pack_for_decoding
@@ -52,16 +51,43 @@ def generate(
     lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n
     lets no n-gram appear twice (0: off). early_stopping: see above. Returns B lists of ids, without
     the language tag, </s> and padding. UserError if an argument cannot be met."""
-    config = model.config
-    device = source.device
-    language_ids = torch.as_tensor(lang, device=device).expand(source.size(0))  # (B,)
-    check(config, source, language_ids, beam, max_new_tokens, min_new_tokens)
+    language_ids = one_for_every_row(lang, source)
+    check(model.config, source, language_ids, beam, max_new_tokens, min_new_tokens)
     check_scoring(length_penalty, no_repeat_ngram)
     was_training = model.training
     model.eval()
+    try:
+        return beam_search(
+            model,
+            source,
+            language_ids,
+            beam,
+            max_new_tokens,
+            min_new_tokens,
+            length_penalty,
+            no_repeat_ngram,
+            early_stopping,
+        )
+    finally:
+        model.train(was_training)
 
+
+def beam_search(
+    model,
+    source,
+    language_ids,
+    beam,
+    max_new_tokens,
+    min_new_tokens,
+    length_penalty,
+    no_repeat_ngram,
+    early_stopping,
+):
+    """generate() of a model in eval mode, with a language's id for every row: (B,)."""
+    config = model.config
+    device = source.device
     length = 1 + max_new_tokens  # the decoder's start token is not a new one
-    outputs = [None] * source.size(0)
+    outputs = [[] for _ in range(len(source))]  # they stay so if only the tag has room
 
     # The N sentences that are still being decoded: all of them at first, the longest first.
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
@@ -81,19 +107,19 @@ def generate(
     for position in range(prompt.size(1), length):  # of the token chosen now: t
         is_last = position + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V)
-        log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some words are forbidden
+        log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some tokens are forbidden
         if no_repeat_ngram:
             forbid_repeats(logits.view(len(rows), beam, -1), tokens, no_repeat_ngram)
         if position <= min_new_tokens:
             logits[:, config.eos_token_id] = -torch.inf
 
         # The best 2K continuations of each beam, and then of each sentence.
-        best_logits, words = top_words(logits, 2 * beam)  # (N*K, 2K)
+        best_logits, top_ids = top_tokens(logits, 2 * beam)  # (N*K, 2K)
         log_probs = (best_logits - log_sum).view(len(rows), beam, -1)  # (N, K, 2K)
         sums = log_probs + scores[..., None]
         best, places = sums.flatten(1).topk(2 * beam)  # (N, 2K)
         parents = places // (2 * beam)  # (N, 2K), the beams that they continue
-        next_tokens = words.view(len(rows), -1).gather(1, places)  # (N, 2K)
+        next_tokens = top_ids.view(len(rows), -1).gather(1, places)  # (N, 2K)
         grown = torch.cat([select(tokens, parents), next_tokens[..., None]], 2)  # (N, 2K, t + 1)
         ends = next_tokens == config.eos_token_id
         if is_last:
@@ -139,8 +165,18 @@ def generate(
             finished = finished[going]
             finished_scores = finished_scores[going]
         cache.sweep()
-    model.train(was_training)
     return outputs
+
+
+def one_for_every_row(lang, source):
+    """A language's id, or one for every row of source (B, S), as a tensor (B,)."""
+    language_ids = torch.as_tensor(lang, device=source.device)
+    if language_ids.shape not in ((), (1,), (len(source),)):
+        raise UserError(
+            f"language ids of shape {tuple(language_ids.shape)} for {len(source)} sources: give "
+            "one id, or one for every source"
+        )
+    return language_ids.expand(len(source))
 
 
 def first_tokens(config, language_ids):
@@ -159,7 +195,7 @@ def select(beams, chosen):
 
 
 def strip(ids, start, config):
-    """The words of a decoded row: what stands between the prompt and </s> or padding."""
+    """The tokens of a decoded row: what stands between the prompt and </s> or padding."""
     ids = ids[start:]
     while ids and ids[-1] == config.pad_token_id:
         ids.pop()
@@ -168,11 +204,11 @@ def strip(ids, start, config):
     return ids
 
 
-# ---------------------------------------------------------------------- words
+# ---------------------------------------------------------------------- tokens
 
 def logits_of(model, states):
     """states (R, D) -> logits (R, V). A GPU does not round them to the weights' half precision, in
-    which close words would tie."""
+    which close tokens would tie."""
     table = model.model.shared.weight
     if states.is_cuda and torch.is_autocast_enabled("cuda"):
         states = states.to(torch.get_autocast_dtype("cuda"))
@@ -193,11 +229,11 @@ def log_sum_exp(logits, memory):
     return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
 
 
-def top_words(logits, k, block=64):
+def top_tokens(logits, k, block=64):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
     First the k blocks with the largest maxima, which contain the k largest, then the k largest
-    words of these: looking for k among all V words takes several times as long."""
+    tokens of these: looking for k among all V takes several times as long."""
     cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
     blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
     if blocks.size(1) <= k:
@@ -211,7 +247,7 @@ def top_words(logits, k, block=64):
 
 
 def forbid_repeats(logits, tokens, n):
-    """Sets logits (N, K, V) of words that would repeat an n-gram of tokens (N, K, t) to -inf."""
+    """Sets logits (N, K, V) of tokens that would repeat an n-gram of tokens (N, K, t) to -inf."""
     t = tokens.size(2)
     if t < n:
         return
@@ -228,7 +264,7 @@ def forbid_repeats(logits, tokens, n):
 # ---------------------------------------------------------------------- the cache
 
 @dataclass
-class Sources:
+class CrossAttentionCache:
     """What cross-attention reads of n sentences: keys and values of each decoder layer."""
     keys: list  # of (n, H, S, d)
     values: list
@@ -240,8 +276,8 @@ class Sources:
         self.mask = self.mask[going]
 
 
-def read_sources(model, source):
-    """Encodes source (n, S)."""
+def encode_source(model, source):
+    """source (n, S) -> its CrossAttentionCache."""
     source = model.widened(source)
     states = model.encode(source)  # (n, S, D)
     keys = []
@@ -252,7 +288,7 @@ def read_sources(model, source):
         values.append(attention.split(attention.v_proj(states)))
     is_token = (source != model.config.pad_token_id)[:, None, None, :]
     mask = keys[0].new_zeros(is_token.shape)  # of the type that attention has, under autocast too
-    return Sources(keys, values, mask.masked_fill_(~is_token, -torch.inf))
+    return CrossAttentionCache(keys, values, mask.masked_fill_(~is_token, -torch.inf))
 
 
 def groups_of(source, pad_token_id, enough=0.8):
@@ -293,14 +329,14 @@ class Cache:
         self.model = model
         self.position = 0  # of the next step's tokens
         self.filled = 0  # slots in use
-        self.sources = []
+        self.groups = []  # a CrossAttentionCache each
         for group in groups_of(source, model.config.pad_token_id):
-            self.sources.append(read_sources(model, group))
+            self.groups.append(encode_source(model, group))
         # A row of the mask begins at a multiple of 16: a GPU's attention would else copy it.
         slots = -(-beams * length // 16) * 16
         self.keys = []  # of each layer's self-attention: (N, H, slots, d)
         self.values = []
-        for like in self.sources[0].keys:
+        for like in self.groups[0].keys:
             _, heads, _, d = like.shape
             self.keys.append(like.new_empty(len(source), heads, slots, d))
             self.values.append(like.new_empty(len(source), heads, slots, d))
@@ -345,7 +381,7 @@ class Cache:
         q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
         outs = []
         first = 0
-        for group in self.sources:
+        for group in self.groups:
             last = first + len(group.mask)
             k = group.keys[number]  # (n, H, S, d)
             outs.append(attention.attend(q[first:last], k, group.values[number], group.mask))
@@ -369,18 +405,18 @@ class Cache:
         for number in range(len(self.keys)):
             self.keys[number] = self.move_up(self.keys[number], going)
             self.values[number] = self.move_up(self.values[number], going)
-        sources = []
+        groups = []
         first = 0
-        for group in self.sources:
+        for group in self.groups:
             last = first + len(group.mask)
             own = going
-            if len(self.sources) > 1:
+            if len(self.groups) > 1:
                 own = going[(going >= first) & (going < last)] - first
             if len(own):
                 group.keep(own)
-                sources.append(group)
+                groups.append(group)
             first = last
-        self.sources = sources
+        self.groups = groups
 
     def move_up(self, slots, going):
         """The sentences `going` of slots (N, H, slots, d); what is not filled yet is not copied."""
@@ -451,13 +487,11 @@ def encoded(tokenizer, text, lang, positions):
     if not count:
         raise UserError("the text has nothing that the vocabulary can read; give another")
     ids = tokenizer.encode(text, lang, positions)
-    specials = 1 if lang is None else 2  # </s>, and the tag if there is one
-    room = positions - specials
-    if count > room:
-        print(
-            f"note: the text has {count} pieces, the model reads the first {room}; "
-            f"{1 - room / count:.0%} is left out",
-            file=sys.stderr,
+    cut = len(tokenizer.encode(text, lang)) - len(ids)
+    if cut:
+        note(
+            f"the text has {count} pieces, the model reads the first {count - cut}; "
+            f"{cut / count:.0%} is left out"
         )
     return ids
 

@@ -140,6 +140,8 @@ class Tokenizer:
         copy_file(self.model_file, folder / MODEL_FILE)
         if self.source is not self:
             copy_file(self.source.model_file, folder / SOURCE_FILE)
+        else:  # an earlier model of this folder may have had one
+            (folder / SOURCE_FILE).unlink(missing_ok=True)
         write_json(folder / "tokenizer.json", self.as_tokenizer_json())
         write_json(folder / "tokenizer_config.json", self.as_tokenizer_config())
 

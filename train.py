@@ -25,7 +25,8 @@ their numbers of batches (headlines are short: in one sum over all label tokens 
 --mix 1 would weigh a fifth). fooling is the loss by which the model fools an adversary
 (adversarial.py), if there is one: its classifier learns first, on as many batches of its own, the
 next of the same streams. alignment, with --align-layer, is the mean loss of --accumulate batches of
-translations that are to meet in a layer (align.py); stage align has only that loss.
+translations that are to meet in a layer (align.py). Stage align has no other loss, and there a
+batch weighs as many as its translations have tokens.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
@@ -456,9 +457,12 @@ def resumed(typed):
         own = Settings(**saved | {"stop_at": None, "out": folder})
     except TypeError as error:
         raise UserError(f"{where}: not a run's settings ({error})") from None
-    others = [name for name in typed if name not in MAY_DIFFER and differs(name, typed, own, world)]
+    others = []
+    for name in typed:
+        if name not in MAY_DIFFER and differs(name, typed, own, world):
+            others.append("--" + name.replace("_", "-"))
     if others:
-        options = ", ".join("--" + name.replace("_", "-") for name in others)
+        options = ", ".join(others)
         raise UserError(
             f"--resume goes on with the run's own options, and these differ: leave out {options}"
         )
@@ -786,23 +790,23 @@ def divisors(batches):
 
 
 def task_loss(
-    model, batch, tokens, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
+    model, batch, divisor, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
 ):
-    """A batch's loss, summed over its label tokens and divided by `tokens`, those of the whole
-    update (divisors); and the encoder's states (N, D) of its source tokens, None without
-    with_states.
+    """A batch's loss, summed over its label tokens and divided by `divisor` (divisors() has an
+    update's; in validation it is 1); and the encoder's states (N, D) of its source tokens, None
+    without with_states.
 
-    For a ParallelBatch: its mean alignment loss in encoder layer `layer`, weighted by its
-    translations' tokens; None for states."""
+    For a ParallelBatch: its mean alignment loss in encoder layer `layer`, times the number of its
+    translations' tokens, divided alike; None for states."""
     if isinstance(batch, ParallelBatch):
         loss = alignment_loss(model, batch, layer, tokenizer)
-        return loss * (batch.target_tokens / tokens), None
+        return loss * (batch.target_tokens / divisor), None
     found = model.loss(
         batch.source,
         batch.decoder_input,
         batch.labels,
         label_smoothing,
-        reduction=tokens,
+        reduction=divisor,
         with_states=with_states,
     )
     if not with_states:
@@ -811,8 +815,8 @@ def task_loss(
 
 
 def both_losses(s, model, batch, divisor, adversary, tokenizer):
-    """A batch's loss of the labels alone, and with that of fooling the adversary, if there is one;
-    both divided by `divisor`."""
+    """A batch's task_loss(), and the same with the loss of fooling the adversary, if there is one,
+    divided by `divisor` too."""
     loss, states = task_loss(
         model,
         batch,
@@ -827,12 +831,12 @@ def both_losses(s, model, batch, divisor, adversary, tokenizer):
     return loss, loss + adversary.loss(states, batch) / divisor
 
 
-def add_gradients(s, model, batches, parallel, adversary, scaler, tokenizer, rank, world):
+def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, rank, world):
     """Adds to the model's gradients those of this process's share of an update: its batches of the
     task (and of --mix), and of the translations `parallel` that are to meet.
 
-    Returns two numbers, over the batches of all processes: the loss of the labels alone, as in
-    validation, and the whole that is minimized, with fooling and alignment."""
+    Returns two numbers, over the batches of all processes: the task's loss (label-smoothed where
+    asked, as validation's is not), and the whole that is minimized, with fooling and alignment."""
     device = next(model.parameters()).device
     divisor_of = divisors(batches)
     loss_sum = torch.zeros((), device=device)
@@ -983,6 +987,7 @@ def train(s, rank, world, device, command=None):
         this_run.restore(model, parts)
     check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
     if s.resume:
+        check_stop(s, this_run.progress.step)
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
     frozen = FrozenInHalf(model, HALVES.get(s.precision))
     if not s.resume:
@@ -1010,7 +1015,15 @@ def train(s, rank, world, device, command=None):
             batches = data.draw_update(s)
             parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
             mean_loss, whole_loss = add_gradients(
-                s, model, batches, parallel, adversary, scaler, tokenizer, rank, world
+                s,
+                model,
+                batches,
+                parallel,
+                adversary=adversary,
+                scaler=scaler,
+                tokenizer=tokenizer,
+                rank=rank,
+                world=world,
             )
             if not math.isfinite(whole_loss):
                 rows = readable(classifier_batches + batches + parallel, tokenizer)
@@ -1042,6 +1055,7 @@ def train(s, rank, world, device, command=None):
             signal = first_signal(received, world, device)
             if signal or progress.step == s.stop_at:
                 bar.close()
+                progress.seconds += time.perf_counter() - clock
                 this_run.save(model, parts)
                 this_run.stop(signal)
     this_run.say(
@@ -1125,6 +1139,15 @@ def evaluation_arguments(s):
     if s.precision == "fp32" and device_of(s).type != "cpu":
         words += ["--precision", "fp32"]
     return words
+
+
+def check_stop(s, step):
+    """UserError if a run that goes on at update `step` is to stop there or earlier."""
+    if s.stop_at is not None and s.stop_at <= step:
+        raise UserError(
+            f"--stop-at {s.stop_at}: the run in {s.out} is at update {step} already; name a later "
+            "one, or leave the option out"
+        )
 
 
 def check_same_start(s, model, files, step, world):

@@ -28,7 +28,7 @@ from eval import Decoder, first_examples
 from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
 from plumbing.memory import Memory
-from plumbing.runs import Log
+from plumbing.runs import read_log
 from qk_finetune import FrozenInHalf, apply_recipe
 
 NO_CARD = "no card"
@@ -339,7 +339,7 @@ def run_of(words, folder, half):
 
 def log_of(folder):
     """(loss, validation loss) of every line of a run's log."""
-    return [(float(row[1]), float(row[2])) for row in Log(folder / "log.csv", math.inf).rows]
+    return [(row["loss"], row["validation loss"]) for row in read_log(folder / "log.csv")]
 
 
 def training(place):

@@ -4,7 +4,6 @@ papers/scores/:
     python -m papers.report
     python -m papers.report --best-rate results/rate-qk-*.json     the best learning rate
 """
-import sys
 from pathlib import Path
 
 from papers.claims import claims
@@ -73,7 +72,7 @@ from papers.words import (
     INTERPRETATIONS,
     INTRODUCTION,
 )
-from plumbing.files import UserError, parser_of, run, write_text
+from plumbing.files import UserError, note, parser_of, run, write_text
 
 
 def write(path):
@@ -81,7 +80,7 @@ def write(path):
     if not list(SCORES.glob("*.json")):
         raise UserError(f"{SCORES}/ has no scores yet; run papers/reproduce.sh first")
     for line in doubtful_files():
-        print(f"note: {line}", file=sys.stderr)
+        note(line)
     found = claims()
     write_text(path, results_page(found, pictures()))
     evidence = path.with_name("CLAIMS.md")

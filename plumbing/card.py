@@ -8,8 +8,6 @@ it. What is not known is called unknown or left out; paths of this machine are s
 Scores are those of card.json: what `eval.py --json` writes, without texts and outputs, which may
 be somebody's.
 """
-import csv
-import math
 import re
 import shlex
 from pathlib import Path
@@ -18,7 +16,7 @@ from plumbing.files import UserError, read_json, saving, write_json, write_text
 from plumbing.hub import Repository
 from plumbing.layout import layout_of
 from plumbing.options import decoding_of
-from plumbing.runs import SIGN, Log, is_ours, read_settings, shareable
+from plumbing.runs import SIGN, is_ours, read_log, read_settings, shareable
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIMPLE = re.compile(r"[\w.:/-]+")  # values that YAML reads as they are
@@ -280,7 +278,7 @@ def amount(folder, settings):
     steps = settings["steps"]
     rows = read_log(folder / "log.csv")
     if rows:
-        steps = int(rows[-1]["step"])
+        steps = rows[-1]["step"]
     batches = settings.get("accumulate", 1)
     return (
         f"{steps:,} updates of {batches} x {settings.get('tokens')} tokens at most, learning rate "
@@ -489,31 +487,6 @@ def read_scores(path):
 
 
 # ------------------------------------------------------------------------------------ the picture
-
-def read_log(path):
-    """The lines of log.csv or watch.csv: [{column: number, or text}]; [] if there is none.
-    UserError for a file that a run would not write."""
-    if not path.is_file():
-        return []
-    texts = ("source", "target", "column")
-    rows = []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not set(Log.FIELDS[path.name]) <= set(reader.fieldnames or []):
-                raise ValueError("a column is missing")
-            for line in reader:
-                row = {}
-                for name, value in line.items():
-                    # A language may be unknown to the identifier: no number.
-                    row[name] = value if name in texts else float(value or "nan")
-                if not math.isfinite(row["step"]) or None in row.values():
-                    raise ValueError("a line is cut")
-                rows.append(row)
-    except (csv.Error, ValueError, TypeError, AttributeError):
-        raise UserError(f"{path}: not the log of a run; mend or remove it") from None
-    return rows
-
 
 def draw_log(folder):
     """Draws log.svg from log.csv and watch.csv; whether it did: not without a log or without

@@ -19,6 +19,11 @@ from pathlib import Path, PurePath
 import torch
 import torch.distributed as dist
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
 from plumbing.files import (
     UserError,
     beside_python,
@@ -35,6 +40,10 @@ from plumbing.progress import progress_line, say, say_on_the_way
 RUN_FORMAT = 3  # of args.json, state.pt and an update; a run of another one is not resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
+LOG_COLUMNS = {
+    "log.csv": ("step", "loss", "validation loss", "tokens/s", "learning rate"),
+    "watch.csv": ("step", "source", "target", "column", "score", "off-target"),
+}
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
 
 
@@ -138,9 +147,12 @@ def written(folder):
 
 @contextmanager
 def only_run_in(folder):
-    """Holds a folder for one training run; the system lets go however the process ends."""
-    import fcntl  # late: Windows has none
+    """Holds a folder for one training run; the system lets go however the process ends.
 
+    On Windows nothing is held: who trains there sees to it that no two runs share a folder."""
+    if fcntl is None:
+        yield
+        return
     folder = Path(folder)
     make_folder(folder)
     with open_lock(folder / ".lock") as file:
@@ -174,23 +186,57 @@ class Log:
     """log.csv, watch.csv: lines for every validation; a resumed run drops those after its
     checkpoint."""
 
-    FIELDS = {
-        "log.csv": ("step", "loss", "validation loss", "tokens/s", "learning rate"),
-        "watch.csv": ("step", "source", "target", "column", "score", "off-target"),
-    }
-
     def __init__(self, path, step=0):
         self.path = path
         self.rows = []
-        if step and path.exists():
-            with open(path, newline="") as file:
-                rows = list(csv.reader(file))[1:]
-            self.rows = [row for row in rows if int(row[0]) <= step]
+        if not step:
+            return
+        for row in read_log(path):
+            if row["step"] <= step:
+                self.rows.append(list(row.values()))
 
     def write(self, *row):
         self.rows.append(row)
         with saving(self.path) as temporary, open(temporary, "w", newline="") as file:
-            csv.writer(file).writerows([self.FIELDS[self.path.name], *self.rows])
+            csv.writer(file).writerows([LOG_COLUMNS[self.path.name], *self.rows])
+
+
+def read_log(path):
+    """The lines of log.csv or watch.csv: [{column: number, or text}]; [] if there is none. An
+    off-target that is not known is None.
+
+    UserError that names the first line that no run would write; empty ones are passed over."""
+    if not path.is_file():
+        return []
+    columns = LOG_COLUMNS[path.name]
+    rows = []
+    # A spreadsheet that saved it may have put a mark in front, or letters of another encoding in.
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        try:
+            if not set(columns) <= set(reader.fieldnames or []):
+                raise ValueError("a column is missing")
+            for line in reader:
+                if None in line or None in line.values():
+                    raise ValueError("a cell too many, or too few")
+                rows.append({name: logged(name, line[name]) for name in columns})
+        except (csv.Error, ValueError):
+            raise UserError(
+                f"{path}:{max(1, reader.line_num)}: not the log of a run, with the columns "
+                f"{','.join(columns)}; mend this line, or remove the file"
+            ) from None
+    return rows
+
+
+def logged(name, text):
+    """A cell's value; ValueError if it is no number where there should be one."""
+    if name in ("source", "target", "column"):
+        return text
+    if name == "step":
+        return int(text)
+    if name == "off-target" and not text:  # of a language that the identifier does not know
+        return None
+    return float(text)
 
 
 def write_state(state, path):
@@ -267,8 +313,9 @@ class Run:
         """Writes the folder of a new run: the model as it starts, and the settings."""
         if not self.main_process:
             return
-        (self.folder / "state.pt").unlink(missing_ok=True)  # a crash must not bring an old run back
-        (self.folder / "watch.csv").unlink(missing_ok=True)
+        # Whenever this run ends, nothing of an old one may be taken for its own.
+        for name in ("state.pt", "args.json", "log.csv", "watch.csv", "bad_batch.json"):
+            (self.folder / name).unlink(missing_ok=True)
         remove_descriptions(self.folder)
         model.save_pretrained(self.folder, tensors)
         tokenizer.save_pretrained(self.folder)

@@ -340,16 +340,19 @@ def test_settings_of_an_odd_kind_are_named(copied, settings):
     assert f"args.json: {name} is " in done.stderr and "mend or remove it" in done.stderr
 
 
-@pytest.mark.parametrize("name, text", [
-    ("log.csv", "a,b\n1,2\n"),
-    ("log.csv", "step,loss,validation loss,tokens/s,learning rate\n,1,1,1,1\n"),
-    ("watch.csv", "step,source\n1,en_XX\n"),
-    ("watch.csv", "step,source,target,column,score,off-target\n1,en_XX\n"),
+@pytest.mark.parametrize("name, text, at", [
+    ("log.csv", "", 1),
+    ("log.csv", "a,b\n1,2\n", 1),
+    ("log.csv", "step,loss,validation loss,tokens/s,learning rate\n,1,1,1,1\n", 2),
+    ("log.csv", "step,loss,validation loss,tokens/s,learning rate\n\n1,1,1,1,1,5\n", 3),
+    ("watch.csv", "step,source\n1,en_XX\n", 1),
+    ("watch.csv", "step,source,target,column,score,off-target\n1,en_XX\n", 2),
 ])
-def test_a_damaged_log_is_named(copied, name, text):
+def test_a_damaged_line_of_a_log_is_named(copied, name, text, at):
     (copied / name).write_text(text)
     done = run_here("-m", "tools.card", copied)
-    assert done.returncode == 2 and f"{name}: not the log of a run" in done.stderr
+    assert done.returncode == 2 and f"{name}:{at}: not the log of a run" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text, found", [

@@ -15,7 +15,8 @@ from test_train import losses, same_weights
 
 from model import MBart
 from plumbing.files import UserError
-from plumbing.runs import read_state
+from plumbing.runs import read_settings, read_state
+from tokenizer import Tokenizer
 
 OPTIONS = (
     "--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", 200, "--valid-examples", 2,
@@ -199,6 +200,38 @@ def test_a_run_that_breaks_before_its_first_checkpoint_does_not_bring_back_the_o
     assert done.returncode == 2 and not (out / "state.pt").exists()
 
 
+def test_a_run_that_overwrites_another_takes_nothing_of_it_for_its_own(run, small, tmp_path):
+    out = tmp_path / "run"  # a model whose encoder has a vocabulary of its own
+    done = run("-m", "tools.new_language", "graft", small, small, "src", out)
+    assert done.returncode == 0, done.stderr
+    header = "step,loss,validation loss,tokens/s,learning rate"
+    (out / "log.csv").write_text(f"{header}\n1,2.0,0.001,9.0,0.1\n")
+    (out / "bad_batch.json").write_text("[]")
+    words = (*OPTIONS, "--init", small, "--steps", 4, "--eval-every", 4, "--out", out)
+    done = run("train.py", *words, "--overwrite", "--stop-at", 2)  # before its first validation
+    assert done.returncode == 0, done.stderr
+    assert not (out / "bad_batch.json").exists() and not (out / "log.csv").exists()
+    tokenizer = Tokenizer.from_pretrained(out)
+    assert tokenizer.source is tokenizer
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 0 and [row[0] for row in losses(out)] == ["4"], done.stderr
+
+
+def test_a_run_breaks_without_another_ones_settings(run, small, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(small, out)
+    (out / "args.json").write_text('{"stage": "translate", "tagless": true}')
+
+    def full(self, folder):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(Tokenizer, "save_pretrained", full)
+    words = (*OPTIONS, "--init", small, "--steps", 1, "--out", out, "--overwrite")
+    done = run("train.py", *words)
+    assert done.returncode == 2 and "no space left" in done.stderr
+    assert read_settings(out) == {}
+
+
 def test_fp16_overflow_is_skipped_and_counted(run, small, tmp_path):
     large = damaged(small, tmp_path / "large", "decoder.layer_norm.w", 3000)
     done = run(
@@ -230,6 +263,17 @@ def test_two_runs_into_one_folder_are_refused_and_a_dead_ones_lock_does_not_bind
         first.wait()
     done = run(*words, "--steps", 2, "--overwrite")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_system_without_file_locks_trains_too(run_process, small, tmp_path):
+    """Windows has no fcntl."""
+    code = (
+        f"import sys; sys.modules['fcntl'] = None; sys.path.insert(0, {str(ROOT)!r}); import train;"
+        "train.main(sys.argv[1:])"
+    )
+    words = (*OPTIONS, "--init", small, "--steps", 1, "--out", tmp_path / "run")
+    done = run_process("-c", code, *words)
+    assert done.returncode == 0 and len(losses(tmp_path / "run")) == 1, done.stderr
 
 
 def test_a_mistake_leaves_no_folder_behind(run, tmp_path):

@@ -391,6 +391,16 @@ def test_a_single_example_has_no_floor_of_another_examples_headline():
     assert "R1 floors: random " in evaluation.table(rows)
 
 
+def test_a_cpu_with_a_number_computes_as_a_cpu(run, small, tmp_path):
+    file = tmp_path / "scores.json"
+    done = run(
+        "eval.py", "--model", small, "--stage", "translate", "--pairs", "en_XX-es_XX", "--examples",
+        1, "--beam", 1, "--max-new-tokens", 2, "--device", "cpu:0", "--json", file,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "precision" not in json.loads(file.read_text(encoding="utf-8"))["options"]
+
+
 def test_an_output_is_at_most_as_long_as_the_model_can_write(small):
     decoder = Decoder(small, beam=1, max_new_tokens=10_000, min_new_tokens=255)
     assert decoder.options["max_new_tokens"] == 255  # and the start token

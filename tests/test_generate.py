@@ -143,6 +143,16 @@ def test_early_stopping_equals_transformers(models, beam, length_penalty):
         )
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_one_new_token_equals_transformers_and_is_the_tag_in_mbart50(models, beam):
+    layout, found = models
+    other, ours = found[0]
+    options = {"beam": beam, "max_new_tokens": 1}
+    outputs = generate(ours, sources(0), LANG, **options)
+    assert outputs == their_generate(layout, other, sources(0), LANG, **options)
+    assert layout == "mbart25" or outputs == [[]] * 5
+
+
 def test_outputs_keep_the_order_of_sources_of_any_lengths(models):
     _, ((_, ours), *_) = models
     torch.manual_seed(0)
@@ -293,6 +303,9 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
         model, source, 40, max_new_tokens=9
     )
     assert model.training
+    with pytest.raises(UserError, match="cut it"):
+        generate(model, torch.full((1, 1 + model.config.max_position_embeddings), 5), 40)
+    assert model.training
 
 
 @pytest.mark.parametrize(
@@ -300,6 +313,8 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
     [
         ({"lang": 40}, "language ids"),
         ({"lang": -1}, "language ids"),
+        ({"lang": [LANG, LANG]}, r"language ids of shape \(2,\) for 5 sources"),
+        ({"lang": [[LANG]] * 5}, r"language ids of shape \(5, 1\) for 5 sources"),
         ({"beam": 0}, "at least 1"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"max_new_tokens": 40}, "positions"),

@@ -115,7 +115,7 @@ def test_what_is_imported_late_is_said_here():
 
 def test_no_function_is_longer_than_a_reader_can_hold():
     """70 lines; the two loops that are the heart of their files have 120; tables of options any."""
-    heart = {("train.py", "train"), ("generate.py", "generate")}
+    heart = {("train.py", "train"), ("generate.py", "beam_search")}
     paths = []
     for room in [*FILES, *HOUSES]:
         paths += sources(room)

@@ -213,6 +213,20 @@ def test_what_was_made_is_made_again_but_no_run_and_no_parent_is_lost(run, small
     assert done.returncode == 2 and "is a training run" in done.stderr
 
 
+def test_a_vocabulary_that_cannot_be_learned_costs_nothing_that_stood_there(run, small, tmp_path):
+    out = tmp_path / "start"
+    assert run(*OTHER, small, out).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    text = "".join(chr(0x4E00 + number) for number in range(900))
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.zh_CN").write_text(f"{text}\n", encoding="utf-8")
+        (tmp_path / f"{split}.en_XX").write_text("A map.\n", encoding="utf-8")
+    done = run(*FRESH, small, out, "--source", "zh_CN", "--pairs", "zh_CN-en_XX", "--pieces", 200,
+               "--data", f"parallel:{tmp_path}", "--overwrite")
+    assert done.returncode == 2 and "200 pieces are too few" in done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 @pytest.mark.parametrize("options, complaint", [
     (("--source", "de_DE", "--pairs", "fr_XX-en_XX"), "no training pair has de_DE as its source"),
     (("--source", "de", "--pairs", "de-en_XX"), "did you mean de_DE"),

@@ -13,7 +13,7 @@ from conftest import ROOT
 from torch import nn
 
 import plumbing.packed as packed_file
-from generate import Cache, generate, log_sum_exp, top_words
+from generate import Cache, generate, log_sum_exp, top_tokens
 from model import Config, MBart
 from plumbing.files import UserError
 from plumbing.memory import Memory
@@ -214,11 +214,11 @@ def test_a_loss_in_inference_mode_leaves_training_as_it_is(model):
 
 
 @pytest.mark.parametrize("vocab", [50, 2560, 2561, 5000])
-def test_top_words_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
+def test_top_tokens_are_the_top_of_all_and_the_log_sum_is_torchs(vocab):
     torch.manual_seed(vocab)
     logits = torch.randn(6, vocab) * 30
     logits[0, ::2] = -torch.inf
-    values, places = top_words(logits, 10)
+    values, places = top_tokens(logits, 10)
     expected = logits.topk(10)
     assert torch.equal(values, expected.values) and torch.equal(logits.gather(1, places), values)
     assert torch.allclose(log_sum_exp(logits, Memory()), logits.logsumexp(1, keepdim=True))

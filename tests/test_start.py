@@ -140,7 +140,13 @@ def test_too_few_pieces_for_the_letters_is_said_in_one_line(run, tmp_path):
     done = run(*START, tmp_path / "start", "--data", f"parallel:{tmp_path}", "--langs", "zh_CN",
                "--pieces", 200)
     assert done.returncode == 2 and "200 pieces are too few" in done.stderr
-    assert not (tmp_path / "start" / "config.json").exists()
+    assert not (tmp_path / "start").exists()
+    assert run(*START, tmp_path / "start", "--pieces", 600).returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "start").iterdir()}
+    done = run(*START, tmp_path / "start", "--data", f"parallel:{tmp_path}", "--langs", "zh_CN",
+               "--pieces", 200, "--overwrite")
+    assert done.returncode == 2 and "200 pieces are too few" in done.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "start").iterdir()} == before
 
 
 def test_the_shape_is_the_one_asked_for(run, tmp_path):

@@ -449,10 +449,10 @@ def test_an_update_with_a_mix_weighs_each_stream_by_its_batches(
     compute = train.task_loss
     step = train.update
 
-    def seen(model, batch, tokens, *rest, **options):
+    def seen(model, batch, divisor, *rest, **options):
         if model.training:
             read.append(batch)
-        return compute(model, batch, tokens, *rest, **options)
+        return compute(model, batch, divisor, *rest, **options)
 
     def stepped(model, *rest):
         gradients.append(model.get_parameter(name).grad.clone())
@@ -685,6 +685,44 @@ def test_a_run_goes_on_with_its_own_options_and_not_with_the_first_houses_files(
     assert len(done.stderr.splitlines()) == 1
     other = tmp_path / "other"
     assert run("train.py", *QUICK, "--init", out, "--steps", 1, "--out", other).returncode == 0
+
+
+def test_a_run_that_goes_on_stops_at_a_later_update_alone_and_counts_all_its_seconds(
+    run, small, tmp_path
+):
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", small, "--out", out, "--steps", 4, "--stop-at", 2)
+    assert run("train.py", *options).returncode == 0
+    assert read_state(out / "state.pt")["progress"]["seconds"] > 0  # before the first validation
+    for update in (1, 2):
+        done = run("train.py", "--resume", out, "--stop-at", update)
+        assert done.returncode == 2 and f"--stop-at {update}: " in done.stderr, done.stderr
+        assert "is at update 2 already" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert read_state(out / "state.pt")["progress"]["step"] == 2
+    assert run("train.py", "--resume", out, "--stop-at", 3).returncode == 0
+    assert read_state(out / "state.pt")["progress"]["step"] == 3
+
+
+def test_an_edited_log_is_read_or_its_line_is_named(run, small, tmp_path):
+    out = tmp_path / "run"
+    log = out / "log.csv"
+    options = (*QUICK, "--init", small, "--out", out, "--steps", 3, "--eval-every", 1)
+    assert run("train.py", *options, "--stop-at", 2).returncode == 0
+    text = log.read_text()
+    scores = ("--lang", "es_XX", "--source-lang", "en_XX", "--examples", 2, "--beam", 1, "--json",
+              tmp_path / "scores.json")
+    first, second, third = text.splitlines()
+    for edited, at in ((text.replace(",", ";"), 1), (f"{first}\n{second}\n\n{third}x\n", 4)):
+        log.write_text(edited)
+        for words in (("train.py", "--resume", out), ("eval.py", "--model", out, *scores)):
+            done = run(*words)
+            assert done.returncode == 2 and f"log.csv:{at}: not the log" in done.stderr, done.stderr
+            assert "score [95%" not in done.stdout  # nothing was decoded yet
+    log.write_text(f"\ufeff{first}\n\n{second}\n{third}\n", encoding="utf-8")
+    assert run("eval.py", "--model", out, *scores).returncode == 0
+    assert run("train.py", "--resume", out).returncode == 0
+    assert log.read_text().splitlines()[:3] == [first, second, third]
+    assert [row[0] for row in losses(out)] == ["1", "2", "3"]
 
 
 def settings_only(folder, *words):

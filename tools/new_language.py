@@ -27,6 +27,8 @@ they were drawn.
 """
 import re
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -38,11 +40,10 @@ from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import number
 from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
-from tokenizer import SOURCE_FILE, Tokenizer, train_sentencepiece
-from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, write_like
+from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
+from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
 from tools.texts import lines, some_of
 
-VOCABULARIES = {"src": SOURCE_FILE, "tgt": "sentencepiece.bpe.model"}
 NAMES = {"src": "source", "tgt": "target"}
 PLACES = {"src": 0, "tgt": 1}  # in a pair
 EXAMPLES = 20_000  # of each pair, from which a vocabulary is learned
@@ -159,22 +160,22 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     examples = open_data(data, "translate", "train", own, old.languages, seed, skip_bad_lines)
 
     print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
-    path = begin(out) / VOCABULARIES[side]
-    train_sentencepiece(texts_of_side(examples, side, seed), path, pieces, seed=seed)
-    if side == "src":
-        new = Tokenizer(path, old.layout)
-        tokenizer = Tokenizer(old.model_file, old.layout, source=new)
-    else:
-        new = Tokenizer(path, old.layout, source=old.source)
-        tokenizer = new
-
-    child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
     # train.py refuses a recipe that would leave these embeddings as they were drawn.
     fresh = {side, *fresh_sides(parent)}
     if scratch:
         fresh = set(SIDES)
     settings = read_settings(parent) | {"fresh": sorted(fresh)}
-    write_like(parent, out, child.state_dict(), tokenizer, settings=settings)
+    with TemporaryDirectory() as folder:  # what stands in `out` stays until no mistake can follow
+        path = Path(folder) / MODEL_FILE
+        train_sentencepiece(texts_of_side(examples, side, seed), path, pieces, seed=seed)
+        if side == "src":
+            new = Tokenizer(path, old.layout)
+            tokenizer = Tokenizer(old.model_file, old.layout, source=new)
+        else:
+            new = Tokenizer(path, old.layout, source=old.source)
+            tokenizer = new
+        child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
+        write_like(parent, out, child.state_dict(), tokenizer, settings=settings)
     recipe = f"{side}+xattn"
     if len(fresh) == 2:
         recipe = "both+xattn"

@@ -9,10 +9,10 @@ pretrains, or what --shape, --layers ... say; with --body it has another model's
 fresh embeddings. The same seed gives the same folder.
 """
 import argparse
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -20,7 +20,7 @@ from corpora.facts import BASE_LANGUAGES, Corpus
 from corpora.sets import is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
-from plumbing.files import UserError, beside_python, parser_of, run
+from plumbing.files import UserError, beside_python, note, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, number
 from tokenizer import (
@@ -78,7 +78,6 @@ def learn_vocabulary(path, how, languages=MBART25):
         texts = sampled_texts(how, languages)
         coverage = coverage or COVERAGE
     texts = counted(texts, letters)
-    begin(path.parent)  # not before the data are known to be readable
     train_sentencepiece(texts, path, how.pieces, ROMANCE_GERMAN_LETTERS, how.seed, coverage)
     tell_missing(letters, load_pieces(path))
 
@@ -96,7 +95,7 @@ def sampled_texts(how, languages):
     number = shares(data.sizes, TEXTS, how.temperature)
     for pair in pairs:
         if not number.get(pair):
-            print(f"note: {how.data} has no training text in {pair[0]}", file=sys.stderr)
+            note(f"{how.data} has no training text in {pair[0]}")
             continue
         print(f"{pair[0]}: {number[pair]:,} of {data.sizes[pair]:,} texts", flush=True)
     return texts_within(data, number, how.seed)
@@ -128,10 +127,9 @@ def tell_missing(letters, pieces):
     if missing:
         share = missing.total() / letters.total()
         most = " ".join(letter for letter, _ in missing.most_common(10))
-        print(
-            f"note: {len(missing):,} of {len(letters):,} letters have no piece, {share:.3%} of "
-            f"the text (the most frequent: {most}); --character-coverage 1 gives each one its own",
-            file=sys.stderr,
+        note(
+            f"{len(missing):,} of {len(letters):,} letters have no piece, {share:.3%} of the text "
+            f"(the most frequent: {most}); --character-coverage 1 gives each one its own"
         )
 
 
@@ -281,8 +279,6 @@ def main(argv=None):
         layout = Tokenizer.from_pretrained(folder).layout
     shape = shape_of(args)
 
-    out = Path(args.out)
-    path = out / MODEL_FILE
     print(f"learning a vocabulary of up to {args.pieces} pieces", flush=True)
     how = Learning(
         data=args.data,
@@ -293,15 +289,18 @@ def main(argv=None):
         temperature=args.temperature,
         character_coverage=args.character_coverage,
     )
-    learn_vocabulary(path, how, MBART25 if layout == "mbart25" else MBART50)
-    tokenizer = Tokenizer(path, layout)
-    if body is None:
-        model = random_model(tokenizer, args.seed, shape)
-    else:
-        model = on_the_layers_of(body, tokenizer, args.seed)
-    remove_stale(out, tokenizer)
-    tokenizer.save_pretrained(out)
-    model.save_pretrained(out)
+    with TemporaryDirectory() as scratch:  # what stands in `out` stays until no mistake can follow
+        path = Path(scratch) / MODEL_FILE
+        learn_vocabulary(path, how, MBART25 if layout == "mbart25" else MBART50)
+        tokenizer = Tokenizer(path, layout)
+        if body is None:
+            model = random_model(tokenizer, args.seed, shape)
+        else:
+            model = on_the_layers_of(body, tokenizer, args.seed)
+        out = begin(args.out)
+        remove_stale(out, tokenizer)
+        tokenizer.save_pretrained(out)
+        model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
     print(f"next: {beside_python()} train.py --stage pretrain --init {out}")
