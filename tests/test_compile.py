@@ -8,7 +8,7 @@ from torch._dynamo.utils import counters
 
 from bench import peers
 from model import Config, MBart
-from qk_finetune import apply_recipe
+from qk_finetune import FrozenInHalf, apply_recipe
 
 pytestmark = pytest.mark.slow
 SHAPES = [(3, 11, 7), (4, 8, 8), (1, 12, 5)]  # B, S, T
@@ -60,25 +60,33 @@ def batch_of(rows, source, target):
     return x, y, y
 
 
-def test_one_run_makes_a_few_whole_graphs_and_each_computes_the_same(compiled):
-    plain = drawn("qk")
-    model = compiled(drawn("qk"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_run_makes_a_few_whole_graphs_and_each_computes_the_same(compiled, precision):
+    """bf16 as on a GPU: autocast, and what is frozen in half precision by itself."""
+    half = precision == "bf16"
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
+    tolerance = {"rtol": 2e-2, "atol": 2e-3} if half else {"rtol": 1e-3, "atol": 1e-6}
+    models = (drawn("qk"), compiled(drawn("qk")))
+    for model in models:
+        FrozenInHalf(model, torch.bfloat16 if half else None)
     for shape in SHAPES:
         losses = []
         gradients = []
-        for each in (plain, model):
+        for each in models:
             each.zero_grad()
-            loss = each.loss(*batch_of(*shape))
+            with autocast:
+                loss = each.loss(*batch_of(*shape))
             loss.backward()
             losses.append(loss.item())
             gradients.append([p.grad for p in each.parameters() if p.grad is not None])
-        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert losses[1] == pytest.approx(losses[0], rel=2e-3 if half else 1e-5)
         for one, two in zip(*gradients, strict=True):
-            torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(two, one, **tolerance)
+    _, model = models
     model.eval()
     for shape in SHAPES:
         x, y, _ = batch_of(*shape)
-        with torch.no_grad():
+        with torch.no_grad(), autocast:
             model.loss(x, y, y)
             model.token_states(x)
             model.encode(x, upto=1)
