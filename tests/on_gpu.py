@@ -220,6 +220,20 @@ def training(folder, scratch):
     return found
 
 
+def update(folder, scratch):
+    """How often train.py waits for the GPU in an update of two batches, from drawing them to the
+    optimizer's step: the waits of six updates less those of three."""
+    counts = []
+    for steps in (3, 6):
+        with gpu.counted():
+            words = ("--stage", "translate", "--recipe", "qk", "--steps", steps)
+            words += ("--eval-every", steps)
+            train_here(folder, scratch / f"{steps} updates", "cuda", words)
+        counts.append(dict(gpu.waits))
+    three, six = counts
+    return {name: (six[name] - three.get(name, 0)) / 3 for name in six}
+
+
 def resumed(folder, scratch):
     """The logs of a whole run, training()'s, and of one that was stopped and went on."""
     words = RUNS["full+embeddings"]
@@ -258,7 +272,7 @@ def mixing(folder, scratch):
 
 
 CHECKS = (
-    loss, adversary, alignment, generation, test_set, training, resumed, mixing
+    loss, adversary, alignment, generation, test_set, training, update, resumed, mixing
 )
 
 
