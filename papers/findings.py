@@ -195,5 +195,5 @@ def of_alignment():
     return f"""\
 **Alignment of layer {MIDDLE}** lifts retrieval of translations there from {retrieved[0]} to
 {retrieved[2]}%, and for languages that it never saw from {retrieved[1]} to {retrieved[3]}%;
-outputs in another language go from {mean('joint-full', SEEN_TARGET, 'off-target')} to
+off-target outputs across languages fall from {mean('joint-full', SEEN_TARGET, 'off-target')} to
 {mean('joint-align', SEEN_TARGET, 'off-target')}%."""

@@ -294,6 +294,20 @@ CONCLUSIONS = {
         "It translates, but with an eighth of the trained child's BLEU: two children that never "
         "met agree on little.",
     ),
+    ("built-in corpus", "translation retrieval peaks in the middle of the encoder"): (
+        "contradicted",
+        "Hardly anything is found in any layer of this base (4 to 8%): where its peak lies says "
+        "nothing.",
+    ),
+    (
+        "built-in corpus",
+        "adapters trained apart and merged (0.5 each): fewer off-target outputs than the task's "
+        "alone",
+    ): (
+        "open",
+        "Not at half strength; at full strength, 1 and 1, they bring it down to about half of the "
+        "outputs.",
+    ),
     (
         "real text",
         "full finetuning on English loses the other languages, at `qk`'s rate: more off-target "
