@@ -232,8 +232,8 @@ CONCLUSIONS = {
     ("built-in corpus", "two steps with `qk` beat two steps with `full`"): (
         "mixed: 4 of 6 for it, 0 against",
         "By far into a language whose summaries the second step never saw (30 points into "
-        "Turkish), by a little into the others; nowhere are they worse. At "
-        "`full`'s best rate on English less is left: see below.",
+        "Turkish), by a little into the others; nowhere are they worse. At `full`'s best rate on "
+        "English less is left: see below.",
     ),
     (
         "built-in corpus",
@@ -299,8 +299,8 @@ CONCLUSIONS = {
         "two steps with `qk` beat two steps with `full` at its best rate on English",
     ): (
         "mixed: 1 of 6 for it, 0 against",
-        "Where the target's summaries were seen the two are alike. From English into Turkish, where "
-        "they were not, `qk` is 11 points ahead: a fifth of `full`'s outputs are off-target.",
+        "Where the target's summaries were seen the two are alike. From English into Turkish, "
+        "where they were not, `qk` is 11 points ahead: a fifth of `full`'s outputs are off-target.",
     ),
     ("built-in corpus", "translation retrieval peaks in the middle of the encoder"): (
         "contradicted",
