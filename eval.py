@@ -768,6 +768,8 @@ def main(argv=None):
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
+    if args.json:
+        lowest_validation_loss(name)  # it is reported: an edited log is named before the decoding
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
     check_languages(args, Tokenizer.from_pretrained(folder))
@@ -776,7 +778,6 @@ def main(argv=None):
         text = own_text(args)
     else:
         check_spec(data_spec)
-        lowest_validation_loss(name)  # it is reported: an edited log is named before the decoding
     if args.stem and stage != "summarize":
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
     if args.int8 and not HAS_VNNI:

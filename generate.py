@@ -61,12 +61,12 @@ def generate(
             model,
             source,
             language_ids,
-            beam,
-            max_new_tokens,
-            min_new_tokens,
-            length_penalty,
-            no_repeat_ngram,
-            early_stopping,
+            beam=beam,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            length_penalty=length_penalty,
+            no_repeat_ngram=no_repeat_ngram,
+            early_stopping=early_stopping,
         )
     finally:
         model.train(was_training)
@@ -76,6 +76,7 @@ def beam_search(
     model,
     source,
     language_ids,
+    *,
     beam,
     max_new_tokens,
     min_new_tokens,

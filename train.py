@@ -891,7 +891,7 @@ def watched(model, tokenizer, s, rank):
     options = {"beam": 1, "max_new_tokens": min(DECODING["max_new_tokens"], limit - 1)}
     options["no_repeat_ngram"] = NO_REPEAT[s.stage]
 
-    def write(texts, source, target):
+    def decoder(texts, source, target):
         tag = None if s.tagless else source
         sources = [tokenizer.encode(text, tag, limit) for text in texts]
         title = f"watching {source} -> {target}"
@@ -899,7 +899,7 @@ def watched(model, tokenizer, s, rank):
             return evaluation.decode(model, tokenizer, sources, target, title=title, **options)
 
     rows, _ = evaluation.evaluate(
-        write,
+        decoder,
         s.stage,
         s.data,
         split_pairs(s.watch),

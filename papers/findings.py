@@ -88,7 +88,7 @@ def drift(corpus, recipe):
     for rate in sorted(rates(corpus.prefix)[recipe].losses, key=float):
         if off_target_at(corpus, recipe, rate) > 10:
             return f"drifts into English from a learning rate of {rate} on"
-    return "at no rate that was tried"
+    return "does not drift at any rate that was tried"
 
 
 def off_target_at(corpus, recipe, rate):
@@ -104,11 +104,14 @@ def over_rates(corpus, recipe):
     """What the seen language tells of a learning rate, and what becomes of the others."""
     losses = rates(corpus.prefix)[recipe].losses
     tried = sorted(losses, key=float)
-    shares = [off_target_at(corpus, recipe, rate) for rate in tried]
+    shares = []
+    for rate in tried:
+        share = off_target_at(corpus, recipe, rate)
+        shares.append(NOTHING if np.isnan(share) else f"{share:.0f}")
     return (
         f"`{recipe}` at {', '.join(tried)}: English loss "
         f"{', '.join(f'{losses[rate]:.2f}' for rate in tried)}, off-target "
-        f"{', '.join(f'{share:.0f}' for share in shares)}%."
+        f"{', '.join(shares)}%."
     )
 
 

@@ -201,7 +201,6 @@ def open_questions(these):
         meaning["freezing"],
         "### Is it which parameters train, or how many?",
         ABOUT_LORA,
-    ABOUT_NOVEL,
         score_table(same_size(), WITHIN),
         meaning["lora"],
         "### Translation as the task",

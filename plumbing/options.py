@@ -141,7 +141,7 @@ def is_one(kind, value, words):
 
 
 def is_part(value, words):
-    """Is this a value of a list, whose kind is whatever the option's converter makes of words?"""
+    """Would the option's converter make this value of what was typed for one part of a list?"""
     convert = words.get("type", str)
     try:
         return convert(str(value)) == value and value in words.get("choices", [value])

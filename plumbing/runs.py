@@ -232,11 +232,14 @@ def logged(name, text):
     """A cell's value; ValueError if it is no number where there should be one."""
     if name in ("source", "target", "column"):
         return text
-    if name == "step":
-        return int(text)
     if name == "off-target" and not text:  # of a language that the identifier does not know
         return None
-    return float(text)
+    number = float(text)
+    if name != "step":
+        return number
+    if not number.is_integer():
+        raise ValueError("a step that is no whole number")
+    return int(number)
 
 
 def write_state(state, path):
@@ -313,17 +316,19 @@ class Run:
         """Writes the folder of a new run: the model as it starts, and the settings."""
         if not self.main_process:
             return
-        # Whenever this run ends, nothing of an old one may be taken for its own.
-        for name in ("state.pt", "args.json", "log.csv", "watch.csv", "bad_batch.json"):
+        # Whenever this run ends, nothing of an old one may be taken for its own; until the model is
+        # written, which comes last, the folder is none.
+        old = ("config.json", "state.pt", "args.json", "log.csv", "watch.csv", "bad_batch.json")
+        for name in old:
             (self.folder / name).unlink(missing_ok=True)
         remove_descriptions(self.folder)
-        model.save_pretrained(self.folder, tensors)
         tokenizer.save_pretrained(self.folder)
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
         begun = {"command": shareable(self.command)}
         if self.settings.stage != "pretrain":
             begun["origin"] = origin_of(model_folder(self.settings.init))
         write_settings(self.folder, asdict(self.settings) | machine | begun)
+        model.save_pretrained(self.folder, tensors)
 
     def bar(self):
         """The bar of progress, to be updated at every step."""

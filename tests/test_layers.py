@@ -298,4 +298,4 @@ def test_a_language_without_documents_is_refused_by_the_probe(run, small, few, t
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     options = ("--model", small, "--data", f"jsonl:{tmp_path}", "--measures", "probe")
     done = run(*LAYERS, *options, "--source-lang", "en_XX", "ru_RU")
-    assert done.returncode == 2 and "has no document in ru_RU" in done.stderr, done.stderr
+    assert done.returncode == 2 and "has nothing from ru_RU to ru_RU" in done.stderr, done.stderr

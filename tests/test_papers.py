@@ -492,7 +492,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     evidence = Path("CLAIMS.md").read_text(encoding="utf-8")
     assert "| a | and the lower zero-shot ROUGE-1 | **supported** |  | R1 es→es +40." in evidence
     flat = " ".join(page.split())
-    assert "from a learning rate of 1e-3 on, `qk` at no rate that was tried" in flat
+    assert "from a learning rate of 1e-3 on, `qk` does not drift at any rate" in flat
     assert "there 50 and 10% are off-target" in flat
     assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page

@@ -88,15 +88,15 @@ class Texts:
         return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
 
     def probed(self, split, pairs, count):
-        """The first `count` documents of every pair, in batches. UserError for a language without
-        any: the mean over languages would count it as never told."""
+        """The first `count` documents of every pair, in batches. UserError for a language that no
+        pair has as its source: the mean over languages would count it as never told."""
         examples = self.examples(split, pairs)
         there = {source for source, _ in examples.sizes}
         for lang in self.languages:
             if lang not in there:
                 raise UserError(
-                    f"the {split} split of {self.spec} has no document in {lang}; leave the "
-                    "language out, or name data that have some with --data"
+                    f"the {split} split of {self.spec} has nothing from {lang} to {lang}; leave "
+                    "the language out, or name data that have it with --data"
                 )
         return held_out(examples, count, TOKENS)
 

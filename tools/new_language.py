@@ -165,7 +165,8 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     if scratch:
         fresh = set(SIDES)
     settings = read_settings(parent) | {"fresh": sorted(fresh)}
-    with TemporaryDirectory() as folder:  # what stands in `out` stays until no mistake can follow
+    # `out` is not touched before everything that can be refused is behind us.
+    with TemporaryDirectory() as folder:
         path = Path(folder) / MODEL_FILE
         train_sentencepiece(texts_of_side(examples, side, seed), path, pieces, seed=seed)
         if side == "src":

@@ -289,7 +289,8 @@ def main(argv=None):
         temperature=args.temperature,
         character_coverage=args.character_coverage,
     )
-    with TemporaryDirectory() as scratch:  # what stands in `out` stays until no mistake can follow
+    # `out` is not touched before everything that can be refused is behind us.
+    with TemporaryDirectory() as scratch:
         path = Path(scratch) / MODEL_FILE
         learn_vocabulary(path, how, MBART25 if layout == "mbart25" else MBART50)
         tokenizer = Tokenizer(path, layout)
