@@ -763,13 +763,12 @@ def generation_options(args, stage):
 def main(argv=None):
     """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
-    if args.json:
-        check_file_out(args.json)  # before the decoding, not after it
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
-    if args.json:
-        lowest_validation_loss(name)  # it is reported: an edited log is named before the decoding
+    if args.json:  # what it needs is looked at before the decoding, not after it
+        check_file_out(args.json)
+        lowest_validation_loss(name)
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
     check_languages(args, Tokenizer.from_pretrained(folder))

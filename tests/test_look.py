@@ -431,7 +431,7 @@ def test_models_that_cannot_be_compared_are_refused(run, small, runs, tmp_path):
 
     of_data = (*options, "--data", f"jsonl:{data}", "--langs", "en_XX")
     done = run(*LOOK, runs[0], *of_data, "--probe")
-    assert done.returncode == 2 and "has no document in en_XX; leave" in done.stderr
+    assert done.returncode == 2 and "has nothing from en_XX to en_XX; leave" in done.stderr
     done = run(*LOOK, runs[0], *of_data)
     assert done.returncode == 0 and "no training text in en_XX" in done.stderr
     (tmp_path / "page.html").unlink()
