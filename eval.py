@@ -41,7 +41,7 @@ from generate import generate
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
-from plumbing.options import COUNT, DECODING, decoding_of, default_device, number
+from plumbing.options import COUNT, DECODING, TASKS, decoding_of, default_device, number
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
@@ -49,7 +49,6 @@ from plumbing.runs import latest_run, origin_of, read_log, read_settings
 from tokenizer import Tokenizer
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-TASKS = ("translate", "summarize")  # those whose outputs can be scored
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
 LONG_ENOUGH = 50

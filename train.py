@@ -72,6 +72,7 @@ from plumbing.options import (
     NO_REPEAT,
     POSITIVE,
     SHARE,
+    TASKS,
     check_saved,
     default_device,
     number,
@@ -109,7 +110,6 @@ from qk_finetune import (
 from tokenizer import Tokenizer
 
 STAGES = ("pretrain", "translate", "summarize", "align")
-TASKS = ("translate", "summarize")
 BASE = Path(__file__).resolve().parent / "base"
 
 

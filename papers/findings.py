@@ -45,10 +45,6 @@ def mean(name, pairs, metric):
     return f"{np.mean([scores.mean() for scores in found]):.0f}"
 
 
-def mean_lead(corpus, pairs):
-    return mean_baseline(corpus, pairs, "lead")
-
-
 def mean_baseline(corpus, pairs, kind):
     """The mean ROUGE-1 of "lead", the sources' first sentences, or "random", other texts'
     summaries."""
@@ -124,7 +120,8 @@ def of_crossing():
     return f"""\
 **Keeping the language is one thing, carrying the skill another.** Under `qk` the summaries in
 unseen languages have ROUGE-1 {mean(qk, unseen, 'R1')}, the documents' first sentences
-{mean_lead(BUILT_IN, unseen)}, the untuned base, which copies, {mean('base', unseen, 'R1')}, and a
+{mean_baseline(BUILT_IN, unseen, 'lead')}, the untuned base, which copies,
+{mean('base', unseen, 'R1')}, and a
 model that saw summaries in all of them {mean('supervised', unseen, 'R1')}. But of the words that a
 reference has and its document has not, `qk` finds {mean(qk, seen, 'novel')}% in English and
 {mean(qk, unseen, 'novel')}% in the unseen languages, `full` at its best rate

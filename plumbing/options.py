@@ -45,6 +45,7 @@ DECODING = {
     "early_stopping": False,
 }
 # No output says an n-gram of this length twice (appendix A there); 0: it may.
+TASKS = ("translate", "summarize")  # the stages whose outputs can be scored
 NO_REPEAT = {"translate": 0, "summarize": 3}
 
 COUNT = number(int, 1)

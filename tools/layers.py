@@ -50,11 +50,11 @@ from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import is_builtin, open_data
 from data import Examples, at_most, collate, held_out
-from eval import TASKS, stage_of
+from eval import stage_of
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
-from plumbing.options import default_device, device
+from plumbing.options import TASKS, default_device, device
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
