@@ -49,7 +49,7 @@ import torch
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, is_builtin, is_help, open_data, tell
+from corpora.sets import check_spec, is_builtin, is_help, open_data
 from data import (
     Batches,
     Examples,
@@ -64,7 +64,7 @@ from data import (
 from model import MBart
 from plumbing.card import describe as describe_folder
 from plumbing.card import keep_scores
-from plumbing.files import UserError, beside_python, run, size_and_checksum
+from plumbing.files import UserError, beside_python, note, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
@@ -333,15 +333,15 @@ def parse_args(argv=None):
         data = typed.get("data", "builtin")
         typed["preset"] = "small" if is_builtin(data) or is_help(data) else "large"
     settings = Settings(**preset_of(typed) | typed)
-    notes = unused(typed, settings) + doubts(settings)
+    remarks = unused(typed, settings) + doubts(settings)
     if typed.get("init", "").strip():
         settings.init = pinned(typed["init"])  # so that --resume finds what this run began with
     decide(settings)
     check(settings)
     if "tokens" not in typed and "accumulate" not in typed:
-        notes += join_batches(settings)
-    for note in notes:
-        tell(note)
+        remarks += join_batches(settings)
+    for remark in remarks:
+        note(remark)
     return settings
 
 
@@ -385,7 +385,7 @@ def unused(typed, s):
     lines = []
     for name, reason in reasons.items():
         if name in typed:
-            lines.append(f"note: --{name.replace('_', '-')} has no effect {reason}")
+            lines.append(f"--{name.replace('_', '-')} has no effect {reason}")
     return lines
 
 
@@ -394,13 +394,13 @@ def doubts(s):
     lines = []
     if s.adversarial != "none" and s.recipe in ("qk", "q"):
         lines.append(
-            f"note: --recipe {s.recipe} moves too little of the encoder to fool an adversary (as "
+            f"--recipe {s.recipe} moves too little of the encoder to fool an adversary (as "
             "published under qk, es_XX-en_XX: ROUGE-1 2.3, 99.9% in the wrong language; under "
             "full: 33.1, 1.7%)"
         )
     if s.warmup > s.steps:
         lines.append(
-            f"note: --warmup {s.warmup} is not over within --steps {s.steps}: the learning rate "
+            f"--warmup {s.warmup} is not over within --steps {s.steps}: the learning rate "
             f"ends at {s.steps / s.warmup:.0%} of --lr"
         )
     return lines
@@ -1042,8 +1042,8 @@ def train(s, rank, world, device, command=None):
             if progress.step % s.eval_every == 0 or progress.step == s.steps:
                 seconds = time.perf_counter() - clock
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
-                note = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                this_run.report(held_loss, seen / seconds, rate, note)
+                told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
+                this_run.report(held_loss, seen / seconds, rate, told)
                 this_run.watch(watched(model, tokenizer, s, rank))
                 better = progress.validated(held_loss, seconds)
                 kept = None

@@ -23,7 +23,7 @@ from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError, beside_python, tell
+from plumbing.files import UserError, beside_python, note
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -49,7 +49,7 @@ def open_data(
         return Builtin(stage, split, pairs, seed, share_of(spec))
     data = open_files(spec, stage, split, pairs, languages, skip=skip, minimum=minimum)
     if data.skipped or data.short:
-        tell(
+        note(
             f"{spec}, {split}: left out {data.skipped:,} bad lines and {data.short:,} examples "
             "that are too short"
         )
@@ -59,7 +59,7 @@ def open_data(
             f"{data.paths[0]}: no example in the languages asked for ({wanted} ...)"
         )
     if name_missing:
-        tell_missing(data, f"{spec}, {split}", pairs)
+        note_missing(data, f"{spec}, {split}", pairs)
     return data
 
 
@@ -87,17 +87,17 @@ def share_of(spec):
     return share
 
 
-def tell_missing(data, where, pairs):
+def note_missing(data, where, pairs):
     """Names the languages, and else the pairs, that were asked for and have no example."""
     there = {lang for pair in data.sizes for lang in pair}
     asked = dict.fromkeys(lang for pair in pairs for lang in pair)
     for lang in asked:
         if lang not in there:
-            tell(f"{where}: {lang}: no example")
+            note(f"{where}: {lang}: no example")
     missing = ["-".join(pair) for pair in pairs if pair not in data.sizes and there >= set(pair)]
     if missing:
         more = f" and {len(missing) - 6} pairs more" if len(missing) > 6 else ""
-        tell(f"{where}: no example of {' '.join(missing[:6])}{more}")
+        note(f"{where}: no example of {' '.join(missing[:6])}{more}")
 
 
 def check_spec(spec):
@@ -144,7 +144,7 @@ def open_jsonl(folder, split, pairs, languages, **options):
     path = jsonl_file(folder, split)
     taken = columns_of(path, pairs)
     if taken.note:
-        tell_once(f"jsonl:{folder}: {taken.note}")
+        note_once(f"jsonl:{folder}: {taken.note}")
     return JsonLines({path: taken.langs}, pairs, languages, taken.fields, **options)
 
 
@@ -166,9 +166,9 @@ def says_no_languages(spec, split):
 
 
 @cache
-def tell_once(text):
-    """tell(), but of the three files of a folder once."""
-    tell(text)
+def note_once(text):
+    """note(), but of the three files of a folder once."""
+    note(text)
 
 
 def texts_of(spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):

@@ -62,15 +62,11 @@ def own_name():
     return f"-m {spec.name}"
 
 
-def tell(text):
-    """A remark on standard error; of several processes the first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
-
-
 def note(text):
-    """A remark on what a user may not expect, on standard error."""
-    tell(f"note: {text}")
+    """A remark on what a user may not expect, on standard error; of several processes the first
+    speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {text}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):

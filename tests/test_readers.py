@@ -238,7 +238,7 @@ def test_languages_and_pairs_without_an_example_are_named(tmp_path, capsys, monk
     opened(f"jsonl:{tmp_path}", pairs=pairs)
     where = f"jsonl:{tmp_path}, train"
     assert capsys.readouterr().err.splitlines() == [
-        f"{where}: fr_XX: no example", f"{where}: no example of es_XX-en_XX"
+        f"note: {where}: fr_XX: no example", f"note: {where}: no example of es_XX-en_XX"
     ]
     monkeypatch.setenv("RANK", "1")  # another process of several
     opened(f"jsonl:{tmp_path}", pairs=pairs)
