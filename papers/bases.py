@@ -34,7 +34,16 @@ from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from data import Examples, held_out, split_pairs
-from plumbing.files import UserError, first_line, parser_of, read_json, run, write_json
+from plumbing.files import (
+    UserError,
+    check_file_out,
+    first_line,
+    parser_of,
+    read_json,
+    run,
+    write_json,
+)
+from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import COUNT, decoding_of, default_device, device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,7 +204,7 @@ def table(report, args):
 def parse_args(argv=None):
     parser = parser_of(__doc__)
     add = parser.add_argument
-    add("folders", nargs="+", metavar="FOLDER", help="the folder of a pretrained model")
+    add("folders", nargs="+", metavar="FOLDER", help=f"{MODEL_HELP}, pretrained")
     add(
         "--langs",
         nargs="+",
@@ -230,13 +239,16 @@ def languages_of(args):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.json:
+        check_file_out(args.json)
+    folders = [model_folder(name) for name in args.folders]
     reports = []
-    for folder in args.folders:
+    for folder in folders:
         report = measure(folder, args)
         reports.append(report)
         print(table(report, args) + "\n", flush=True)
-    if args.json:
-        write_json(args.json, reports)
+        if args.json:
+            write_json(args.json, reports)
 
 
 if __name__ == "__main__":

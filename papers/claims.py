@@ -2,9 +2,11 @@
 
 A claim is "supported" if the intervals of all its differences lie on the claimed side of zero,
 "contradicted" if all lie on the other side, "open" if all hold zero, else "mixed", with how many
-are for it and how many against.
-Where a score has no interval of its own (BLEU, retrieval), the claim must hold in every seed.
+are for it and how many against. One seed gives no verdict: how far runs differ is not known of it.
+Where a score has no interval of its own (BLEU, retrieval, the probe), the claim must hold in every
+seed.
 """
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +19,7 @@ from papers.scores import (
     MIDDLE,
     PROBED,
     SEEN_TARGET,
+    TRANSLATED,
     UNSEEN_TARGET,
     ZERO_SHOT,
     Interval,
@@ -90,50 +93,54 @@ def concluded(title, claim):
 
 def by_intervals(letter, text, differences):
     """A claim that every difference lies above zero, decided by their intervals."""
-    known = [found for found in differences if found.interval is not None]
-    if not known:
+    intervals = [found.interval for found in differences]
+    if not intervals or None in intervals:
         return Claim(letter, text, NOT_MEASURED)
-    above = sum(found.interval.low > 0 for found in known)
-    below = sum(found.interval.high < 0 for found in known)
-    if above == len(known):
-        word = "supported"
-    elif below == len(known):
-        word = "contradicted"
-    elif above == below == 0:
-        word = "open"
-    else:
-        word = mixed(above, below, len(known))
-    parts = []
-    for found in known:
+    above = sum(found.low > 0 for found in intervals)
+    below = sum(found.high < 0 for found in intervals)
+    fewest = min(found.seeds for found in intervals)
+    most = max(found.seeds for found in intervals)
+    word = verdict(above, below, len(intervals), fewest)
+    seeds = f"{fewest} to {most}" if fewest < most else f"{most}"
+    parts = [f"seeds: {seeds}"]
+    for found in differences:
         d = found.interval
         parts.append(f"{found.what} {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
     return Claim(letter, text, word, "; ".join(parts))
 
 
-def mixed(above, below, count):
-    return f"mixed: {above} of {count} for it, {below} against"
+def verdict(above, below, count, seeds):
+    """The word for a claim of `count` comparisons, of which `above` are for it and `below` against
+    it; seeds: the fewest that one of them rests on."""
+    counted = f"{above} of {count} for it, {below} against"
+    if seeds == 1:
+        return f"one seed: {counted}"
+    if above == count:
+        return "supported"
+    if below == count:
+        return "contradicted"
+    if above == below == 0:
+        return "open"
+    return f"mixed: {counted}"
 
 
 def every_seed(letter, text, comparisons):
     """A claim that numbers lie above others in every seed that both have."""
     above = 0
     below = 0
+    fewest = math.inf
     parts = []
     for pair in comparisons:
         seeds = [seed for seed in pair.above if seed in pair.below]
         if not seeds:
             return Claim(letter, text, NOT_MEASURED)
+        fewest = min(fewest, len(seeds))
         above += all(pair.above[seed] > pair.below[seed] for seed in seeds)
         below += all(pair.above[seed] < pair.below[seed] for seed in seeds)
         higher = " ".join(f"{pair.above[seed]:.1f}" for seed in seeds)
         lower = " ".join(f"{pair.below[seed]:.1f}" for seed in seeds)
         parts.append(f"{pair.what}: {higher} against {lower}")
-    if above == len(comparisons):
-        word = "supported"
-    elif below == len(comparisons):
-        word = "contradicted"
-    else:
-        word = mixed(above, below, len(comparisons))
+    word = verdict(above, below, len(comparisons), fewest)
     return Claim(letter, text, word, "; ".join(parts))
 
 
@@ -148,7 +155,8 @@ def within_two(a, b, pairs):
     for pair in pairs:
         known = difference(a, b, pair, "R1")
         if known is not None:
-            known = Interval(known.mean + 2, known.low + 2, known.high + 2)
+            moved = {"mean": known.mean + 2, "low": known.low + 2, "high": known.high + 2}
+            known = replace(known, **moved)
         found.append(Difference(f"R1 + 2 {arrow(pair)}", known))
     return found
 
@@ -409,7 +417,8 @@ def more_adversary_claims():
         ),
         by_intervals(
             "e",
-            "an adversary under `qk` fails: it copies the source across languages all the same",
+            "an adversary under `qk` fails: most outputs across languages are not in the target "
+            "language all the same",
             above_half("joint-qk-balanced", SEEN_TARGET),
         ),
     ]
@@ -417,62 +426,71 @@ def more_adversary_claims():
 
 def probing_claims(corpus):
     """What the probe reads from the encoder's last layer."""
-    text = (
-        "the probe's mean probability of the true language falls full > standard > balanced (> + "
-        "residual drop)"
-    )
     names = ["joint-full", "joint-standard", "joint-balanced"]
     if corpus is BUILT_IN:
         names.append("joint-balanced-drop")
-    last_layer = []
-    for name in names:
-        probability = probe_of(corpus.row(name))
-        if probability is None:
-            return [Claim("f", text, NOT_MEASURED), probing_correlation(corpus)]
-        last_layer.append(probability[:, -1])
+    falls = []
+    for higher, lower in zip(names, names[1:]):
+        what = f"{higher} > {lower}, %"
+        falls.append(Comparison(what, probed(corpus.row(higher)), probed(corpus.row(lower))))
+    return [
+        every_seed(
+            "f",
+            "the probe's mean probability of the true language falls full > standard > balanced "
+            "(> + residual drop)",
+            falls,
+        ),
+        probing_correlation(corpus),
+    ]
 
-    neighbours = len(names) - 1
-    in_order = 0
-    for higher, lower in zip(last_layer, last_layer[1:]):
-        in_order += higher.min() > lower.max()
-    if in_order == neighbours:
-        word = "supported"
-    else:
-        word = f"mixed: in order and apart in every seed for {in_order} of {neighbours} neighbours"
-    parts = []
-    for name, found in zip(names, last_layer):
-        parts.append(f"{name} {found.mean():.3f} ({found.min():.3f} to {found.max():.3f})")
-    return [Claim("f", text, word, "; ".join(parts)), probing_correlation(corpus)]
+
+def probed(name):
+    """{seed: the probe's mean probability of the true language in the encoder's last layer, in
+    percent}."""
+    found = probe_of(name)
+    if found is None:
+        return {}
+    return dict(zip(results(f"{name}+probe"), (100 * found[:, -1]).tolist()))
 
 
 def probing_correlation(corpus):
+    """Over all runs of one step, which are taken as independent."""
     text = "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; one-step runs)"
     probabilities = []
     rouges = []
     has_adversary = []
     for row in PROBED[1:]:
         name = corpus.row(row.name)
-        probability = probe_of(name)
-        scores = [values(name, pair, "R1") for pair in SEEN_TARGET]
-        measured = probability is not None and all(found is not None for found in scores)
-        if "two-step" in name or not measured:
+        if "two-step" in name:
             continue
-        for seed in range(min(len(probability), len(scores[0]))):
-            probabilities.append(probability[seed, -1])
-            rouges.append(np.mean([found[seed].mean() for found in scores]))
+        for seed, probability in probed(name).items():
+            scores = [rows_of(name, pair).get(seed) for pair in SEEN_TARGET]
+            if None in scores:
+                continue
+            probabilities.append(probability)
+            rouges.append(np.mean([row["each"]["R1"] for row in scores]))
             has_adversary.append("standard" in name or "balanced" in name)
 
-    if len(probabilities) < 3:
-        return Claim("f", text, NOT_MEASURED)
     both = np.array([probabilities, rouges])
-    r = np.corrcoef(both)[0, 1]
-    word = "supported" if r < -0.5 else "not supported"
-    evidence = f"Pearson r = {r:.2f} over {len(probabilities)} runs"
+    if len(probabilities) <= 3:
+        return Claim("f", text, NOT_MEASURED)
+    r, low, high = correlation(both)
+    evidence = f"Pearson r = {r:.2f} [{low:.2f}, {high:.2f}] over {len(probabilities)} runs"
+    word = verdict(high < 0, low > 0, 1, len(probabilities))
     adversarial = both[:, has_adversary]
-    if adversarial.shape[1] >= 3:
-        r = np.corrcoef(adversarial)[0, 1]
-        evidence += f"; over the {adversarial.shape[1]} with an adversary alone {r:+.2f}"
+    count = adversarial.shape[1]
+    if count > 3:
+        r, low, high = correlation(adversarial)
+        evidence += f"; over the {count} with an adversary alone {r:+.2f} [{low:+.2f}, {high:+.2f}]"
     return Claim("f", text, word, evidence)
+
+
+def correlation(both):
+    """(2, N), N > 3 -> Pearson's r and its 95% interval by Fisher's transformation."""
+    r = np.corrcoef(both)[0, 1]
+    distance = 1.96 / np.sqrt(both.shape[1] - 3)
+    centre = np.arctanh(np.clip(r, -0.999999, 0.999999))
+    return r, np.tanh(centre - distance), np.tanh(centre + distance)
 
 
 def bleu(name):
@@ -628,7 +646,13 @@ def retrieval_peak(tuned):
 
 def open_claims():
     """What the papers leave open, as one would expect it from what they found."""
-    return [*size_claims(), *unseen_target_claims(), *robustness_claims(), both_sides_claim()]
+    return [
+        *size_claims(),
+        taught_pair_claim(),
+        *unseen_target_claims(),
+        *robustness_claims(),
+        both_sides_claim(),
+    ]
 
 
 def size_claims():
@@ -648,6 +672,21 @@ def size_claims():
             compare(qk, lora, ZERO_SHOT, "R1"),
         ),
     ]
+
+
+def taught_pair_claim():
+    """Translation as the task: what becomes of the pairs that are not taught?"""
+    comparisons = []
+    for pair in TRANSLATED[1:]:
+        after_qk = scores_of("translator-qk", "BLEU", pair)
+        after_full = scores_of("translator-full", "BLEU", pair)
+        comparisons.append(Comparison(f"BLEU {arrow(pair)}", after_qk, after_full))
+    return every_seed(
+        "i",
+        "a model that translates all pairs, taught one of them again, keeps the others better "
+        "under `qk` than under `full`",
+        comparisons,
+    )
 
 
 def unseen_target_claims():

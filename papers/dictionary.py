@@ -17,7 +17,7 @@ import torch
 
 from corpora.language import Language
 from model import MBart
-from plumbing.files import UserError, parser_of, run, write_json
+from plumbing.files import UserError, check_file_out, parser_of, run, write_json
 from plumbing.models import model_folder
 from plumbing.runs import origin_of
 from tokenizer import Tokenizer
@@ -104,6 +104,8 @@ def main(argv=None):
     add("side", choices=("src", "tgt"), help="whose embeddings: the encoder's or the decoder's")
     add("--json", metavar="FILE", help="also write the numbers to this file")
     args = parser.parse_args(argv)
+    if args.json:
+        check_file_out(args.json)
     child, child_pieces = embeddings_of(args.child, args.side)
     parent, parent_pieces = embeddings_of(args.parent, args.side)
     if child.size(1) != parent.size(1):

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from metrics import Words
-from plumbing.files import make_folder, parser_of, run, write_text
+from plumbing.files import UserError, make_folder, parser_of, read_json, run, write_text
 from plumbing.progress import progress_line
 
 RESULTS = Path("results")
@@ -24,7 +24,9 @@ EXAMPLES = 5  # outputs that stay, of each pair of languages
 
 def keep(path):
     """Writes what stays of a score file."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a score file, as eval.py --json and its like write them")
     for row in content.get("rows", ()):
         if content.get("stage") == "summarize" and row["source"] == row["target"] and is_whole(row):
             row["each"]["novel"] = novel_recall(row["examples"], row["target"])
@@ -35,12 +37,21 @@ def keep(path):
                 scores[metric] = rounded(scores[metric], 2)
     if "layers" in content:
         content["layers"] = rounded(content["layers"], 4)
+    watched = watched_scores(path)
+    if watched:
+        content["watched"] = watched
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    write_text(KEPT / path.name, text.replace('{"source"', '\n{"source"') + "\n")
+
+
+def watched_scores(path):
+    """The rows of the watch.csv of a score file's run: where the run is gone, of the kept file."""
     watched = RUNS / path.stem / "watch.csv"
     if watched.is_file():
         with open(watched, encoding="utf-8", newline="") as file:
-            content["watched"] = list(csv.DictReader(file))
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    write_text(KEPT / path.name, text.replace('{"source"', '\n{"source"') + "\n")
+            return list(csv.DictReader(file))
+    kept = read_json(KEPT / path.name) or {}
+    return kept.get("watched")
 
 
 def is_whole(row):

@@ -17,7 +17,6 @@ from papers.scores import (
     ZERO_SHOT,
     Row,
     english_only,
-    interval,
     low_resource,
     one_rate,
     probe_of,
@@ -25,6 +24,7 @@ from papers.scores import (
     results,
     retrieval_of,
     rows_of,
+    score_interval,
     scores_of,
     trained_percent,
     values,
@@ -74,7 +74,7 @@ def zero_shot(plt):
     for number, row in enumerate(rows):
         position = np.arange(len(WITHIN)) + (number - len(rows) / 2) * 0.11
         for axis, metric in zip(axes, METRICS):
-            bars = [interval(values(row.name, pair, metric)) for pair in WITHIN]
+            bars = [score_interval(values(row.name, pair, metric)) for pair in WITHIN]
             below = [bar.mean - bar.low for bar in bars]
             above = [bar.high - bar.mean for bar in bars]
             axis.bar(
@@ -99,10 +99,12 @@ def learning_rates(plt):
     """Lines over the learning rate of full, qk and LoRA of qk's size: English and the mean of the
     other languages."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    ticks = []
     for recipe, color in COLORS.items():
         if recipe not in rates():
             continue
         grid = finished_rates(recipe)
+        ticks.extend(float(rate) for rate in grid)
         for pairs, style, words in (
             (ZERO_SHOT, "o-", "zero-shot"),
             (WITHIN[:1], "o:", "English"),
@@ -112,7 +114,7 @@ def learning_rates(plt):
                 for rate in grid:
                     name = f"rate-{recipe}-{rate}"
                     means = np.mean([values(name, pair, metric) for pair in pairs], 0)
-                    points.append(interval(means))
+                    points.append(score_interval(means))
                 at = [float(rate) for rate in grid]
                 axis.plot(
                     at,
@@ -129,7 +131,7 @@ def learning_rates(plt):
                     alpha=0.15,
                     lw=0,
                 )
-    ticks = [float(rate) for rate in finished_rates("qk")]
+    ticks = sorted(set(ticks))
     for axis, label in zip(axes, AXIS_LABELS):
         axis.set(xscale="log", xlabel="learning rate", ylabel=label)
         axis.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
@@ -167,10 +169,12 @@ def over_updates(plt):
 
 
 def moments(recipe):
-    """The updates at which a curve was scored."""
+    """The updates at which a curve was scored, of a run from today's base."""
     found = set()
     for path in SCORES.glob(f"curve-{recipe}@*.json"):
-        found.add(int(re.search(r"@(\d+)", path.stem)[1]))
+        step = int(re.search(r"@(\d+)", path.stem)[1])
+        if has_all_pairs(f"curve-{recipe}@{step}"):
+            found.add(step)
     return sorted(found)
 
 

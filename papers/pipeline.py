@@ -14,7 +14,7 @@ from itertools import islice
 
 import eval as evaluation
 from data import SENTENCE_END, split_pairs
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, check_file_out, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, decoding_of, default_device, device
 from plumbing.runs import read_settings
@@ -65,6 +65,8 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.json:
+        check_file_out(args.json)
     where = args.device or default_device()
     options = decoding_of("summarize")
     folder = model_folder(args.summarizer)

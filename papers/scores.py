@@ -9,6 +9,7 @@ base-help/ nothing is read.
 A figure is a mean over seeds and test examples with a 95% interval from a two-level bootstrap
 (seeds, then examples within them); a difference is taken example by example.
 """
+import math
 import re
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -42,11 +43,12 @@ NO_ALIGNMENT_DATA = ("tr_TR", "gu_IN")  # languages of the base that alignment n
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the 95% interval around it."""
+    """A mean and the 95% interval around it; seeds: how many runs it rests on."""
 
     mean: float
     low: float
     high: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -675,17 +677,41 @@ def mean_retrieval(accuracies, unseen, only, except_for):
 # ---------------------------------------------------------------------------------- statistics
 
 
+# Student's t, 97.5%, of so many seeds; more of them are treated as five, which is too cautious.
+STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
+
+
 def interval(sample, resamples=1000):
-    """(seeds, examples) -> mean and 95% interval: seeds are drawn anew, then examples."""
+    """(seeds, examples) -> mean and 95% interval by a bootstrap that draws seeds and examples.
+
+    Of a single seed: of its examples alone."""
     rng = np.random.default_rng(0)
     seeds, examples = sample.shape
-    means = []
-    for _ in range(resamples):
-        some_seeds = rng.integers(0, seeds, seeds)
-        some_examples = rng.integers(0, examples, examples)
-        means.append(sample[np.ix_(some_seeds, some_examples)].mean())
+    of_seeds = sample.mean(1, keepdims=True)  # (seeds, 1)
+    sample = sample + (widening(seeds) - 1) * (of_seeds - of_seeds.mean())
+    # How often each seed and each example is drawn, as a share: (resamples, seeds or examples).
+    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+    drawn_examples = rng.multinomial(examples, np.full(examples, 1 / examples), resamples)
+    drawn_examples = drawn_examples / examples
+    means = (drawn_seeds @ sample * drawn_examples).sum(1)
     low, high = np.percentile(means, (2.5, 97.5))
-    return Interval(sample.mean(), low, high)
+    return Interval(sample.mean(), low, high, seeds)
+
+
+def widening(seeds):
+    """By what the seeds' distances from their mean grow before they are drawn.
+
+    A bootstrap of n seeds finds (n - 1) / n of their variance, and of that variance itself three
+    seeds say little: without this the 95% of three that differ are 85% (tests/test_papers.py)."""
+    if seeds == 1:
+        return 1.0
+    return math.sqrt(seeds / (seeds - 1)) * STUDENT_T[min(seeds, 5)] / 1.96
+
+
+def score_interval(sample):
+    """interval() of scores, which lie between 0 and 100."""
+    found = interval(sample)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))
 
 
 def difference(a, b, pair, metric):
@@ -721,13 +747,7 @@ def mean_difference(a, b, pairs, metric):
 def best_rate(paths):
     """Rates of the score files …-RATE-sSEED.json: the lowest validation loss of each learning rate,
     mean over the seeds that every rate has, and the best rate. No test example takes part."""
-    by_rate = {}
-    for path in map(Path, paths):
-        named = re.search(r"-(\d+e-\d+)-s(\d+)$", path.stem)
-        content = read_json(path) or {}
-        if named and content and not is_of_another_base(content):
-            rate, seed = named.groups()
-            by_rate.setdefault(rate, {})[seed] = content["validation loss"]
+    by_rate = validation_losses(paths)
     if not by_rate:
         raise UserError("no score file of base/ or base-help/ among " + " ".join(map(str, paths)))
 
@@ -740,9 +760,26 @@ def best_rate(paths):
     return Rates(means, min(means, key=means.get))
 
 
+def validation_losses(paths):
+    """{rate: {seed: loss}} of the score files …-RATE-sSEED.json of today's bases."""
+    found = {}
+    for path in map(Path, paths):
+        named = re.search(r"-(\d+e-\d+)-s(\d+)$", path.stem)
+        content = read_json(path) or {}
+        if not named or not content or is_of_another_base(content):
+            continue
+        loss = content.get("validation loss")
+        if loss is None:
+            raise UserError(f"{path}: no validation loss: these are not the scores of a run")
+        rate, seed = named.groups()
+        found.setdefault(rate, {})[seed] = loss
+    return found
+
+
 @cache
 def rates(prefix="", kind="rate"):
     """{recipe: Rates} of all that was tried at several learning rates; prefix: of a Corpus.
+    Recipes with scores of another base alone are left out.
 
     kind: "rate" for runs of full length, of which the best is the recipe's row; "try" for short
     ones, whose rate the row takes."""
@@ -751,7 +788,11 @@ def rates(prefix="", kind="rate"):
         named = re.fullmatch(rf"{prefix}{kind}-(.+)-\d+e-\d+-s\d+", path.stem)
         if named:
             paths.setdefault(named[1], []).append(path)
-    return {recipe: best_rate(of_recipe) for recipe, of_recipe in paths.items()}
+    found = {}
+    for recipe, of_recipe in paths.items():
+        if validation_losses(of_recipe):
+            found[recipe] = best_rate(of_recipe)
+    return found
 
 
 def arrow(pair):

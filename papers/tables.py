@@ -25,7 +25,6 @@ from papers.scores import (
     arrow,
     dictionary_of,
     english_only,
-    interval,
     low_resource,
     one_rate,
     probe_of,
@@ -33,6 +32,7 @@ from papers.scores import (
     results,
     retrieval_of,
     rows_of,
+    score_interval,
     scores_of,
     svcca_of,
     trained_percent,
@@ -75,7 +75,7 @@ def score_cell(row, pair):
     text = NOTHING
     rouge = values(row.name, pair, "R1")
     if rouge is not None:
-        r1 = interval(rouge)
+        r1 = score_interval(rouge)
         text = f"{r1.mean:.1f} [{r1.low:.1f}, {r1.high:.1f}]<br>"
         text += languages_and_facts(
             values(row.name, pair, "off-target").mean(),
@@ -403,7 +403,7 @@ def novel_table(corpus):
 def interval_cell(scores):
     if scores is None:
         return NOTHING
-    found = interval(scores)
+    found = score_interval(scores)
     return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
