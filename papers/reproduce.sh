@@ -16,9 +16,10 @@
 #   papers/reproduce.sh --jobs 1            one row at a time (default 2; a row takes one thread)
 #
 # It leaves models in runs/paper/ and what they scored in results/, from which it writes
-# papers/scores/ and papers/RESULTS.md. To start a row anew, remove its file in results/. A row
-# whose model is missing is left out, and told with the part that makes it. Each part says how long
-# its rows took last time. Nothing is chosen by a test score: learning rates are chosen by the
+# papers/scores/ and papers/RESULTS.md; there, seeds that were not run stay as they came. To start a
+# row anew, remove its file in results/. A row whose model is missing is left out, and told with the
+# part that makes it; it, or a row that failed, ends the script with status 1. Each part says how
+# long its rows took last time. Nothing is chosen by a test score: learning rates are chosen by the
 # validation loss of the seen language (parts 1, 9, 14 and 15).
 set -euo pipefail
 
@@ -77,6 +78,8 @@ fi
 python() { "$PYTHON" "$@"; }
 export OMP_NUM_THREADS=1
 mkdir -p runs/paper results
+LACKING=$(mktemp)  # a line for each row that failed or was left out
+trap 'rm -f "$LACKING"' EXIT
 
 # ------------------------------------------------------------------------------------------ tools
 
@@ -91,7 +94,8 @@ job() {
     if [ -f "$file" ] || [ -n "${BEGUN[$file]:-}" ]; then return; fi
     for needed in ${NEEDS:-}; do
         if ! is_made "${needed#*:}"; then
-            echo "MISSING ${needed#*:}, for $file: run --parts ${needed%%:*} first" >&2
+            echo "MISSING ${needed#*:}, for $file: run --parts ${needed%%:*} first" |
+                tee -a "$LACKING" >&2
             return
         fi
     done
@@ -114,7 +118,7 @@ run_job() {
         echo "$part,$(basename "$file"),$((SECONDS - begun)),$MACHINE" >> results/seconds.csv
         echo "$(date +%H:%M:%S) $file"
     else
-        echo "FAILED $file: $(tail -n 1 "$log") (see $log)" >&2
+        echo "FAILED $file: $(tail -n 1 "$log") (see $log)" | tee -a "$LACKING" >&2
     fi
 }
 finish() { wait || true; }  # until all jobs are done
@@ -185,3 +189,7 @@ finish
 python -m papers.keep
 python -m papers.report
 echo "$(date +%H:%M:%S) parts$PARTS, after $((SECONDS / 60)) minutes"
+if [ -s "$LACKING" ]; then
+    echo "error: $(wc -l < "$LACKING") rows are not there; they are named above" >&2
+    exit 1
+fi

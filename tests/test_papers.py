@@ -744,7 +744,7 @@ def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_p
     assert recipes == {"full", "qk"}
 
     done, commands = run_script(tmp_path, "--parts", "10 13")
-    assert done.returncode == 0
+    assert done.returncode == 1 and "rows are not there" in done.stderr
     assert "MISSING runs/paper/translate, for results/translator-qk-s2.json: run --parts 3 first" \
         in done.stderr
     assert "MISSING runs/paper/parent-s0, for results/both-start-s0.done: run --parts 7" \
