@@ -37,7 +37,7 @@ from data import split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import number
+from plumbing.options import SEED, number
 from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
@@ -317,7 +317,7 @@ def add_fresh(commands):
         help="the parent's, or drawn anew (default: kept)",
     )
     add("--scratch", action="store_true", help="draw the whole model anew")
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     add_overwrite(parser)
 
 
@@ -326,7 +326,7 @@ def add_random_cross_attention(commands):
     parser = commands.add_parser("random-cross-attention", help=title, description=title)
     parser.add_argument("folder", metavar="FOLDER", help=MODEL_HELP)
     parser.add_argument("out", metavar="OUT", help="the folder to write")
-    parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     add_overwrite(parser)
 
 

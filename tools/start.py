@@ -22,7 +22,7 @@ from data import language_pairs
 from model import Config, MBart
 from plumbing.files import UserError, beside_python, note, parser_of, run
 from plumbing.models import model_folder
-from plumbing.options import COUNT, number
+from plumbing.options import COUNT, SEED, number
 from tokenizer import (
     MBART25,
     MBART50,
@@ -251,7 +251,7 @@ def parser():
         metavar="FOLDER",
         help="take the layers (and so the shape) of this model, under fresh embeddings",
     )
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     add_overwrite(parser)
     return parser
 
