@@ -32,7 +32,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from corpora.sets import open_data
+from corpora.sets import check_spec, open_data
 from data import split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
@@ -151,6 +151,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
 
     pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
     check_out(out, overwrite, [parent])
+    check_spec(data)
     parent = model_folder(parent)
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)
@@ -295,7 +296,7 @@ def add_fresh(commands):
     title = "fresh embeddings and a vocabulary of its own for one side"
     parser = commands.add_parser("fresh", help=title, description=title)
     add = parser.add_argument
-    add("parent", metavar="PARENT", help="an mBART folder")
+    add("parent", metavar="PARENT", help=MODEL_HELP)
     add("out", metavar="OUT", help="the folder to write")
     side = parser.add_mutually_exclusive_group(required=True)
     side.add_argument("--source", metavar="LANG", help="the language that the encoder is to read")
