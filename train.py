@@ -71,6 +71,7 @@ from plumbing.options import (
     DECODING,
     NO_REPEAT,
     POSITIVE,
+    SEED,
     SHARE,
     TASKS,
     check_saved,
@@ -132,7 +133,7 @@ class Settings:
     resume: str = option(
         "go on with the stopped run in FOLDER, with its own options", None, metavar="FOLDER"
     )
-    seed: int = option("seed of the data's order, dropout and new weights", 0, type=number(int, 0))
+    seed: int = option("seed of the data's order, dropout and new weights", 0, type=SEED)
     preset: str = option(
         "a set of defaults: small for the built-in corpus on CPU cores, large for mBART-large "
         "(default: small with builtin and help: data, else large)", None, choices=("small", "large")

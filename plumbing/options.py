@@ -36,6 +36,8 @@ def number(kind, low, below=math.inf):
     return convert
 
 
+TASKS = ("translate", "summarize")  # the stages whose outputs can be scored
+
 # How generate() decodes where nobody says otherwise (Solovyev et al. 2024, section 4).
 DECODING = {
     "beam": 5,
@@ -45,10 +47,10 @@ DECODING = {
     "early_stopping": False,
 }
 # No output says an n-gram of this length twice (appendix A there); 0: it may.
-TASKS = ("translate", "summarize")  # the stages whose outputs can be scored
 NO_REPEAT = {"translate": 0, "summarize": 3}
 
 COUNT = number(int, 1)
+SEED = number(int, 0, 2**32)  # SentencePiece's has 32 bits, torch's and NumPy's have more
 SHARE = number(float, 0.0, 1.0)
 POSITIVE = number(float, 1e-15)
 

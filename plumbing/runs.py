@@ -49,7 +49,7 @@ BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 M
 
 # --------------------------------------------------------------------------------------- files
 
-def read_settings(folder):
+def read_public_settings(folder):
     """args.json of a run folder; {} where there is none, as in a folder of published weights."""
     path = Path(folder) / "args.json"
     settings = read_json(path)
@@ -57,6 +57,12 @@ def read_settings(folder):
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run; mend or remove it")
+    return settings
+
+
+def read_settings(folder):
+    """The settings of a run folder, with this machine's own paths; {} where there are none."""
+    settings = read_public_settings(folder)
     paths = read_json(Path(folder) / "state.json") or {}
     if not isinstance(paths, dict):
         raise UserError(f"{folder}/state.json: not the paths of a run; remove it")
@@ -73,10 +79,11 @@ def write_settings(folder, settings):
             public[name] = shareable(settings[name])
         if public.get(name) != settings.get(name):
             paths[name] = settings[name]
-    (folder / "state.json").unlink(missing_ok=True)
     if paths:
         write_json(folder / "state.json", paths)
     write_json(folder / "args.json", public)
+    if not paths:  # not before: on a full disk the paths would be gone, and args.json as it was
+        (folder / "state.json").unlink(missing_ok=True)
 
 
 def origin_of(folder):

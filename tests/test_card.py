@@ -13,8 +13,8 @@ from conftest import ROOT, run_here
 
 from model import MBart
 from plumbing.card import head_of
-from plumbing.files import read_json, write_json
-from plumbing.runs import SIGN, read_settings, shareable
+from plumbing.files import UserError, read_json, write_json
+from plumbing.runs import SIGN, read_settings, shareable, write_settings
 from tokenizer import MODEL_FILE, Tokenizer
 from tools.start import SMALL, random_model
 
@@ -275,6 +275,29 @@ def test_an_older_run_with_paths_in_its_settings_can_be_handed_on(copied):
     text = card_of(copied)
     assert head_lists(text)["datasets"] == ["csebuetnlp/xlsum"] and "CC BY-NC-SA 4.0" in text
     assert "anna" not in text
+
+
+def test_a_full_disk_does_not_cost_the_paths_of_a_run(small, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(small, folder)
+    write_json(folder / "args.json", {"stage": "summarize", "data": "jsonl:news"})
+    write_json(folder / "state.json", {"data": "jsonl:/home/anna/news"})
+    before = read_settings(folder)
+
+    def full(path, value):
+        raise UserError(f"{path}: could not be written")
+
+    monkeypatch.setattr("plumbing.runs.write_json", full)
+    done = run_here("-m", "tools.card", folder)
+    assert done.returncode == 2 and "could not be written" in done.stderr
+    assert read_settings(folder) == before
+
+
+def test_paths_that_are_no_longer_any_are_removed(tmp_path):
+    write_settings(tmp_path, {"data": "jsonl:/home/anna/news"})
+    write_settings(tmp_path, {"data": "builtin"})
+    assert read_settings(tmp_path) == {"data": "builtin"}
+    assert not (tmp_path / "state.json").exists()
 
 
 def test_a_base_of_the_hub_is_named_and_of_an_unknown_one_nothing_is_said(copied):

@@ -6,8 +6,8 @@ import torch
 
 from model import MBart
 from plumbing.files import UserError
-from plumbing.runs import origin_of
-from qk_finetune import apply_recipe
+from plumbing.runs import origin_of, read_settings
+from qk_finetune import RECIPES, add_lora, apply_recipe, merged_state, sides_of
 from tokenizer import Tokenizer
 from tools import delta
 from tools.folders import write_like
@@ -19,13 +19,15 @@ DELTA = ("-m", "tools.delta")
 def trained(folder, recipe, seed=0):
     """A state as if `recipe` had trained from `folder`."""
     model = MBart.from_pretrained(folder)
+    if recipe == "lora":
+        add_lora(model)
     names = apply_recipe(model, recipe)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in names:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return model.state_dict(), set(names)
+    return merged_state(model), set(names)
 
 
 def test_a_delta_holds_what_trained_and_gives_the_model_back_bit_for_bit(small, tmp_path):
@@ -33,7 +35,7 @@ def test_a_delta_holds_what_trained_and_gives_the_model_back_bit_for_bit(small, 
     state, names = trained(small, "qk")
     changed = delta.save_delta(state, base, tmp_path / "qk.delta")
     assert set(changed) == names
-    again = base | delta.read_delta(tmp_path / "qk.delta", base).tensors
+    again = base | delta.read_delta(tmp_path / "qk.delta", delta.fingerprint(base)).tensors
     assert all(torch.equal(again[name], state[name]) for name in state)
 
 
@@ -41,14 +43,15 @@ def test_another_base_a_damaged_file_and_a_file_that_is_no_delta_are_refused(sma
     base = MBart.from_pretrained(small).state_dict()
     path = tmp_path / "qk.delta"
     delta.save_delta(trained(small, "qk")[0], base, path)
-    other = {name: tensor + 1 for name, tensor in base.items()}
+    own = delta.fingerprint(base)
+    other = delta.fingerprint({name: tensor + 1 for name, tensor in base.items()})
     with pytest.raises(UserError, match="another base"):
         delta.read_delta(path, other)
     with pytest.raises(UserError, match="no delta"):
-        delta.read_delta(small / "model.safetensors", base)
+        delta.read_delta(small / "model.safetensors", own)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="qk.delta"):
-        delta.read_delta(path, base)
+        delta.read_delta(path, own)
     with pytest.raises(UserError, match="is the base"):
         delta.save_delta(base, base, tmp_path / "none.delta")
 
@@ -58,7 +61,8 @@ def test_merging_adds_the_weighted_changes(small, tmp_path):
     a, b = (trained(small, recipe, seed)[0] for recipe, seed in (("qk", 1), ("vqk", 2)))
     for name, state in (("a", a), ("b", b)):
         delta.save_delta(state, base, tmp_path / name)
-    deltas = [delta.read_delta(tmp_path / name, base).tensors for name in "ab"]
+    made_from = delta.fingerprint(base)
+    deltas = [delta.read_delta(tmp_path / name, made_from).tensors for name in "ab"]
     merged = delta.merge_deltas(base, deltas, [0.25, 0.5])
     for name, tensor in base.items():
         expected = tensor + 0.25 * (a[name] - tensor) + 0.5 * (b[name] - tensor)
@@ -87,12 +91,80 @@ def test_the_commands_save_apply_merge_and_weigh(run, small, tmp_path):
     assert done.returncode == 2 and "is made from" in done.stderr
 
 
+def test_the_sizes_are_what_a_delta_of_each_recipe_really_holds(run, small, tmp_path):
+    both = tmp_path / "both"  # an encoder with a vocabulary of its own, of the same size
+    done = run("-m", "tools.new_language", "graft", small, small, "src", both)
+    assert done.returncode == 0, done.stderr
+    done = run(*DELTA, "sizes", small)
+    assert done.returncode == 0, done.stderr
+    printed = {}
+    for line in done.stdout.splitlines()[1:]:
+        recipe, here, large = line.split()
+        printed[recipe] = int(here.replace(",", ""))
+    assert printed.keys() == RECIPES.keys()
+    for recipe in RECIPES:
+        folder = both if sides_of(recipe) else small
+        base = MBart.from_pretrained(folder).state_dict()
+        state, _ = trained(folder, recipe)
+        changed = delta.save_delta(state, base, tmp_path / "d")
+        assert printed[recipe] == sum(tensor.nbytes for tensor in changed.values()), recipe
+
+
+def test_merging_reads_the_base_once_whatever_the_number_of_deltas(
+    run, small, tmp_path, deltas, monkeypatch
+):
+    files = [deltas("a", {}), deltas("b!", {})]
+    calls = []
+    own = delta.fingerprint
+
+    def counting(tensors):
+        calls.append(len(tensors))
+        return own(tensors)
+
+    monkeypatch.setattr(delta, "fingerprint", counting)
+    done = run(*DELTA, "merge", small, tmp_path / "m", *[f"{file}=0.5" for file in files])
+    assert done.returncode == 0 and len(calls) == 1, done.stderr
+
+
+@pytest.mark.parametrize("content", [
+    b'\xef\xbb\xbf{"stage": "summarize"}',
+    '{"stage": "summarize", "data": "jsonl:\u043d\u043e\u0432\u043e\u0441\u0442\u0438"}'.encode(),
+    b"{}",
+])
+def test_settings_that_can_be_read_come_back_from_a_delta(run, small, tmp_path, content):
+    state, _ = trained(small, "qk")
+    write_like(small, tmp_path / "run", state)
+    (tmp_path / "run" / "args.json").write_bytes(content)
+    for words in (("save", tmp_path / "run", small, tmp_path / "d"),
+                  ("apply", small, tmp_path / "d", tmp_path / "again")):
+        done = run(*DELTA, *words)
+        assert done.returncode == 0, done.stderr
+    wanted = read_settings(tmp_path / "run")
+    if wanted:
+        wanted["origin"] = origin_of(small)
+    assert read_settings(tmp_path / "again") == wanted
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"stage": "\xff"}', b"[]", b"[" * 100_000])
+def test_settings_that_cannot_be_read_are_refused_before_a_delta_is_written(
+    run, small, tmp_path, content
+):
+    state, _ = trained(small, "qk")
+    write_like(small, tmp_path / "run", state)
+    file = tmp_path / "run" / "args.json"
+    file.write_bytes(content)
+    done = run(*DELTA, "save", tmp_path / "run", small, tmp_path / "d")
+    assert done.returncode == 2 and f"{file}: not" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "d").exists()
+
+
 def test_a_new_languages_delta_brings_its_vocabulary_with_it(small, tmp_path):
     parent = MBart.from_pretrained(small)
     child = new_language(parent, "tgt", 77)
     base = parent.state_dict()
     delta.save_delta(child.state_dict(), base, tmp_path / "d")
-    write_like(small, tmp_path / "again", base | delta.read_delta(tmp_path / "d", base).tensors)
+    changed = delta.read_delta(tmp_path / "d", delta.fingerprint(base)).tensors
+    write_like(small, tmp_path / "again", base | changed)
     again = MBart.from_pretrained(tmp_path / "again")
     assert again.config.vocab_size == 77
     assert again.config.source_vocab_size == parent.config.vocab_size
@@ -235,7 +307,8 @@ def test_values_that_are_no_finite_numbers_are_refused_by_name(run, small, tmp_p
         assert done.returncode == 2 and "encoder.layers.0.fc1.bias" in done.stderr
         assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "m").exists()
     done = run(*DELTA, "merge", small, tmp_path / "m", f"{deltas('a', {})}=1e39")
-    assert done.returncode == 2 and "no finite numbers" in done.stderr  # float32 ends at 3e38
+    assert done.returncode == 2 and "infinite numbers" in done.stderr  # float32 ends at 3e38
+    assert not (tmp_path / "m").exists()
 
 
 def test_nothing_that_stands_is_lost_without_being_asked_for(run, small, tmp_path, deltas):

@@ -19,11 +19,14 @@ from tools.layers import (
     probe,
     retrieval,
     shuffled_correlation,
-    svcca,
     token_states,
 )
 
 LAYERS = ("-m", "tools.layers")
+
+
+def svcca(a, b, keep=0.99):
+    return correlation(directions(a, keep), directions(b, keep))
 
 
 @pytest.fixture
@@ -230,8 +233,58 @@ def test_what_needs_parallel_texts_is_left_out_or_refused_without_them(run, smal
     assert done.returncode == 0 and "need the same texts" in done.stderr, done.stderr
     report = json.loads((tmp_path / "layers.json").read_text())["layers"]
     assert set(report["encoder"][0]) == {"probe"}
+    # The language of what the decoder reads would be the source's.
+    assert report["decoder"] == [] and "\ndecoder" not in done.stdout
+    assert "decoder is not probed" in done.stderr and "en_XX-ru_RU ru_RU-en_XX" in done.stderr
     done = run(*LAYERS, *options, "--measures", "retrieval")
     assert done.returncode == 2 and "need the same texts" in done.stderr
+
+
+def test_xlsum_is_probed_on_the_side_that_it_has(run, small, few, tmp_path):
+    row = {"text": "The teacher found a map.", "summary": "A map."}
+    for language in ("english", "spanish"):
+        for split in ("train", "test"):
+            file = tmp_path / f"{language}_{split}.jsonl"
+            file.write_text((json.dumps(row) + "\n") * 4, encoding="utf-8")
+    options = ("--model", small, "--data", f"xlsum:{tmp_path}", "--stage", "summarize")
+    langs = ("--source-lang", "en_XX", "es_XX", "--measures", "probe")
+    done = run(*LAYERS, *options, *langs, "--json", tmp_path / "layers.json")
+    assert done.returncode == 0 and "decoder is not probed" in done.stderr, done.stderr
+    report = json.loads((tmp_path / "layers.json").read_text())["layers"]
+    layers = json.loads((small / "config.json").read_text())["encoder_layers"]
+    assert len(report["encoder"]) == layers + 1 and report["decoder"] == []
+
+
+def test_the_help_is_parallel_where_its_paragraphs_are_read(run, small, few, tmp_path):
+    folder = tmp_path / "help"
+    (folder / "paragraphs").mkdir(parents=True)
+    for split in ("train", "test"):
+        for lang, word in (("en_XX", "map"), ("es_XX", "mapa")):
+            text = "".join(f"{word} {number}\n" for number in range(6))
+            (folder / "paragraphs" / f"{split}.{lang}").write_text(text, encoding="utf-8")
+    options = ("--model", small, "--data", f"help:{folder}", "--source-lang", "en_XX", "es_XX")
+    done = run(*LAYERS, *options, "--stage", "translate", "--json", tmp_path / "layers.json")
+    assert done.returncode == 0, done.stderr
+    for layers in json.loads((tmp_path / "layers.json").read_text())["layers"].values():
+        assert set(layers[0]) == {"probe", "svcca", "svcca floor", "retrieval"}
+    done = run(*LAYERS, *options, "--stage", "summarize", "--measures", "svcca")
+    assert done.returncode == 2 and "use --stage translate" in done.stderr
+
+
+def test_of_a_language_with_many_tokens_the_same_few_are_read(small, monkeypatch):
+    model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
+    langs = ["en_XX", "tr_TR"]
+    data = Builtin("summarize", "test", [(lang, lang) for lang in langs])
+    batches = held_out(Examples(data, tokenizer, "summarize", max_length=256), 5, 600)
+    whole, classes = token_states(model, tokenizer, batches, langs, "encoder")
+    monkeypatch.setattr("tools.layers.MOST", 20)
+    few, few_classes = token_states(model, tokenizer, batches, langs, "encoder")
+    assert few_classes.bincount().tolist() == [20, 20] < classes.bincount().tolist()
+    rows = [(row == whole[-1]).all(1).nonzero()[0].item() for row in few[-1]]
+    assert rows == sorted(rows) and classes[rows].tolist() == few_classes.tolist()
+    assert rows[-1] > len(classes) / 2  # from all over the documents
+    again, _ = token_states(model, tokenizer, batches, langs, "encoder")
+    assert all(torch.equal(x, y) for x, y in zip(few, again))
 
 
 def test_what_is_typed_twice_counts_once(run, small, few, tmp_path):

@@ -3,9 +3,12 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import torch
+from conftest import ROOT
 
 from plumbing.files import UserError
-from plumbing.options import SHARE, check_saved, number, option, read_options
+from plumbing.options import SEED, SHARE, check_saved, number, option, read_options
+from tokenizer import train_sentencepiece
 
 
 @dataclass(kw_only=True)
@@ -34,3 +37,23 @@ def test_a_list_that_was_typed_is_read_back(words):
 def test_a_list_that_could_not_be_typed_is_refused(saved):
     with pytest.raises(UserError, match="args.json: .* does not offer"):
         check_saved(Settings, saved, "args.json")
+
+
+@pytest.mark.parametrize("words", [
+    ("train.py", "--stage", "translate", "--steps", 1, "--no-eval", "--out", "out"),
+    ("-m", "tools.start", "out"),
+    ("-m", "tools.new_language", "random-cross-attention", ROOT / "base", "out"),
+    ("-m", "tools.new_language", "fresh", ROOT / "base", "out", "--source", "de_DE", "--pairs",
+     "de_DE-en_XX"),
+])
+def test_a_seed_that_no_generator_takes_is_refused(run, tmp_path, words):
+    for seed in (-1, 2**32, 2**64, "a"):
+        done = run(*words, "--seed", seed, cwd=tmp_path)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "--seed" in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_the_largest_seed_is_taken_by_all_generators(tmp_path):
+    seed = SEED(str(2**32 - 1))
+    torch.manual_seed(seed)
+    train_sentencepiece(["a map", "the park"], tmp_path / "model", 20, seed=seed)

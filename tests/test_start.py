@@ -198,6 +198,20 @@ def test_a_body_keeps_all_but_its_vocabulary(run, small, tmp_path):
     assert done.returncode == 2 and "made from" in done.stderr
 
 
+def test_tags_that_a_bodys_config_names_get_their_new_ids(run, small, tmp_path):
+    model, old = MBart.from_pretrained(small), Tokenizer.from_pretrained(small)
+    model.config.decoder_start_token_id = old.tag["ro_RO"]
+    model.config.extra["forced_bos_token_id"] = old.tag["ru_RU"]
+    model.save_pretrained(tmp_path / "body")
+    old.save_pretrained(tmp_path / "body")
+    done = run(*START, tmp_path / "start", "--body", tmp_path / "body", "--pieces", 600)
+    assert done.returncode == 0, done.stderr
+    tokenizer = Tokenizer.from_pretrained(tmp_path / "start")
+    written = json.loads((tmp_path / "start" / "config.json").read_text(encoding="utf-8"))
+    assert written["decoder_start_token_id"] == tokenizer.tag["ro_RO"] < written["vocab_size"]
+    assert written["forced_bos_token_id"] == tokenizer.tag["ru_RU"] < old.tag["ru_RU"]
+
+
 def test_the_folder_of_the_built_in_corpus_is_the_one_that_the_base_began_with(
     run, tmp_path, monkeypatch
 ):

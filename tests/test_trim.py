@@ -1,5 +1,6 @@
 """tools/trim.py: fewer pieces, the same ids' text and the same logits."""
 import json
+import shutil
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from conftest import ROOT
 
 from model import MBart
 from plumbing.runs import origin_of, read_settings
-from tokenizer import Tokenizer
+from tokenizer import MODEL_FILE, Tokenizer
 from tools.trim import keep_pieces, trim
 
 TEXTS = [
@@ -67,8 +68,8 @@ def test_the_folder_opens_here_and_in_transformers(trimmed):
 
 
 def test_all_pieces_kept_is_the_file_as_it_was():
-    data = (ROOT / "base" / "sentencepiece.bpe.model").read_bytes()
-    assert keep_pieces(data, set(range(100_000))) == data
+    path = ROOT / "base" / "sentencepiece.bpe.model"
+    assert keep_pieces(path, set(range(100_000))) == path.read_bytes()
 
 
 @pytest.fixture
@@ -199,3 +200,71 @@ def test_tags_that_the_config_names_get_their_new_ids(run, small, data, tmp_path
         assert written["decoder_start_token_id"] == smaller.tag["ro_RO"] < smaller.vocab_size
     written = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert written["forced_bos_token_id"] == smaller.tag["ru_RU"]
+
+
+def test_a_damaged_vocabulary_costs_nothing_that_stood_there(run, small, data, tmp_path):
+    out, bad = tmp_path / "out", tmp_path / "bad"
+    words = ("--langs", "en_XX", "ru_RU", "--data", data, "--overwrite")
+    assert run(*TRIM, small, out, *words).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    shutil.copytree(small, bad)
+    with open(bad / MODEL_FILE, "ab") as file:
+        file.write(b"\x98\x06\x01")  # field 99, a number: SentencePiece itself reads over it
+    done = run(*TRIM, bad, out, *words)
+    assert done.returncode == 2 and f"{bad / MODEL_FILE}: has a field" in done.stderr, done.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_the_texts_of_every_task_that_is_asked_for_are_read(run, small, tmp_path):
+    """Of LibreOffice's help translations are paragraphs, and summaries are of sections."""
+    folder = tmp_path / "help"
+    for name in ("paragraphs", "sections", "descriptions"):
+        (folder / name).mkdir(parents=True)
+    row = {"source": TEXTS[0], "target": "map", "source_lang": "en_XX", "target_lang": "en_XX"}
+    for split in ("train", "valid", "test"):
+        (folder / "paragraphs" / f"{split}.en_XX").write_text("the desert\n", encoding="utf-8")
+        for name in ("sections", "descriptions"):
+            file = folder / name / f"{split}.jsonl"
+            file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer.from_pretrained(small)
+    translating = tmp_path / "run"
+    shutil.copytree(small, translating)
+    (translating / "args.json").write_text('{"stage": "translate"}', encoding="utf-8")
+    cases = [
+        (small, (), [False, True]),
+        (translating, (), [True, False]),
+        (small, ("--stage", "translate"), [True, False]),
+        (small, ("--stage", "translate", "summarize"), [True, True]),
+    ]
+    for number, (model, options, expected) in enumerate(cases):
+        out = tmp_path / f"out {number}"
+        done = run(*TRIM, model, out, "--langs", "en_XX", "--data", f"help:{folder}", *options)
+        assert done.returncode == 0, done.stderr
+        smaller = Tokenizer.from_pretrained(out)
+        same = []
+        for text in ("the desert", TEXTS[0]):
+            same.append(pieces_of(smaller, text) == pieces_of(tokenizer, text))
+        assert same == expected, options
+
+
+def pieces_of(tokenizer, text):
+    return tokenizer.pieces.encode(text, out_type=str)
+
+
+@pytest.mark.parametrize("command", [
+    ("trim", "OWNER/NAME", "OUT", "--langs", "en_XX"),
+    ("start", "OUT", "--body", "OWNER/NAME"),
+    ("start", "OUT"),
+    ("new_language", "fresh", "OWNER/NAME", "OUT", "--source", "de_DE", "--pairs", "de_DE-en_XX"),
+    ("layers", "--model", "OWNER/NAME"),
+    ("look", "OWNER/NAME", "--text", "a map", "--lang", "en_XX", "--out", "OUT"),
+], ids=lambda words: "-".join(words[:3:2]))
+def test_data_that_there_cannot_be_are_refused_before_a_model_is_fetched(
+    run, tmp_path, hub, command
+):
+    words = [{"OUT": tmp_path / "out"}.get(word, word) for word in command]
+    for data in ("builtin:nonsense", "jsonl:nowhere", "jsnl:nowhere"):
+        done = run("-m", f"tools.{words[0]}", *words[1:], "--data", data, cwd=tmp_path)
+        assert done.returncode == 2 and "--data" in done.stderr and data in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert not hub.asked

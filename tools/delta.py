@@ -4,7 +4,7 @@
     python -m tools.delta apply base qk.delta runs/again         the base with it, a model folder
     python -m tools.delta merge base runs/both a.delta=0.5 b.delta=0.5
         W = W_base + sum_i weight_i (W_i - W_base)               (Liu and Niehues 2025, section 5)
-    python -m tools.delta sizes base                             bytes on disk for every recipe
+    python -m tools.delta sizes base                             bytes of every recipe's delta
 
 A delta is a safetensors file. It names the base it belongs to by a fingerprint of all its tensors
 and is refused on any other. A new language's vocabulary, a dropped residual and the run's settings
@@ -22,9 +22,10 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, beside_python, check_file_out, parser_of, run, write_bytes
-from plumbing.models import model_folder
-from plumbing.weights import read_safetensors, write_tensors
-from qk_finetune import parameters_by_recipe
+from plumbing.models import MODEL_HELP, model_folder
+from plumbing.runs import read_public_settings
+from plumbing.weights import check_numbers, read_safetensors, write_tensors
+from qk_finetune import PROJECTIONS, RECIPES, count_parameters
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer
 from tools.folders import add_overwrite, check_out, write_like
 
@@ -34,6 +35,8 @@ MAY_DIFFER = {  # in config.json, between a run and its base; all else belongs t
     "activation_dropout", "init_std", "extra",
 }
 FILE = "file: "  # begins the name of a tensor that holds a vocabulary's bytes
+# What a run of lora is saved with: A and B are within these weights (qk_finetune.merged_state).
+MERGED = rf"\.({'|'.join(PROJECTIONS)})\.weight$"
 
 
 @dataclass
@@ -76,41 +79,36 @@ def differ(a, b):
 
 
 def read_delta(path, base):
-    """The Delta in a file; UserError if it is damaged or was made from another base."""
+    """The Delta in a file; UserError if it is damaged or was made from another base.
+
+    base: that base's fingerprint()."""
     tensors, metadata = read_safetensors(path)
-    check_base(path, metadata.get("base"), fingerprint(base))
+    check_base(path, metadata.get("base"), base)
     delta = Delta(
         tensors={},
         residual_drop_layer=int(metadata.get("residual_drop_layer", 0)),
         settings=read_metadata(path, metadata.get("args")),
     )
-    check_finite(tensors, path)
     for name, tensor in tensors.items():
         if name.startswith(FILE):
             delta.files[name.removeprefix(FILE)] = tensor.numpy().tobytes()
         else:
             delta.tensors[name] = tensor
+    check_numbers(delta.tensors, path)
     return delta
 
 
 def read_metadata(path, text):
-    """args.json as a delta holds it: its text, "" where the run had none."""
+    """args.json as a delta holds it: its text; "" in older ones, where the run had none."""
     if not text:
         return None if text is None else {}
     try:
         settings = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise UserError(f"{path}: its copy of args.json is damaged; make it again")
     return settings
-
-
-def check_finite(tensors, where):
-    """UserError if a tensor of {name: tensor} has a value that is no finite number."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{where}: {name} has values that are no finite numbers")
 
 
 def check_base(path, made_from, own):
@@ -149,6 +147,7 @@ def save(model, base, file, overwrite=False):
     refuse_other_files(file)
     model = model_folder(model)
     base = model_folder(base)
+    settings = read_public_settings(model)
     tuned = MBart.from_pretrained(model)
     started = MBart.from_pretrained(base)
     check_same_shape(model, tuned.config, base, started.config)
@@ -156,13 +155,12 @@ def save(model, base, file, overwrite=False):
     whole = sum(tensor.nbytes for tensor in tensors.values())
     for name, content in new_vocabularies(model, base).items():
         tensors[FILE + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    settings = Path(model) / "args.json"
     changed = save_delta(
         tensors,
         started.state_dict(),
         file,
         residual_drop_layer=str(tuned.config.residual_drop_layer),
-        args=settings.read_text(encoding="utf-8") if settings.exists() else "",
+        args=json.dumps(settings, ensure_ascii=False),
     )
     size = Path(file).stat().st_size
     print(f"{file}: {len(changed)} tensors, {size:,} bytes ({size / whole:.1%} of the model)")
@@ -208,7 +206,7 @@ def apply(base, file, out, overwrite=False):
     check_out(out, overwrite, [base])
     base = model_folder(base)
     tensors = MBart.from_pretrained(base).state_dict()
-    delta = read_delta(file, tensors)
+    delta = read_delta(file, fingerprint(tensors))
     with TemporaryDirectory() as folder:
         tokenizer = None
         if delta.files:
@@ -247,12 +245,12 @@ def merge(base, out, files, weights, overwrite=False):
     check_out(out, overwrite, [base])
     base = model_folder(base)
     tensors = MBart.from_pretrained(base).state_dict()
-    deltas = [read_delta(file, tensors) for file in files]
+    made_from = fingerprint(tensors)  # gigabytes are read for it
+    deltas = [read_delta(file, made_from) for file in files]
     for file, delta in zip(files, deltas):
         if delta.files:
             raise UserError(f"{file} has a vocabulary of its own, which cannot be merged")
     merged = merge_deltas(tensors, [delta.tensors for delta in deltas], weights)
-    check_finite(merged, out)
     write_like(
         base,
         out,
@@ -294,13 +292,19 @@ def common_settings(deltas):
 
 def print_sizes(base):
     """Prints the bytes of every recipe's delta in float32, here and for mBART-large."""
-    here = parameters_by_recipe(Config.read(model_folder(base, weights=False) / "config.json"))
-    large = parameters_by_recipe(Config())
+    here = Config.read(model_folder(base, weights=False) / "config.json")
+    large = Config()
     print(f"{'recipe':<18}{base:>16}{'mbart-large':>18}")
-    for recipe in here:
-        _, trains_here = here[recipe]
-        _, trains_large = large[recipe]
-        print(f"{recipe:<18}{4 * trains_here:>16,}{4 * trains_large:>18,}")
+    for recipe in RECIPES:
+        print(f"{recipe:<18}{delta_bytes(here, recipe):>16,}{delta_bytes(large, recipe):>18,}")
+
+
+def delta_bytes(config, recipe):
+    """The bytes of all numbers in a recipe's delta, in float32, for a model of this Config."""
+    changes = recipe
+    if recipe == "lora":
+        changes = MERGED
+    return 4 * count_parameters(config, changes).training_parameters
 
 
 # -------------------------------------------------------------------------------- command line
@@ -353,7 +357,7 @@ def main(argv=None):
     add_overwrite(command)
 
     command = add_command(commands, "sizes", "print how large every recipe's delta is")
-    command.add_argument("base", metavar="BASE", help="an mBART folder")
+    command.add_argument("base", metavar="BASE", help=MODEL_HELP)
 
     args = parser.parse_args(argv)
     if args.command == "save":

@@ -17,8 +17,9 @@ tag would tell the language of all the tokens that attend to it, and models with
 could not be compared. The states are read as they are, as the adversary's own classifier did.
 Beside them stands an accuracy on states RESCALED to variance 1 in every dimension: an encoder can
 fool a classifier by making what tells the language small. The decoder reads the reference in every
-target language, so that its own language says nothing of the source's; of its input, too, the
-pieces and </s> are read and no tag (in mBART-50's layout </s> stands in front).
+target language, so that its own language says nothing of the source's: data without summaries or
+translations across all of the languages leave it without a probe. Of its input, too, the pieces and
+</s> are read and no tag (in mBART-50's layout </s> stands in front).
 
 SVCCA (Raghu et al. 2017): each language's states, one row a document, are reduced to the singular
 directions that hold 99% of the variance; canonical correlation analysis then finds the pairs of
@@ -48,7 +49,7 @@ import torch.nn.functional as F
 from adversarial import Classifier, source_classes
 from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import is_builtin, open_data
+from corpora.sets import check_spec, is_builtin, is_help, open_data
 from data import Examples, at_most, collate, held_out
 from eval import stage_of
 from model import MBart
@@ -58,11 +59,13 @@ from plumbing.options import TASKS, default_device, device
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
+from tools.trim import pairs_within
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")
 # Documents a language: the classifier trains on these and is tested on half as many.
 PROBED = {"encoder": 160, "decoder": 60}
+MOST = 20_000    # tokens a language of them; of mBART-large 13 layers of these have 1 GiB
 STEPS = 250      # of the classifier
 COMPARED = 600   # by SVCCA, which wants several times as many as a state has dimensions
 SHUFFLES = 5     # whose mean is the floor of SVCCA
@@ -84,7 +87,15 @@ class Texts:
 
     def examples(self, split, pairs):
         known = self.tokenizer.languages
-        data = open_data(self.spec, self.stage, split, pairs, known, skip=self.skip_bad_lines)
+        data = open_data(
+            self.spec,
+            self.stage,
+            split,
+            pairs,
+            known,
+            skip=self.skip_bad_lines,
+            name_missing=False,  # who asks says what that means
+        )
         return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
 
     def probed(self, split, pairs, count):
@@ -124,16 +135,39 @@ def token_states(model, tokenizer, batches, languages, side):
     """Every layer's states of the batches' pieces and </s>, and each token's SOURCE language.
 
     Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is left
-    out: it would give the language away."""
+    out: it would give the language away. Of a language at most MOST tokens are read."""
+    place = next(model.parameters()).device
+    masks, language_ids = probed_tokens(tokenizer, batches, languages, side)
     states = []  # a list of L + 1 tensors for every batch
+    for batch, mask in zip(progress_line(batches, f"reading, {side}", unit="batch"), masks):
+        mask = mask.to(place)
+        states.append([x[mask].cpu() for x in layer_states(model, batch.to(place), side)])
+    return [torch.cat(layer) for layer in zip(*states)], language_ids
+
+
+def probed_tokens(tokenizer, batches, languages, side):
+    """Which tokens token_states() reads: a mask (B, T) for every batch, and the languages (N,).
+
+    Where a language has more than MOST they are drawn from all of its tokens, the same ones for
+    every model with this vocabulary."""
+    masks = []
     language_ids = []
-    for batch in progress_line(batches, f"reading, {side}", unit="batch"):
-        batch = batch.to(next(model.parameters()).device)
+    for batch in batches:
         ids, vocabulary = ids_of(batch, tokenizer, side)
-        probed = vocabulary.is_text(ids) | (ids == EOS)  # (B, T)
-        states.append([x[probed].cpu() for x in layer_states(model, batch, side)])
-        language_ids.append(source_classes(batch, probed, languages).cpu())
-    return [torch.cat(layer) for layer in zip(*states)], torch.cat(language_ids)
+        mask = vocabulary.is_text(ids) | (ids == EOS)  # (B, T)
+        masks.append(mask)
+        language_ids.append(source_classes(batch, mask, languages))
+    language_ids = torch.cat(language_ids)
+    kept = torch.ones(len(language_ids), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for number in range(len(languages)):
+        own = (language_ids == number).nonzero().flatten()
+        order = torch.randperm(len(own), generator=generator)
+        kept[own[order[MOST:]]] = False
+    parts = kept.split([int(mask.sum()) for mask in masks])
+    for mask, part in zip(masks, parts):
+        mask[mask.clone()] = part
+    return masks, language_ids[kept]
 
 
 def pooled_states(model, tokenizer, batches, side):
@@ -191,14 +225,50 @@ def confusion_matrix(probabilities, language_ids):
     return means_by_language(guesses.float(), language_ids)
 
 
-def probe_layers(model, texts, side):
-    """Of every layer: {"accuracy", "probability", "rescaled": accuracy, "confusion": rows}."""
+def probe_batches(texts):
+    """{side: (batches to train on, batches to be tested on)} of the sides that can be probed: the
+    encoder, and the decoder where there are pairs across all languages; a note says if not.
+
+    UserError for a language without documents."""
     texts = replace(texts, tagged=False)
-    pairs = [(lang, lang) for lang in texts.languages]
-    if side == "decoder":
-        pairs = [(a, b) for a in texts.languages for b in texts.languages]
-    train = texts.probed("train", pairs, PROBED[side])
-    test = texts.probed("test", pairs, PROBED[side] // 2)
+    within = [(lang, lang) for lang in texts.languages]
+    found = {"encoder": []}
+    for split, count in splits_of("encoder"):
+        found["encoder"].append(texts.probed(split, within, count))
+    decoder = decoder_batches(texts)
+    if decoder:
+        found["decoder"] = decoder
+    return found
+
+
+def decoder_batches(texts):
+    """What probe_batches() has of the decoder; None where a pair is missing: what the decoder reads
+    would tell the source's language."""
+    every = [(source, target) for source in texts.languages for target in texts.languages]
+    found = []
+    for split, count in splits_of("decoder"):
+        examples = texts.examples(split, pairs_within(texts.spec, texts.languages))
+        missing = ["-".join(pair) for pair in every if pair not in examples.sizes]
+        if missing:
+            note(
+                f"the decoder is not probed, for the {split} split of {texts.spec} has no example "
+                f"of {' '.join(missing[:6])}: its references' language would tell the source's"
+            )
+            return None
+        found.append(held_out(examples, count, TOKENS))
+    return found
+
+
+def splits_of(side):
+    """Each split that is read for a side's probe, and how many documents of each pair."""
+    return (("train", PROBED[side]), ("test", PROBED[side] // 2))
+
+
+def probe_layers(model, texts, batches, side):
+    """Of every layer: {"accuracy", "probability", "rescaled": accuracy, "confusion": rows}.
+
+    batches: of the side, as probe_batches() has them."""
+    train, test = batches
     states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
     held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
@@ -222,16 +292,9 @@ def diagonal_mean(matrix):
 
 # ------------------------------------------------------------------------- SVCCA and retrieval
 
-def svcca(a, b, keep=0.99):
-    """Mean canonical correlation between a (N, D) and b (N, E), of each the `keep` largest share of
-    its variance.
-
-    N should be several times D, or chance alone correlates."""
-    return correlation(directions(a, keep), directions(b, keep))
-
-
 def directions(states, keep=0.99):
-    """states (N, D) -> (N, K), orthonormal: whitened already."""
+    """states (N, D) -> (N, K), orthonormal: whitened already. They hold the `keep` largest share of
+    the variance. N should be several times D, or chance alone correlates."""
     centred = (states - states.mean(0)).double()
     u, s, _ = torch.linalg.svd(centred, full_matrices=False)  # (N, D), (D,)
     share = (s**2).cumsum(0) / (s**2).sum()
@@ -240,6 +303,7 @@ def directions(states, keep=0.99):
 
 
 def correlation(a, b):
+    """Mean canonical correlation between the directions a (N, K) and b (N, L)."""
     return torch.linalg.svdvals(a.T @ b).clamp(max=1).mean().item()
 
 
@@ -316,17 +380,21 @@ def by_pair(languages, compare, of_language):
 def measure_layers(model, texts, measures=MEASURES):
     """{"encoder": [{measure: what it found} of every layer, the embedding first], "decoder": ...}.
 
-    measures: some of MEASURES, which the data set must allow; "svcca floor" comes with "svcca"."""
+    measures: some of MEASURES, which the data set must allow; "svcca floor" comes with "svcca". A
+    side that could not be probed has no "probe", and no layer if nothing else was measured."""
     model.eval()
     report = {}
     parallel = {}
     if "svcca" in measures or "retrieval" in measures:
         count = COMPARED if "svcca" in measures else RETRIEVED
         parallel = parallel_batches(texts, count)
+    probed = {}
+    if "probe" in measures:
+        probed = probe_batches(texts)
     for side in SIDES:
         columns = {}
-        if "probe" in measures:
-            columns["probe"] = probe_layers(model, texts, side)
+        if side in probed:
+            columns["probe"] = probe_layers(model, texts, probed[side], side)
         states = {}
         for lang, batches in parallel.items():
             states[lang] = pooled_states(model, texts.tokenizer, batches, side)
@@ -399,12 +467,15 @@ def main(argv=None):
     args = parse_args(argv)
     if args.json:
         check_file_out(args.json)
+    if args.data:
+        check_spec(args.data)
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)
     trained = read_settings(folder)
     stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data", "builtin")
-    measures = possible(args.measures, data)
+    check_spec(data)
+    measures = possible(args.measures, data, stage)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_languages(args.source_lang, tokenizer)
     model = MBart.from_pretrained(model_folder(name))
@@ -457,13 +528,18 @@ def parse_args(argv=None):
     return args
 
 
-def possible(measures, data):
-    """Those of the measures that this data set allows; UserError if none is left."""
+def possible(measures, data, stage):
+    """Those of the measures that this data set allows in a stage; UserError if none is left."""
     if is_builtin(data) or data.startswith("parallel:"):
         return measures
+    if is_help(data) and stage == "translate":  # its paragraphs, which are aligned
+        return measures
+    advice = "use parallel:DIR"
+    if is_help(data):
+        advice = "use --stage translate, which reads its paragraphs"
     reason = (
-        f"SVCCA and retrieval need the same texts in every language; {data} has not: use "
-        "parallel:DIR"
+        f"SVCCA and retrieval need the same texts in every language; {data} has not in stage "
+        f"{stage}: {advice}"
     )
     left = [measure for measure in measures if measure == "probe"]
     if not left:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import is_builtin, says_no_languages
+from corpora.sets import check_spec, is_builtin, says_no_languages
 from eval import Decoder, own_text, stage_of, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
@@ -155,6 +155,8 @@ def filled(numbers):
 def main(argv=None):
     args = parse_args(argv)
     check_file_out(args.out)
+    if args.data:
+        check_spec(args.data)
     run_folder = model_folder(args.model)
     settings = read_settings(run_folder)
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them

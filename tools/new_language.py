@@ -32,12 +32,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from corpora.sets import open_data
+from corpora.sets import check_spec, open_data
 from data import split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import number
+from plumbing.options import SEED, number
 from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
@@ -151,6 +151,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
 
     pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
     check_out(out, overwrite, [parent])
+    check_spec(data)
     parent = model_folder(parent)
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)
@@ -295,7 +296,7 @@ def add_fresh(commands):
     title = "fresh embeddings and a vocabulary of its own for one side"
     parser = commands.add_parser("fresh", help=title, description=title)
     add = parser.add_argument
-    add("parent", metavar="PARENT", help="an mBART folder")
+    add("parent", metavar="PARENT", help=MODEL_HELP)
     add("out", metavar="OUT", help="the folder to write")
     side = parser.add_mutually_exclusive_group(required=True)
     side.add_argument("--source", metavar="LANG", help="the language that the encoder is to read")
@@ -317,7 +318,7 @@ def add_fresh(commands):
         help="the parent's, or drawn anew (default: kept)",
     )
     add("--scratch", action="store_true", help="draw the whole model anew")
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     add_overwrite(parser)
 
 
@@ -326,7 +327,7 @@ def add_random_cross_attention(commands):
     parser = commands.add_parser("random-cross-attention", help=title, description=title)
     parser.add_argument("folder", metavar="FOLDER", help=MODEL_HELP)
     parser.add_argument("out", metavar="OUT", help="the folder to write")
-    parser.add_argument("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     add_overwrite(parser)
 
 

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from corpora.facts import BASE_LANGUAGES, Corpus
-from corpora.sets import is_builtin, open_data
+from corpora.sets import check_spec, is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
 from plumbing.files import UserError, beside_python, note, parser_of, run
 from plumbing.models import model_folder
-from plumbing.options import COUNT, number
+from plumbing.options import COUNT, SEED, number
 from tokenizer import (
     MBART25,
     MBART50,
@@ -31,7 +31,7 @@ from tokenizer import (
     load_pieces,
     train_sentencepiece,
 )
-from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, remove_stale
+from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, move_tags, remove_stale
 from tools.texts import lines, shares, some_of
 
 SMALL = {
@@ -251,7 +251,7 @@ def parser():
         metavar="FOLDER",
         help="take the layers (and so the shape) of this model, under fresh embeddings",
     )
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="default: 0")
+    add("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     add_overwrite(parser)
     return parser
 
@@ -273,6 +273,7 @@ def main(argv=None):
     if args.body:
         read.append(args.body)
     check_out(args.out, args.overwrite, read)
+    check_spec(args.data)
     if args.body:
         folder = model_folder(args.body)
         body = MBart.from_pretrained(folder)
@@ -298,6 +299,7 @@ def main(argv=None):
             model = random_model(tokenizer, args.seed, shape)
         else:
             model = on_the_layers_of(body, tokenizer, args.seed)
+            move_tags(model.config, folder, tokenizer)
         out = begin(args.out)
         remove_stale(out, tokenizer)
         tokenizer.save_pretrained(out)

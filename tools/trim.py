@@ -3,22 +3,28 @@
     python -m tools.trim mbart-large-cc25 mbart-trimmed --data jsonl:DIR --langs en_XX es_XX ru_RU
 
 Of mBART-large's 610 million parameters 256 million are the embeddings of 250,027 tokens; one task
-in a few languages uses a fraction of them. Kept are all pieces that the data's texts use, every
-piece of one letter (so that no letter becomes <unk>), all specials, all language tags and <mask>.
+in a few languages uses a fraction of them. Kept are all pieces that the data's texts of the task
+(--stage) use, every piece of one letter (so that no letter becomes <unk>), all specials, all
+language tags and <mask>.
 Rows of the embedding and of final_logits_bias move together. The folder opens here and in
 transformers, tokenizer included; a text of the data gets the same pieces, and the logits of kept
 pieces are the same numbers. An encoder's vocabulary of its own stays whole.
 """
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from corpora.sets import texts_of
+from corpora.sets import check_spec, texts_of
 from model import MBart
 from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
+from plumbing.options import TASKS
+from plumbing.runs import read_settings
 from tokenizer import MODEL_FILE, UNK, Tokenizer
-from tools.folders import add_overwrite, begin, check_out, write_like
+from tools.folders import add_overwrite, check_out, write_like
 
 SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
 # A file of SentencePiece is one protocol buffer: fields, each with a key (its number and kind).
@@ -28,8 +34,9 @@ LENGTH_KIND = 2     # a field's content has its length in front
 
 # ------------------------------------------------------------------------- the tokenizer's file
 
-def keep_pieces(content, kept):
+def keep_pieces(path, kept):
     """A SentencePiece model file's bytes with only the pieces whose numbers are in `kept`."""
+    content = Path(path).read_bytes()
     out = bytearray()
     piece = 0
     start = 0
@@ -37,7 +44,8 @@ def keep_pieces(content, kept):
         key, at = varint(content, start)
         if key & 7 != LENGTH_KIND:
             raise UserError(
-                "the SentencePiece file has a field of an unknown kind; it is damaged"
+                f"{path}: has a field of a kind that SentencePiece does not write, so it is "
+                "damaged; copy it again"
             )
         length, at = varint(content, at)
         end = at + length
@@ -84,13 +92,15 @@ class Trimmed:
     old_ids: list  # what the id of each token was
 
 
-def trim(model, tokenizer, texts, out):
-    """Trims to what `texts` (an iterable of str) need, and writes the vocabulary to folder `out`.
+def trim(model, tokenizer, texts, folder):
+    """Trims to what `texts` (an iterable of str) need, and writes the vocabulary to `folder`, where
+    the trimmed tokenizer reads it as long as it is used.
 
-    The trimmed model shares memory with `model`."""
+    UserError for a SentencePiece file that is damaged. The trimmed model shares memory with
+    `model`."""
     kept = needed_pieces(tokenizer.pieces, texts)
-    path = begin(out) / MODEL_FILE
-    write_bytes(path, keep_pieces(tokenizer.model_file.read_bytes(), set(kept)))
+    path = Path(folder) / MODEL_FILE
+    write_bytes(path, keep_pieces(tokenizer.model_file, set(kept)))
     source = None
     if tokenizer.source is not tokenizer:
         source = tokenizer.source
@@ -116,9 +126,18 @@ def main(argv=None):
     add("--data", default="builtin", metavar="SPEC", help="as train.py's (default: builtin)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
     add("--langs", nargs="+", required=True, metavar="LANG", help="languages of the texts")
+    add(
+        "--stage",
+        nargs="+",
+        choices=TASKS,
+        metavar="STAGE",
+        help=f"the tasks whose texts are read, of {' '.join(TASKS)} (default: what the model was "
+        "trained for, else summarize); only builtin and help: have other texts for each",
+    )
     add_overwrite(parser)
     args = parser.parse_args(argv)
     check_out(args.out, args.overwrite, [args.folder])
+    check_spec(args.data)
 
     folder = model_folder(args.folder)
     model = MBart.from_pretrained(folder)
@@ -126,15 +145,26 @@ def main(argv=None):
     for lang in args.langs:
         tokenizer.lang_id(lang)
     pairs = pairs_within(args.data, args.langs)
-    texts = texts_of(
-        args.data, "summarize", pairs, tokenizer.languages, skip=args.skip_bad_lines
+    stages = args.stage or [stage_of(read_settings(folder))]
+    texts = chain.from_iterable(
+        texts_of(args.data, stage, pairs, tokenizer.languages, skip=args.skip_bad_lines)
+        for stage in dict.fromkeys(stages)
     )
-    trimmed = trim(model, tokenizer, texts, args.out)
-    write_like(folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
+    # `out` is not touched before everything that can be refused is behind us.
+    with TemporaryDirectory() as scratch:
+        trimmed = trim(model, tokenizer, texts, scratch)
+        write_like(folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
     print(
         f"{args.out}: {len(trimmed.old_ids):,} of {tokenizer.vocab_size:,} tokens, "
         f"{parameters(trimmed.model):,} of {parameters(model):,} parameters"
     )
+
+
+def stage_of(settings):
+    """The task of a run, by its settings; of a model that was trained for none: summaries."""
+    if settings.get("stage") in TASKS:
+        return settings["stage"]
+    return "summarize"
 
 
 def pairs_within(data, langs):
