@@ -45,8 +45,8 @@ def test_columns_of_known_names_are_taken_and_told_in_one_line(tmp_path, capsys,
     opened(tmp_path, split="valid")
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        f"jsonl:{tmp_path}: {source!r} is taken for the source, {target!r} for the target, every "
-        "line for en_XX-en_XX"
+        f"note: jsonl:{tmp_path}: {source!r} is taken for the source, {target!r} for the target, "
+        "every line for en_XX-en_XX"
     ]
 
 
