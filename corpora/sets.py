@@ -23,7 +23,7 @@ from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError, beside_python, note
+from plumbing.files import UserError, beside_python, check_searchable, note
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -121,6 +121,7 @@ def check_spec(spec):
         if kind in ("xlsum", "wikilingua"):
             hint = f"; `{beside_python()} -m corpora.fetch --help` says how it is fetched"
         raise UserError(f"--data {spec}: there is no folder {folder}{hint}")
+    check_searchable(folder)
 
 
 def open_files(spec, stage, split, pairs, languages, **options):
