@@ -172,11 +172,11 @@ def note_once(text):
     note(text)
 
 
-def texts_of(spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):
+def texts_of(spec, stage, pairs, languages, stream=20_000, skip=False):
     """Yields every text of a data set's three splits; of an endless one the first `stream` training
     examples of each pair, and a tenth as many of validation and test."""
     for split in ("train", "valid", "test"):
-        data = open_data(spec, stage, split, pairs, languages, seed, skip)
+        data = open_data(spec, stage, split, pairs, languages, skip=skip)
         endless = stream if split == "train" else stream // 10
         for pair, size in progress_line(data.sizes.items(), f"reading {split}", unit="pair"):
             for index in range(endless if size is None else size):
