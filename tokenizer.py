@@ -15,7 +15,6 @@ Run it alone to see a text's ids and pieces:
     python tokenizer.py base en_XX "The teacher found a map."
 """
 import io
-import re
 import shutil
 from pathlib import Path
 
@@ -31,7 +30,14 @@ from plumbing.files import (
     write_bytes,
     write_json,
 )
-from plumbing.layout import MBART25, MBART50, MODEL_FILE, load_pieces, read_layout
+from plumbing.layout import (
+    MBART25,
+    MBART50,
+    MODEL_FILE,
+    close_language,
+    load_pieces,
+    read_layout,
+)
 from plumbing.models import EXAMPLES, MODEL_HELP, model_folder
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -219,19 +225,6 @@ def what_helps(folder):
             f"of the model that this one was trained from, such as {EXAMPLES}"
         )
     return "an mBART folder holds its tokenizer under this name"
-
-
-def close_language(code, languages):
-    """The one of `languages` that is meant by a code of the same language ("pt_BR", "tr", "enXX")
-    or by a country's code twice ("cz_CZ"); None where there is none."""
-    language, *region = re.split("[-_]", code.lower())
-    for known in languages:
-        if known[:2] == language or known.replace("_", "").lower() == language:
-            return known
-    places = [known for known in languages if known[3:].lower() == language]
-    if len(places) == 1 and region in ([], [language]):
-        return places[0]
-    return None
 
 
 def check_source(folder, source):

@@ -112,8 +112,8 @@ def only_pair(path, pairs):
         return pairs[0]
     raise UserError(
         f"{path}: no column says the languages; add source_lang and target_lang to every line, or "
-        "name the one pair of languages that the file has (--pairs en_XX-es_XX, or --langs with "
-        "one language)"
+        "name the one pair of languages that the file has, if this program has an option for that "
+        "(--langs with one language, or --pairs en_XX-es_XX)"
     )
 
 

@@ -16,16 +16,18 @@ What OUT then holds:
     text/{train,valid,test}.jsonl          plain text for pretraining: windows of a page as it is
                                            read, cut so that most make fewer than 250 tokens
     paragraphs/{train,valid,test}.LANG     line i of one file translates line i of every other
-    README.md                              versions, licences, counts
+    README.md                              versions, licences, counts; written last
 
 Pages are split by a hash of their path, packages by a hash of their name: 85%, 5% and 10%. What was
 left in English by the translators goes, and so does what repeats: pages share paragraphs, and
-validation and test keep none that an earlier split has. The same packages give the same bytes.
+validation and test keep none that an earlier split has. Of a sentence of more than 700 characters
+text/ has the beginning. The same packages give the same bytes.
 """
 import hashlib
 import json
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,12 +44,12 @@ from corpora.pages import read_page, sections_of, shortened, windows
 from plumbing.files import (
     UserError,
     beside_python,
-    make_folder,
+    check_place,
+    check_searchable,
     parser_of,
     run,
     saving,
     size_and_checksum,
-    write_text,
 )
 from plumbing.progress import progress_line
 
@@ -62,7 +64,9 @@ LANGUAGES = {  # as a package's name ends: our code
 ENGLISH = "en_XX"
 PACKAGES = [f"libreoffice-help-{name}" for name in LANGUAGES]
 SPLITS = ("train", "test", "valid")  # in this order: a later one keeps nothing of an earlier one
-FOLDERS = ("sections", "cross", "descriptions", "text", "paragraphs")
+JSONL_FOLDERS = ("sections", "cross", "descriptions", "text")
+FOLDERS = (*JSONL_FOLDERS, "paragraphs")
+README = "README.md"
 
 LONG = 8  # words from which on a paragraph that repeats is no chance
 SHORTEST_WINDOW = 20  # words, as those below
@@ -80,6 +84,16 @@ def split_of(name):
     if number == 2:
         return "valid"
     return "train"
+
+
+def file_names():
+    """The files of a prepared folder, but for README."""
+    names = []
+    for folder in JSONL_FOLDERS:
+        names += [f"{folder}/{split}.jsonl" for split in SPLITS]
+    for split in SPLITS:
+        names += [f"paragraphs/{split}.{code}" for code in LANGUAGES.values()]
+    return names
 
 
 def is_long(text):
@@ -129,7 +143,7 @@ class Maker:
     """Prepares the data: `lines`, {file's name: its lines}, and `counts`."""
 
     def __init__(self):
-        self.lines = {}
+        self.lines = {name: [] for name in file_names()}
         self.counts = Counter()  # {(what, code, split): number}
         self.earlier = {}  # {code: paragraphs of the splits before this one}
         self.seen = {}     # {code: those of this split too, as far as it was read}
@@ -138,12 +152,6 @@ class Maker:
         for code in LANGUAGES.values():
             self.earlier[code] = set()
             self.seen[code] = set()
-        for folder in ("sections", "cross", "descriptions", "text"):
-            for split in SPLITS:
-                self.lines[f"{folder}/{split}.jsonl"] = []
-        for split in SPLITS:
-            for code in LANGUAGES.values():
-                self.lines[f"paragraphs/{split}.{code}"] = []
 
     def pages(self, pages):
         """Takes in all pages, split by split."""
@@ -311,14 +319,19 @@ class Maker:
 # ---------------------------------------------------------------------------- opening what it wrote
 
 def check_prepared(folder):
-    """UserError if there is no such folder."""
+    """UserError if there is no such folder, or if it was not finished."""
     folder = Path(folder)
-    if folder.is_dir():
-        return
     command = f"{beside_python()} -m corpora.help"
     if folder != FOLDER:
         command += f" {folder}"
-    raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
+    if not folder.is_dir():
+        raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
+    check_searchable(folder)
+    if not (folder / README).is_file():
+        raise UserError(
+            f"--data help: {folder} has no {README}, which is written last: it was not finished; "
+            f"`{command} --overwrite` makes it anew"
+        )
 
 
 def open_help(folder, stage, split, pairs, languages, **options):
@@ -346,12 +359,19 @@ def open_help(folder, stage, split, pairs, languages, **options):
 
 # --------------------------------------------------------------------------------- command line
 
-def check_out(out):
-    """UserError if a folder holds what this command does not write."""
+def check_out(out, overwrite):
+    """UserError unless the folder `out` can be written, holds nothing that this command does not
+    write, and nothing that it does unless `overwrite` says so."""
+    names = [README, *file_names()]
+    for name in names:
+        check_place(out / name)
     if out.is_dir():
-        others = {path.name for path in out.iterdir()} - {"README.md", *FOLDERS}
+        own = {README, f"{README}.tmp", *FOLDERS}  # .tmp: of a command that was killed
+        others = {path.name for path in out.iterdir()} - own
         if others:
             raise UserError(f"{out} has other files in it ({min(others)}); name another folder")
+    if not overwrite and any((out / name).exists() for name in names):
+        raise UserError(f"{out} exists; --overwrite replaces it, or name another folder")
 
 
 def prepare(folder, work):
@@ -376,13 +396,17 @@ def prepare(folder, work):
 
 
 def write(out, maker, sources):
-    """Writes all files, and README.md behind the others."""
-    for name, lines in progress_line(maker.lines.items(), "writing", unit="file"):
-        make_folder((out / name).parent)
-        with saving(out / name) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-    write_text(out / "README.md", readme(maker, sources))
+    """Writes all files or none, for those of different packages would not belong together."""
+    with ExitStack() as all_or_none:
+        # What is entered first gets its name last: as long as others get theirs there is none.
+        temporary = all_or_none.enter_context(saving(out / README))
+        Path(temporary).write_text(readme(maker, sources), encoding="utf-8")
+        for name, lines in progress_line(maker.lines.items(), "writing", unit="file"):
+            temporary = all_or_none.enter_context(saving(out / name))
+            with open(temporary, "w", encoding="utf-8") as file:
+                for line in lines:
+                    file.write(line + "\n")
+        (out / README).unlink(missing_ok=True)
 
 
 def readme(maker, sources):
@@ -441,12 +465,13 @@ def parser():
         "libreoffice-help-{en-us,es,ru,tr,fr,de}, each as a .deb or unpacked in a folder of its "
         "name, and Translation-en (plain or .gz, .bz2, .xz)",
     )
+    add("--overwrite", action="store_true", help="replace what OUT has of an earlier time")
     return parser
 
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    check_out(args.out)
+    check_out(args.out, args.overwrite)
     if args.packages and not Path(args.packages).is_dir():
         raise UserError(f"--packages {args.packages}: there is no such folder")
     with tempfile.TemporaryDirectory() as work:

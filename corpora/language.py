@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from plumbing.files import UserError
+from plumbing.files import UserError, unreadable
 
 LEXICON = Path(__file__).resolve().parent / "lexicon"
 SECTIONS = (
@@ -34,6 +34,21 @@ SECTION_OF_SLOT = {"where": "places", "when": "times", "how": "manners", "aside"
 NOUNS = ("things", "categories")  # sections of `class | noun`
 GENDERS = ("m", "f")
 AGREEMENTS = ("nothing", "who", "what")  # what a verb's ending can depend on
+ONE_FORM = ("patterns", "places", "areas", "times", "manners", "asides", "remarks")  # sections
+THING_SLOTS = {  # of [grammar]; {article} may stand there too
+    "what": ["thing"],
+    "what described": ["adjective", "thing"],
+}
+EVENT_SLOTS = ("who", "subject", "did", "what", "where", "when", "how", "aside", "count")
+ACTION_SLOTS = ("who", "subject", "acted", "where", "when", "aside")
+REMARK_SLOTS = ("where", "when", "count")
+PATTERN_SLOTS = {  # of [patterns]; all others are events
+    "acted": ACTION_SLOTS,
+    "acted dated": ACTION_SLOTS,
+    "acted aside": ACTION_SLOTS,
+    "headline": ("who", "subject", "did", "what"),
+    "headline placed": ("who", "subject", "did", "what", "where"),
+}
 PUNCTUATION = re.compile("[" + re.escape(string.punctuation + "«»“”„‘’…–—¿¡") + "]")
 
 
@@ -81,6 +96,8 @@ def lexicon_text(path):
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start}"
         raise UserError(f"{path}: not UTF-8 text ({where}); save it as UTF-8") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 # -------------------------------------------------------------------------------- the language
@@ -124,6 +141,13 @@ class Language:
         if len(forms) == 1:
             return forms * count
         raise self.error(section, name, f"{len(forms)} forms where 1 or {count} are expected")
+
+    def slots(self, section, name):
+        """The slots of an entry that is a pattern; UserError for braces that are none."""
+        try:
+            return slots(self.entries[section][name][0])
+        except UserError as error:
+            raise self.error(section, name, error) from None
 
     def inflections(self, section):
         """How many forms an adjective, a verb or an action has: one for each class of thing that it
@@ -214,8 +238,18 @@ class Language:
 
 @cache
 def slots(pattern):
-    """The names of the slots in a pattern, in order."""
-    return tuple(name for _, name, _, _ in string.Formatter().parse(pattern) if name)
+    """The names of the slots in a pattern, in order; UserError for braces that are none."""
+    found = []
+    try:
+        for _, name, form, conversion in string.Formatter().parse(pattern):
+            if name is None:  # text behind the last slot
+                continue
+            if form or conversion or not name.isidentifier():
+                raise ValueError(f"{name!r} between braces")
+            found.append(name)
+    except ValueError as error:
+        raise UserError(f"{error}; a slot is a name between braces, as {{who}}") from None
+    return tuple(found)
 
 
 def spaced(text):
@@ -255,10 +289,13 @@ def check_entry(language, reference, section, name):
         message = f"unknown name; {reference.path.name} does not have it"
         raise language.error(section, name, message)
     if section == "grammar":
+        check_grammar(language, name)
         return
     forms = language.entries[section][name]
     if not all(forms):
         raise language.error(section, name, "an empty form")
+    if section in ONE_FORM and len(forms) != 1:
+        raise language.error(section, name, f"{len(forms)} forms, of which one is read; keep one")
     if section in ("patterns", "remarks"):
         check_slots(language, reference, section, name)
     elif section == "people":
@@ -273,10 +310,35 @@ def check_entry(language, reference, section, name):
         language.spread(section, name, language.inflections(section))
 
 
+def check_grammar(language, name):
+    """Has an entry of [grammar] one form, and a thing's pattern its slots? The articles were
+    counted when the language was read."""
+    if name == "article":
+        return
+    forms = language.entries["grammar"][name]
+    if len(forms) != 1:
+        message = f"{len(forms)} forms, of which one is read; keep one"
+        raise language.error("grammar", name, message)
+    if name in THING_SLOTS:
+        expected = THING_SLOTS[name]
+        found = [slot for slot in language.slots("grammar", name) if slot != "article"]
+        if sorted(found) != expected:
+            needed = " and ".join(f"{{{slot}}}" for slot in expected)
+            message = f"expected {needed} once, with or without {{article}}, found {forms[0]!r}"
+            raise language.error("grammar", name, message)
+
+
 def check_slots(language, reference, section, name):
-    """A pattern has the reference's slots, in any order."""
-    found = slots(language.entries[section][name][0])
-    expected = slots(reference.entries[section][name][0])
+    """A pattern has slots that such a sentence fills, and those of the reference, in any order."""
+    known = REMARK_SLOTS
+    if section == "patterns":
+        known = PATTERN_SLOTS.get(name, EVENT_SLOTS)
+    found = language.slots(section, name)
+    for slot in found:
+        if slot not in known:
+            message = f"no slot of such a sentence is {slot!r}; it has {', '.join(known)}"
+            raise language.error(section, name, message)
+    expected = reference.slots(section, name)
     if sorted(found) != sorted(expected):
         message = f"slots {found} differ from {reference.path.name}'s"
         raise language.error(section, name, message)

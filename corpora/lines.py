@@ -5,7 +5,6 @@ a .gz file holds is first written to a temporary file, for places in it cannot b
 set has `sizes`, {(source language, target language): number of examples}, and `text(pair, index)`,
 the (source, target) of one.
 """
-import difflib
 import gzip
 import json
 import os
@@ -14,11 +13,13 @@ import tempfile
 import unicodedata
 import zlib
 from array import array
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from plumbing.files import SURROGATE, UserError, refuse_pointer
+from plumbing.files import SURROGATE, UserError, refuse_pointer, unreadable
+from plumbing.layout import MBART50, close_language
 from plumbing.progress import bytes_bar
 
 MARK = b"\xef\xbb\xbf"  # a byte order mark, which some editors put before a file's text
@@ -63,47 +64,51 @@ class Line:
 
 def open_lines(path):
     """A file of lines, open to be read as bytes; for a .gz file what it holds. UserError if it is
-    missing or damaged."""
+    missing or damaged, or may not be read."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: not found")
-    refuse_pointer(path)
-    if path.suffix == ".gz":
-        return unpacked(path)
-    return open(path, "rb")
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: not found")
+        refuse_pointer(path)
+        if path.suffix == ".gz":
+            return unpacked(path)
+        return open(path, "rb")
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def unpacked(path):
     """What a .gz file holds, as a file without a name: it is gone when it is closed, however this
-    process ends. It stands beside the .gz file, or among the temporary files where that cannot be.
-    """
+    process ends. UserError if it is damaged, or if there is no room for what it holds."""
+    file = None
     try:
-        file = tempfile.TemporaryFile(dir=path.parent)
-    except OSError:
-        file = tempfile.TemporaryFile()
-    try:
+        file = nameless(path.parent)
         with open(path, "rb") as packed, gzip.open(packed) as content:
             with bytes_bar(os.path.getsize(path), f"unpacking {path.name}") as bar:
                 while part := content.read(2**20):
                     file.write(part)
                     bar.update(packed.tell() - bar.n)
+        file.flush()  # or a full disk would first be noticed when the file is read
     except (OSError, EOFError, zlib.error) as error:
-        file.close()
+        if file is not None:
+            with suppress(OSError):  # closing writes what the full disk did not take once more
+                file.close()
         raise UserError(
             f"{path}: cannot be unpacked ({error}); copy it again, or make room for what it holds"
         ) from None
     return file
 
 
-def read_lines(path, file=None):
-    """Yields the Lines of a file; UserError if it is missing or empty.
+def nameless(folder):
+    """A file without a name in a folder, or among the temporary files where that cannot be."""
+    try:
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError:
+        return tempfile.TemporaryFile()
 
-    file: what open_lines() gave for it, where that is to be kept open."""
-    path = Path(path)
-    if file is None:
-        with open_lines(path) as file:
-            yield from read_lines(path, file)
-        return
+
+def read_lines(path, file):
+    """Yields the Lines of a file; UserError if it is empty. file: what open_lines() gave for it."""
     size = file.seek(0, os.SEEK_END)
     if not size:
         raise UserError(f"{path}: the file is empty; it needs at least one example")
@@ -118,11 +123,6 @@ def read_lines(path, file=None):
             bar.update(len(content))
 
 
-def read_line_at(path, offset):
-    with open(path, "rb") as file:
-        return line_at(file, offset)
-
-
 # A thread reads ahead (data.Batches): should two streams share a data set, neither may seek between
 # the other's seek and its reading.
 READING = Lock()
@@ -131,8 +131,18 @@ READING = Lock()
 def line_at(file, offset):
     with READING:
         file.seek(offset)
-        content = file.readline()
-    return content.decode("utf-8")
+        return file.readline()
+
+
+def state_of(file):
+    """What tells at no cost whether an open file has changed: its bytes, and when it was written
+    to last, in nanoseconds."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def changed(path, reason):
+    return UserError(f"{path}: changed after it was opened ({reason}); start again")
 
 
 def is_blank(text):
@@ -178,9 +188,22 @@ class LineFiles:
         self.short = 0
         self.paths = []
         self.fingerprint = {}
+        self.states = {}    # {path: its state_of() when its lines were checked}
+        self.unpacked = {}  # {path of a .gz: what it holds, as an open file}
 
-    def lines(self, path, file=None):
-        """read_lines(), which also takes the file's fingerprint: of a .gz that of what it holds."""
+    def lines(self, path):
+        """read_lines(), which also takes the file's fingerprint: of a .gz that of what it holds.
+        That stays open, for line_at()."""
+        file = open_lines(path)
+        if path.suffix == ".gz":
+            self.unpacked[path] = file
+            yield from self.measured(path, file)
+            return
+        with file:
+            self.states[path] = state_of(file)
+            yield from self.measured(path, file)
+
+    def measured(self, path, file):
         size = 0
         checksum = 0
         for line in read_lines(path, file):
@@ -188,6 +211,21 @@ class LineFiles:
             checksum = zlib.crc32(line.content, checksum)
             yield line
         self.fingerprint[str(path)] = [size, checksum]
+
+    def line_at(self, path, offset):
+        """The text of the line that begins at this byte of a checked file. UserError if that has
+        changed since: another line would stand there, or half of one."""
+        try:
+            if path in self.unpacked:
+                content = line_at(self.unpacked[path], offset)
+            else:
+                with open(path, "rb") as file:
+                    content = line_at(file, offset)
+                    if state_of(file) != self.states[path]:  # behind the reading: or during it
+                        raise changed(path, "it has another size or time")
+        except OSError as error:
+            raise changed(path, error.strerror) from None
+        return content.decode("utf-8")
 
     def is_short(self, source_words, target_words):
         return source_words < self.least_source or target_words < self.least_target
@@ -237,14 +275,14 @@ class JsonLines(LineFiles):
 
     def __init__(self, paths, pairs, languages, fields=OUR_FIELDS, names=None, **options):
         """paths: {path: the (source, target) languages of all its lines, or None where every line
-        says them}; languages: all codes that may stand in a line; names: {published name of a
-        language: code}, where they are not codes; options: LineFiles' own."""
+        says them}; languages: the model's codes, beside which those of mBART-50 may stand in a
+        line; names: {published name of a language: code}, where they are not codes; options:
+        LineFiles' own."""
         super().__init__(**options)
         self.languages = languages
         self.fields = fields
         self.names = names or {}
-        self.places = {}    # {pair: Places}
-        self.unpacked = {}  # {path of a .gz: what it holds, as an open file}
+        self.places = {}  # {pair: Places}
         for path, langs in paths.items():
             self.add(path, langs, set(pairs))
 
@@ -255,24 +293,14 @@ class JsonLines(LineFiles):
     def text(self, pair, index):
         places = self.places[pair]
         path = self.paths[places.files[index]]
-        try:
-            row = json.loads(self.line_at(path, places.offsets[index]))
-            return row[self.fields.source], row[self.fields.target]
-        except (ValueError, KeyError, TypeError):  # every line was good when it was checked
-            raise UserError(f"{path}: changed after it was opened; start again") from None
-
-    def line_at(self, path, offset):
-        if path in self.unpacked:
-            return line_at(self.unpacked[path], offset)
-        return read_line_at(path, offset)
+        row = json.loads(self.line_at(path, places.offsets[index]))
+        return row[self.fields.source], row[self.fields.target]
 
     def add(self, path, langs, pairs):
         """Checks every line of a file, and keeps where those of `pairs` are."""
         self.paths.append(path)
         file = len(self.paths) - 1
-        if path.suffix == ".gz":
-            self.unpacked[path] = open_lines(path)
-        for line in self.lines(path, self.unpacked.get(path)):
+        for line in self.lines(path):
             try:
                 row = self.parse(decoded(line.content), langs)
             except UserError as error:
@@ -330,21 +358,22 @@ class JsonLines(LineFiles):
                 raise UserError(f"field {name!r} says {said}, but the file is taken for {pair}")
 
     def is_another(self, said, langs):
-        """Is this the code of a language, or the beginning of one (es), and of none of `langs`?
+        """Is this the code of a language, in any spelling (es, es-ES, ES), and of none of `langs`?
         Other words, such as English, say nothing that could be compared."""
-        meant = [code for code in self.languages if said in (code, code.split("_")[0])]
-        return bool(meant) and not set(meant) & set(langs)
+        meant = close_language(said, MBART50)
+        return meant is not None and meant not in langs
 
     def code(self, said):
-        """A language's code, from the code or the data set's own name."""
-        if said in self.languages:
+        """A language's code, from the code or the data set's own name. The model may lack it: a
+        file may have more languages than are asked for."""
+        if said in self.languages or said in MBART50:
             return said
         if said in self.names:
             return self.names[said]
         hint = ""
-        close = difflib.get_close_matches(said, self.names or self.languages, 1, 0.4)
+        close = close_language(said, self.names or MBART50)
         if close:
-            hint = f"; did you mean {close[0]}?"
+            hint = f"; did you mean {close}?"
         raise UserError(f"unknown language {said[:40]!r}{hint}")
 
 
@@ -377,9 +406,6 @@ class Column:
     """One language's side of the examples of a pair."""
     path: Path
     offsets: array
-
-    def text(self, index):
-        return read_line_at(self.path, self.offsets[index]).strip()
 
 
 @dataclass
@@ -418,7 +444,10 @@ class ParallelText(LineFiles):
 
     def text(self, pair, index):
         columns = self.columns[pair]
-        return columns.source.text(index), columns.target.text(index)
+        return self.line_of(columns.source, index), self.line_of(columns.target, index)
+
+    def line_of(self, column, index):
+        return self.line_at(column.path, column.offsets[index]).strip()
 
     def read(self, path):
         """A file -> TextFile; a bad line is a UserError that names it, or is remembered (skip)."""

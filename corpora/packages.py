@@ -5,6 +5,7 @@ import lzma
 import re
 import shutil
 import subprocess
+import zlib
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from plumbing.progress import progress_line
 
 DESCRIPTIONS = "Translation-en"  # apt's file of descriptions, and how the names of its copies end
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+DAMAGED = (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError)  # what they raise
 BY_HAND = (
     "fetch the newest {packages} (each one's _all.deb) from "
     "http://deb.debian.org/debian/pool/main/libr/libreoffice/ and "
@@ -33,6 +35,10 @@ class Description:
 
 def by_hand(packages):
     return BY_HAND.format(packages=", ".join(packages))
+
+
+def damaged(path, error):
+    return UserError(f"{path}: cannot be read ({first_line(error)}); fetch or unpack it again")
 
 
 # ------------------------------------------------------------------------------------- fetching
@@ -104,11 +110,15 @@ def unpacked(package, folder, work):
 
 
 def version_of(package, files, folder):
-    """A package's version, from the first line of its changelog or else its .deb's name."""
+    """A package's version, from the first line of its changelog or else its .deb's name. UserError
+    for a damaged changelog."""
     changelog = files / "usr" / "share" / "doc" / package / "changelog.Debian.gz"
     if changelog.is_file():
-        with gzip.open(changelog, "rt", encoding="utf-8") as file:
-            found = re.search(r"\((.+?)\)", file.readline())
+        try:
+            with gzip.open(changelog, "rt", encoding="utf-8") as file:
+                found = re.search(r"\((.+?)\)", file.readline())
+        except DAMAGED as error:
+            raise damaged(changelog, error) from None
         if found:
             return found.group(1)
     for deb in sorted(Path(folder).glob(f"{package}_*.deb")):
@@ -140,8 +150,8 @@ def read_descriptions(path):
                 entry = []
                 if description:
                     yield description
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); fetch it again") from None
+    except DAMAGED as error:
+        raise damaged(path, error) from None
 
 
 def parsed(entry):

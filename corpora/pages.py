@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from corpora.lines import count_words
+from plumbing.files import UserError, unreadable
 
 LONGEST = 700          # characters of a window, and of a section: mostly fewer than 250 tokens
 SHORTEST_SECTION = 20  # words
@@ -130,9 +131,16 @@ def shown(alternatives):
 
 
 def read_page(path):
-    """The Blocks of an HTML file."""
+    """The Blocks of an HTML file; UserError if it cannot be read as UTF-8."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path}: not UTF-8 ({where}); unpack its package again") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     parser = PageParser()
-    parser.feed(Path(path).read_text(encoding="utf-8"))
+    parser.feed(text)
     parser.close()
     return parser.blocks
 
@@ -174,8 +182,8 @@ def sections_of(blocks, headings):
 
 
 def windows(blocks):
-    """Yields a page's Blocks as texts of at most LONGEST characters, a block a line. A heading
-    begins a window unless the one before it would be short."""
+    """Yields a page's Blocks as texts of at most LONGEST characters, a block a line; the end of a
+    longer sentence is lost. A heading begins a window unless the one before it would be short."""
     window = []
     for block in blocks:
         for part in parts_of(block.text):
@@ -190,7 +198,8 @@ def windows(blocks):
 
 
 def parts_of(text):
-    """Yields a text whole, or in parts of at most LONGEST characters, cut between sentences."""
+    """Yields a text whole, or in parts of at most LONGEST characters, cut between sentences. Of a
+    sentence that is longer itself only its beginning is kept, as shortened() gives it."""
     part = ""
     for sentence in SENTENCE_END.split(text):
         sentence = shortened(sentence)

@@ -23,7 +23,7 @@ from corpora.columns import columns_of, first_objects, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError, beside_python, note
+from plumbing.files import UserError, beside_python, check_searchable, note
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -121,6 +121,7 @@ def check_spec(spec):
         if kind in ("xlsum", "wikilingua"):
             hint = f"; `{beside_python()} -m corpora.fetch --help` says how it is fetched"
         raise UserError(f"--data {spec}: there is no folder {folder}{hint}")
+    check_searchable(folder)
 
 
 def open_files(spec, stage, split, pairs, languages, **options):
@@ -171,11 +172,11 @@ def note_once(text):
     note(text)
 
 
-def texts_of(spec, stage, pairs, languages, seed=0, stream=20_000, skip=False):
+def texts_of(spec, stage, pairs, languages, stream=20_000, skip=False):
     """Yields every text of a data set's three splits; of an endless one the first `stream` training
     examples of each pair, and a tenth as many of validation and test."""
     for split in ("train", "valid", "test"):
-        data = open_data(spec, stage, split, pairs, languages, seed, skip)
+        data = open_data(spec, stage, split, pairs, languages, skip=skip)
         endless = stream if split == "train" else stream // 10
         for pair, size in progress_line(data.sizes.items(), f"reading {split}", unit="pair"):
             for index in range(endless if size is None else size):

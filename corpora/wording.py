@@ -55,12 +55,17 @@ def read_partners(path, verbs):
     """{verb: its partner}, in both directions; UserError for a verb that has none, or two."""
     partner = {}
     for verb, entry in read_section(path, "partners").items():
+        where = f"{path}:{entry.line}"
+        if len(entry.forms) != 1:
+            raise UserError(f"{where}: {verb!r} has {len(entry.forms)} partners; keep one")
         other = entry.forms[0]
         for name in (verb, other):
             if name not in verbs:
-                raise UserError(f"{path}:{entry.line}: no language has the verb {name!r}")
+                raise UserError(f"{where}: no language has the verb {name!r}")
             if name in partner:
-                raise UserError(f"{path}:{entry.line}: {name!r} has two partners; keep one line")
+                raise UserError(f"{where}: {name!r} has two partners; keep one line")
+        if verb == other:
+            raise UserError(f"{where}: {verb!r} cannot be its own partner; name another verb")
         partner[verb] = other
         partner[other] = verb
     for verb in verbs:

@@ -115,7 +115,7 @@ def saving(path):
     """The temporary name to write to; renamed to `path` if all went well.
 
     Its folder is made where there is none. A full disk or a missing permission is a UserError, and
-    what stood at `path` stays whole."""
+    what stood at `path` stays whole; the temporary file goes, after Ctrl-C too."""
     temporary = f"{path}.tmp"
     make_folder(Path(path).parent)
     try:
@@ -123,7 +123,7 @@ def saving(path):
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave a new name without its bytes
         os.replace(temporary, path)
-    except Exception as error:
+    except BaseException as error:
         try:
             os.remove(temporary)
         except OSError:
@@ -183,38 +183,60 @@ def check_place(path):
         raise UserError(f"{path}: cannot be written, for you may not write in {above}")
 
 
+def unreadable(path, error):
+    """The UserError for a file that the system does not let us read; error: its OSError."""
+    reason = error.strerror or first_line(error)
+    return UserError(f"{path}: cannot be read ({reason}); mend its permissions, or copy it again")
+
+
+def check_searchable(folder):
+    """UserError if the files in a folder may not be reached."""
+    try:
+        os.stat(os.path.join(folder, "."))
+    except OSError as error:
+        raise unreadable(folder, error) from None
+
+
 def refuse_pointer(path):
-    """UserError if a file only says where Git LFS keeps what should stand there."""
+    """UserError if a file cannot be read, or only says where Git LFS keeps what should stand there.
+    """
     try:
         with open(path, "rb") as file:
             start = file.read(len(POINTER))
-    except OSError:  # said better by who reads it
+    except FileNotFoundError:  # said better by who reads it
         return
+    except OSError as error:
+        raise unreadable(path, error) from None
     if start == POINTER:
         raise UserError(f"{path}: only a Git LFS pointer to the file; run `git lfs pull`")
 
 
 def size_and_checksum(path):
-    """[bytes, CRC-32] of a file: two numbers that tell whether it has changed."""
+    """[bytes, CRC-32] of a file: two numbers that tell whether it has changed. UserError if it
+    cannot be read."""
     size = 0
     value = 0
-    whole = os.path.getsize(path)
-    with open(path, "rb") as file, bytes_bar(whole, f"checking {Path(path).name}") as bar:
-        while part := file.read(2**20):
-            size += len(part)
-            value = zlib.crc32(part, value)
-            bar.update(len(part))
+    try:
+        whole = os.path.getsize(path)
+        with open(path, "rb") as file, bytes_bar(whole, f"checking {Path(path).name}") as bar:
+            while part := file.read(2**20):
+                size += len(part)
+                value = zlib.crc32(part, value)
+                bar.update(len(part))
+    except OSError as error:
+        raise unreadable(path, error) from None
     return [size, value]
 
 
 def read_json(path):
-    """The parsed file, None if there is none; UserError if it is not JSON."""
+    """The parsed file, None if there is none; UserError if it cannot be read or is not JSON."""
     if not os.path.isfile(path):
         return None
     refuse_pointer(path)
-    content = Path(path).read_bytes()
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); mend or remove it") from None
 

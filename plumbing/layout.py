@@ -1,8 +1,10 @@
-"""Which of the two published layouts a model folder has; tokenizer and decoding both ask here.
+"""Which of the two published layouts a model folder has, and the languages of each; tokenizer and
+decoding both ask here.
 
 mBART-25 and mBART-50 put the language tag in different places (tokenizer.py shows them). A folder
 says which it is by the number of its tags: config.json's vocab_size less the vocabulary's pieces.
 """
+import re
 from pathlib import Path
 
 import sentencepiece
@@ -19,6 +21,19 @@ MBART50 = MBART25 + (
 ).split()
 
 MODEL_FILE = "sentencepiece.bpe.model"
+
+
+def close_language(code, languages):
+    """The one of `languages` that is meant by a code of the same language ("pt_BR", "tr", "enXX")
+    or by a country's code twice ("cz_CZ"); None where there is none."""
+    language, *region = re.split("[-_]", code.lower())
+    for known in languages:
+        if known[:2] == language or known.replace("_", "").lower() == language:
+            return known
+    places = [known for known in languages if known[3:].lower() == language]
+    if len(places) == 1 and region in ([], [language]):
+        return places[0]
+    return None
 
 
 def load_pieces(path):

@@ -45,8 +45,8 @@ def test_columns_of_known_names_are_taken_and_told_in_one_line(tmp_path, capsys,
     opened(tmp_path, split="valid")
     told = capsys.readouterr().err.splitlines()
     assert told == [
-        f"jsonl:{tmp_path}: {source!r} is taken for the source, {target!r} for the target, every "
-        "line for en_XX-en_XX"
+        f"note: jsonl:{tmp_path}: {source!r} is taken for the source, {target!r} for the target, "
+        "every line for en_XX-en_XX"
     ]
 
 
@@ -84,7 +84,8 @@ def test_columns_for_languages_may_have_other_names_too(tmp_path, capsys):
     ),
     (
         {"text": "a", "summary": "c"}, [ENGLISH, PAIR],
-        "no column says the languages; add source_lang and target_lang .*--pairs en_XX-es_XX",
+        "no column says the languages; add source_lang and target_lang to every line, or name the "
+        "one pair of languages .*, if this program has an option for that .*--pairs en_XX-es_XX",
     ),
     (
         {"text": "a", "summary": "c", "source_lang": "en_XX"}, [ENGLISH],
@@ -99,11 +100,12 @@ def test_columns_that_leave_a_choice_are_an_error_that_lists_them(tmp_path, row,
 
 @pytest.mark.parametrize("other", [
     {"source_lang": "es_XX"}, {"src_lang": "xx"}, {"target_language": "es_XX"}, {"lang": "es"},
-    {"language": "es_XX"},
+    {"language": "es_XX"}, {"lang": "es-ES"}, {"lang": "ES"}, {"language": "es_ES"},
+    {"lang": "pt"},  # mBART-50 alone has it
 ])  # fmt: skip
 def test_a_later_line_in_another_language_than_the_files_is_a_bad_one(tmp_path, other):
     row = {"text": "a", "summary": "b"}
-    agreeing = row | {"source_lang": "en_XX", "lang": "en", "language": "English"}
+    agreeing = row | {"source_lang": "en_XX", "lang": "en-GB", "language": "English"}
     write(tmp_path / "train.jsonl", [row] * 100 + [agreeing, row | other])
     with pytest.raises(UserError, match=r"train.jsonl:102: .*(is taken for en_XX|unknown lang)"):
         opened(tmp_path)
@@ -154,6 +156,14 @@ def test_a_bad_line_of_a_packed_file_is_named_and_a_damaged_file_too(tmp_path):
     path.unlink()
     write(path, [])
     with pytest.raises(UserError, match="train.jsonl.gz: the file is empty"):
+        opened(tmp_path, [PAIR])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_is_told_of_a_small_packed_file_too(tmp_path, monkeypatch):
+    write(tmp_path / "train.jsonl.gz", [OURS])
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **words: open("/dev/full", "w+b"))
+    with pytest.raises(UserError, match="train.jsonl.gz: cannot be unpacked .*No space left"):
         opened(tmp_path, [PAIR])
 
 

@@ -247,6 +247,43 @@ def test_a_damaged_lexicon_file_is_reported_with_its_name(tmp_path, edit, words)
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("before, after, words", [
+    ("{where} {when}.", "{where} {when}.}", "[patterns] plain: Single '}'"),
+    ("{where} {when}.", "{where} {when.", "[patterns] plain: expected '}'"),
+    ("{where} {when}.", "{where} {}.", "[patterns] plain: '' between braces"),
+    ("{where} {when}.", "{where} {when!r}.", "[patterns] plain: 'when' between braces"),
+    ("{where} {when}.", "{where} {when:>9}.", "[patterns] plain: 'when' between braces"),
+    ("{where} {when}.", "{where}.", "[patterns] plain: slots"),
+    ("what = {article} {thing}", "what = {article} {thng}",
+     "[grammar] what: expected {thing} once, with or without {article}, found '{article} {thng}'"),
+    ("what = {article} {thing}", "what = {article} {thing", "[grammar] what: expected '}'"),
+    ("what = {article} {thing}", "what = {thing} | {thing}", "[grammar] what: 2 forms"),
+    ("{thing} {adjective}", "{thing}", "[grammar] what described: expected {adjective} and"),
+    ("classes = m f", "classes = m f | n", "[grammar] classes: 2 forms, of which one is read"),
+    ("llovió {when}.", "llovió {when}. | ha llovido {when}.", "[remarks] rained: 2 forms"),
+    ("= en el autobús", "= en el bus | en el autobús", "[places] bus: 2 forms"),
+])
+def test_a_pattern_that_cannot_be_filled_and_a_form_that_is_not_read_name_their_line(
+    lexicon, before, after, words
+):
+    path = lexicon / "es_XX.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if before in line)
+    lines[number - 1] = lines[number - 1].replace(before, after)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        Corpus(["en_XX", "es_XX"], lexicon)
+    assert str(caught.value).startswith(f"{path}:{number}: {words}")
+
+
+def test_a_mistake_in_the_reference_names_it_where_another_language_is_asked_for(lexicon):
+    path = lexicon / "en_XX.txt"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("{where} {when}.", "{where} {when}.}", 1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"en_XX.txt:19: \[patterns\] plain: Single '}'"):
+        Corpus(["es_XX"], lexicon)
+
+
 @pytest.mark.parametrize("name, before, after, line, words", [
     ("categories.txt", "hat = garment", "hat = clothes", True, "expected one of vehicle"),
     ("categories.txt", "hat = garment\n", "", False, "lacks 'hat'"),
@@ -260,6 +297,11 @@ def test_a_damaged_lexicon_file_is_reported_with_its_name(tmp_path, edit, words)
     ("collocations.txt", "washed = vehicle", "#washed = vehicle", False, "'cleaned' has no line"),
     ("partners.txt", "cleaned = washed", "cleaned = found", True, "two partners"),
     ("partners.txt", "cleaned = washed", "cleaned = rinsed", True, "'rinsed'"),
+    ("partners.txt", "cleaned = washed", "cleaned = washed | sold", True, "has 2 partners"),
+    ("partners.txt", "cleaned = washed", "cleaned = cleaned", True, "cannot be its own partner"),
+    ("en_XX.txt", "plain = {who}", "plain = {acted}", True, "no slot of such a sentence is"),
+    ("en_XX.txt", "headline = {who}", "headline = {when}", True, "it has who, subject, did, what"),
+    ("en_XX.txt", "it rained {when}.", "it rained {who}.", True, "it has where, when, count"),
     ("en_XX.txt", "device = a | device", "device = a | vehicle", True, "as 'vehicle' does"),
     ("en_XX.txt", "device = a | device", "device = a | radio set", True, "'radio' stands within"),
     ("en_XX.txt", "tool = a | tool", "tool = a | hat", True, "'hat'"),
@@ -328,6 +370,8 @@ def test_the_command_prints_a_sample_in_every_language(run):
     assert done.returncode == 0
     for name in ("partners.txt", "categories.txt", "collocations.txt", "gu_IN.txt"):
         assert name in done.stdout
+    done = run("-m", "corpora.facts", "--count", "-3")
+    assert done.returncode == 2 and "--count must be at least 1, not -3" in done.stderr
     done = run("-m", "corpora.facts", "--langs", "xx_XX")
     assert done.returncode == 2 and "xx_XX" in done.stderr and "Traceback" not in done.stderr
 

@@ -288,12 +288,66 @@ def test_the_readme_names_versions_and_licence_and_the_same_packages_give_the_sa
     assert re.search(r"debian_Translation-en.gz, [\d,]+ bytes, CRC-32 [0-9a-f]{8}\n", text)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert len(before) == 4 * 3 + 6 * 3 + 1
-    done = run(*HELP, "out", "--packages", packages, cwd=tmp_path)  # again, over the first
+    words = (*HELP, "out", "--packages", packages)
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2 and "out exists; --overwrite replaces it, or name" in done.stderr
+    (out / "text/train.jsonl").write_text("old")
+    done = run(*words, "--overwrite", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (out / "mine.txt").write_text("x")
-    done = run(*HELP, "out", "--packages", packages, cwd=tmp_path)
+    done = run(*words, "--overwrite", cwd=tmp_path)
     assert done.returncode == 2 and "other files in it (mine.txt)" in done.stderr
+
+
+@pytest.mark.parametrize("error, code, words", [
+    (KeyboardInterrupt, 130, "interrupted"),
+    (OSError("disk full"), 2, "could not be written (disk full)"),
+])
+def test_what_is_there_is_replaced_as_a_whole_or_not_at_all(
+    run, made, packages, tmp_path, monkeypatch, error, code, words
+):
+    out, _ = made
+    files = [path for path in out.rglob("*") if path.is_file()]
+    for path in files:
+        path.write_text("old")
+
+    def ended(lines, title, unit):
+        for number, line in enumerate(lines):
+            if title == "writing" and number == 10:
+                raise error
+            yield line
+
+    monkeypatch.setattr("corpora.help.progress_line", ended)
+    monkeypatch.setattr("corpora.help.Maker.pages", lambda maker, pages: None)
+    done = run(*HELP, "out", "--packages", packages, "--overwrite", cwd=tmp_path)
+    assert done.returncode == code and words in done.stderr, done.stderr
+    assert all(path.read_text() == "old" for path in files)
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(files)
+
+
+def test_a_folder_that_was_not_finished_is_not_read(run, made, packages, tmp_path):
+    out, _ = made
+    (out / "README.md").rename(out / "README.md.tmp")  # as a power cut leaves it
+    command = f"python -m corpora.help {out} --overwrite`"
+    with pytest.raises(UserError, match=f"{out} has no README.md.* not finished; .*{command}"):
+        open_data(f"help:{out}", "pretrain", "train", [("en_XX", "en_XX")], MBART25)
+    done = run(*HELP, "out", "--packages", packages, "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (out / "README.md").is_file() and not (out / "README.md.tmp").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no apt-get
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "text").write_text("x")
+    for out, named in (("file", "file"), ("file/out", "file"), ("out", "out/text")):
+        done = run(*HELP, out, cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"cannot be written, for {tmp_path}/{named} is no folder" in done.stderr
 
 
 SPANS = (
@@ -383,6 +437,23 @@ def test_a_folder_without_the_packages_says_which(run, packages, tmp_path):
     assert "debian_Translation-en.gz: cannot be read" in ended(mine)
     (mine / "debian_Translation-en.gz").unlink()
     assert "there is no Translation-en; fetch" in ended(mine)
+    page = next(mine.glob("libreoffice-help-es/**/*.html"))
+    text = page.read_bytes()
+    page.write_bytes(text + b"\xff")
+    shutil.copy(packages / "debian_Translation-en.gz", mine)
+    assert f"{page}: not UTF-8 (invalid start byte at byte {len(text)}); unpack" in ended(mine)
+    page.write_bytes(text)
+    changelog = next(mine.glob("libreoffice-help-es/**/changelog.Debian.gz"))
+    whole = changelog.read_bytes()
+    head = b"\x1f\x8b\x08" + bytes(7)
+    for broken in (b"no gzip", head, head + b"\xff" * 20):
+        changelog.write_bytes(broken)
+        assert f"{changelog}: cannot be read" in ended(mine)
+        changelog.write_bytes(whole)
+        descriptions = mine / "debian_Translation-en.gz"
+        descriptions.write_bytes(broken)
+        assert f"{descriptions}: cannot be read" in ended(mine)
+        shutil.copy(packages / "debian_Translation-en.gz", mine)
     shutil.rmtree(mine / "libreoffice-help-tr")
     assert "neither libreoffice-help-tr_*.deb nor a folder" in ended(mine)
     for version in (1, 2):

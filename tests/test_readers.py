@@ -1,12 +1,15 @@
 """corpora.sets: what `--data SPEC` opens, and what a bad line or file is told as."""
 import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from corpora.builtin import SOURCE_ALONE
 from corpora.lines import count_words
 from corpora.sets import is_builtin, open_data, texts_of
-from plumbing.files import UserError
+from plumbing.files import UserError, read_json, size_and_checksum
 from tokenizer import MBART25
 
 PAIR = ("en_XX", "es_XX")
@@ -245,10 +248,76 @@ def test_languages_and_pairs_without_an_example_are_named(tmp_path, capsys, monk
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_that_changes_while_it_is_open_is_named(tmp_path):
-    path = tmp_path / "train.jsonl"
-    path.write_text(row() * 2)
-    data = opened(f"jsonl:{tmp_path}")
-    path.write_text("x" + row() * 2)
-    with pytest.raises(UserError, match="train.jsonl: changed after it was opened"):
-        data.text(PAIR, 1)
+@pytest.mark.parametrize("kind", ["jsonl", "parallel"])
+def test_a_file_that_changes_while_it_is_open_is_named(tmp_path, kind):
+    def write(lines):
+        for lang in PAIR:
+            (tmp_path / f"train.{lang}").write_text("".join(f"{lang} {i}\n" for i in lines))
+        (tmp_path / "train.jsonl").write_text("".join(row(source=f"map {i}") for i in lines))
+
+    def refused():
+        with pytest.raises(UserError, match="changed after it was opened .*; start again") as told:
+            data.text(PAIR, 1)
+        assert str(told.value).startswith(str(tmp_path / "train."))
+        return str(told.value)
+
+    write(range(10, 20))
+    data = opened(f"{kind}:{tmp_path}")
+    assert data.text(PAIR, 1)[0].endswith(" 11")
+    write(range(9, 20))
+    assert "another size or time" in refused()
+    write(range(20, 30))  # whole lines at the same places
+    assert "another size or time" in refused()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert "No such file" in refused()
+
+
+def test_lines_of_a_language_that_the_model_lacks_are_passed_over(tmp_path):
+    portuguese = row(source="mapa", source_lang="pt_XX")
+    (tmp_path / "train.jsonl").write_text(row() + portuguese + row())
+    assert opened(f"jsonl:{tmp_path}").sizes == {PAIR: 2}
+    for wrong, hint in (("pt_BR", "; did you mean pt_XX?"), ("xx_XX", "")):
+        (tmp_path / "train.jsonl").write_text(row() + row(source_lang=wrong))
+        with pytest.raises(UserError) as told:
+            opened(f"jsonl:{tmp_path}")
+        assert f"train.jsonl:2: unknown language {wrong!r}{hint}; mend or" in str(told.value)
+
+
+@contextmanager
+def permissions_hold():
+    """Within, files without permissions cannot be read, whoever runs the tests."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("read, name", [
+    (lambda: opened("jsonl:data"), "train.jsonl"),
+    (lambda: opened("parallel:data"), "train.en_XX"),
+    (lambda: read_json("data/config.json"), "config.json"),
+    (lambda: size_and_checksum("data/model"), "model"),
+])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, read, name):
+    tmp_path.chmod(0o755)
+    path = Path("data") / name  # from here: the folders above are closed to others
+    path.parent.mkdir()
+    path.write_text(row())
+    path.chmod(0)
+    with permissions_hold():
+        with pytest.raises(UserError, match=f"data/{name}: cannot be read .Permission denied.; "):
+            read()
+
+
+def test_a_folder_that_may_not_be_searched_is_named(tmp_path):
+    tmp_path.chmod(0o755)
+    Path("data").mkdir()
+    Path("data").chmod(0)
+    with permissions_hold():
+        with pytest.raises(UserError, match="data: cannot be read .Permission denied"):
+            opened("jsonl:data")
