@@ -166,7 +166,7 @@ def probed_tokens(tokenizer, batches, languages, side):
         kept[own[order[MOST:]]] = False
     parts = kept.split([int(mask.sum()) for mask in masks])
     for mask, part in zip(masks, parts):
-        mask[mask.clone()] = part
+        mask[mask.clone()] = part  # of its tokens those that are kept
     return masks, language_ids[kept]
 
 
