@@ -50,6 +50,9 @@ part_10() {
             --recipe qk --lr 4e-3
         NEEDS="3:runs/paper/translate" job "results/translator-full-s$seed.json" \
             teach_pair translator-full "$seed" --recipe full --lr 2e-3 --init runs/paper/translate
+        NEEDS="3:runs/paper/translate" job "results/translator-full-slow-s$seed.json" \
+            teach_pair translator-full-slow "$seed" --recipe full --lr 5e-4 \
+            --init runs/paper/translate
         NEEDS="3:runs/paper/translate" job "results/translator-qk-s$seed.json" \
             teach_pair translator-qk "$seed" --recipe qk --lr 4e-3 --init runs/paper/translate
     done

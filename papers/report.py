@@ -147,7 +147,7 @@ def built_in(these):
         "## New languages: cross-attention transfer",
         ABOUT_CHILDREN,
         children_table(),
-        "### What a recipe stores (bytes, float32)",
+        "### What a recipe stores (bytes, float32; `lora` as it is saved, merged)",
         f"```\n{recipe_sizes()}\n```",
         "## Middle-layer alignment",
         ABOUT_ALIGNMENT,

@@ -382,6 +382,7 @@ TRANSLATORS = [
     Row("base, then `qk`", "translation-qk"),
     Row("translation model", "translator"),
     Row("translation model, then `full`", "translator-full"),
+    Row("translation model, then `full` at 5e-4", "translator-full-slow"),
     Row("translation model, then `qk`", "translator-qk"),
 ]
 
