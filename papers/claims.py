@@ -648,7 +648,8 @@ def open_claims():
     """What the papers leave open, as one would expect it from what they found."""
     return [
         *size_claims(),
-        taught_pair_claim(),
+        taught_pair_claim("translator-full", "2e-3"),
+        taught_pair_claim("translator-full-slow", "5e-4"),
         *unseen_target_claims(),
         *robustness_claims(),
         both_sides_claim(),
@@ -674,17 +675,18 @@ def size_claims():
     ]
 
 
-def taught_pair_claim():
-    """Translation as the task: what becomes of the pairs that are not taught?"""
+def taught_pair_claim(full, rate):
+    """Translation as the task: what becomes of the pairs that are not taught? full: the row of
+    `full` at this learning rate."""
     comparisons = []
     for pair in TRANSLATED[1:]:
         after_qk = scores_of("translator-qk", "BLEU", pair)
-        after_full = scores_of("translator-full", "BLEU", pair)
+        after_full = scores_of(full, "BLEU", pair)
         comparisons.append(Comparison(f"BLEU {arrow(pair)}", after_qk, after_full))
     return every_seed(
         "i",
         "a model that translates all pairs, taught one of them again, keeps the others better "
-        "under `qk` than under `full`",
+        f"under `qk` at 4e-3 than under `full` at {rate}",
         comparisons,
     )
 

@@ -98,8 +98,8 @@ sentences with their English translations."""
 ABOUT_TRANSLATION = """\
 400 updates on English to Spanish alone, of the base and of the model that translates all pairs of
 en, es, ru and tr; the rates are those of this page's other tables, 2e-3 for `full` and 4e-3 for
-`qk`. A cell: BLEU, mean over seeds [lowest, highest], and the share of outputs in
-another language; 100 test sentences."""
+`qk`, and a quarter of that for `full` too. A cell: BLEU, mean over seeds [lowest, highest], and the
+share of outputs in another language; 100 test sentences."""
 
 ABOUT_FREEZING = """\
 On English alone, at `qk`'s learning rate: what of the model's parameters trains, in percent, and
@@ -412,10 +412,9 @@ Turkish it sends 9% of the outputs into another language, `qk` 1%.""",
     "translation": """\
 One pair makes no translator of the base: it learns to write Spanish, whatever is asked for, and
 `qk` learns that pair to a third only. But a model that translates all pairs, taught one of them
-again, forgets the others under `full` within 400 updates (BLEU 97 to 99 before, 1 to 8 after; only
-ru→es, which shares the target, keeps 72), and keeps them under `qk`, which learns the pair as well
-(85 to 96, hardly an output off-target): the papers' point, where the skill was there before. One
-rate each was tried, and `full`'s is the lower one.""",
+again, forgets the others under `full` at 2e-3 within 400 updates (BLEU 97 to 99 before, 1 to 8
+after; only ru→es, which shares the target, keeps 72), and keeps them under `qk` at 4e-3 (85 to 96).
+It is a matter of the rate again: at 5e-4, an eighth of `qk`'s, `full` keeps them as well.""",
     "qk and adversary": "",
     "unseen target": "",
     "robustness": "",

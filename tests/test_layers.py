@@ -258,6 +258,7 @@ def test_xlsum_is_probed_on_the_side_that_it_has(run, small, few, tmp_path):
 def test_the_help_is_parallel_where_its_paragraphs_are_read(run, small, few, tmp_path):
     folder = tmp_path / "help"
     (folder / "paragraphs").mkdir(parents=True)
+    (folder / "README.md").touch()  # the folder is finished
     for split in ("train", "test"):
         for lang, word in (("en_XX", "map"), ("es_XX", "mapa")):
             text = "".join(f"{word} {number}\n" for number in range(6))

@@ -220,6 +220,7 @@ def test_the_texts_of_every_task_that_is_asked_for_are_read(run, small, tmp_path
     folder = tmp_path / "help"
     for name in ("paragraphs", "sections", "descriptions"):
         (folder / name).mkdir(parents=True)
+    (folder / "README.md").touch()  # the folder is finished
     row = {"source": TEXTS[0], "target": "map", "source_lang": "en_XX", "target_lang": "en_XX"}
     for split in ("train", "valid", "test"):
         (folder / "paragraphs" / f"{split}.en_XX").write_text("the desert\n", encoding="utf-8")
