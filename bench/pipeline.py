@@ -269,7 +269,7 @@ def check_same(runs):
     wanted = runs["ours"][0].before
     for side, rounds in runs.items():
         for trained in rounds:
-            if abs(trained.before - wanted) > 1.01e-4:  # one in the last digit
+            if not abs(trained.before - wanted) <= 1.01e-4:  # one in the last digit; nor NaN
                 raise UserError(
                     f"the sides do not compute the same: the loss before the pass is {wanted:.4f} "
                     f"of ours and {trained.before:.4f} of {side}"

@@ -1,6 +1,7 @@
 """bench/ on a tiny shape: both sides compute the same on the same examples, and the page says what
 was measured. Nothing is timed here."""
 import json
+import math
 import random
 import re
 import sys
@@ -92,6 +93,22 @@ def test_sides_that_differ_are_refused(tiny, scratch, monkeypatch):
 
     monkeypatch.setattr(peers, "our_loss", wrong_loss)
     with pytest.raises(UserError, match="do not compute the same"):
+        peers.bench_train("B", "full", 1, CPU, scratch)
+
+
+@pytest.mark.parametrize("where", ["loss", "a gradient"])
+def test_sides_that_compute_no_number_are_refused(tiny, scratch, monkeypatch, where):
+    right = peers.our_loss
+
+    def spoilt(model, batch):
+        loss = right(model, batch)
+        if where == "loss":
+            return loss * math.nan
+        root = torch.sqrt(0 * model.model.decoder.layers[0].fc1.weight)  # 0, of no slope
+        return loss + root.sum()
+
+    monkeypatch.setattr(peers, "our_loss", spoilt)
+    with pytest.raises(UserError, match="do not compute the same.*nan"):
         peers.bench_train("B", "full", 1, CPU, scratch)
 
 
@@ -367,6 +384,9 @@ def test_other_losses_or_updates_than_ours_are_refused():
     theirs = pipeline.Trained(seconds=1, around=1, peak=1, before=9.1236, after=8)
     with pytest.raises(UserError, match="do not compute the same"):
         pipeline.check_same({"ours": [ours], "transformers": [theirs]})
+    nowhere = pipeline.Trained(seconds=1, around=1, peak=1, before=math.nan, after=8)
+    with pytest.raises(UserError, match="do not compute the same.* nan of"):
+        pipeline.check_same({"ours": [ours], "transformers": [nowhere]})
     the_pass = pipeline.Pass(texts=[], tokens=1, updates=33, size=1, budget=1)
     with pytest.raises(UserError, match="34 updates, not 33"):
         pipeline.check_updates("train.py", 34, the_pass)

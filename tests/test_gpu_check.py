@@ -1,6 +1,7 @@
 """bench.gpu_check without a card: every check runs on the CPU, and one that fails or hangs is a
 row."""
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -64,6 +65,14 @@ def test_a_check_that_fails_keeps_the_rows_that_it_had(tmp_path, monkeypatch):
     assert first["right"] is True
     assert second["found"] == "exit code 1: ValueError: the card is on fire"
     assert gpu_check.line("calls", second).endswith("| **no** |")
+
+
+def test_a_gradient_that_is_no_number_is_wrong(tmp_path, monkeypatch):
+    found = {"first": torch.ones(2), "last": torch.full((2,), math.nan)}
+    monkeypatch.setattr(on_card, "gradients_of", lambda *_: (torch.ones(()), found))
+    rows = gpu_check.checked("gradients", CPU, tmp_path, 60)
+    wrong = [row["what"] for row in rows if row["right"] is False]
+    assert len(wrong) == 8 and all(what.startswith("gradients of") for what in wrong)
 
 
 def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
