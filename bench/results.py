@@ -25,7 +25,7 @@ from bench.peers import (
     rates,
     spread,
 )
-from plumbing.files import UserError, make_folder, read_json, write_json, write_text
+from plumbing.files import UserError, check_file_out, read_json, write_json, write_text
 from plumbing.options import COUNT
 from plumbing.plots import plotter
 
@@ -393,15 +393,16 @@ def measure(known, names, device, libraries=()):
 
     known: {row: a function that measures it and returns its figures}."""
     functions = chosen(known, names)
+    check_file_out(RESULTS)
+    read_json(RESULTS)  # a damaged file is told before the hours, not behind them
     here = machine(device)
     measured = measured_today(device, libraries)
-    results = read_json(RESULTS) or {}
-    make_folder(RESULTS.parent)
     for name, function in functions.items():
         found = function()
         found |= {"measured": measured, "threads": torch.get_num_threads()}
-        results.setdefault(here, {})[name] = found
         print_row(name, found)
+        results = read_json(RESULTS) or {}  # now: another program may have kept rows meanwhile
+        results.setdefault(here, {})[name] = found
         write_json(RESULTS, results)
     return results
 

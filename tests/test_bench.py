@@ -252,6 +252,24 @@ def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, caps
     assert set(rows) == {"memory-A-qk", "train-B-qk"}
 
 
+def test_rows_that_another_program_keeps_meanwhile_stay(kept, monkeypatch, capsys):
+    def memory(*_):
+        other = json.loads(results.RESULTS.read_text()) if results.RESULTS.exists() else {}
+        other["another machine"] = {"memory-A-full": row_with(**figures)}
+        results.RESULTS.parent.mkdir(exist_ok=True)
+        results.RESULTS.write_text(json.dumps(other))
+        return dict(figures)
+
+    figures = {"bytes": {"ours": [2**30], "transformers": [2**31]}}
+    monkeypatch.setattr(results, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
+    monkeypatch.setattr(speed, "bench_memory", memory)
+    speed.main(["memory-A-qk", "--write"])
+    rows = json.loads(results.RESULTS.read_text())
+    assert set(rows["another machine"]) == {"memory-A-full"}
+    assert set(rows["a CPU"]) == {"memory-A-qk"}
+    assert "another machine" in (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
+
+
 def test_a_row_that_does_not_exist_is_named(run):
     done = run("-m", "bench.speed", "train-C-qk")
     assert done.returncode == 2 and "train-C-qk" in done.stderr and "decode-B" in done.stderr
