@@ -302,12 +302,10 @@ def section(table, name, rows):
 
 def measured_with(rows):
     """Lines that say with what the rows were measured and when, each of which is said once."""
-    names = {}
-    for row, found in rows.items():
-        names.setdefault(found["measured"], []).append(f"`{row}`")
+    names = gpu_check.names_by_words({row: found["measured"] for row, found in rows.items()})
     if len(names) == 1:
         return [f"Measured with {next(iter(names))}."]
-    return [f"- {', '.join(some)}: {measured}" for measured, some in names.items()]
+    return [f"- {some}: {measured}" for measured, some in names.items()]
 
 
 # ---------------------------------------------------------------------------------- the picture
