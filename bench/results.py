@@ -81,12 +81,15 @@ def gibibytes(peaks):
 
 
 def speed_lines(name, found):
-    """A row of training or decoding."""
+    """A row of training or decoding. Its first side is ours; another name than that is said."""
+    first = next(iter(found["seconds"]))
+    ours = f"{spread(found['seconds'][first], '.2f')} s"
+    if first != "ours":
+        ours = f"{first}: {ours}"
     ratios = []
     for side, value in found["ratio"].items():
         ratios.append(f"{side}: {spread(found['seconds'][side], '.2f')} s, {value}")
     limits = [f"{side} {spread(shares, '.0%')}" for side, shares in found["limit"].items()]
-    ours = f"{spread(found['seconds']['ours'], '.2f')} s"
     return [cells(f"`{name}`", ours, "<br>".join(ratios), "<br>".join(limits), found["same"])]
 
 
@@ -166,7 +169,8 @@ The time for one data set of {UPDATES} times {SHAPES["A"].batch} random examples
 and targets of 15 to 60, in {UPDATES} updates on each side: ours in batches cut by a budget of
 padded tokens, transformers' grouped by length. Equal loss and gradients are checked on one batch of
 the examples as they come. On a GPU ours is as train.py has it, frozen matrices in half precision,
-and once more with `--compile`; transformers is not compiled.""",
+and once more with `--compile`; transformers is not compiled. Where a row has "ours, compiled"
+alone, its ratios compare a compiled side with peers that are not.""",
         command="python -m bench.speed",
         head=SPEED_HEAD,
         lines=speed_lines,

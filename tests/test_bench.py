@@ -237,6 +237,15 @@ def test_the_page_is_what_its_programs_write_of_what_is_kept(tmp_path, monkeypat
     assert results.page(rows) == page
 
 
+def test_a_row_of_ours_compiled_alone_is_not_called_ours():
+    row = row_with(
+        seconds={"ours, compiled": [1.0], "transformers": [2.0]},
+        ratio={"transformers": "2.00"}, limit={"ours, compiled": [0.5]}, same="",
+    )
+    page = results.page({"NVIDIA": {"train-large-qk": row}})
+    assert "| `train-large-qk` | ours, compiled: 1.00 s | transformers: 2.00 s, 2.00 |" in page
+
+
 def test_a_table_says_with_what_each_of_its_rows_was_measured():
     rows = {"memory-A-qk": row_with(), "memory-A-full": row_with()}
     assert results.measured_with(rows) == ["Measured with torch 2, 2026-01-01."]
