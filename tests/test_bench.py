@@ -172,6 +172,14 @@ def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who, monkeypa
     assert int(done.stdout) > 2**26
 
 
+@pytest.mark.parametrize("who", ["our", "0", "-1", "8.5"])
+def test_a_step_of_no_side_is_refused(tiny, scratch, run, who):
+    peers.pair("A", scratch / "A", CPU)
+    done = run("-m", "bench.step", scratch / "A", "qk", who)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert who == "-1" or f"{who!r} is neither of ours and transformers" in done.stderr
+
+
 def test_the_table_of_memory_counts_weights_gradients_and_moments(tmp_path, run):
     shape = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 300}
     (tmp_path / "config.json").write_text(json.dumps(shape))  # of a model folder, this is enough
