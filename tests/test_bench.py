@@ -12,7 +12,18 @@ from conftest import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 import data
-from bench import cost, documents, gpu_check, peers, pipeline, process, results, speed, travel
+from bench import (
+    cost,
+    documents,
+    gpu_check,
+    peers,
+    pipeline,
+    process,
+    results,
+    seq2seq,
+    speed,
+    travel,
+)
 from model import Config
 from plumbing.files import UserError
 from plumbing.runs import read_state
@@ -437,6 +448,52 @@ def test_where_the_help_is_missing_the_command_that_makes_it_is_said(real, run, 
     done = run(*words)
     assert done.returncode == 2 and "python -m corpora.help" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_data_without_an_end_are_refused_before_anything_long(real, run, tmp_path):
+    words = ("-m", "bench.pipeline", "--scratch", tmp_path / "scratch", "--data")
+    for spec in ("builtin", "builtin:0.2"):
+        done = run(*words, spec)
+        assert done.returncode == 2 and "has no end" in done.stderr and "jsonl:DIR" in done.stderr
+    assert "no folder" in run(*words, "jsonl:nowhere").stderr
+    assert not (tmp_path / "scratch").exists()
+
+
+LINE = {"source": "a", "target": "b", "source_lang": "en_XX", "target_lang": "en_XX"}
+
+
+@pytest.mark.parametrize(
+    "line, trains, said",
+    [
+        (None, "", "train.jsonl: not found"),
+        ("{", "", "train.jsonl:1: "),
+        ('{"source": "a"}', "", "train.jsonl:1: field 'target' must be text"),
+        (json.dumps(LINE), "(", "--trains '(' is no regular expression"),
+        (json.dumps(LINE), "nothing", "--trains 'nothing' is found in no parameter's name"),
+    ],
+)
+def test_mistakes_of_the_peers_program_are_one_line(
+    small, run, tmp_path, monkeypatch, line, trains, said
+):
+    transformers = peers.peer("transformers")
+    for name in ("train.jsonl", "valid.jsonl"):
+        if line is not None:
+            (tmp_path / name).write_text(line)
+    monkeypatch.setattr(seq2seq, "peer", lambda library: transformers)  # it needs no other here
+    words = ("-m", "bench.seq2seq", small, tmp_path, tmp_path / "out", "--trains", trains)
+    done = run(*words)
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+    done = run("-m", "bench.seq2seq", tmp_path, tmp_path, tmp_path / "out")
+    assert done.returncode == 2 and "no weights" in done.stderr
+
+
+def test_the_peers_program_explains_itself_where_the_peer_is_missing(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, "bench.seq2seq", raising=False)
+    done = run("-m", "bench.seq2seq", "--help")
+    assert done.returncode == 0 and "--trains" in done.stdout
+    done = run("-m", "bench.seq2seq", "a", "b", "c")
+    assert done.returncode == 2 and "transformers is not installed" in done.stderr
 
 
 def test_too_few_texts_are_told(real, run, tmp_path):
