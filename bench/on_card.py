@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 import train
 from bench.peers import example_of, largest, random_ids, rates
-from bench.process import ROOT
+from bench.process import GIB, ROOT
 from corpora.sets import open_data
 from data import collate, pad
 from eval import Decoder, first_examples
@@ -32,7 +32,6 @@ from plumbing.runs import read_log
 from qk_finetune import FrozenInHalf, apply_recipe
 
 NO_CARD = "no card"
-GIB = 2**30
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

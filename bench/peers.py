@@ -11,13 +11,16 @@ DECODING  Both sides decode the same sentences with the same options.
 """
 import importlib
 import math
+import os
 import re
 import statistics
+import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from data import Example, collate, cut, pad
 from generate import generate
 from model import MBart
-from plumbing.files import UserError
+from plumbing.files import UserError, make_folder
 from plumbing.packed import pack_for_decoding
 from plumbing.progress import progress_line
 from qk_finetune import FrozenInHalf, apply_recipe
@@ -80,8 +83,7 @@ def pair(name, folder, device, sharp=False):
 
     sharp: larger weights, to decode: a freshly drawn model only repeats its last token."""
     transformers = peer("transformers")
-    if not (folder / "config.json").exists():
-        write_checkpoint(name, folder, sharp)
+    write_checkpoint(name, folder, sharp)
     ours = MBart.from_pretrained(folder)
     theirs = transformers.MBartForConditionalGeneration.from_pretrained(
         folder, attn_implementation="sdpa"
@@ -105,7 +107,20 @@ def sizes_of(shape):
     }
 
 
-def write_checkpoint(name, folder, sharp):
+@contextmanager
+def filling(folder):
+    """A temporary folder to write into; its files get to `folder` once all of them are whole."""
+    make_folder(folder)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        yield Path(temporary)
+        for path in Path(temporary).iterdir():
+            os.replace(path, folder / path.name)
+
+
+def write_checkpoint(name, folder, sharp=False):
+    """Writes a random checkpoint of a shape, unless it is there."""
+    if all((folder / file).exists() for file in ("config.json", "model.safetensors")):
+        return
     transformers = peer("transformers")
     shape = SHAPES[name]
     config = transformers.MBartConfig(
@@ -118,7 +133,8 @@ def write_checkpoint(name, folder, sharp):
     model = transformers.MBartForConditionalGeneration(config)
     if sharp:
         sharpen(model, 3 if name == "B" else 2)
-    model.save_pretrained(folder)
+    with filling(folder) as temporary:
+        model.save_pretrained(temporary)
 
 
 @torch.no_grad()
@@ -516,7 +532,8 @@ def convert(folder, out, vocabulary):
             return Pieces()
 
     if not (out / "model.bin").exists():
-        Converter(str(folder)).convert(str(out), force=True)
+        with filling(out) as temporary:
+            Converter(str(folder)).convert(str(temporary), force=True)
 
 
 def int8_twin(model):

@@ -25,11 +25,11 @@ from bench.peers import (
     rates,
     spread,
 )
+from bench.process import GIB
 from plumbing.files import UserError, check_file_out, read_json, write_json, write_text
 from plumbing.options import COUNT
 from plumbing.plots import plotter
 
-GIB = 2**30
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "measured.json"
 COST = "cost-"  # begins the names of the cost curve's rows
