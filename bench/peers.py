@@ -18,7 +18,7 @@ import tempfile
 import time
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -408,11 +408,13 @@ def bench_train(name, recipe, rounds, device, scratch):
     passes = {name: side.whole_pass for name, side in sides.items()}
     seconds = take_turns(passes, rounds, f"training {name}, {recipe}")
 
-    limit = flops / rates(device).products
+    measured = rates(device)
+    limit = flops / measured.products
     return {
         "seconds": seconds,
         "ratio": {side: ratio(seconds, side) for side in sides if side != "ours"},
         "limit": {side: shares(limit, seconds[side]) for side in ("ours", "transformers")},
+        "rates": asdict(measured),
         "same": same,
     }
 
@@ -584,7 +586,9 @@ def bench_decode(name, rounds, device, scratch):
         )
     seconds = take_turns(sides, rounds, f"decoding {name}")
     words = [f"{side} {count} of {SENTENCES} outputs" for side, count in same.items()]
-    return decoding_row(seconds, decoding_limit(ours, rates(device))) | {"same": ", ".join(words)}
+    measured = rates(device)
+    found = decoding_row(seconds, decoding_limit(ours, measured))
+    return found | {"rates": asdict(measured), "same": ", ".join(words)}
 
 
 def equal_outputs(sides):
@@ -598,11 +602,16 @@ def equal_outputs(sides):
 
 
 def decoding_limit(model, machine):
-    """Seconds for NEW_TOKENS positions: of the products at the rate of a large product, or of
-    reading the decoder's weights once a position, whichever is longer."""
-    config = model.config
-    weights = config.vocab_size * config.d_model
-    weights += sum(p.numel() for p in model.model.decoder.layers.parameters())
+    """Seconds for NEW_TOKENS positions: of the products with the matrices that every position uses,
+    at the rate of a large product, or of reading these once a position, whichever is longer.
+
+    Left out are the encoder and cross-attention's keys and values, which are computed once a
+    sentence, and attention itself."""
+    weights = model.model.shared.weight.numel()
+    for name, parameter in model.model.decoder.layers.named_parameters():
+        is_once = re.search(r"encoder_attn\.[kv]_proj", name)
+        if parameter.dim() == 2 and not is_once:
+            weights += parameter.numel()
     bytes_each = model.model.shared.weight.itemsize
     products = 2 * weights * SENTENCES * BEAM / machine.products
     reading = weights * bytes_each / machine.copies

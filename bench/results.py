@@ -22,7 +22,6 @@ from bench.peers import (
     SHAPES,
     UPDATES,
     peer,
-    rates,
     spread,
 )
 from bench.process import GIB
@@ -49,8 +48,10 @@ Shapes: A = d {SHAPES["A"].width}, 2+2 layers, vocabulary {SHAPES["A"].vocabular
 {SHAPES["B"].width}, 4+4 layers, vocabulary {SHAPES["B"].vocabulary:,}; large = mBART-large. CPU:
 float32; GPU: bf16. No dropout. `full` trains everything, embeddings too (`--recipe
 full+embeddings`, what transformers does unless told otherwise). The machine's limit, a floor of
-time, is what the same matrix products would take at the rate of a large product (decoding: or
-reading all weights once a position at the rate of a copy, if that is longer).
+time, is what the same matrix products would take at the rate of a large product, measured with the
+row. Of decoding only those with the decoder's and the output's matrices at every position count (or
+reading these once a position at the rate of a copy, if that is longer): not the encoder and
+cross-attention's keys and values, which are computed once a sentence, nor attention itself.
 """
 
 
@@ -306,10 +307,20 @@ def section(table, name, rows):
 
 def measured_with(rows):
     """Lines that say with what the rows were measured and when, each of which is said once."""
-    names = gpu_check.names_by_words({row: found["measured"] for row, found in rows.items()})
+    names = gpu_check.names_by_words({row: origin(found) for row, found in rows.items()})
     if len(names) == 1:
         return [f"Measured with {next(iter(names))}."]
     return [f"- {some}: {measured}" for measured, some in names.items()]
+
+
+def origin(found):
+    """With what a row was measured, in words, and the rates behind its shares of the limit."""
+    if "rates" not in found:
+        return found["measured"]
+    products = found["rates"]["products"] / 1e9
+    copies = found["rates"]["copies"] / 1e9
+    rates = f"products at {products:,.0f} GFLOP/s, copies at {copies:,.0f} GB/s"
+    return f"{found['measured']}; the limit by {rates}"
 
 
 # ---------------------------------------------------------------------------------- the picture
@@ -376,16 +387,10 @@ def processor():
     return platform.processor()
 
 
-def measured_today(device, libraries=()):
-    """With what a row is measured, in words: versions, the machine's speed, the date."""
+def measured_today(libraries=()):
+    """With what a row is measured, in words: versions, the date."""
     words = [f"torch {torch.__version__}"]
     words += [f"{library} {peer(library).__version__}" for library in libraries]
-    if device.type == "cpu":  # what its rows are to be compared with
-        measured = rates(device)
-        words.append(
-            f"products at {measured.products / 1e9:.0f} GFLOP/s, copies at "
-            f"{measured.copies / 1e9:.0f} GB/s"
-        )
     return ", ".join([*words, date.today().isoformat()])
 
 
@@ -398,10 +403,10 @@ def measure(known, names, device, libraries=()):
     check_file_out(RESULTS)
     read_json(RESULTS)  # a damaged file is told before the hours, not behind them
     here = machine(device)
-    measured = measured_today(device, libraries)
+    today = measured_today(libraries)
     for name, function in functions.items():
         found = function()
-        found |= {"measured": measured, "threads": torch.get_num_threads()}
+        found |= {"measured": today, "threads": torch.get_num_threads()}
         print_row(name, found)
         results = read_json(RESULTS) or {}  # now: another program may have kept rows meanwhile
         results.setdefault(here, {})[name] = found

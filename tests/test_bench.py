@@ -39,7 +39,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "SHAPES", {"A": TINY, "B": TINY})
     monkeypatch.setattr(peers, "SENTENCES", 3)
     monkeypatch.setattr(peers, "NEW_TOKENS", 6)
-    for module in (peers, cost, results):  # their own test measures them
+    for module in (peers, cost):  # their own test measures them
         monkeypatch.setattr(module, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
 
 
@@ -160,6 +160,43 @@ def test_a_decoding_row_has_our_outputs_equal_to_both_peers(tiny, scratch):
         "CTranslate2 int8",
         "transformers against our int8",
     }
+
+
+def test_the_floor_of_decoding_is_of_what_every_position_computes(tiny, scratch):
+    row = peers.bench_decode("B", 1, CPU, scratch)
+    layer = 6 * TINY.width**2 + 2 * TINY.width * TINY.ffn  # cross-attention's k and v: once
+    weights = TINY.vocabulary * TINY.width + TINY.layers * layer
+    products = 2 * weights * peers.SENTENCES * peers.BEAM / 1e11
+    reading = 4 * weights / 1e10
+    floor = peers.NEW_TOKENS * max(products, reading)
+    [share] = row["limit"]["ours"]
+    [seconds] = row["seconds"]["ours"]
+    assert share * seconds == pytest.approx(floor)
+    page = results.page({"a CPU": {"decode-B": row_with(**row)}})
+    assert "2026-01-01; the limit by products at 100 GFLOP/s, copies at 10 GB/s." in page
+
+
+def test_a_checkpoint_that_was_half_written_is_written_anew(tiny, tmp_path):
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "config.json").write_text("{}")
+    ours, _ = peers.pair("B", tmp_path / "B", CPU)
+    assert ours.config.vocab_size == TINY.vocabulary
+    assert "model.safetensors" in {path.name for path in (tmp_path / "B").iterdir()}
+    assert not [path for path in (tmp_path / "B").iterdir() if path.is_dir()]
+
+
+def test_ctranslate2_gets_the_size_that_is_quickest_when_warm(monkeypatch):
+    """A first call is slow, whatever its size; of the others one takes 1 s, the rest 2 s."""
+    now = 0.0
+    calls = []
+
+    def by_peer(size):
+        nonlocal now
+        calls.append(size)
+        now += 60 if len(calls) == 1 else 1 if size == documents.BATCH_SIZES[0] else 2
+
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: now)
+    assert documents.best_size(by_peer) == documents.BATCH_SIZES[0]
 
 
 def test_the_int8_twin_shares_its_weights_and_leaves_the_other_model_as_it_was(tiny, scratch):
@@ -294,7 +331,6 @@ def test_rows_that_another_program_keeps_meanwhile_stay(kept, monkeypatch, capsy
         return dict(figures)
 
     figures = {"bytes": {"ours": [2**30], "transformers": [2**31]}}
-    monkeypatch.setattr(results, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
     monkeypatch.setattr(speed, "bench_memory", memory)
     speed.main(["memory-A-qk", "--write"])
     rows = json.loads(results.RESULTS.read_text())
@@ -328,8 +364,6 @@ def real(kept, monkeypatch, tmp_path):
     shape = peers.Shape(vocabulary=6_100, width=32, layers=1, heads=2, ffn=64, batch=BATCH)
     for module in (peers, pipeline):
         monkeypatch.setattr(module, "SHAPES", {"A": shape, "B": shape})
-    rates = peers.Rates(products=1e11, copies=1e10)
-    monkeypatch.setattr(results, "rates", lambda device: rates)
     rng = random.Random(0)
     lines = []
     for number in range(pipeline.LARGEST_POOL * BATCH + 1):
