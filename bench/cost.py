@@ -14,7 +14,7 @@ The floor is the time that the matrix products of the same update would take at 
 product, the highest measured beside the curve's points. What stands above it is what is no product
 (norms, softmax, AdamW, memory) and products too small for that rate.
 """
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -101,17 +101,21 @@ def bench_cost(varied, curves, rounds):
     """A row: the points of one curve, each with its floor ("limit") in seconds; varied: "batch"
     (told in tokens), "layers" or "vocabulary"."""
     points = []
-    fastest = 0.0  # a machine that swings has one floor
+    measured = []
     for value in getattr(curves, varied):
         shape = replace(curves.shape, **{varied: value})
         found = point(shape, rounds, f"{varied} {value:,}")
-        fastest = max(fastest, rates(CPU).products)
+        measured.append(rates(CPU))
         if varied == "batch":
             value = found["tokens"]
         points.append(found | {"value": value})
+    # A machine that swings has one floor.
+    fastest = max(measured, key=lambda rates: rates.products)
     for found in points:
-        found["limit"] = {recipe: flops / fastest for recipe, flops in found["flops"].items()}
-    return {"points": points}
+        found["limit"] = {}
+        for recipe, flops in found["flops"].items():
+            found["limit"][recipe] = flops / fastest.products
+    return {"points": points, "rates": asdict(fastest)}
 
 
 def measures(curves, rounds):

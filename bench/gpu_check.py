@@ -1,7 +1,7 @@
 """Does everything work on this GPU, and how fast is it? One command, ten minutes at most.
 
     python -m bench.gpu_check                      all checks
-    python -m bench.gpu_check gradients decoding   some of them
+    python -m bench.gpu_check gradients decoding   some of them, and the machine
     python -m bench.gpu_check --out FOLDER         into another folder than results/gpu
 
 The tests stand a pretended GPU in the place of a card, whose numbers are a CPU's. Here is looked at
@@ -26,8 +26,9 @@ train-large-qk train-large-full decode-large` measures.
 Each check is a process of its own with a limit of its own: one that fails or hangs is a row, and
 the next begins. Every row is printed as it comes, what was expected beside what was found, and
 kept: gpu_check.json, gpu_check.md (its table, which `python -m bench.speed --write` puts into
-BENCHMARKS.md). The exit code is 1 if a row is wrong. Without a card all run on the CPU with tiny
-shapes, as a test of themselves, and the columns that need a card say "no card".
+BENCHMARKS.md once every check was run). Checks that are not run now stay as they were found before.
+The exit code is 1 if a row is wrong. Without a card all run on the CPU with tiny shapes, as a test
+of themselves, and the columns that need a card say "no card".
 """
 import json
 import os
@@ -39,19 +40,31 @@ from pathlib import Path
 
 import torch
 
-from bench.on_card import CHECKS, Place, begin, finish
-from plumbing.files import UserError, make_folder, parser_of, read_json, run, write_json, write_text
+from bench.on_card import CHECKS, WAYS, Place, begin, finish
+from plumbing.files import (
+    UserError,
+    make_folder,
+    note,
+    parser_of,
+    read_json,
+    run,
+    write_json,
+    write_text,
+)
 from plumbing.options import COUNT
 from plumbing.progress import progress_line, say
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "gpu"
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent / "results" / "gpu"
+KEPT = "gpu_check.json"
+SCRATCH = "gpu_check"  # a folder of its own: --out may name one that has a run called "training"
 SECONDS = 600
 VERDICTS = {True: "yes", False: "**no**", None: "–"}
 
 
 def checked(name, device, folder, seconds):
     """The rows of one check, which gets so many seconds; what went wrong is its last row."""
-    scratch = folder / name
+    scratch = folder / SCRATCH / name
     shutil.rmtree(scratch, ignore_errors=True)
     make_folder(scratch)
     place = Place(device, scratch, scratch / "rows.jsonl")
@@ -84,7 +97,7 @@ def page(results):
 
 def table(results):
     lines = [
-        f"`python -m bench.gpu_check`, {results['date']}.",
+        *origin(results),
         "",
         "| check | what | expected | found | right |",
         "| --- | --- | --- | --- | --- |",
@@ -94,31 +107,118 @@ def table(results):
     return lines
 
 
+def origin(results):
+    """Lines that say when the checks were run, and what today's have besides."""
+    command = "`python -m bench.gpu_check`"
+    names = names_by_words(results["measured"])
+    if len(names) == 1:
+        lines = [f"{command}, {next(iter(names))}."]
+    else:
+        lines = [f"{command}:", "", *[f"- {some}: {measured}" for measured, some in names.items()]]
+    missing = lacking(results)
+    if missing:
+        words = ", ".join(f"`{name}`" for name in missing)
+        lines += ["", f"Not run there, though today's command has them: {words}."]
+    return lines
+
+
+def names_by_words(words):
+    """{words: the names of which they are said, in a line} of {name: words}."""
+    found = {}
+    for name, said in words.items():
+        found.setdefault(said, []).append(f"`{name}`")
+    return {said: ", ".join(names) for said, names in found.items()}
+
+
+def lacking(results):
+    """The names of today's checks, and of train.py's ways, that these results do not have."""
+    checks = results["checks"]
+    names = [name for name in CHECKS if name not in checks]
+    if "training" in checks:
+        told = {row["what"] for row in checks["training"]}
+        ways = [f"train.py, {way}" for way in WAYS]
+        names += [way for way in ways if way not in told]
+    return names
+
+
+def read_results(folder):
+    """{"has_card": whether on a card, "checks": {name: rows}, "measured": {name: when}}, or None
+    where nothing is kept."""
+    results = read_json(folder / KEPT)
+    if results and "measured" not in results:  # as it was written before checks were added up
+        results["measured"] = dict.fromkeys(results["checks"], results.pop("date"))
+    return results
+
+
 def kept():
-    """The results of the last run here on a card, else those that the repository has."""
-    here = read_json(RESULTS / "gpu_check.json")
+    """The results here, once every check was run on the card, else those of the repository."""
+    here = read_results(RESULTS)
     if here and here["has_card"]:
-        return here
-    return read_json(Path(__file__).resolve().parent / "gpu_check.json")
+        missing = [name for name in CHECKS if name not in here["checks"]]
+        if not missing:
+            return here
+        note(
+            f"BENCHMARKS.md keeps the repository's checks of a card: {RESULTS} has not all yet; "
+            f"`python -m bench.gpu_check {' '.join(missing)}` adds the others"
+        )
+    return read_results(HERE)
+
+
+def earlier(folder, has_card):
+    """The results to which this run's are added. UserError for those of a card where there is
+    none."""
+    results = read_results(folder)
+    if results and results["has_card"] and not has_card:
+        raise UserError(
+            f"{folder / KEPT} is of a card, and here is none; name another folder with --out"
+        )
+    if not results or results["has_card"] != has_card:  # without a card they were a try
+        return {"has_card": has_card, "checks": {}, "measured": {}}
+    return results
+
+
+def refuse_another_card(results, rows, folder):
+    """UserError if earlier results are of another card than these rows of "machine"."""
+    before = card_of(results["checks"].get("machine", []))
+    now = card_of(rows)
+    if before and now and before != now:
+        raise UserError(
+            f"{folder / KEPT} is of another card, {before}, and this is {now}; name another folder "
+            "with --out"
+        )
+
+
+def card_of(rows):
+    """The card's name in the rows of "machine"; "" where they do not say it."""
+    for row in rows:
+        if row["what"] == "GPU":
+            return row["found"]
+    return ""
 
 
 def check_all(names, has_card, folder, seconds):
-    """Runs these checks within so many seconds; prints and keeps their rows as they come."""
+    """Runs these checks within so many seconds; prints their rows as they come, and keeps them
+    beside those of other checks. Returns the rows of all these checks."""
     device = torch.device("cuda" if has_card else "cpu")
     ends = time.monotonic() + seconds
-    results = {"date": date.today().isoformat(), "has_card": has_card, "checks": {}}
+    results = earlier(folder, has_card)
+    found = []
     with progress_line(title="checks", total=len(names), unit="check") as bar:
         for name in names:
             bar.set_postfix_str(name)
             limit = min(CHECKS[name].limit, ends - time.monotonic())
             rows = checked(name, device, folder, limit)
-            results["checks"][name] = rows
+            found += rows
             for row in rows:
                 say(line(name, row))
-            write_json(folder / "gpu_check.json", results)
+            if name == "machine":
+                refuse_another_card(results, rows, folder)
+            results["checks"][name] = rows
+            results["measured"][name] = date.today().isoformat()
+            write_json(folder / KEPT, results)
             write_text(folder / "gpu_check.md", "\n".join(table(results)) + "\n")
             bar.update()
-    return results
+    return found
 
 
 def parse_args(argv):
@@ -143,10 +243,11 @@ def main(argv=None):
         say("no card: every check runs on the CPU with a tiny shape, as a test of itself")
         torch.optim.AdamW([torch.zeros(1)])  # imports 800 files when it is first called: once
     make_folder(args.out)
-    results = check_all(args.checks or list(CHECKS), has_card, args.out, args.seconds)
-    wrong = 0
-    for rows in results["checks"].values():
-        wrong += sum(row["right"] is False for row in rows)
+    names = list(CHECKS)
+    if args.checks:  # the machine first: results of two cards are not to be mixed
+        names = [name for name in CHECKS if name == "machine" or name in args.checks]
+    rows = check_all(names, has_card, args.out, args.seconds)
+    wrong = sum(row["right"] is False for row in rows)
     say(f"{wrong} rows are wrong; all are in {args.out / 'gpu_check.md'}")
     if wrong:
         sys.exit(1)

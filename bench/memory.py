@@ -9,6 +9,7 @@ own, on --rows sequences of 128 source and 32 target tokens.
 """
 from dataclasses import dataclass
 
+from bench.process import GIB
 from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
 from plumbing.files import parser_of, run
@@ -16,7 +17,6 @@ from plumbing.models import model_folder
 from plumbing.options import COUNT
 from qk_finetune import RECIPES, parameters_by_recipe, sides_of
 
-GIB = 2**30
 FLOAT = 4  # bytes
 # A new language needs as much as full+embeddings, or less.
 COUNTED = [recipe for recipe in RECIPES if not sides_of(recipe)]

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 
 import train
-from bench.peers import example_of, random_ids, rates
-from bench.process import ROOT
+from bench.peers import example_of, largest, random_ids, rates
+from bench.process import GIB, ROOT
 from corpora.sets import open_data
 from data import collate, pad
 from eval import Decoder, first_examples
@@ -32,7 +32,6 @@ from plumbing.runs import read_log
 from qk_finetune import FrozenInHalf, apply_recipe
 
 NO_CARD = "no card"
-GIB = 2**30
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -243,7 +242,7 @@ def gradients(place):
             loss, wanted = gradients_of(recipe, batch, torch.device("cpu"), None)
             for name in ("fp32", "bf16"):
                 other, found = gradients_of(recipe, batch, place.device, TYPES[name])
-                away = max(distance(found[each], wanted[each]) for each in wanted)
+                away = largest(distance(found[each], wanted[each]) for each in wanted)
                 limits = (1e-5, 1e-4) if name == "fp32" else (1e-2, 5e-2)
                 what = f"{recipe}, {name}, S = {longest}"
                 place.tell_below(f"loss of {what}", distance(other, loss), limits[0])
@@ -364,7 +363,7 @@ def training(place):
         cut = log_of(place.scratch / "stopped and resumed")[-1]
     except (OSError, IndexError):  # told above
         return
-    away = max(abs(one / two - 1) for one, two in zip(cut, whole))
+    away = largest(abs(one / two - 1) for one, two in zip(cut, whole))
     place.tell_below("train.py, resumed against whole", away, 1e-3)
 
 
@@ -406,10 +405,10 @@ def compiled(place):
     place.tell(what, expected, lines[0][:150] if lines else "none", not lines)
     found = log_of(place.scratch / "bf16")
     train.main([*words, "--overwrite"])
-    away = 0.0
+    distances = []
     for row, eager in zip(found, log_of(place.scratch / "bf16"), strict=True):
-        away = max(away, *(abs(one / two - 1) for one, two in zip(row, eager)))
-    place.tell_below(same, away, 1e-2)
+        distances += [abs(one / two - 1) for one, two in zip(row, eager)]
+    place.tell_below(same, largest(distances), 1e-2)
 
 
 # ----------------------------------------------------------------------- the real size

@@ -17,6 +17,7 @@ from pathlib import Path
 from plumbing.files import UserError, parser_of, run
 
 ROOT = Path(__file__).resolve().parent.parent
+GIB = 2**30  # bytes
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ from bench.peers import (
     SHAPES,
     UPDATES,
     peer,
-    rates,
     spread,
 )
-from plumbing.files import UserError, make_folder, read_json, write_json, write_text
+from bench.process import GIB
+from plumbing.files import UserError, check_file_out, read_json, write_json, write_text
 from plumbing.options import COUNT
 from plumbing.plots import plotter
 
-GIB = 2**30
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "measured.json"
 COST = "cost-"  # begins the names of the cost curve's rows
@@ -49,8 +48,10 @@ Shapes: A = d {SHAPES["A"].width}, 2+2 layers, vocabulary {SHAPES["A"].vocabular
 {SHAPES["B"].width}, 4+4 layers, vocabulary {SHAPES["B"].vocabulary:,}; large = mBART-large. CPU:
 float32; GPU: bf16. No dropout. `full` trains everything, embeddings too (`--recipe
 full+embeddings`, what transformers does unless told otherwise). The machine's limit, a floor of
-time, is what the same matrix products would take at the rate of a large product (decoding: or
-reading all weights once a position at the rate of a copy, if that is longer).
+time, is what the same matrix products would take at the rate of a large product, measured with the
+row. Of decoding only those with the decoder's and the output's matrices at every position count (or
+reading these once a position at the rate of a copy, if that is longer): not the encoder and
+cross-attention's keys and values, which are computed once a sentence, nor attention itself.
 """
 
 
@@ -81,12 +82,15 @@ def gibibytes(peaks):
 
 
 def speed_lines(name, found):
-    """A row of training or decoding."""
+    """A row of training or decoding. Its first side is ours; another name than that is said."""
+    first = next(iter(found["seconds"]))
+    ours = f"{spread(found['seconds'][first], '.2f')} s"
+    if first != "ours":
+        ours = f"{first}: {ours}"
     ratios = []
     for side, value in found["ratio"].items():
         ratios.append(f"{side}: {spread(found['seconds'][side], '.2f')} s, {value}")
     limits = [f"{side} {spread(shares, '.0%')}" for side, shares in found["limit"].items()]
-    ours = f"{spread(found['seconds']['ours'], '.2f')} s"
     return [cells(f"`{name}`", ours, "<br>".join(ratios), "<br>".join(limits), found["same"])]
 
 
@@ -166,7 +170,8 @@ The time for one data set of {UPDATES} times {SHAPES["A"].batch} random examples
 and targets of 15 to 60, in {UPDATES} updates on each side: ours in batches cut by a budget of
 padded tokens, transformers' grouped by length. Equal loss and gradients are checked on one batch of
 the examples as they come. On a GPU ours is as train.py has it, frozen matrices in half precision,
-and once more with `--compile`; transformers is not compiled.""",
+and once more with `--compile`; transformers is not compiled. Where a row has "ours, compiled"
+alone, its ratios compare a compiled side with peers that are not.""",
         command="python -m bench.speed",
         head=SPEED_HEAD,
         lines=speed_lines,
@@ -302,12 +307,20 @@ def section(table, name, rows):
 
 def measured_with(rows):
     """Lines that say with what the rows were measured and when, each of which is said once."""
-    names = {}
-    for row, found in rows.items():
-        names.setdefault(found["measured"], []).append(f"`{row}`")
+    names = gpu_check.names_by_words({row: origin(found) for row, found in rows.items()})
     if len(names) == 1:
         return [f"Measured with {next(iter(names))}."]
-    return [f"- {', '.join(some)}: {measured}" for measured, some in names.items()]
+    return [f"- {some}: {measured}" for measured, some in names.items()]
+
+
+def origin(found):
+    """With what a row was measured, in words, and the rates behind its shares of the limit."""
+    if "rates" not in found:
+        return found["measured"]
+    products = found["rates"]["products"] / 1e9
+    copies = found["rates"]["copies"] / 1e9
+    rates = f"products at {products:,.0f} GFLOP/s, copies at {copies:,.0f} GB/s"
+    return f"{found['measured']}; the limit by {rates}"
 
 
 # ---------------------------------------------------------------------------------- the picture
@@ -374,16 +387,10 @@ def processor():
     return platform.processor()
 
 
-def measured_today(device, libraries=()):
-    """With what a row is measured, in words: versions, the machine's speed, the date."""
+def measured_today(libraries=()):
+    """With what a row is measured, in words: versions, the date."""
     words = [f"torch {torch.__version__}"]
     words += [f"{library} {peer(library).__version__}" for library in libraries]
-    if device.type == "cpu":  # what its rows are to be compared with
-        measured = rates(device)
-        words.append(
-            f"products at {measured.products / 1e9:.0f} GFLOP/s, copies at "
-            f"{measured.copies / 1e9:.0f} GB/s"
-        )
     return ", ".join([*words, date.today().isoformat()])
 
 
@@ -393,15 +400,16 @@ def measure(known, names, device, libraries=()):
 
     known: {row: a function that measures it and returns its figures}."""
     functions = chosen(known, names)
+    check_file_out(RESULTS)
+    read_json(RESULTS)  # a damaged file is told before the hours, not behind them
     here = machine(device)
-    measured = measured_today(device, libraries)
-    results = read_json(RESULTS) or {}
-    make_folder(RESULTS.parent)
+    today = measured_today(libraries)
     for name, function in functions.items():
         found = function()
-        found |= {"measured": measured, "threads": torch.get_num_threads()}
-        results.setdefault(here, {})[name] = found
+        found |= {"measured": today, "threads": torch.get_num_threads()}
         print_row(name, found)
+        results = read_json(RESULTS) or {}  # now: another program may have kept rows meanwhile
+        results.setdefault(here, {})[name] = found
         write_json(RESULTS, results)
     return results
 

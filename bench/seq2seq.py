@@ -16,38 +16,48 @@ import re
 import time
 from pathlib import Path
 
-from transformers import (
-    AutoTokenizer,
-    DataCollatorForSeq2Seq,
-    MBartForConditionalGeneration,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainerCallback,
-)
-
-from plumbing.files import parser_of, run
+from bench.peers import peer
+from corpora.lines import OUR_FIELDS, check_field, decoded, read_lines
+from plumbing.files import UserError, parser_of, run
+from plumbing.models import weights_file
 from plumbing.options import COUNT, POSITIVE, number
 
 
-class Clock(TrainerCallback):
-    """When the first update began and the last one ended."""
+def new_clock():
+    """When the first update began and the last one ended: a callback of transformers' Trainer."""
 
-    start = None
-    end = None
+    class Clock(peer("transformers").TrainerCallback):
+        start = None
+        end = None
 
-    def on_step_begin(self, args, state, control, **_):
-        if self.start is None:
-            self.start = time.perf_counter()
+        def on_step_begin(self, args, state, control, **_):
+            if self.start is None:
+                self.start = time.perf_counter()
 
-    def on_step_end(self, args, state, control, **_):
-        self.end = time.perf_counter()
+        def on_step_end(self, args, state, control, **_):
+            self.end = time.perf_counter()
+
+    return Clock()
+
+
+def rows_of(path):
+    """Yields the objects of a .jsonl file; UserError for a line that is none, or lacks a text."""
+    for line in read_lines(path):
+        try:
+            row = json.loads(decoded(line.content))
+            if not isinstance(row, dict):
+                raise UserError(f"expected a JSON object, found {type(row).__name__}")
+            for name in OUR_FIELDS.names():
+                check_field(row, name)
+        except (ValueError, RecursionError) as error:  # a UserError is a ValueError
+            raise UserError(f"{path}:{line.number}: {error}; mend or remove the line") from None
+        yield row
 
 
 def examples_of(path, tokenizer, longest):
     """The lines of a file as ids, which most users prepare before training, too."""
     examples = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in rows_of(path):
         tokenizer.src_lang = row["source_lang"]
         tokenizer.tgt_lang = row["target_lang"]
         ids = tokenizer(
@@ -58,7 +68,7 @@ def examples_of(path, tokenizer, longest):
 
 
 def arguments(args):
-    return Seq2SeqTrainingArguments(
+    return peer("transformers").Seq2SeqTrainingArguments(
         output_dir=args.out,
         num_train_epochs=1,
         per_device_train_batch_size=args.batch,
@@ -90,19 +100,45 @@ def parser():
     return parser
 
 
+def check(args):
+    """UserError for words that cannot lead to a training: said before a model is loaded."""
+    weights_file(args.model)
+    for name in ("train.jsonl", "valid.jsonl"):
+        for _ in rows_of(args.data / name):
+            pass
+    try:
+        re.compile(args.trains)
+    except (re.error, OverflowError) as error:
+        raise UserError(f"--trains {args.trains!r} is no regular expression ({error})") from None
+    peer("accelerate")  # which the Trainer wants
+
+
+def choose(model, expression):
+    """Leaves those parameters to train in whose names the expression is found."""
+    found = 0
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = re.search(expression, name) is not None
+        found += parameter.requires_grad
+    if not found:
+        raise UserError(f"--trains {expression!r} is found in no parameter's name; mend it")
+
+
 def main(argv=None):
     args = parser().parse_args(argv)
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    model = MBartForConditionalGeneration.from_pretrained(args.model, attn_implementation="sdpa")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = re.search(args.trains, name) is not None
+    transformers = peer("transformers")
+    check(args)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    model = transformers.MBartForConditionalGeneration.from_pretrained(
+        args.model, attn_implementation="sdpa"
+    )
+    choose(model, args.trains)
     longest = model.config.max_position_embeddings
     examples = examples_of(args.data / "train.jsonl", tokenizer, longest)
-    clock = Clock()
-    trainer = Seq2SeqTrainer(
+    clock = new_clock()
+    trainer = transformers.Seq2SeqTrainer(
         model=model,
         args=arguments(args),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model),
+        data_collator=transformers.DataCollatorForSeq2Seq(tokenizer, model=model),
         train_dataset=examples,
         eval_dataset=examples_of(args.data / "valid.jsonl", tokenizer, longest),
         processing_class=tokenizer,

@@ -6,6 +6,8 @@
                                                                          sequences
     python -m bench.process bench/step.py "" qk 8               the same in mBART-large's shape
 """
+import argparse
+
 import torch
 
 from bench.peers import SHAPES, Training, our_loss, peer, peer_loss, training_examples
@@ -16,6 +18,7 @@ from plumbing.files import parser_of, run
 from qk_finetune import add_lora, apply_recipe
 
 STEPS = 3
+SIDES = ("ours", "transformers")
 SOURCE_LENGTH = 128  # of the sequences for a model that is drawn here
 TARGET_LENGTH = 32
 
@@ -45,6 +48,15 @@ def common_batches():
     return [collate(examples[step * size:(step + 1) * size]) for step in range(STEPS)]
 
 
+def side(text):
+    """A converter for argparse: a side, or a number of sequences."""
+    if text in SIDES or (text.isdecimal() and int(text) > 0):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither of {' and '.join(SIDES)}, nor a number of sequences, at least 1"
+    )
+
+
 def steps_of(where, recipe, who):
     """Takes the steps; where, recipe and who as on the command line."""
     loss = our_loss
@@ -72,7 +84,7 @@ def main(argv=None):
     parser = parser_of(__doc__)
     parser.add_argument("where", help='a checkpoint, a config.json, or "" for mBART-large')
     parser.add_argument("recipe")
-    parser.add_argument("who", help="ours, transformers, or a number of sequences")
+    parser.add_argument("who", type=side, help="ours, transformers, or a number of sequences")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     steps_of(args.where, args.recipe, args.who)

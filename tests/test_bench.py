@@ -1,6 +1,7 @@
 """bench/ on a tiny shape: both sides compute the same on the same examples, and the page says what
 was measured. Nothing is timed here."""
 import json
+import math
 import random
 import re
 import sys
@@ -11,7 +12,18 @@ from conftest import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 import data
-from bench import cost, documents, peers, pipeline, process, results, speed, travel
+from bench import (
+    cost,
+    documents,
+    gpu_check,
+    peers,
+    pipeline,
+    process,
+    results,
+    seq2seq,
+    speed,
+    travel,
+)
 from model import Config
 from plumbing.files import UserError
 from plumbing.runs import read_state
@@ -27,7 +39,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(peers, "SHAPES", {"A": TINY, "B": TINY})
     monkeypatch.setattr(peers, "SENTENCES", 3)
     monkeypatch.setattr(peers, "NEW_TOKENS", 6)
-    for module in (peers, cost, results):  # their own test measures them
+    for module in (peers, cost):  # their own test measures them
         monkeypatch.setattr(module, "rates", lambda device: peers.Rates(products=1e11, copies=1e10))
 
 
@@ -95,6 +107,22 @@ def test_sides_that_differ_are_refused(tiny, scratch, monkeypatch):
         peers.bench_train("B", "full", 1, CPU, scratch)
 
 
+@pytest.mark.parametrize("where", ["loss", "a gradient"])
+def test_sides_that_compute_no_number_are_refused(tiny, scratch, monkeypatch, where):
+    right = peers.our_loss
+
+    def spoilt(model, batch):
+        loss = right(model, batch)
+        if where == "loss":
+            return loss * math.nan
+        root = torch.sqrt(0 * model.model.decoder.layers[0].fc1.weight)  # 0, of no slope
+        return loss + root.sum()
+
+    monkeypatch.setattr(peers, "our_loss", spoilt)
+    with pytest.raises(UserError, match="do not compute the same.*nan"):
+        peers.bench_train("B", "full", 1, CPU, scratch)
+
+
 def test_products_are_counted_before_the_layers_are_compiled(tiny, scratch, monkeypatch):
     """torch never compiles what first ran under its counter."""
     happened = []
@@ -134,6 +162,43 @@ def test_a_decoding_row_has_our_outputs_equal_to_both_peers(tiny, scratch):
     }
 
 
+def test_the_floor_of_decoding_is_of_what_every_position_computes(tiny, scratch):
+    row = peers.bench_decode("B", 1, CPU, scratch)
+    layer = 6 * TINY.width**2 + 2 * TINY.width * TINY.ffn  # cross-attention's k and v: once
+    weights = TINY.vocabulary * TINY.width + TINY.layers * layer
+    products = 2 * weights * peers.SENTENCES * peers.BEAM / 1e11
+    reading = 4 * weights / 1e10
+    floor = peers.NEW_TOKENS * max(products, reading)
+    [share] = row["limit"]["ours"]
+    [seconds] = row["seconds"]["ours"]
+    assert share * seconds == pytest.approx(floor)
+    page = results.page({"a CPU": {"decode-B": row_with(**row)}})
+    assert "2026-01-01; the limit by products at 100 GFLOP/s, copies at 10 GB/s." in page
+
+
+def test_a_checkpoint_that_was_half_written_is_written_anew(tiny, tmp_path):
+    (tmp_path / "B").mkdir()
+    (tmp_path / "B" / "config.json").write_text("{}")
+    ours, _ = peers.pair("B", tmp_path / "B", CPU)
+    assert ours.config.vocab_size == TINY.vocabulary
+    assert "model.safetensors" in {path.name for path in (tmp_path / "B").iterdir()}
+    assert not [path for path in (tmp_path / "B").iterdir() if path.is_dir()]
+
+
+def test_ctranslate2_gets_the_size_that_is_quickest_when_warm(monkeypatch):
+    """A first call is slow, whatever its size; of the others one takes 1 s, the rest 2 s."""
+    now = 0.0
+    calls = []
+
+    def by_peer(size):
+        nonlocal now
+        calls.append(size)
+        now += 60 if len(calls) == 1 else 1 if size == documents.BATCH_SIZES[0] else 2
+
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: now)
+    assert documents.best_size(by_peer) == documents.BATCH_SIZES[0]
+
+
 def test_the_int8_twin_shares_its_weights_and_leaves_the_other_model_as_it_was(tiny, scratch):
     ours, _ = peers.pair("B", scratch / "B", CPU)
     twin = peers.int8_twin(ours)
@@ -155,6 +220,14 @@ def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who, monkeypa
     assert int(done.stdout) > 2**26
 
 
+@pytest.mark.parametrize("who", ["our", "0", "-1", "8.5"])
+def test_a_step_of_no_side_is_refused(tiny, scratch, run, who):
+    peers.pair("A", scratch / "A", CPU)
+    done = run("-m", "bench.step", scratch / "A", "qk", who)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert who == "-1" or f"{who!r} is neither of ours and transformers" in done.stderr
+
+
 def test_the_table_of_memory_counts_weights_gradients_and_moments(tmp_path, run):
     shape = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 300}
     (tmp_path / "config.json").write_text(json.dumps(shape))  # of a model folder, this is enough
@@ -171,7 +244,7 @@ def test_the_table_of_memory_is_of_mbart_large_where_no_folder_is_named(run):
     assert "full+embeddings" in table and "2.28       2.28    4.55    9.10" in table
 
 
-def test_what_travels_is_every_gradient_once_and_the_page_says_so():
+def test_what_travels_is_every_gradient_once_and_the_readme_says_so():
     config = Config(
         vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32,
         decoder_ffn_dim=32, max_position_embeddings=20,
@@ -180,9 +253,7 @@ def test_what_travels_is_every_gradient_once_and_the_page_says_so():
         if recipe in travel.COUNTED:
             size, calls = travel.bytes_of_an_update(config, recipe)
             assert size == 4 * trains and calls == 1
-    page = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "\n".join(travel.page()) in page
     for recipe in ("qk", "full"):
         size, _ = travel.bytes_of_an_update(Config(), recipe)
         assert f"{size / travel.MIB:,.0f}" in readme
@@ -215,6 +286,22 @@ def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch
     assert "none was at hand" not in results.page({"NVIDIA": {}})
 
 
+def test_the_page_is_what_its_programs_write_of_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check, "RESULTS", tmp_path)  # what a card here has found is not kept
+    rows = json.loads((ROOT / "bench" / "measured.json").read_text(encoding="utf-8"))
+    page = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert results.page(rows) == page
+
+
+def test_a_row_of_ours_compiled_alone_is_not_called_ours():
+    row = row_with(
+        seconds={"ours, compiled": [1.0], "transformers": [2.0]},
+        ratio={"transformers": "2.00"}, limit={"ours, compiled": [0.5]}, same="",
+    )
+    page = results.page({"NVIDIA": {"train-large-qk": row}})
+    assert "| `train-large-qk` | ours, compiled: 1.00 s | transformers: 2.00 s, 2.00 |" in page
+
+
 def test_a_table_says_with_what_each_of_its_rows_was_measured():
     rows = {"memory-A-qk": row_with(), "memory-A-full": row_with()}
     assert results.measured_with(rows) == ["Measured with torch 2, 2026-01-01."]
@@ -233,6 +320,23 @@ def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, caps
     assert "`train-B-qk`" in printed and printed.strip() in page
     rows = json.loads(results.RESULTS.read_text())["a CPU"]
     assert set(rows) == {"memory-A-qk", "train-B-qk"}
+
+
+def test_rows_that_another_program_keeps_meanwhile_stay(kept, monkeypatch, capsys):
+    def memory(*_):
+        other = json.loads(results.RESULTS.read_text()) if results.RESULTS.exists() else {}
+        other["another machine"] = {"memory-A-full": row_with(**figures)}
+        results.RESULTS.parent.mkdir(exist_ok=True)
+        results.RESULTS.write_text(json.dumps(other))
+        return dict(figures)
+
+    figures = {"bytes": {"ours": [2**30], "transformers": [2**31]}}
+    monkeypatch.setattr(speed, "bench_memory", memory)
+    speed.main(["memory-A-qk", "--write"])
+    rows = json.loads(results.RESULTS.read_text())
+    assert set(rows["another machine"]) == {"memory-A-full"}
+    assert set(rows["a CPU"]) == {"memory-A-qk"}
+    assert "another machine" in (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
 
 
 def test_a_row_that_does_not_exist_is_named(run):
@@ -260,8 +364,6 @@ def real(kept, monkeypatch, tmp_path):
     shape = peers.Shape(vocabulary=6_100, width=32, layers=1, heads=2, ffn=64, batch=BATCH)
     for module in (peers, pipeline):
         monkeypatch.setattr(module, "SHAPES", {"A": shape, "B": shape})
-    rates = peers.Rates(products=1e11, copies=1e10)
-    monkeypatch.setattr(results, "rates", lambda device: rates)
     rng = random.Random(0)
     lines = []
     for number in range(pipeline.LARGEST_POOL * BATCH + 1):
@@ -367,6 +469,9 @@ def test_other_losses_or_updates_than_ours_are_refused():
     theirs = pipeline.Trained(seconds=1, around=1, peak=1, before=9.1236, after=8)
     with pytest.raises(UserError, match="do not compute the same"):
         pipeline.check_same({"ours": [ours], "transformers": [theirs]})
+    nowhere = pipeline.Trained(seconds=1, around=1, peak=1, before=math.nan, after=8)
+    with pytest.raises(UserError, match="do not compute the same.* nan of"):
+        pipeline.check_same({"ours": [ours], "transformers": [nowhere]})
     the_pass = pipeline.Pass(texts=[], tokens=1, updates=33, size=1, budget=1)
     with pytest.raises(UserError, match="34 updates, not 33"):
         pipeline.check_updates("train.py", 34, the_pass)
@@ -377,6 +482,52 @@ def test_where_the_help_is_missing_the_command_that_makes_it_is_said(real, run, 
     done = run(*words)
     assert done.returncode == 2 and "python -m corpora.help" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_data_without_an_end_are_refused_before_anything_long(real, run, tmp_path):
+    words = ("-m", "bench.pipeline", "--scratch", tmp_path / "scratch", "--data")
+    for spec in ("builtin", "builtin:0.2"):
+        done = run(*words, spec)
+        assert done.returncode == 2 and "has no end" in done.stderr and "jsonl:DIR" in done.stderr
+    assert "no folder" in run(*words, "jsonl:nowhere").stderr
+    assert not (tmp_path / "scratch").exists()
+
+
+LINE = {"source": "a", "target": "b", "source_lang": "en_XX", "target_lang": "en_XX"}
+
+
+@pytest.mark.parametrize(
+    "line, trains, said",
+    [
+        (None, "", "train.jsonl: not found"),
+        ("{", "", "train.jsonl:1: "),
+        ('{"source": "a"}', "", "train.jsonl:1: field 'target' must be text"),
+        (json.dumps(LINE), "(", "--trains '(' is no regular expression"),
+        (json.dumps(LINE), "nothing", "--trains 'nothing' is found in no parameter's name"),
+    ],
+)
+def test_mistakes_of_the_peers_program_are_one_line(
+    small, run, tmp_path, monkeypatch, line, trains, said
+):
+    transformers = peers.peer("transformers")
+    for name in ("train.jsonl", "valid.jsonl"):
+        if line is not None:
+            (tmp_path / name).write_text(line)
+    monkeypatch.setattr(seq2seq, "peer", lambda library: transformers)  # it needs no other here
+    words = ("-m", "bench.seq2seq", small, tmp_path, tmp_path / "out", "--trains", trains)
+    done = run(*words)
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+    done = run("-m", "bench.seq2seq", tmp_path, tmp_path, tmp_path / "out")
+    assert done.returncode == 2 and "no weights" in done.stderr
+
+
+def test_the_peers_program_explains_itself_where_the_peer_is_missing(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.delitem(sys.modules, "bench.seq2seq", raising=False)
+    done = run("-m", "bench.seq2seq", "--help")
+    assert done.returncode == 0 and "--trains" in done.stdout
+    done = run("-m", "bench.seq2seq", "a", "b", "c")
+    assert done.returncode == 2 and "transformers is not installed" in done.stderr
 
 
 def test_too_few_texts_are_told(real, run, tmp_path):

@@ -1,6 +1,7 @@
 """bench.gpu_check without a card: every check runs on the CPU, and one that fails or hangs is a
 row."""
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -66,6 +67,14 @@ def test_a_check_that_fails_keeps_the_rows_that_it_had(tmp_path, monkeypatch):
     assert gpu_check.line("calls", second).endswith("| **no** |")
 
 
+def test_a_gradient_that_is_no_number_is_wrong(tmp_path, monkeypatch):
+    found = {"first": torch.ones(2), "last": torch.full((2,), math.nan)}
+    monkeypatch.setattr(on_card, "gradients_of", lambda *_: (torch.ones(()), found))
+    rows = gpu_check.checked("gradients", CPU, tmp_path, 60)
+    wrong = [row["what"] for row in rows if row["right"] is False]
+    assert len(wrong) == 8 and all(what.startswith("gradients of") for what in wrong)
+
+
 def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
     def hangs(place):
         child = on_card.begin(time.sleep, (3600,), place.scratch / "child.txt")
@@ -81,6 +90,74 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypa
 def test_without_time_nothing_begins(tmp_path):
     (row,) = gpu_check.checked("calls", CPU, tmp_path, 0)
     assert row["found"] == "no time was left"
+
+
+def checks_in(folder):
+    return json.loads((folder / "gpu_check.json").read_text(encoding="utf-8"))["checks"]
+
+
+def test_a_run_folder_that_is_called_like_a_check_stays_whole(tmp_path, run):
+    for name in ("machine", "calls"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    assert run("-m", "bench.gpu_check", "calls", "--out", tmp_path).returncode == 0
+    for name in ("machine", "calls"):
+        assert (tmp_path / name / "model.safetensors").exists()
+
+
+def test_checks_are_added_to_those_that_were_run_before(tmp_path, run):
+    assert run("-m", "bench.gpu_check", "losses", "--out", tmp_path).returncode == 0
+    before = checks_in(tmp_path)
+    before["losses"][0]["right"] = False  # an earlier run's: no fault of the next one
+    kept = {"has_card": False, "checks": before, "date": "2026-01-01"}  # as it once was written
+    (tmp_path / "gpu_check.json").write_text(json.dumps(kept))
+    done = run("-m", "bench.gpu_check", "calls", "--out", tmp_path)
+    assert done.returncode == 0 and "0 rows are wrong" in done.stdout
+    assert list(checks_in(tmp_path)) == ["machine", "losses", "calls"]
+    assert checks_in(tmp_path)["losses"] == before["losses"]
+    table = (tmp_path / "gpu_check.md").read_text(encoding="utf-8")
+    assert "- `losses`: 2026-01-01\n" in table and "`loss-time`, `gradients`" in table
+
+
+@pytest.fixture
+def card(monkeypatch, tmp_path):
+    """A card, as far as bench.gpu_check looks in its own process; the results of it, in part."""
+    def machine(place):
+        place.tell("GPU", "any", "NVIDIA H100")
+
+    monkeypatch.setitem(on_card.CHECKS, "machine", Check(machine, 60))
+    monkeypatch.setitem(on_card.CHECKS, "calls", Check(lambda place: None, 60))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_some_checks_of_a_card_do_not_replace_the_table_of_all(card, run, capsys):
+    assert run("-m", "bench.gpu_check", "calls", "--out", card).returncode == 0
+    assert set(checks_in(card)) == {"machine", "calls"}
+    assert gpu_check.kept() == gpu_check.read_results(gpu_check.HERE)
+    assert "bench.gpu_check losses loss-time" in capsys.readouterr().err
+    whole = gpu_check.read_results(card)
+    whole["checks"] |= {name: [] for name in on_card.CHECKS}
+    (card / "gpu_check.json").write_text(json.dumps(whole))
+    assert gpu_check.kept() == whole
+
+
+def test_results_of_two_machines_are_not_mixed(card, run, monkeypatch):
+    rows = [{"what": "GPU", "expected": "any", "found": "NVIDIA H200", "right": None}]
+    kept = {"has_card": True, "checks": {"machine": rows, "losses": []}, "date": "2026-01-01"}
+    (card / "gpu_check.json").write_text(json.dumps(kept))
+    done = run("-m", "bench.gpu_check", "calls", "--out", card)
+    assert done.returncode == 2 and "NVIDIA H200, and this is NVIDIA H100" in done.stderr
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = run("-m", "bench.gpu_check", "calls", "--out", card)
+    assert done.returncode == 2 and "is of a card" in done.stderr
+    assert checks_in(card) == kept["checks"]
+
+
+def test_the_page_says_that_its_checks_are_of_an_earlier_version():
+    page = "\n".join(gpu_check.page(gpu_check.read_results(gpu_check.HERE)))
+    assert "an earlier version" in page and "`loss-time`, `train.py, a new source`" in page
 
 
 def test_a_check_that_does_not_exist_is_named(run):
