@@ -352,6 +352,23 @@ CONCLUSIONS = {
         "LoRA of `qk`'s size does as well, by ROUGE-1.",
     ),
     (
+        "built-in corpus",
+        "a model that translates all pairs, taught one of them again, keeps the others better "
+        "under `qk` at 4e-3 than under `full` at 2e-3",
+    ): (
+        "supported",
+        "At these rates: see the next claim.",
+    ),
+    (
+        "built-in corpus",
+        "a model that translates all pairs, taught one of them again, keeps the others better "
+        "under `qk` at 4e-3 than under `full` at 5e-4",
+    ): (
+        "mixed: 0 of 5 for it, 3 against",
+        "At a lower rate `full` keeps them as well or better: what `qk` brings is that it keeps "
+        "them at eight times that rate.",
+    ),
+    (
         "real text",
         "full finetuning on English loses the other languages, at `qk`'s rate: more off-target "
         "outputs than `qk`",
