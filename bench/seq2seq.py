@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from bench.peers import peer
-from corpora.lines import OUR_FIELDS, check_field, decoded, read_lines
+from corpora.lines import OUR_FIELDS, check_field, decoded, open_lines, read_lines
 from plumbing.files import UserError, parser_of, run
 from plumbing.models import weights_file
 from plumbing.options import COUNT, POSITIVE, number
@@ -42,16 +42,17 @@ def new_clock():
 
 def rows_of(path):
     """Yields the objects of a .jsonl file; UserError for a line that is none, or lacks a text."""
-    for line in read_lines(path):
-        try:
-            row = json.loads(decoded(line.content))
-            if not isinstance(row, dict):
-                raise UserError(f"expected a JSON object, found {type(row).__name__}")
-            for name in OUR_FIELDS.names():
-                check_field(row, name)
-        except (ValueError, RecursionError) as error:  # a UserError is a ValueError
-            raise UserError(f"{path}:{line.number}: {error}; mend or remove the line") from None
-        yield row
+    with open_lines(path) as file:
+        for line in read_lines(path, file):
+            try:
+                row = json.loads(decoded(line.content))
+                if not isinstance(row, dict):
+                    raise UserError(f"expected a JSON object, found {type(row).__name__}")
+                for name in OUR_FIELDS.names():
+                    check_field(row, name)
+            except (ValueError, RecursionError) as error:  # a UserError is a ValueError
+                raise UserError(f"{path}:{line.number}: {error}; mend or remove the line") from None
+            yield row
 
 
 def examples_of(path, tokenizer, longest):
