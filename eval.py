@@ -41,7 +41,15 @@ from generate import generate
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
-from plumbing.options import COUNT, DECODING, TASKS, decoding_of, default_device, number
+from plumbing.options import (
+    COUNT,
+    DECODING,
+    TASKS,
+    decoding_of,
+    default_device,
+    number,
+    stage_of,
+)
 from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
@@ -585,15 +593,6 @@ def parse_args(argv=None):
 def is_own_text(args):
     """Is it about a text of the user's, not about a test set?"""
     return args.text is not None or args.file is not None
-
-
-def stage_of(settings, asked=None):
-    """The stage to score: the one asked for, else the run's, else translation."""
-    if asked:
-        return asked
-    if settings.get("stage") in TASKS:
-        return settings["stage"]
-    return "translate"
 
 
 def trained_pairs(settings):

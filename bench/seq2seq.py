@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from bench.peers import peer
-from corpora.lines import OUR_FIELDS, check_field, decoded, open_lines, read_lines
+from corpora.lines import OUR_FIELDS, decoded, json_object, open_lines, read_lines
 from plumbing.files import UserError, parser_of, run
 from plumbing.models import weights_file
 from plumbing.options import COUNT, POSITIVE, number
@@ -45,12 +45,8 @@ def rows_of(path):
     with open_lines(path) as file:
         for line in read_lines(path, file):
             try:
-                row = json.loads(decoded(line.content))
-                if not isinstance(row, dict):
-                    raise UserError(f"expected a JSON object, found {type(row).__name__}")
-                for name in OUR_FIELDS.names():
-                    check_field(row, name)
-            except (ValueError, RecursionError) as error:  # a UserError is a ValueError
+                row = json_object(decoded(line.content), OUR_FIELDS.names())
+            except UserError as error:
                 raise UserError(f"{path}:{line.number}: {error}; mend or remove the line") from None
             yield row
 

@@ -294,8 +294,8 @@ def check_entry(language, reference, section, name):
     forms = language.entries[section][name]
     if not all(forms):
         raise language.error(section, name, "an empty form")
-    if section in ONE_FORM and len(forms) != 1:
-        raise language.error(section, name, f"{len(forms)} forms, of which one is read; keep one")
+    if section in ONE_FORM:
+        check_one_form(language, section, name)
     if section in ("patterns", "remarks"):
         check_slots(language, reference, section, name)
     elif section == "people":
@@ -315,17 +315,21 @@ def check_grammar(language, name):
     counted when the language was read."""
     if name == "article":
         return
-    forms = language.entries["grammar"][name]
-    if len(forms) != 1:
-        message = f"{len(forms)} forms, of which one is read; keep one"
-        raise language.error("grammar", name, message)
+    check_one_form(language, "grammar", name)
     if name in THING_SLOTS:
         expected = THING_SLOTS[name]
         found = [slot for slot in language.slots("grammar", name) if slot != "article"]
         if sorted(found) != expected:
             needed = " and ".join(f"{{{slot}}}" for slot in expected)
-            message = f"expected {needed} once, with or without {{article}}, found {forms[0]!r}"
+            pattern = language.entries["grammar"][name][0]
+            message = f"expected {needed} once, with or without {{article}}, found {pattern!r}"
             raise language.error("grammar", name, message)
+
+
+def check_one_form(language, section, name):
+    forms = len(language.entries[section][name])
+    if forms != 1:
+        raise language.error(section, name, f"{forms} forms, of which one is read; keep one")
 
 
 def check_slots(language, reference, section, name):

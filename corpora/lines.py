@@ -324,14 +324,7 @@ class JsonLines(LineFiles):
 
     def parse(self, text, langs=None):
         """A line -> Row; langs: (source, target) of the whole file. UserError for a bad line."""
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"not JSON ({error}); each line must be one JSON object") from None
-        if not isinstance(found, dict):
-            raise UserError(f"expected a JSON object, found {type(found).__name__}")
-        for name in self.fields.names():
-            check_field(found, name)
+        found = json_object(text, self.fields.names())
         if langs:
             self.check_languages(found, langs)
         return Row(
@@ -375,6 +368,20 @@ class JsonLines(LineFiles):
         if close:
             hint = f"; did you mean {close}?"
         raise UserError(f"unknown language {said[:40]!r}{hint}")
+
+
+def json_object(text, names):
+    """The JSON object that a line holds; UserError if it is none, or has no text in a field of one
+    of these names."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not JSON ({error}); each line must be one JSON object") from None
+    if not isinstance(found, dict):
+        raise UserError(f"expected a JSON object, found {type(found).__name__}")
+    for name in names:
+        check_field(found, name)
+    return found
 
 
 def check_field(found, name):

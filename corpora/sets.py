@@ -172,6 +172,14 @@ def note_once(text):
     note(text)
 
 
+def pairs_within(spec, langs):
+    """Every (source, target) pair of these languages that the data set of `--data SPEC` can have.
+    """
+    if spec.startswith("xlsum:"):  # summaries in the document's own language only
+        return [(lang, lang) for lang in langs]
+    return [(source, target) for source in langs for target in langs]
+
+
 def texts_of(spec, stage, pairs, languages, stream=20_000, skip=False):
     """Yields every text of a data set's three splits; of an endless one the first `stream` training
     examples of each pair, and a tenth as many of validation and test."""

@@ -155,8 +155,9 @@ def within_two(a, b, pairs):
     for pair in pairs:
         known = difference(a, b, pair, "R1")
         if known is not None:
-            moved = {"mean": known.mean + 2, "low": known.low + 2, "high": known.high + 2}
-            known = replace(known, **moved)
+            known = replace(
+                known, mean=known.mean + 2, low=known.low + 2, high=known.high + 2
+            )
         found.append(Difference(f"R1 + 2 {arrow(pair)}", known))
     return found
 

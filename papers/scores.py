@@ -752,6 +752,12 @@ def best_rate(paths):
     if not by_rate:
         raise UserError("no score file of base/ or base-help/ among " + " ".join(map(str, paths)))
 
+    return best_of(by_rate, paths)
+
+
+def best_of(by_rate, paths):
+    """The Rates of validation_losses(); paths: of the score files, for the error that no seed was
+    run at every rate."""
     common = set.intersection(*(set(losses) for losses in by_rate.values()))
     if not common:
         raise UserError("no seed was run at every learning rate: " + " ".join(map(str, paths)))
@@ -791,8 +797,9 @@ def rates(prefix="", kind="rate"):
             paths.setdefault(named[1], []).append(path)
     found = {}
     for recipe, of_recipe in paths.items():
-        if validation_losses(of_recipe):
-            found[recipe] = best_rate(of_recipe)
+        by_rate = validation_losses(of_recipe)
+        if by_rate:
+            found[recipe] = best_of(by_rate, of_recipe)
     return found
 
 

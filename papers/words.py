@@ -424,8 +424,8 @@ queries and keys of one layer alone send 5 to 17% of the Russian outputs into an
 those of all layers 1%. What decides is less how much trains than what: `frozen_decoder` trains half
 of the model and keeps the languages, `vqk` a fifth and loses more.""",
     "lora": """\
-How many, as far as ROUGE-1 tells: LoRA of the same size lies within `qk`'s intervals everywhere. In
-Turkish it sends 9% of the outputs into another language, `qk` 1%.""",
+How many, as far as ROUGE-1 tells: LoRA of the same size cannot be told from `qk` in any language.
+In Turkish it sends 9% of the outputs into another language, `qk` 1%.""",
     "translation": """\
 One pair makes no translator of the base: it learns to write Spanish, whatever is asked for, and
 `qk` learns that pair to a third only. But a model that translates all pairs, taught one of them

@@ -38,6 +38,17 @@ def number(kind, low, below=math.inf):
 
 TASKS = ("translate", "summarize")  # the stages whose outputs can be scored
 
+
+def stage_of(settings, asked=None, untrained="translate"):
+    """A model's task: the one asked for, else its run's by these settings; of a model that was
+    trained for none: `untrained`."""
+    if asked:
+        return asked
+    if settings.get("stage") in TASKS:
+        return settings["stage"]
+    return untrained
+
+
 # How generate() decodes where nobody says otherwise (Solovyev et al. 2024, section 4).
 DECODING = {
     "beam": 5,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import is_builtin, open_data
+from corpora.sets import is_builtin, open_data, pairs_within
 from data import at_most
 from generate import first_tokens, generate
 from model import Attention
@@ -26,7 +26,6 @@ from plumbing.files import UserError
 from plumbing.runs import read_settings
 from tokenizer import EOS, SPECIALS
 from tools.layers import STEPS, Texts, confusion_matrix, fitted_probe, token_states
-from tools.trim import pairs_within
 
 BEST = 5            # candidates at every place
 COUNTED = 400       # texts a language, from which its pieces are known

@@ -49,17 +49,15 @@ import torch.nn.functional as F
 from adversarial import Classifier, source_classes
 from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, is_builtin, is_help, open_data
+from corpora.sets import check_spec, is_builtin, is_help, open_data, pairs_within
 from data import Examples, at_most, collate, held_out
-from eval import stage_of
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
-from plumbing.options import TASKS, default_device, device
+from plumbing.options import TASKS, default_device, device, stage_of
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
-from tools.trim import pairs_within
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")

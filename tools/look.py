@@ -25,10 +25,10 @@ from pathlib import Path
 
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import check_spec, is_builtin, says_no_languages
-from eval import Decoder, own_text, stage_of, trained_pairs
+from eval import Decoder, own_text, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import TASKS, decoding_of, default_device, device
+from plumbing.options import TASKS, decoding_of, default_device, device, stage_of
 from plumbing.runs import read_settings
 from tokenizer import Tokenizer
 from tools.inside import (

@@ -17,11 +17,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from corpora.sets import check_spec, texts_of
+from corpora.sets import check_spec, pairs_within, texts_of
 from model import MBart
 from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import TASKS
+from plumbing.options import TASKS, stage_of
 from plumbing.runs import read_settings
 from tokenizer import MODEL_FILE, UNK, Tokenizer
 from tools.folders import add_overwrite, check_out, write_like
@@ -145,7 +145,7 @@ def main(argv=None):
     for lang in args.langs:
         tokenizer.lang_id(lang)
     pairs = pairs_within(args.data, args.langs)
-    stages = args.stage or [stage_of(read_settings(folder))]
+    stages = args.stage or [stage_of(read_settings(folder), untrained="summarize")]
     texts = chain.from_iterable(
         texts_of(args.data, stage, pairs, tokenizer.languages, skip=args.skip_bad_lines)
         for stage in dict.fromkeys(stages)
@@ -158,20 +158,6 @@ def main(argv=None):
         f"{args.out}: {len(trimmed.old_ids):,} of {tokenizer.vocab_size:,} tokens, "
         f"{parameters(trimmed.model):,} of {parameters(model):,} parameters"
     )
-
-
-def stage_of(settings):
-    """The task of a run, by its settings; of a model that was trained for none: summaries."""
-    if settings.get("stage") in TASKS:
-        return settings["stage"]
-    return "summarize"
-
-
-def pairs_within(data, langs):
-    """Every pair of languages that the data set can have."""
-    if data.startswith("xlsum:"):  # summaries in the document's own language only
-        return [(lang, lang) for lang in langs]
-    return [(source, target) for source in langs for target in langs]
 
 
 def parameters(model):
