@@ -11,11 +11,11 @@ row() { job "results/$1-s$2.json" train_and score "$@"; }
 translated() {
     local pairs
     read -ra pairs <<< "$3"
-    python eval.py --model "$2" --stage translate --examples 100 --samples 0 --json "$1" \
+    evaluate --model "$2" --stage translate --examples 100 --samples 0 --json "$1" \
         --pairs "${pairs[@]}"
 }
 teach() {
-    python train.py --stage translate --seed "$2" --pairs "$3" --no-eval --overwrite \
+    train --stage translate --seed "$2" --pairs "$3" --no-eval --overwrite \
         --out "runs/paper/$1-s$2" "${@:4}" &&
         translated "results/$1-s$2.json" "runs/paper/$1-s$2" "$3"
 }
@@ -94,7 +94,7 @@ part_2() {
 # curve RECIPE RATE: one run, stopped and asked at these updates, as it then is.
 curve() {
     local run=runs/paper/curve-$1 update
-    python train.py --stage summarize --recipe "$1" --lr "$2" --eval-every 50 --keep last \
+    train --stage summarize --recipe "$1" --lr "$2" --eval-every 50 --keep last \
         --no-eval --overwrite --out "$run" --stop-at 50 || return 1
     score "results/curve-$1@50-s0.json" "$run" "$WITHIN" || return 1
     for update in 100 200 300 400; do
@@ -111,9 +111,9 @@ part_3() {
     job results/translate.json translate
 }
 translate() {
-    python train.py --stage translate --langs en_XX es_XX ru_RU tr_TR --no-eval --overwrite \
+    train --stage translate --langs en_XX es_XX ru_RU tr_TR --no-eval --overwrite \
         --out runs/paper/translate &&
-        python eval.py --model runs/paper/translate --samples 0 --json results/translate.json \
+        evaluate --model runs/paper/translate --samples 0 --json results/translate.json \
             --pairs en_XX-es_XX es_XX-en_XX ru_RU-en_XX en_XX-tr_TR
 }
 
@@ -347,7 +347,7 @@ part_8() {
 }
 
 align_apart() {
-    python train.py --stage align --align-layer 3 "${JOINT[@]}" --recipe lora "${LORA[@]}" \
+    train --stage align --align-layer 3 "${JOINT[@]}" --recipe lora "${LORA[@]}" \
         --seed "$1" --no-eval --overwrite --out "runs/paper/lora-align-s$1" &&
         touch "results/lora-align-s$1.done"
 }

@@ -63,7 +63,7 @@ TAUGHT_AND_OTHERS="en_XX-es_XX es_XX-en_XX ru_RU-en_XX en_XX-ru_RU en_XX-tr_TR r
 
 # teach_pair NAME SEED [options of train.py]
 teach_pair() {
-    python train.py --stage translate --seed "$2" --pairs en_XX-es_XX --steps 400 --eval-every 100 \
+    train --stage translate --seed "$2" --pairs en_XX-es_XX --steps 400 --eval-every 100 \
         --no-eval --overwrite --out "runs/paper/$1-s$2" "${@:3}" &&
         translated "results/$1-s$2.json" "runs/paper/$1-s$2" "$TAUGHT_AND_OTHERS"
 }

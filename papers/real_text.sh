@@ -110,10 +110,10 @@ part_16() {
 }
 
 translate_help() {
-    python train.py --stage translate --data help: --init base-help \
+    train --stage translate --data help: --init base-help \
         --langs en_XX es_XX ru_RU tr_TR --recipe full --steps 3000 --eval-every 500 \
         --valid-examples 30 --no-eval --overwrite --out runs/paper/help-translate &&
-        python eval.py --model runs/paper/help-translate --data help: --samples 0 \
+        evaluate --model runs/paper/help-translate --data help: --samples 0 \
             --json results/help-translate.json \
             --pairs en_XX-es_XX es_XX-en_XX ru_RU-en_XX en_XX-tr_TR
 }
@@ -159,7 +159,7 @@ part_17() {
 # descriptions NAME SEED [MODEL]: titles of all test descriptions.
 descriptions() {
     local model=${3:-runs/paper/help-$1-s$2} file=results/help-$1+descriptions-s$2.json
-    job "$file" python eval.py --model "$model" --stage summarize \
+    job "$file" evaluate --model "$model" --stage summarize \
         --data jsonl:data/help/descriptions --pairs en_XX-en_XX --examples 0 --samples 0 --stem \
         --json "$file"
 }

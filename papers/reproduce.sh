@@ -76,6 +76,10 @@ if ! command -v "$PYTHON" > /dev/null; then
     exit 2
 fi
 python() { "$PYTHON" "$@"; }
+# In float32 on a GPU too, where half precision is the default: so that rows of several machines may
+# stand in one table.
+train() { python train.py --precision fp32 "$@"; }
+evaluate() { python eval.py --precision fp32 "$@"; }
 export OMP_NUM_THREADS=1
 mkdir -p runs/paper results
 LACKING=$(mktemp)  # a line for each row that failed or was left out
@@ -115,7 +119,7 @@ run_job() {
     local file=$1 log=$2 begun=$SECONDS
     shift 2
     if "$@" > "$log" 2>&1; then
-        echo "$part,$(basename "$file"),$((SECONDS - begun)),$MACHINE" >> results/seconds.csv
+        echo "$part,$(basename "$file"),$((SECONDS - begun)),$MACHINE,$JOBS" >> results/seconds.csv
         echo "$(date +%H:%M:%S) $file"
     else
         echo "FAILED $file: $(tail -n 1 "$log") (see $log)" | tee -a "$LACKING" >&2
@@ -128,7 +132,7 @@ finish() { wait || true; }  # until all jobs are done
 summaries() {
     local pairs
     read -ra pairs <<< "$3"
-    python eval.py --model "$2" --stage summarize --samples 0 --stem --json "$1" "${@:4}" \
+    evaluate --model "$2" --stage summarize --samples 0 --stem --json "$1" "${@:4}" \
         --pairs "${pairs[@]}"
 }
 
@@ -136,7 +140,7 @@ summaries() {
 # SCORER scores on PAIRS.
 train_and() {
     local run=runs/paper/$2-s$3
-    python train.py --stage summarize --seed "$3" --no-eval --overwrite --out "$run" "${@:5}" &&
+    train --stage summarize --seed "$3" --no-eval --overwrite --out "$run" "${@:5}" &&
         "$1" "results/$2-s$3.json" "$run" "$4"
 }
 
@@ -148,7 +152,8 @@ best_rate() {
     return 2
 }
 
-MACHINE=$(sed -n 's/^model name.*: //p' /proc/cpuinfo 2> /dev/null | head -n 1)
+MACHINE=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1 || true)
+MACHINE=${MACHINE:-$(sed -n 's/^model name.*: //p' /proc/cpuinfo 2> /dev/null | head -n 1)}
 MACHINE=${MACHINE:-$(uname -m)}
 
 # heading PART WORDS: what comes, and how long its rows took last time, here or where papers/scores/
@@ -163,14 +168,14 @@ heading() {
 }
 
 # last_time PART FILES: the seconds of the part's rows, those of the last file where several have a
-# row, as minutes of $JOBS rows at once.
+# row, as minutes of as many rows at once as there were.
 last_time() {
     [ $# -gt 1 ] || { echo "not known"; return; }
-    awk -F, -v part="$1" -v jobs="$JOBS" '
-        $1 == part { seconds[$2] = $3; machine = $4 }
+    awk -F, -v part="$1" '
+        $1 == part { seconds[$2] = $3 / ($5 ? $5 : 2); machine = $4 }  # 2: before it was kept
         END {
             for (row in seconds) sum += seconds[row]
-            if (sum) printf "%.0f minutes on %s", sum / jobs / 60, machine
+            if (sum) printf "%.0f minutes on %s", sum / 60, machine
             else printf "not known"
         }' "${@:2}"
 }
