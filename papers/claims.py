@@ -694,14 +694,15 @@ def taught_pair_claim(full, rate):
 
 def unseen_target_claims():
     """What keeps a language that the balanced adversary never saw, one claim for each attempt."""
+    alone, *attempts = UNSEEN_TARGET
     found = []
-    for row in UNSEEN_TARGET[1:]:
+    for row in attempts:
         found.append(
             by_intervals(
                 "i",
                 f"the balanced adversary keeps Turkish better, {row.label}: fewer off-target "
                 "outputs",
-                compare("joint-balanced", row.name, ["tr_TR-tr_TR"], "off-target"),
+                compare(alone.name, row.name, ["tr_TR-tr_TR"], "off-target"),
             )
         )
     return found

@@ -169,10 +169,17 @@ def of_unseen(corpus):
     found = []
     for name in ("joint-full", "joint-standard", "joint-balanced", "two-step-qk"):
         found.append(mean(corpus.row(name), ["tr_TR-tr_TR"], "off-target"))
+    mixed = mean("joint-balanced-mix-tr", ["tr_TR-tr_TR"], "off-target")
+    helped = ""
+    if corpus is BUILT_IN and mixed != NOTHING:
+        helped = (
+            f" What keeps it under the balanced adversary is Turkish itself: with translations of "
+            f"it mixed in {mixed}% are off-target."
+        )
     return (
         f" Of Turkish, in which no summaries were seen, {found[0]}% are off-target under `full`, "
         f"{found[1]}% and {found[2]}% under the adversaries `standard` and `balanced`, {found[3]}% "
-        f"after two steps, of which the first translates Turkish too."
+        f"after two steps, of which the first translates Turkish too.{helped}"
     )
 
 
@@ -192,13 +199,17 @@ English to Spanish again: of the other pairs, BLEU {kept[0]} on the mean, `full`
 
 def of_new_languages():
     """A new language for a trained translation model (B)."""
+    recipes = ("src", "src+xattn", "src+body")
+    few = ", ".join(bleu(f"low-{recipe}@300") for recipe in recipes)
+    many = ", ".join(bleu(f"low-{recipe}@10000") for recipe in recipes)
     return f"""\
 **A new language.** German for a model that translates French into English: BLEU
 {bleu('child-src')} with new embeddings alone, {bleu('child-src+xattn')} with the cross-attention,
 {bleu('child-src+body')} with the whole body; as a target language {bleu('child-tgt')},
 {bleu('child-tgt+xattn')} and {bleu('child-tgt+body')}. With the parent's own embeddings back, the
 child that trained its cross-attention still translates French with BLEU
-{bleu('child-src+xattn+parent')}, the one that trained its body {bleu('child-src+body+parent')}."""
+{bleu('child-src+xattn+parent')}, the one that trained its body {bleu('child-src+body+parent')}. In
+200 updates on 300 sentences these three reach {few}, on 10,000 {many}."""
 
 
 def of_alignment():

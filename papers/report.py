@@ -20,6 +20,7 @@ from papers.scores import (
     UNSEEN_TARGET,
     WITHIN,
     best_rate,
+    check_test_sets,
     doubtful_files,
     english_only,
     of_corpus,
@@ -81,6 +82,7 @@ def write(path):
         raise UserError(f"{SCORES}/ has no scores yet; run papers/reproduce.sh first")
     for line in doubtful_files():
         note(line)
+    check_test_sets(SCORES.glob("*.json"))
     found = claims()
     write_text(path, results_page(found, pictures()))
     evidence = path.with_name("CLAIMS.md")

@@ -311,7 +311,7 @@ QK_AND_ADVERSARY = [  # all without the source tag
 ]
 
 UNSEEN_TARGET = [
-    Row("adversary `balanced`", "joint-balanced"),
+    Row("adversary `balanced`", "joint-balanced-again"),
     Row("`frozen_decoder`", "joint-balanced-frozen-decoder"),
     Row("from the translation model", "joint-balanced-from-translation"),
     Row("with alignment", "joint-balanced-aligned"),
@@ -557,6 +557,30 @@ def doubtful_files():
     return lines
 
 
+def check_test_sets(paths):
+    """An error if two score files disagree on the test set of a pair: of how many examples it is,
+    and what their first sentences score. So they do when the data was prepared anew between them,
+    and neither table nor learning rate can be had of both."""
+    first = {}
+    for path in sorted(map(Path, paths)):
+        content = read_json(path) or {}
+        if is_of_another_base(content) or "-s" not in path.stem:
+            continue
+        for row in content.get("rows", ()):
+            pair = arrow(f"{row['source']}-{row['target']}")
+            lead, _, _ = row["floors"].get("lead", {}).get("R1", (0, 0, 0))
+            other, n, score = first.setdefault(
+                (content.get("data"), content["stage"], pair), (path, row["n"], lead)
+            )
+            if row["n"] != n or abs(lead - score) > 0.02:  # kept files have two decimals
+                raise UserError(
+                    f"{path} has {row['n']} test examples {pair}, whose first sentences have "
+                    f"ROUGE-1 {lead:.2f}; {other} has {n}, {score:.2f}: they were scored on two "
+                    "versions of the data. Remove the files of the older one and run "
+                    "papers/reproduce.sh again"
+                )
+
+
 def in_short(names):
     """The first of some names and how many more there are."""
     if len(names) == 1:
@@ -748,6 +772,7 @@ def mean_difference(a, b, pairs, metric):
 def best_rate(paths):
     """Rates of the score files …-RATE-sSEED.json: the lowest validation loss of each learning rate,
     mean over the seeds that every rate has, and the best rate. No test example takes part."""
+    check_test_sets(paths)
     by_rate = validation_losses(paths)
     if not by_rate:
         raise UserError("no score file of base/ or base-help/ among " + " ".join(map(str, paths)))

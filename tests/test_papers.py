@@ -2,6 +2,7 @@
 import argparse
 import importlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -309,7 +310,7 @@ def test_each_attempt_at_an_unseen_target_has_its_own_verdict(folder):
     write_rate("rate-full-1e-3-s0", 1.0)
     write_rate("rate-qk-1e-3-s0", 1.0)
     for seed in (0, 1):
-        write_scores("joint-balanced", seed, ACROSS, off_target=50.0)
+        write_scores("joint-balanced-again", seed, ACROSS, off_target=50.0)
         write_scores("joint-balanced-mix-tr", seed, ACROSS, off_target=5.0)
         write_scores("joint-balanced-aligned", seed, ACROSS, off_target=80.0)
     words = {claim.text: claim.word for claim in claims.unseen_target_claims()}
@@ -754,6 +755,43 @@ def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_p
 
     run_script(tmp_path, "--parts", "3 10")
     assert len(list(tmp_path.glob("results/translator-*.json"))) == 10
+
+
+def test_scores_of_two_versions_of_the_data_are_not_put_together(folder, run):
+    """As where data/help was prepared anew between two rows."""
+    write_scores("rate-full-1e-3", 0, WITHIN)
+    newer = write_scores("rate-full-2e-3", 0, WITHIN)
+    tried = [str(path) for path in sorted(Path("papers/scores").glob("rate-*.json"))]
+    scores.check_test_sets(tried)
+    whole = json.loads(newer.read_text(encoding="utf-8"))
+    for part, value in (("n", EXAMPLES + 1), ("floors", {"lead": {"R1": [5.1, 0, 10]}})):
+        rows = [*whole["rows"][:-1], whole["rows"][-1] | {part: value}]
+        newer.write_text(json.dumps(whole | {"rows": rows}), encoding="utf-8")
+        for words in (["--best-rate", *tried], []):
+            done = run("-m", "papers.report", *words, cwd=folder)
+            assert done.returncode == 2 and "Traceback" not in done.stderr
+            assert "rate-full-2e-3-s0.json has" in done.stderr
+            assert "two versions of the data" in done.stderr
+
+
+def test_a_row_is_compared_with_runs_of_its_own_machine(tmp_path):
+    """Part 11's rows with the adversary's, which part 5 may have run elsewhere."""
+    results = tmp_path / "results"
+    results.mkdir()
+    for elsewhere in (True, False):
+        reproduce(tmp_path, "--parts", "3 5", "--seeds", "0")
+        seconds = (results / "seconds.csv").read_text()
+        assert re.search(r"^5,joint-balanced-s0\.json,\d+,.+,2$", seconds, re.MULTILINE)
+        if elsewhere:
+            seconds = re.sub(r"(joint-balanced-s0\.json,\d+),.*,", r"\1,Another,", seconds)
+            (results / "seconds.csv").write_text(seconds)
+        (results / "joint-balanced-s0.json").write_text("scored")
+        _, commands = run_script(tmp_path, "--parts", "11", "--seeds", "0")
+        again = results / "joint-balanced-again-s0.json"
+        assert (again.read_text() == "scored") == (not elsewhere)
+        outs = [option(words, "--out") for words in commands if words[0] == "train.py"]
+        assert ("runs/paper/joint-balanced-again-s0" in outs) == elsewhere
+        shutil.rmtree(results)
 
 
 def test_rates_that_were_not_tried_are_told_with_their_part(tmp_path):
