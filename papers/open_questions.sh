@@ -17,7 +17,7 @@ part_9() {
         finer enc_qk "$seed" 'encoder\.layers\.\d+\.self_attn\.[qk]_proj\.'
         finer encoder-attention "$seed" 'encoder\.layers\.\d+\.self_attn\.'
         finer cross-attention "$seed" 'encoder_attn\.'
-        for layer in 1 3 6; do
+        for layer in 1 2 3 4 5 6; do
             finer "qk-layer-$layer" "$seed" qk --recipe-layers "$layer"
         done
     done

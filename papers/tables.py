@@ -32,6 +32,7 @@ from papers.scores import (
     results,
     retrieval_of,
     rows_of,
+    same_size,
     score_interval,
     scores_of,
     svcca_of,
@@ -51,15 +52,13 @@ def markdown(heads, rows):
 
 
 def score_table(rows, pairs, floors_of=None, extra=None):
-    """Rows by language pairs; one that has neither scores nor published figures is left out.
+    """Rows by language pairs; of one that was not run yet every cell is –.
 
     floors_of: the Corpus whose floors stand above them. extra: (head, {name of a row: its cell}), a
     column more, beside the number of seeds."""
     head, cells_of = extra or (None, {})
     lines = floors(pairs, floors_of) if floors_of else []
     for row in rows:
-        if not (results(row.name) or row.published):
-            continue
         line = [row.label, str(len(results(row.name)))]
         if extra:
             line.append(cells_of.get(row.name, NOTHING))
@@ -392,8 +391,11 @@ def rate_lines(corpus=BUILT_IN):
 
 def novel_table(corpus):
     """Of the words of the references that their sources have not, how many the outputs have."""
+    shown = english_only(corpus)
+    if corpus is BUILT_IN:
+        shown += same_size()[1:]  # LoRA; qk is there
     rows = []
-    for row in english_only(corpus):
+    for row in shown:
         found = [values(row.name, pair, "novel") for pair in corpus.within]
         if any(scores is not None for scores in found):
             rows.append([row.label, *(interval_cell(scores) for scores in found)])
