@@ -37,7 +37,7 @@ from data import (
     split_pairs,
     unknown_characters,
 )
-from generate import generate
+from generate import LENGTH_PENALTIES, generate
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
@@ -56,6 +56,7 @@ from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_log, read_settings
 from tokenizer import Tokenizer
 
+PENALTY = number(float, *LENGTH_PENALTIES)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
@@ -539,7 +540,7 @@ def parse_args(argv=None):
     add("--beam", type=COUNT, help="beams; 1: greedy (default %(default)s)")
     add("--max-new-tokens", type=COUNT, help="longest output (default %(default)s)")
     add("--min-new-tokens", type=number(int, 0), help="fewest (default %(default)s)")
-    add("--length-penalty", type=float, help="score / length^it; 0: off (default %(default)s)")
+    add("--length-penalty", type=PENALTY, help="score / length^it; 0: off (default %(default)s)")
     add(
         "--no-repeat-ngram",
         type=number(int, 0),

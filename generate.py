@@ -18,7 +18,6 @@ Run it alone to see a text pass through a model, here the one that the README's 
 (a base copies its input, whatever language is asked for):
     python generate.py runs/translate en_XX es_XX "The teacher found a map."
 """
-import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +31,9 @@ from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import read_settings
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
+# From which length penalty on, and below which one. With t up to 4,096, t^10 and a score divided by
+# it are float32 still; and score * t, at -1, is far above NEVER: below it an output would be cut.
+LENGTH_PENALTIES = (-1, 10)
 
 
 @torch.inference_mode()
@@ -475,10 +477,11 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
 
 
 def check_scoring(length_penalty, no_repeat_ngram):
-    if not math.isfinite(length_penalty) or no_repeat_ngram < 0:
+    low, below = LENGTH_PENALTIES
+    if not low <= length_penalty < below or no_repeat_ngram < 0:
         raise UserError(
-            f"length_penalty {length_penalty} must be finite, no_repeat_ngram {no_repeat_ngram} at "
-            "least 0"
+            f"length_penalty {length_penalty} must be at least {low} and less than {below}, "
+            f"no_repeat_ngram {no_repeat_ngram} at least 0"
         )
 
 

@@ -685,6 +685,9 @@ def test_what_was_mistyped_is_said_before_the_weights_are_read(run, small, tmp_p
         (["--file", tmp_path / "none.txt"], "in which language to write of the text: --lang tr_TR"),
         (["--lang", "tr_TR", "--text", "a", "--source-lang", "en_XX", "es_XX"], "in one language"),
         (["--lang", "tr_TR", "--json", ROOT / "eval.py" / "x.json"], "is no folder"),
+        (["--lang", "tr_TR", "--length-penalty", "1000"], "at least -1 and less than 10"),
+        (["--lang", "tr_TR", "--length-penalty", "-200"], "at least -1 and less than 10"),
+        (["--lang", "tr_TR", "--length-penalty", "nan"], "at least -1 and less than 10"),
     ):
         done = run(*words, *mistake)
         assert done.returncode == 2 and said in done.stderr, (mistake, done.stderr)
