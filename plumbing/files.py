@@ -16,6 +16,7 @@ from pathlib import Path
 from plumbing.progress import Quiet, bytes_bar
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no text can be made of it
+EMPTY_OPTION = re.compile(r"--[\w-]+=")
 POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a large file should
 
 
@@ -70,12 +71,24 @@ def note(text):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with --quiet, whose errors are one line. Those of its commands are of this class
-    too, so that the option may stand behind a command."""
+    """A parser with --quiet, whose errors are one line and which takes no empty word: what was
+    meant is in a variable that is not set, and no program may choose a model or a file instead.
+    Those of its commands are of this class too, so that the option may stand behind a command."""
 
     def __init__(self, **words):
         super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | words)
         self.add_argument("--quiet", action=Quiet)
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else list(args)
+        before = self.prog
+        for word in words:
+            if EMPTY_OPTION.fullmatch(word):
+                self.error(f"{word} is empty; give it a value, or leave it out")
+            if not word:
+                self.error(f"what stands behind {before} is empty; give a value, or leave it out")
+            before = word
+        return super().parse_known_args(words, namespace)
 
     def error(self, message):
         self.exit(2, f"error: {message}; `{self.prog} --help` explains every option\n")
