@@ -54,7 +54,8 @@ def generate(
     lets no n-gram appear twice (0: off). early_stopping: see above. Returns B lists of ids, without
     the language tag, </s> and padding. UserError if an argument cannot be met."""
     language_ids = one_for_every_row(lang, source)
-    check(model.config, source, language_ids, beam, max_new_tokens, min_new_tokens)
+    check_lengths(model.config, beam, max_new_tokens, min_new_tokens)
+    check_inputs(model.config, source, language_ids)
     check_scoring(length_penalty, no_repeat_ngram)
     was_training = model.training
     model.eval()
@@ -448,8 +449,8 @@ class Cache:
 
 # ---------------------------------------------------------------------- arguments, command line
 
-def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
-    """UserError for arguments of generate() that cannot be met."""
+def check_lengths(config, beam, max_new_tokens, min_new_tokens):
+    """UserError for lengths of outputs, or a width of the search, that a model cannot have."""
     if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
         raise UserError(
             f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, "
@@ -464,6 +465,12 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
             f"max_new_tokens {max_new_tokens} is more than the "
             f"{config.max_position_embeddings - 1} that the model has positions for"
         )
+    if 2 * beam > config.vocab_size:
+        raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
+
+
+def check_inputs(config, source, language_ids):
+    """UserError for sources or languages that a model cannot read."""
     is_token = source != config.pad_token_id
     if bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
         raise UserError("source must be padded on the right")
@@ -472,8 +479,6 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
             f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() "
             "gives them"
         )
-    if 2 * beam > config.vocab_size:
-        raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
 
 
 def check_scoring(length_penalty, no_repeat_ngram):

@@ -175,14 +175,39 @@ def make_folder(folder):
         ) from None
 
 
-def check_file_out(path, overwrite=True):
-    """UserError unless the file `path` can be written."""
+def check_file_out(path, overwrite=True, read=()):
+    """UserError unless the file `path` can be written.
+
+    read: the files and folders that the program reads. None of them is replaced, nor a file that
+    such a folder has, unless it is an earlier report."""
     path = Path(path)
+    for name in read:
+        if would_be_lost(path, name):
+            raise UserError(f"{path} is what is read here and would be lost; name another file")
     check_place(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file to write")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; --overwrite replaces it, or name another file")
+
+
+def would_be_lost(path, name):
+    """Is the file `path` there, and is it `name`, or in the folder `name` and no report?"""
+    place = Path(path).resolve()
+    source = Path(name).resolve()
+    if not place.is_file():
+        return False
+    return place == source or (source in place.parents and not is_report(place))
+
+
+def is_report(path):
+    """Did a program write this file that scores or measures a model? It says so in JSON, and of
+    which base the model is."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and {"model", "origin"} <= set(found)
 
 
 def check_place(path):
