@@ -37,8 +37,8 @@ from data import (
     split_pairs,
     unknown_characters,
 )
-from generate import generate
-from model import MBart
+from generate import LENGTH_PENALTIES, check_lengths, generate
+from model import Config, MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import (
@@ -56,6 +56,7 @@ from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_log, read_settings
 from tokenizer import Tokenizer
 
+PENALTY = number(float, *LENGTH_PENALTIES)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
@@ -316,8 +317,6 @@ def first_examples(data, pair, count):
     size = data.sizes[pair]
     if count:
         size = at_most(count, size)
-    if size is None:
-        raise UserError("the built-in corpus has no end: --examples says how many, not 0")
     texts = []
     references = []
     for i in range(size):
@@ -409,9 +408,9 @@ def first_sentence(text):
 # -------------------------------------------------------------------------------------- the table
 
 
-def table(rows, trained=()):
+def table(rows, seen=None):
     """Rows as text: score [95% interval] for every column, and notes: the floors of ROUGE-1, the
-    language identifier's error, and zero-shot for a pair that is not among those trained on."""
+    language identifier's error, and zero-shot for a pair that is not among seen_pairs()."""
     header = f"{'source':>8} -> {'target':<8}"
     for column in rows[0].scores:
         header += f"{column:>23}"
@@ -428,7 +427,7 @@ def table(rows, trained=()):
             share = row.references["off-target"].value
             mean = row.references["off-target-p"].value
             line += f"references off-target {share:.1f}, -p {mean:.1f}  "
-        if trained and (row.source, row.target) not in trained:
+        if seen is not None and (row.source, row.target) not in seen:
             line += "zero-shot"
         lines.append(line.rstrip())
     return "\n".join(lines)
@@ -539,7 +538,7 @@ def parse_args(argv=None):
     add("--beam", type=COUNT, help="beams; 1: greedy (default %(default)s)")
     add("--max-new-tokens", type=COUNT, help="longest output (default %(default)s)")
     add("--min-new-tokens", type=number(int, 0), help="fewest (default %(default)s)")
-    add("--length-penalty", type=float, help="score / length^it; 0: off (default %(default)s)")
+    add("--length-penalty", type=PENALTY, help="score / length^it; 0: off (default %(default)s)")
     add(
         "--no-repeat-ngram",
         type=number(int, 0),
@@ -607,10 +606,23 @@ def trained_pairs(settings):
     )
 
 
+def seen_pairs(settings, stage):
+    """The pairs that a run has learned a stage on: none, if it learned another one. None where
+    nothing says: published weights, and a summarizer's translations, which may have been its first
+    step's."""
+    if "stage" not in settings:
+        return None
+    if settings["stage"] == stage:
+        return trained_pairs(settings)
+    if settings["stage"] == "summarize":
+        return None
+    return []
+
+
 def check_languages(args, tokenizer):
     """UserError for a language on the command line that the model does not have."""
     named = list(args.source_lang or [])
-    if args.lang:
+    if args.lang is not None:
         named.append(args.lang)
     for pair in split_pairs(args.pairs or []):
         named.extend(pair)
@@ -680,6 +692,8 @@ def own_text(args):
 
 
 def read_text(file, name):
+    if file == "-" and sys.stdin is None:
+        raise UserError("standard input is closed; give it a text, or name a text file")
     try:
         if file == "-":
             raw = sys.stdin.buffer.read()
@@ -748,14 +762,46 @@ def asked_for(args, stage):
     return [pair for pair in pairs if stage != "translate" or pair[0] != pair[1]]
 
 
-def generation_options(args, stage):
-    """generate's options, as the command line has them."""
+def what_is_read(args, folder, data_spec):
+    """The files and folders that must not be written to."""
+    if is_own_text(args):
+        return [folder, args.file or folder]
+    _, _, data = data_spec.partition(":")
+    return [folder, data or folder]
+
+
+def generation_options(args, stage, config):
+    """generate's options, as the command line has them and the model of this Config can meet them;
+    UserError where it cannot."""
     options = decoding_of(stage)
     for name in options:
         typed = getattr(args, name)
         if typed is not None:
             options[name] = typed
+    longest = config.max_position_embeddings - 1  # the decoder's start token has a position too
+    if options["max_new_tokens"] > longest:
+        note(
+            f"the model has positions for {longest} new tokens, not for "
+            f"{options['max_new_tokens']}: outputs have at most {longest}"
+        )
+        options["max_new_tokens"] = longest
+    names = ("beam", "max_new_tokens", "min_new_tokens")
+    check_lengths(config, *[options[name] for name in names])
     return options
+
+
+def check_int8(device, precision):
+    """UserError for --int8 where there are no such products; a note where they may not pay."""
+    if precision != "fp32" or torch.device(device).type != "cpu":
+        raise UserError(
+            f"--int8 is for fp32 on a CPU, where it is faster, not for {precision} on {device}: "
+            "leave --int8 out"
+        )
+    if not HAS_VNNI:
+        note(
+            "this processor has no 8-bit products (VNNI): --int8 rounds to 7 bits here, and may be "
+            "no faster than going without"
+        )
 
 
 def main(argv=None):
@@ -764,27 +810,26 @@ def main(argv=None):
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
-    if args.json:  # what it needs is looked at before the decoding, not after it
-        check_file_out(args.json)
-        lowest_validation_loss(name)
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
+    if args.json:  # what it needs is looked at before the decoding, not after it
+        lowest_validation_loss(name)
+        check_file_out(args.json, read=what_is_read(args, folder, data_spec))
     check_languages(args, Tokenizer.from_pretrained(folder))
     if is_own_text(args):
         source = language_of_own_text(args, stage)
         text = own_text(args)
     else:
         check_spec(data_spec)
+        if is_builtin(data_spec) and not args.examples:
+            raise UserError("the built-in corpus has no end: --examples says how many, not 0")
     if args.stem and stage != "summarize":
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
-    if args.int8 and not HAS_VNNI:
-        note(
-            "this processor has no 8-bit products (VNNI): --int8 rounds to 7 bits here, and may be "
-            "no faster than going without"
-        )
-    options = generation_options(args, stage)
+    options = generation_options(args, stage, Config.read(folder / "config.json"))
     device = args.device or default_device()
     precision = args.precision or ("fp32" if torch.device(device).type == "cpu" else "bf16")
+    if args.int8:
+        check_int8(device, precision)
     decoder = Decoder(model_folder(name), device, args.int8, precision, **options)
     if precision != "fp32":  # from here on the options are what is reported
         options["precision"] = precision
@@ -821,7 +866,7 @@ def main(argv=None):
     if not rows:
         named = " ".join("-".join(pair) for pair in pairs[:6])
         raise UserError(f"--data {data_spec}: no test example of {named}")
-    print(table(rows, trained))
+    print(table(rows, seen_pairs(settings, stage)))
     print("\n".join(signatures + legend(rows)))
     if args.samples:
         print("\n" + samples(rows, args.samples))

@@ -18,7 +18,6 @@ Run it alone to see a text pass through a model, here the one that the README's 
 (a base copies its input, whatever language is asked for):
     python generate.py runs/translate en_XX es_XX "The teacher found a map."
 """
-import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +31,9 @@ from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import read_settings
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
+# From which length penalty on, and below which one. With t up to 4,096, t^10 and a score divided by
+# it are float32 still; and score * t, at -1, is far above NEVER: below it an output would be cut.
+LENGTH_PENALTIES = (-1, 10)
 
 
 @torch.inference_mode()
@@ -52,7 +54,8 @@ def generate(
     lets no n-gram appear twice (0: off). early_stopping: see above. Returns B lists of ids, without
     the language tag, </s> and padding. UserError if an argument cannot be met."""
     language_ids = one_for_every_row(lang, source)
-    check(model.config, source, language_ids, beam, max_new_tokens, min_new_tokens)
+    check_lengths(model.config, beam, max_new_tokens, min_new_tokens)
+    check_inputs(model.config, source, language_ids)
     check_scoring(length_penalty, no_repeat_ngram)
     was_training = model.training
     model.eval()
@@ -446,8 +449,8 @@ class Cache:
 
 # ---------------------------------------------------------------------- arguments, command line
 
-def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
-    """UserError for arguments of generate() that cannot be met."""
+def check_lengths(config, beam, max_new_tokens, min_new_tokens):
+    """UserError for lengths of outputs, or a width of the search, that a model cannot have."""
     if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
         raise UserError(
             f"beam {beam} and max_new_tokens {max_new_tokens} must be at least 1, "
@@ -462,6 +465,12 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
             f"max_new_tokens {max_new_tokens} is more than the "
             f"{config.max_position_embeddings - 1} that the model has positions for"
         )
+    if 2 * beam > config.vocab_size:
+        raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
+
+
+def check_inputs(config, source, language_ids):
+    """UserError for sources or languages that a model cannot read."""
     is_token = source != config.pad_token_id
     if bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
         raise UserError("source must be padded on the right")
@@ -470,15 +479,14 @@ def check(config, source, language_ids, beam, max_new_tokens, min_new_tokens):
             f"language ids must be between 0 and {config.vocab_size - 1}; tokenizer.lang_id() "
             "gives them"
         )
-    if 2 * beam > config.vocab_size:
-        raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")
 
 
 def check_scoring(length_penalty, no_repeat_ngram):
-    if not math.isfinite(length_penalty) or no_repeat_ngram < 0:
+    low, below = LENGTH_PENALTIES
+    if not low <= length_penalty < below or no_repeat_ngram < 0:
         raise UserError(
-            f"length_penalty {length_penalty} must be finite, no_repeat_ngram {no_repeat_ngram} at "
-            "least 0"
+            f"length_penalty {length_penalty} must be at least {low} and less than {below}, "
+            f"no_repeat_ngram {no_repeat_ngram} at least 0"
         )
 
 

@@ -240,7 +240,7 @@ def languages_of(args):
 def main(argv=None):
     args = parse_args(argv)
     if args.json:
-        check_file_out(args.json)
+        check_file_out(args.json, read=args.folders)
     folders = [model_folder(name) for name in args.folders]
     reports = []
     for folder in folders:

@@ -105,7 +105,7 @@ def main(argv=None):
     add("--json", metavar="FILE", help="also write the numbers to this file")
     args = parser.parse_args(argv)
     if args.json:
-        check_file_out(args.json)
+        check_file_out(args.json, read=[args.child, args.parent])
     child, child_pieces = embeddings_of(args.child, args.side)
     parent, parent_pieces = embeddings_of(args.parent, args.side)
     if child.size(1) != parent.size(1):

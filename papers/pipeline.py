@@ -66,7 +66,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     if args.json:
-        check_file_out(args.json)
+        check_file_out(args.json, read=[args.summarizer, args.translator])
     where = args.device or default_device()
     options = decoding_of("summarize")
     folder = model_folder(args.summarizer)
@@ -101,7 +101,7 @@ def main(argv=None):
     )
     if not rows:
         raise UserError(f"--data {data_spec}: no test example of {' '.join(args.pairs[:6])}")
-    print(evaluation.table(rows, trained))
+    print(evaluation.table(rows, evaluation.seen_pairs(settings, "summarize")))
     print("\n".join(signatures))
     print("\n" + evaluation.samples(rows))
     if args.json:

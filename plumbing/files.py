@@ -16,6 +16,7 @@ from pathlib import Path
 from plumbing.progress import Quiet, bytes_bar
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no text can be made of it
+EMPTY_OPTION = re.compile(r"--[\w-]+=")
 POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a large file should
 
 
@@ -70,12 +71,24 @@ def note(text):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with --quiet, whose errors are one line. Those of its commands are of this class
-    too, so that the option may stand behind a command."""
+    """A parser with --quiet, whose errors are one line and which takes no empty word: what was
+    meant is in a variable that is not set, and no program may choose a model or a file instead.
+    Those of its commands are of this class too, so that the option may stand behind a command."""
 
     def __init__(self, **words):
         super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | words)
         self.add_argument("--quiet", action=Quiet)
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else list(args)
+        before = self.prog
+        for word in words:
+            if EMPTY_OPTION.fullmatch(word):
+                self.error(f"{word} is empty; give it a value, or leave it out")
+            if not word:
+                self.error(f"what stands behind {before} is empty; give a value, or leave it out")
+            before = word
+        return super().parse_known_args(words, namespace)
 
     def error(self, message):
         self.exit(2, f"error: {message}; `{self.prog} --help` explains every option\n")
@@ -162,14 +175,39 @@ def make_folder(folder):
         ) from None
 
 
-def check_file_out(path, overwrite=True):
-    """UserError unless the file `path` can be written."""
+def check_file_out(path, overwrite=True, read=()):
+    """UserError unless the file `path` can be written.
+
+    read: the files and folders that the program reads. None of them is replaced, nor a file that
+    such a folder has, unless it is an earlier report."""
     path = Path(path)
+    for name in read:
+        if would_be_lost(path, name):
+            raise UserError(f"{path} is what is read here and would be lost; name another file")
     check_place(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file to write")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; --overwrite replaces it, or name another file")
+
+
+def would_be_lost(path, name):
+    """Is the file `path` there, and is it `name`, or in the folder `name` and no report?"""
+    place = Path(path).resolve()
+    source = Path(name).resolve()
+    if not place.is_file():
+        return False
+    return place == source or (source in place.parents and not is_report(place))
+
+
+def is_report(path):
+    """Did a program write this file that scores or measures a model? It says so in JSON, and of
+    which base the model is."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    return isinstance(found, dict) and {"model", "origin"} <= set(found)
 
 
 def check_place(path):

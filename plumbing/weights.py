@@ -1,6 +1,7 @@
 """Tensors on disk: read without unpickling anything else, checked by name and shape, and written
 with a checksum.
 """
+import json
 import os
 import warnings
 import zlib
@@ -73,10 +74,26 @@ def read_safetensors(path):
 def write_tensors(tensors, path, **metadata):
     """Writes {name: tensor} as safetensors with a checksum and more metadata (texts)."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata |= {"format": "pt", "crc32": checksum(tensors)}
+    metadata = {"format": "pt", "crc32": checksum(tensors)} | metadata
     with saving(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        order_metadata(temporary, metadata)
         os.chmod(temporary, 0o644)
+
+
+def order_metadata(path, metadata):
+    """Puts the metadata of a safetensors file into the order of {key: text}.
+
+    The library's own order is another at every write, but the same content should make the same
+    file: a base is known by its file's bytes (runs.origin_of)."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = metadata
+        content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(content) <= size:  # else written otherwise than json does: it stays as it is
+            file.seek(8)
+            file.write(content.ljust(size))
 
 
 def checksum(tensors):

@@ -218,6 +218,27 @@ def test_a_word_that_is_not_utf8_is_named(small, tmp_path):
         assert "not UTF-8" in message and ascii(word)[1:-1] in message
 
 
+@pytest.mark.parametrize("words", [
+    ["eval.py", "--lang", "en_XX", "--model", ""],
+    ["eval.py", "--lang", "en_XX", "--model="],
+    ["eval.py", "--lang", "en_XX", "--model", "base", "--data", ""],
+    ["eval.py", "--lang", "en_XX", "--model", "base", "--json", ""],
+    ["eval.py", "--lang", "en_XX", "--model", "base", "--text", ""],
+    ["generate.py", "", "en_XX", "es_XX", "A map."],
+    ["-m", "tools.layers", "--model", ""],
+    ["-m", "tools.look", "base", "--lang", "en_XX", "--text", "A map.", "--data", ""],
+    ["-m", "tools.delta", "sizes", ""],
+    ["-m", "papers.pipeline", "base", "base", "--pairs", "en_XX-en_XX", "--json", ""],
+])
+def test_an_empty_word_is_refused_and_nothing_chosen_in_its_place(run, small, tmp_path, words):
+    shutil.copytree(small, tmp_path / "runs" / "latest")
+    write_json(tmp_path / "runs" / "latest" / "args.json", {"stage": "summarize"})
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert "is empty; give" in done.stderr, done.stderr
+
+
 PRINTING = "import sys; sys.path.insert(0, {root!r}); from plumbing.files import run; run({main})"
 
 

@@ -292,6 +292,12 @@ def test_pairs_that_a_run_was_not_trained_on_are_marked_zero_shot(run, small, tm
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.endswith("zero-shot") for line in lines if " -> en_XX" in line] == [False, True]
+    write_json(tmp_path / "args.json", {"stage": "translate", "pairs": ["en_XX-en_XX"]})
+    words = ["--lang", "en_XX", "--source-lang", "en_XX", "--examples", 2, "--max-new-tokens", 3]
+    done = run("eval.py", "--model", tmp_path, "--stage", "summarize", *words)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()  # it has never summarized
+    assert [line.endswith("zero-shot") for line in lines if " -> en_XX" in line] == [True]
 
 
 def test_ones_own_text_is_translated_and_nothing_else_printed(run, small):
@@ -666,6 +672,59 @@ def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, small,
         assert "--langs" not in refused.stderr
 
 
+def test_the_longest_output_is_reported_as_the_model_can_have_it(run, small, tmp_path):
+    done = run(
+        "eval.py", "--model", small, "--stage", "summarize", "--lang", "tr_TR", "--text", "Hava.",
+        "--beam", 1, "--max-new-tokens", 5000, "--json", tmp_path / "report.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "outputs have at most 255" in done.stderr
+    assert read_json(tmp_path / "report.json")["options"]["max_new_tokens"] == 255
+
+
+def test_a_report_replaces_nothing_that_is_read(run, small, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])
+    text = tmp_path / "text.txt"
+    text.write_text("Hava güzel.", encoding="utf-8")
+    words = ["eval.py", "--model", folder, "--stage", "summarize", "--lang", "tr_TR"]
+    words += ["--max-new-tokens", 2]
+    for file, source in (
+        (text, ["--file", text]),
+        (folder / "config.json", ["--file", text]),
+        (tmp_path / "test.jsonl", ["--data", spec]),
+    ):
+        before = file.read_bytes()
+        done = run(*words, *source, "--json", file)
+        assert done.returncode == 2 and "is what is read here" in done.stderr, done.stderr
+        assert file.read_bytes() == before
+    for _ in range(2):  # its own report may stand beside the model, and be replaced
+        done = run(*words, "--file", text, "--json", folder / "scores.json")
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_standard_input_is_one_line(run, small, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    words = ["--model", small, "--stage", "summarize", "--lang", "tr_TR", "--file", "-"]
+    done = run("eval.py", *words)
+    assert done.returncode == 2 and "standard input is closed" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings, stage, seen",
+    [
+        ({}, "summarize", None),
+        ({"stage": "translate", "pairs": ["en_XX-es_XX"]}, "translate", [("en_XX", "es_XX")]),
+        ({"stage": "translate", "pairs": ["en_XX-es_XX"]}, "summarize", []),
+        ({"stage": "pretrain", "langs": ["en_XX"]}, "translate", []),
+        ({"stage": "summarize", "pairs": ["en_XX-en_XX"]}, "translate", None),
+    ],
+)
+def test_only_pairs_seen_in_the_stage_that_is_scored_are_seen(settings, stage, seen):
+    assert evaluation.seen_pairs(settings, stage) == seen
+
+
 TURKISH = "Doktor dağlarda 60 kişinin önünde bir kukla gönderdi. Soruşturma devam ediyor."
 
 
@@ -685,6 +744,12 @@ def test_what_was_mistyped_is_said_before_the_weights_are_read(run, small, tmp_p
         (["--file", tmp_path / "none.txt"], "in which language to write of the text: --lang tr_TR"),
         (["--lang", "tr_TR", "--text", "a", "--source-lang", "en_XX", "es_XX"], "in one language"),
         (["--lang", "tr_TR", "--json", ROOT / "eval.py" / "x.json"], "is no folder"),
+        (["--lang", "tr_TR", "--length-penalty", "1000"], "at least -1 and less than 10"),
+        (["--lang", "tr_TR", "--length-penalty", "-200"], "at least -1 and less than 10"),
+        (["--lang", "tr_TR", "--min-new-tokens", 300], "300 is more than max_new_tokens 100"),
+        (["--lang", "tr_TR", "--int8", "--precision", "bf16"], "--int8 is for fp32 on a CPU"),
+        (["--lang", "tr_TR", "--examples", 0], "the built-in corpus has no end"),
+        (["--lang", "tr_TR", "--length-penalty", "nan"], "at least -1 and less than 10"),
     ):
         done = run(*words, *mistake)
         assert done.returncode == 2 and said in done.stderr, (mistake, done.stderr)

@@ -131,6 +131,17 @@ def test_the_grid_meets_outputs_of_many_lengths(models):
     assert len(set(lengths)) > 10 and max(lengths) >= 20 and min(lengths) < 6
 
 
+@pytest.mark.parametrize("length_penalty", (-1.0, 9.9))
+def test_the_outermost_length_penalties_equal_transformers(models, length_penalty):
+    layout, found = models
+    options = {"beam": 3, "length_penalty": length_penalty, "max_new_tokens": 39}
+    for other, ours in found:
+        source = sources(3)
+        assert generate(ours, source, LANG, **options) == their_generate(
+            layout, other, source, LANG, **options
+        )
+
+
 @pytest.mark.parametrize("length_penalty", (0.6, 1.0, 2.0))
 @pytest.mark.parametrize("beam", (2, 5))
 def test_early_stopping_equals_transformers(models, beam, length_penalty):
@@ -320,7 +331,9 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
         ({"max_new_tokens": 40}, "positions"),
         ({"beam": 30}, "too wide"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens 9 is more than"),
-        ({"length_penalty": float("nan")}, "length_penalty nan must be finite"),
+        ({"length_penalty": float("nan")}, "length_penalty nan must be at least -1"),
+        ({"length_penalty": 1000}, "length_penalty 1000 must be at least -1 and less than 10"),
+        ({"length_penalty": -200}, "length_penalty -200 must be at least -1 and less than 10"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram -1 at least 0"),
         ({"source": torch.tensor([[1, 5, 6]])}, "padded on the right"),
         ({"source": torch.full((1, 41), 5)}, "positions"),

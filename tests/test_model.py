@@ -17,6 +17,7 @@ from generate import Cache
 from model import ChunkedCrossEntropy, Config, MBart, loss_and_gradient
 from plumbing.files import UserError
 from plumbing.memory import Memory
+from plumbing.weights import read_safetensors, write_tensors
 
 SHAPES = [  # unequal depths, heads and feed-forward sizes, embedding scale on and off, relu
     {"encoder_layers": 2, "decoder_layers": 2},
@@ -743,3 +744,25 @@ def test_run_alone_it_shows_a_folders_shape_one_thing_a_line(run, small):
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["d_model", "32"] in lines and ["encoder_layers", "2"] in lines
     assert lines[-1][-1] == "parameters" and all(len(line) == 2 for line in lines)
+
+
+def test_the_same_weights_make_the_same_file(tmp_path):
+    """Whatever the metadata: a base is known by its file's size and CRC-32."""
+    tensors = {"b": torch.ones(3), "a": torch.zeros(2, 2, dtype=torch.bfloat16)}
+    texts = {"z": "1", "args": '{"name": "é\u0001\n"}', "base": "x", "layer": "0"}
+    written = set()
+    for number in range(20):
+        path = tmp_path / f"{number}.safetensors"
+        write_tensors(tensors, path, **texts)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    read, metadata = read_safetensors(path)
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+    assert texts.items() <= metadata.items()
+
+
+def test_the_bases_weights_written_again_are_the_same_file(tmp_path):
+    base = ROOT / "base" / "model.safetensors"
+    tensors, _ = read_safetensors(base)
+    write_tensors(tensors, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == base.read_bytes()

@@ -463,8 +463,6 @@ def meaning(measure, languages):
 
 def main(argv=None):
     args = parse_args(argv)
-    if args.json:
-        check_file_out(args.json)
     if args.data:
         check_spec(args.data)
     name = pinned(args.model) if args.model else latest_run(TASKS)
@@ -473,6 +471,9 @@ def main(argv=None):
     stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data", "builtin")
     check_spec(data)
+    if args.json:
+        _, _, data_folder = data.partition(":")
+        check_file_out(args.json, read=[folder, data_folder or folder])
     measures = possible(args.measures, data, stage)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_languages(args.source_lang, tokenizer)
