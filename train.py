@@ -568,6 +568,7 @@ def check(s):
             f"then `{beside_python()} train.py --stage pretrain --init runs/start --out base`, or "
             "name a model with --init FOLDER"
         )
+    check_pairs(s)
     check_recipe(s.recipe, s.recipe_layers)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
@@ -600,6 +601,23 @@ def check(s):
             f"{s.out} is the model that training starts from, which a run would overwrite: --out "
             "names another folder"
         )
+
+
+def check_pairs(s):
+    """UserError for language pairs of which the stage or the data can make nothing sensible."""
+    across = [pair for pair in s.pairs if not is_within(pair)]
+    if s.stage == "pretrain" and across:
+        # builtin:SHARE too: what it does not mix would be rebuilt as it is, under the other's tag.
+        raise UserError(
+            f"--stage pretrain rebuilds a text in its own language, and {across[0]} has two; name "
+            "languages with --langs, or pairs as en_XX-en_XX"
+        )
+
+
+def is_within(pair):
+    """Is a pair, as "en_XX-es_XX", within one language?"""
+    source, target = pair.split("-")
+    return source == target
 
 
 def device_of(s):

@@ -222,6 +222,14 @@ def test_frozen_matrices_in_half_change_no_number_and_are_saved_as_they_were(
     assert all(torch.equal(ours[name], plain[name]) for name in ours)
 
 
+@pytest.mark.parametrize("data", ["builtin", "builtin:1", "jsonl:DIR", "parallel:DIR"])
+def test_pretraining_takes_pairs_within_a_language_alone(small, data):
+    words = ["--stage", "pretrain", "--init", str(small), "--data", data, "--pairs", "es_XX-es_XX"]
+    assert parse_args(words).pairs == ["es_XX-es_XX"]
+    with pytest.raises(UserError, match="--stage pretrain .* en_XX-es_XX has two"):
+        parse_args([*words, "en_XX-es_XX"])
+
+
 @pytest.mark.parametrize("preset", ["small", "large"])
 @pytest.mark.parametrize("stage", ["pretrain", "align"])
 def test_an_adversary_belongs_to_a_task(stage, preset):
