@@ -49,7 +49,7 @@ import torch
 from adversarial import KINDS, Adversary
 from align import alignment_loss
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, is_builtin, is_help, open_data
+from corpora.sets import can_copy, check_spec, is_builtin, is_help, open_data
 from data import (
     Batches,
     Examples,
@@ -153,7 +153,8 @@ class Settings:
     )
     pairs: list = option(
         "language pairs to train on, e.g. en_XX-es_XX (default: for translate all pairs of "
-        "--langs and copying, for align those of --align-pairs, else within each language)",
+        "--langs, and copying where the data have it: builtin, parallel:DIR, help:; for align "
+        "those of --align-pairs, else within each language)",
         None, nargs="+", metavar="SRC-TGT"
     )
     skip_bad_lines: bool = option("leave out and count lines of data that cannot be read", False)
@@ -533,7 +534,7 @@ def decide(s):
         raise UserError(
             "--stage align takes its pairs from --pairs or --align-pairs: leave one of the two out"
         )
-    pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
+    pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs, can_copy(s.data))
     s.pairs = ["-".join(pair) for pair in pairs]
     if s.langs is None:  # typed ones stay: --resume takes them again
         s.langs = languages_of(pairs)
@@ -606,6 +607,23 @@ def check(s):
 def check_pairs(s):
     """UserError for language pairs of which the stage or the data can make nothing sensible."""
     across = [pair for pair in s.pairs if not is_within(pair)]
+    within = [pair for pair in s.pairs if is_within(pair)]
+    kind = s.data.partition(":")[0]
+    if s.stage == "translate" and kind in ("xlsum", "wikilingua"):
+        raise UserError(
+            f"--data {s.data} has summaries and no translations: use --stage summarize, or other "
+            "data"
+        )
+    if not s.pairs:
+        raise UserError(
+            f"--stage translate needs two languages, and --langs names {s.langs[0]} alone; name "
+            f"more, or what is to be learned within it with --pairs {s.langs[0]}-{s.langs[0]}"
+        )
+    if s.stage == "summarize" and kind == "parallel" and within:
+        raise UserError(
+            f"--data {s.data} has translations and no summaries: {within[0]} would learn to copy; "
+            "use --stage translate, or other data"
+        )
     if s.stage == "pretrain" and across:
         # builtin:SHARE too: what it does not mix would be rebuilt as it is, under the other's tag.
         raise UserError(

@@ -135,8 +135,8 @@ def test_the_translations_beside_a_task_are_drawn_as_its_options_say(small, tmp_
         (tmp_path / f"train.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     s = parse_args([
         "--stage", "summarize", "--langs", "en_XX", "es_XX", "ru_RU", "--align-layer", "1",
-        "--data", f"parallel:{tmp_path}", "--train-examples", "15", "--min-words", "2", "1",
-        "--temperature", "1",
+        "--pairs", "en_XX-es_XX", "--data", f"parallel:{tmp_path}", "--train-examples", "15",
+        "--min-words", "2", "1", "--temperature", "1",
     ])
     stream = streams_of(s, Tokenizer.from_pretrained(small), 256)["alignment"]
     assert stream.examples.sizes == {("es_XX", "en_XX"): 15, ("ru_RU", "en_XX"): 5}

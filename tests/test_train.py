@@ -84,6 +84,40 @@ def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_lan
         parse_args(["--stage", "translate", "--pairs", "en_XX"])
 
 
+@pytest.mark.parametrize("data, copies", [
+    ("builtin", True), ("builtin:0.5", True), ("parallel:DIR", True), ("help:", True),
+    ("jsonl:DIR", False),
+])
+def test_translation_copies_where_the_data_can(data, copies):
+    words = ["--stage", "translate", "--data", data, "--langs", "en_XX", "es_XX"]
+    across = ["en_XX-es_XX", "es_XX-en_XX"]
+    pairs = parse_args(words).pairs
+    assert [pair for pair in pairs if pair in across] == across
+    assert ("en_XX-en_XX" in pairs) == ("es_XX-es_XX" in pairs) == copies
+    typed = ["--stage", "translate", "--data", data, "--pairs", "en_XX-en_XX"]
+    assert parse_args(typed).pairs == ["en_XX-en_XX"]
+
+
+@pytest.mark.parametrize("words, said", [
+    (("translate", "xlsum:DIR", "--langs", "en_XX"), "has summaries and no translations"),
+    (("translate", "xlsum:DIR", "--pairs", "en_XX-en_XX"), "has summaries and no translations"),
+    (("translate", "wikilingua:DIR"), "has summaries and no translations"),
+    (("translate", "jsonl:DIR", "--langs", "en_XX"), "needs two languages"),
+    (("summarize", "parallel:DIR"), "en_XX-en_XX would learn to copy"),
+    (("summarize", "parallel:DIR", "--pairs", "en_XX-es_XX", "es_XX-es_XX"),
+     "es_XX-es_XX would learn to copy"),
+])
+def test_data_that_a_stage_cannot_learn_from_are_refused(words, said):
+    stage, data, *rest = words
+    with pytest.raises(UserError, match=said):
+        parse_args(["--stage", stage, "--data", data, *rest])
+
+
+def test_summaries_across_languages_may_stand_line_by_line():
+    words = ["--stage", "summarize", "--data", "parallel:DIR", "--pairs", "en_XX-es_XX"]
+    assert parse_args(words).pairs == ["en_XX-es_XX"]
+
+
 def test_alignment_pairs_are_each_language_of_the_run_with_english_or_as_typed():
     words = ["--stage", "summarize", "--align-layer", "1", "--langs", "es_XX", "en_XX", "ru_RU"]
     s = parse_args(words)
@@ -535,7 +569,8 @@ def test_the_files_of_a_mix_are_part_of_the_fingerprint(run, small, tmp_path):
     out = tmp_path / "run"
     done = run(
         "train.py", *MIXED, "--init", small, "--data", f"parallel:{tmp_path}", "--preset", "small",
-        "--mix-pairs", "ru_RU-en_XX", "--steps", 2, "--stop-at", 1, "--out", out,
+        "--pairs", "en_XX-es_XX", "--mix-pairs", "ru_RU-en_XX", "--steps", 2, "--stop-at", 1,
+        "--out", out,
     )
     assert done.returncode == 0, done.stderr
     path = tmp_path / "train.ru_RU"
