@@ -29,10 +29,11 @@ translations that are to meet in a layer (align.py). Stage align has no other lo
 batch weighs as many as its translations have tokens.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
-validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
-or SIGTERM saves and exits, and --resume goes on exactly there (on a GPU, which adds up in an order
-of its own, up to rounding): dropout is seeded by the batch's number and the stream of batches by
-its position, so nothing depends on how often a run was interrupted.
+validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C,
+SIGTERM or the end of the terminal (but for nohup) saves and exits, and --resume goes on exactly
+there (on a GPU, which adds up in an order of its own, up to rounding): dropout is seeded by the
+batch's number and the stream of batches by its position, so nothing depends on how often a run was
+interrupted.
 """
 import math
 import os

@@ -428,10 +428,15 @@ class Run:
 
 @contextmanager
 def signals():
-    """Inside, Ctrl-C and SIGTERM end nothing: they are put into the list that this yields."""
+    """Inside, Ctrl-C, SIGTERM and the end of the terminal end nothing: they are put into the list
+    that this yields."""
     received = []
     before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup asks for
+            numbers.append(signal.SIGHUP)
+    for number in numbers:
         before[number] = signal.signal(number, lambda number, _: received.append(number))
     try:
         yield received

@@ -1,6 +1,7 @@
 """train.py: settings, the loop, resuming, several processes and the errors a user meets."""
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -698,6 +699,28 @@ def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
     output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130 and "Traceback" not in output
     assert (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_the_terminal_saves_and_stops_a_run_unless_it_is_ignored(
+    run, small, tmp_path, monkeypatch, ignored
+):
+    draw = train.Batches.__next__
+
+    def hang_up(self):
+        if self.position.number == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return draw(self)
+
+    monkeypatch.setattr(train.Batches, "__next__", hang_up)
+    # Where the run does not take the signal, it is not to end the tests.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else lambda *_: None)
+    done = run("train.py", *QUICK, "--init", small, "--steps", 4, "--out", tmp_path / "run")
+    signal.signal(signal.SIGHUP, before)
+    assert done.returncode == (0 if ignored else 128 + signal.SIGHUP), done.stderr
+    step = read_state(tmp_path / "run" / "state.pt")["progress"]["step"]
+    assert step == (4 if ignored else 2)
 
 
 def test_training_leaves_the_programs_signals_as_they_were(run, small, tmp_path):
