@@ -814,6 +814,36 @@ def make_adversary(s, d_model, sources, device):
     )
 
 
+def check_scoring(s, tokenizer):
+    """UserError, or a note, before the training for what --watch and the scores at its end would
+    lack: a package, the test split, a pair of languages."""
+    at_the_end = s.stage in TASKS and not s.no_eval
+    if not at_the_end and not s.watch:
+        return
+    try:
+        import eval as evaluation  # noqa: F401    late: its metrics take seconds to import
+    except ImportError as error:
+        pip = f"{beside_python('pip')} install -r {BASE.parent / 'requirements.txt'}"
+        raise UserError(
+            f"scores need a package that cannot be imported ({error}): `{pip}` brings it; or train "
+            "without scores by --no-eval, and without --watch"
+        ) from None
+    if s.watch:
+        check_split(s, "valid", s.watch, tokenizer, "or leave out --watch")
+    if at_the_end:
+        check_split(s, "test", pairs_to_score(s), tokenizer, "or train without scores by --no-eval")
+
+
+def check_split(s, split, pairs, tokenizer, advice):
+    """UserError with this advice where a split cannot be read or has none of these pairs; a note
+    of those that it lacks."""
+    languages = tokenizer.languages
+    try:
+        open_data(s.data, s.stage, split, split_pairs(pairs), languages, skip=s.skip_bad_lines)
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
+
+
 # -------------------------------------------------------------------------------------- losses
 
 def divisors(batches):
@@ -1007,6 +1037,8 @@ def train(s, rank, world, device, command=None):
     max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
     data = read_data(s, tokenizer, max_length, this_run.say)
     held = data.held
+    if rank == 0:  # who scores
+        check_scoring(s, tokenizer)
 
     # What trains it.
     model.to(device).train()
@@ -1159,17 +1191,20 @@ def show_result(s):
     print(f"next: {beside_python()} {nexts[s.stage]}")
 
 
-def evaluation_arguments(s):
-    """eval.py's command line for a finished run: the pairs that show what it learned."""
-    pairs = s.pairs
-    count = 100
+def pairs_to_score(s):
+    """The pairs that show what a run has learned."""
     if s.stage == "translate":
-        translating = [pair for pair in split_pairs(s.pairs) if pair[0] != pair[1]]
-        pairs = ["-".join(pair) for pair in translating] or s.pairs
-        count = 50
-    elif is_builtin(s.data):
-        pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
-    words = ["--model", s.out, "--data", s.data, "--examples", str(count), "--pairs", *pairs]
+        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
+    if is_builtin(s.data):
+        return [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
+    return s.pairs
+
+
+def evaluation_arguments(s):
+    """eval.py's command line for a finished run."""
+    count = 50 if s.stage == "translate" else 100
+    words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
+    words += ["--pairs", *pairs_to_score(s)]
     if s.skip_bad_lines:
         words.append("--skip-bad-lines")
     if s.device:

@@ -1109,6 +1109,46 @@ def test_languages_without_data_are_named_and_the_adversary_does_not_count_them(
     assert classifier["layers.3.bias"].shape == (2,)
 
 
+def test_what_the_scores_will_lack_is_said_before_the_training(
+    run, small, tmp_path, two_languages, monkeypatch
+):
+    words = [word for word in on_files(two_languages, small) if word != "--no-eval"]
+    words += ["--out", tmp_path / "run"]
+    path = two_languages / "test.jsonl"
+    row = {"source": "a map", "target": "a map", "source_lang": "ru_RU", "target_lang": "ru_RU"}
+
+    def refused(*more):
+        done = run(*words, *more)
+        assert done.returncode == 2 and "before training" not in done.stdout, done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+        return done.stderr
+
+    said = refused()
+    assert f"{path}: not found" in said and "--no-eval" in said
+    path.write_text(json.dumps(row) + "\n")
+    said = refused()
+    assert f"{path}: no example in the languages" in said and "--no-eval" in said
+    assert "valid.jsonl: no example" in refused("--no-eval", "--watch", "es_XX-es_XX")
+
+    for name in ("eval", "metrics"):
+        monkeypatch.delitem(sys.modules, name)  # or they are not imported again
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    for more in ((), ("--no-eval", "--watch", "en_XX-en_XX")):
+        said = refused(*more)
+        assert "py3langid" in said and "pip install -r " in said and "--no-eval" in said
+    assert run(*words, "--no-eval").returncode == 0
+
+
+def test_a_pair_to_watch_that_the_data_lack_is_named(run, small, tmp_path, two_languages):
+    words = ("--watch", "en_XX-en_XX", "es_XX-en_XX", "--steps", 1, "--out", tmp_path / "run")
+    done = run(*on_files(two_languages, small, *words))
+    assert done.returncode == 0, done.stderr
+    assert "valid: es_XX: no example" in done.stderr
+    assert {row[:11] for row in (tmp_path / "run" / "watch.csv").read_text().split()[1:]} == {
+        "0,en_XX,en_", "1,en_XX,en_"
+    }
+
+
 def test_cut_and_unreadable_texts_are_told_once_when_a_run_begins(
     run, small, tmp_path, two_languages
 ):
