@@ -1065,7 +1065,7 @@ def train(s, rank, world, device, command=None):
         this_run.say(f"before training: validation loss {loss:.4f}")
         scores = watched(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, frozen.merged_state(), world)
-        this_run.watch(scores)
+        this_run.tell(this_run.watch(scores))
 
     progress = this_run.progress
     seen = 0  # tokens, source and target, since the last validation
@@ -1113,13 +1113,14 @@ def train(s, rank, world, device, command=None):
                 seconds = time.perf_counter() - clock
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                this_run.report(held_loss, seen / seconds, rate, told)
-                this_run.watch(watched(model, tokenizer, s, rank))
+                lines = this_run.report(held_loss, seen / seconds, rate, told)
+                lines += this_run.watch(watched(model, tokenizer, s, rank))
                 better = progress.validated(held_loss, seconds)
                 kept = None
                 if this_run.main_process and (better or s.keep == "last"):
                     kept = frozen.merged_state()
                 this_run.save(model, parts, kept)
+                this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world, device)

@@ -349,25 +349,34 @@ class Run:
         )
 
     def report(self, held_loss, speed, rate, note=""):
-        """A line for log.csv and for the screen, of the updates since the last one."""
+        """Writes a line of log.csv, of the updates since the last one; returns those for the
+        screen, which tell() shows behind save(): where nobody takes them, the update is kept."""
         if not self.main_process:
-            return
+            return []
         progress = self.progress
         loss = progress.loss / progress.tokens
         self.log.write(progress.step, loss, held_loss, speed, rate)
         if progress.overflows:
             note = f", {progress.overflows} updates skipped by overflow{note}"
-        say_on_the_way(
+        return [
             f"update {progress.step}: loss {loss:.4f}, validation {held_loss:.4f}, "
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{note}"
-        )
+        ]
 
     def watch(self, scores):
-        """Lines for watch.csv and for the screen: (source, target, column, score, off-target)."""
+        """Writes lines of watch.csv, (source, target, column, score, off-target); returns those for
+        the screen."""
+        lines = []
         for source, target, column, score, off_target in scores:
             self.watched.write(self.progress.step, source, target, column, score, off_target)
             wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
-            say_on_the_way(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+            lines.append(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+        return lines
+
+    def tell(self, lines):
+        """Shows what report() and watch() found."""
+        for line in lines:
+            say_on_the_way(line)
 
     def save(self, model, parts, tensors=None):
         """Writes state.pt; and the model, where tensors for its file are given.

@@ -1,5 +1,6 @@
 """train.py: settings, the loop, resuming, several processes and the errors a user meets."""
 import csv
+import errno
 import json
 import os
 import re
@@ -721,6 +722,24 @@ def test_the_end_of_the_terminal_saves_and_stops_a_run_unless_it_is_ignored(
     assert done.returncode == (0 if ignored else 128 + signal.SIGHUP), done.stderr
     step = read_state(tmp_path / "run" / "state.pt")["progress"]["step"]
     assert step == (4 if ignored else 2)
+
+
+def test_a_screen_that_takes_no_line_costs_no_validated_update(run, small, tmp_path, monkeypatch):
+    options = (*QUICK, "--init", small, "--steps", 4, "--eval-every", 2)
+    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+
+    def write(text):
+        if "update 2" in text:
+            raise OSError(errno.EIO, "the terminal is gone")
+
+    out = tmp_path / "cut"
+    with monkeypatch.context() as here:
+        here.setattr("plumbing.progress.tqdm.write", write)
+        assert run("train.py", *options, "--out", out).returncode == 1
+    assert read_state(out / "state.pt")["progress"]["step"] == 2
+    assert run("train.py", "--resume", out).returncode == 0
+    assert losses(out) == losses(tmp_path / "whole")
+    assert same_weights(out, tmp_path / "whole")
 
 
 def test_training_leaves_the_programs_signals_as_they_were(run, small, tmp_path):
