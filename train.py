@@ -48,7 +48,7 @@ from pathlib import Path
 import torch
 
 from adversarial import KINDS, Adversary
-from align import alignment_loss
+from align import alignment_loss, has_negatives
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import can_copy, check_spec, is_builtin, is_help, open_data
 from data import (
@@ -57,6 +57,7 @@ from data import (
     Fingerprint,
     ParallelBatch,
     alignment_pairs,
+    collate,
     held_out,
     language_pairs,
     mixing_pairs,
@@ -792,6 +793,8 @@ def read_data(s, tokenizer, max_length, say):
             stream.fill()  # a sample of all pairs, which the first batches are made of
         read["train" if name == "task" else name] = stream.examples
     read["valid"] = valid
+    if s.align_layer and not s.resume:
+        check_contrast(s, streams, held)
 
     fingerprint = Fingerprint()
     for name, examples in read.items():
@@ -803,6 +806,22 @@ def read_data(s, tokenizer, max_length, say):
         for path in parts_of(weights_file(model_folder(s.init))):
             fingerprint.files[str(Path(s.init) / path.name)] = size_and_checksum(path)
     return RunData(streams, held, fingerprint)
+
+
+def check_contrast(s, streams, held):
+    """UserError where alignment has no text to tell another from: its loss would be 0 for ever."""
+    stream = streams["task" if s.stage == "align" else "alignment"]
+    drawn = [collate(rows) for rows in stream.batches]  # a sample: the first pool
+    if not any(map(has_negatives, drawn)):
+        raise UserError(
+            "alignment tells a text's translation from others in its batch, and none of the first "
+            f"{len(drawn)} batches has another text: raise --tokens, or give more data"
+        )
+    if s.stage == "align" and not any(map(has_negatives, held)):
+        raise UserError(
+            "alignment tells a text's translation from others in its batch, and no batch of "
+            "validation has another text: raise --valid-examples (or --tokens)"
+        )
 
 
 def make_adversary(s, d_model, sources, device):
