@@ -35,6 +35,7 @@ there (on a GPU, which adds up in an order of its own, up to rounding): dropout 
 batch's number and the stream of batches by its position, so nothing depends on how often a run was
 interrupted.
 """
+import argparse
 import math
 import os
 import sys
@@ -461,6 +462,7 @@ def resumed(typed):
         own = Settings(**saved | {"stop_at": None, "out": folder})
     except TypeError as error:
         raise UserError(f"{where}: not a run's settings ({error})") from None
+    check_decided(own, where)
     others = []
     for name in typed:
         if name not in MAY_DIFFER and differs(name, typed, own, world):
@@ -470,7 +472,36 @@ def resumed(typed):
         raise UserError(
             f"--resume goes on with the run's own options, and these differ: leave out {options}"
         )
-    return replace(own, **{name: typed[name] for name in MAY_DIFFER if name in typed})
+    s = replace(own, **{name: typed[name] for name in MAY_DIFFER if name in typed})
+    check_device(s, where)
+    return s
+
+
+def check_decided(s, where):
+    """UserError for saved settings without one of those that every run has decided on."""
+    names = ["stage", "init", "langs", "pairs", "keep", "precision"]
+    if s.mix:
+        names.append("mix_pairs")
+    if s.align_layer and s.stage != "align":
+        names.append("align_pairs")
+    for name in names:
+        if not getattr(s, name):
+            raise UserError(
+                f"{where}: {name} is {getattr(s, name)}, which no run has; put back what stood "
+                f"there, or start a run from its model with --init {s.out}"
+            )
+
+
+def check_device(s, where):
+    """UserError for the device of another machine."""
+    if s.device is None:
+        return
+    try:
+        device_name(s.device)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(
+            f"{where}: device is {s.device} ({error}); name one of this machine with --device"
+        ) from None
 
 
 def differs(name, typed, own, world):

@@ -991,15 +991,25 @@ def test_two_processes_resume(run_process, small, tmp_path):
     {"steps": "x"}, {"steps": 0}, {"pairs": "en_XX-en_XX"}, {"langs": 3}, {"langs": [3]},
     {"world_size": 0}, {"world_size": "2"}, {"data": None}, {"data": 3}, {"recipe": 3},
     {"stage": 5}, {"stage": []}, {"min_words": [1]}, {"lr": None}, {"lr": True}, {"tagless": 1},
-    {"recipe_layers": 2},
+    {"recipe_layers": 2}, {"pairs": None}, {"pairs": []}, {"stage": None}, {"init": None},
+    {"mix": 1, "mix_pairs": None}, {"align_layer": 1, "align_pairs": None},
 ])
 def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
     begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
     (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": RUN_FORMAT}))
     parse_args(["--resume", str(tmp_path)])
     (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": RUN_FORMAT} | change))
-    with pytest.raises(UserError, match=rf"args.json: {next(iter(change))} is "):
+    with pytest.raises(UserError, match=rf"args.json: {list(change)[-1]} is "):
         parse_args(["--resume", str(tmp_path)])
+
+
+def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
+    begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
+    settings = begun | {"run_format": RUN_FORMAT, "device": "cuda:99"}
+    (tmp_path / "args.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"args.json: device is cuda:99 .* with --device$"):
+        parse_args(["--resume", str(tmp_path)])
+    assert parse_args(["--resume", str(tmp_path), "--device", "cpu"]).device == "cpu"
 
 
 @pytest.mark.parametrize("words, said", [
