@@ -48,7 +48,7 @@ from pathlib import Path
 
 import torch
 
-from adversarial import KINDS, Adversary
+from adversarial import KINDS, Adversary, check_sources
 from align import alignment_loss, has_negatives
 from corpora.facts import BASE_LANGUAGES
 from corpora.sets import can_copy, check_spec, is_builtin, is_help, open_data
@@ -64,7 +64,7 @@ from data import (
     mixing_pairs,
     split_pairs,
 )
-from model import MBart
+from model import Config, MBart
 from plumbing.card import describe as describe_folder
 from plumbing.card import keep_scores
 from plumbing.files import UserError, beside_python, note, run, size_and_checksum
@@ -106,7 +106,9 @@ from qk_finetune import (
     add_lora,
     apply_recipe,
     check_fresh,
+    check_lora,
     check_recipe,
+    check_shape,
     describe,
     in_words,
     moves_encoder,
@@ -604,6 +606,8 @@ def check(s):
         )
     check_pairs(s)
     check_recipe(s.recipe, s.recipe_layers)
+    if s.recipe == "lora":
+        check_lora(s.lora_rank, s.lora_projections)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
         check_fresh(s.recipe, fresh, s.recipe_layers)
@@ -663,6 +667,9 @@ def check_pairs(s):
             f"--stage pretrain rebuilds a text in its own language, and {across[0]} has two; name "
             "languages with --langs, or pairs as en_XX-en_XX"
         )
+    if s.adversarial != "none":
+        written_from = split_pairs(s.pairs + (s.mix_pairs if s.mix else []))
+        check_sources(s.adversarial, sorted({source for source, _ in written_from}))
 
 
 def is_within(pair):
@@ -684,13 +691,18 @@ def prepare_model(s):
     if s.resume and s.recipe != "lora":
         folder = s.out
     tokenizer = Tokenizer.from_pretrained(model_folder(folder, weights=False))
-    for code in languages_of(split_pairs(s.pairs + beside(s) + (s.watch or []))):
-        tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
+    # What is mistyped, before the weights are fetched.
+    pairs = split_pairs(s.pairs + beside(s) + (s.watch or []))
+    for code in languages_of(pairs):
+        tokenizer.lang_id(code)
+    if is_builtin(s.data):  # what files have is known when they are read
+        open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
+    check_layers(s, Config.read(model_folder(folder, weights=False) / "config.json"))
     model = MBart.from_pretrained(model_folder(folder))
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
     if s.residual_drop:
-        drop_residual(model, s)
+        model.drop_residual(s.residual_drop)
     if s.recipe == "lora":
         add_lora(
             model,
@@ -716,24 +728,26 @@ def beside(s):
     return pairs
 
 
-def drop_residual(model, s):
-    """--residual-drop; UserError where the model of --init goes without another layer's."""
-    dropped = model.config.residual_drop_layer
-    if dropped not in (0, s.residual_drop):
+def check_layers(s, config):
+    """UserError for layers or a vocabulary of its own that a model of this Config lacks, and where
+    that of --init goes without the residual of another layer than asked for."""
+    check_shape(s.recipe, s.recipe_layers, config)
+    for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
+        if layer > config.encoder_layers:
+            raise UserError(
+                f"--{name} {layer}: the encoder has layers 1 to {config.encoder_layers}"
+            )
+    dropped = config.residual_drop_layer
+    if s.residual_drop and dropped not in (0, s.residual_drop):
         raise UserError(
             f"--residual-drop {s.residual_drop}: {s.init} was trained without the residual of "
             f"layer {dropped}, and only one layer can go without; leave the option out to keep it "
             "so, or name another model with --init"
         )
-    model.drop_residual(s.residual_drop)
 
 
 def check_alignment(s, config, names):
-    """UserError if the model has no such layer or `names`, which train, cannot move its states."""
-    if s.align_layer > config.encoder_layers:
-        raise UserError(
-            f"--align-layer {s.align_layer}: the encoder has layers 1 to {config.encoder_layers}"
-        )
+    """UserError if `names`, which train, cannot move the states of that layer."""
     if s.align_layer and not moves_encoder(names, config, s.align_layer):
         raise UserError(
             f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the states of "

@@ -304,7 +304,7 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_mistyped_data_and_languages_are_said_before_the_weights_are_read(run, small, tmp_path):
+def test_what_the_model_does_not_take_is_said_before_its_weights_are_read(run, small, tmp_path):
     init = tmp_path / "init"
     shutil.copytree(small, init)
     (init / "model.safetensors").unlink()  # reading them would be another error
@@ -316,6 +316,13 @@ def test_mistyped_data_and_languages_are_said_before_the_weights_are_read(run, s
         (["--data", "data/xlsum"], "expected builtin"),
         (["--langs", "en_US"], "did you mean en_XX?"),
         (["--watch", "tr-tr_TR"], "did you mean tr_TR?"),
+        (["--watch", "zh_CN-en_XX"], "the built-in corpus has no 'zh_CN'"),
+        (["--adversarial", "balanced"], "needs at least two source languages"),
+        (["--recipe", "lora", "--lora-projections", "foo"], "LoRA cannot adapt 'foo'"),
+        (["--recipe-layers", "99"], "the model has layers 1 to 2"),
+        (["--align-layer", "9"], "--align-layer 9: the encoder has layers 1 to 2"),
+        (["--residual-drop", "99"], "--residual-drop 99: the encoder has layers 1 to 2"),
+        (["--recipe", "src"], "which this model lacks"),
     ):
         done = run(*words, *mistake)
         assert done.returncode == 2 and said in done.stderr, (mistake, done.stderr)
