@@ -178,8 +178,12 @@ class Adversary:
         return {
             "classifier": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "right": int(self.right),
+            "seen": self.seen,
         }
 
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.right = state.get("right", 0)  # an earlier version's state has neither
+        self.seen = state.get("seen", 0)
