@@ -1127,6 +1127,7 @@ def train(s, rank, world, device, command=None):
     if not s.resume:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
+        this_run.progress.start = loss
         scores = watched(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, frozen.merged_state(), world)
         this_run.tell(this_run.watch(scores))
@@ -1193,10 +1194,7 @@ def train(s, rank, world, device, command=None):
                 progress.seconds += time.perf_counter() - clock
                 this_run.save(model, parts)
                 this_run.stop(signal)
-    this_run.say(
-        f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
-        f"{progress.best:.4f}; model in {s.out}"
-    )
+    this_run.done()
 
 
 def set_learning_rate(optimizer, rate):

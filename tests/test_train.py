@@ -375,6 +375,21 @@ def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path, monke
         assert all(torch.equal(last[name], kept[name]) for name in last) == (keep == "last")
 
 
+def test_a_model_that_training_made_worse_is_told(run, small, tmp_path):
+    words = ("train.py", *QUICK, "--init", small, "--eval-every", 2)
+    worse = ("--lr", 30, "--warmup", 0, "--clip", 0, "--recipe", "full+embeddings", "--steps", 4)
+    out = tmp_path / "worse"
+    assert run(*words, *worse, "--stop-at", 3, "--out", out).returncode == 0
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 0, done.stderr
+    assert "note: the model that is kept is worse than before training" in done.stderr
+    done = run(*words, *worse, "--keep", "last", "--out", tmp_path / "last")
+    assert done.returncode == 0 and "worse" not in done.stderr, done.stderr
+    better = ("--lr", 1e-3, "--warmup", 0, "--recipe", "full+embeddings", "--steps", 2)
+    done = run(*words, *better, "--out", tmp_path / "better")
+    assert done.returncode == 0 and "worse" not in done.stderr, done.stderr
+
+
 def test_the_dropout_asked_for_is_the_dropout_used(small):
     """The folder's config says 0.1; --dropout 0 must leave no randomness, in attention neither."""
     model = MBart.from_pretrained(small).train()
