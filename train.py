@@ -393,6 +393,8 @@ def unused(typed, s):
     for name, reason in reasons.items():
         if name in typed:
             lines.append(f"--{name.replace('_', '-')} has no effect {reason}")
+    if is_builtin(s.data) and s.data != "builtin" and s.stage != "pretrain":
+        lines.append(f"the share of --data {s.data} has no effect but in stage pretrain")
     return lines
 
 
@@ -409,6 +411,15 @@ def doubts(s):
         lines.append(
             f"--warmup {s.warmup} is not over within --steps {s.steps}: the learning rate "
             f"ends at {s.steps / s.warmup:.0%} of --lr"
+        )
+    if s.stop_at is not None and s.stop_at > s.steps:
+        lines.append(
+            f"--stop-at {s.stop_at} has no effect: the run is over after --steps {s.steps}"
+        )
+    if s.stage == "translate" and not s.pairs and len(set(s.langs or [])) == 1:
+        lines.append(
+            f"--langs names {s.langs[0]} alone, which trains nothing but copying; name more "
+            "languages for translations"
         )
     return lines
 

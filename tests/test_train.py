@@ -1052,6 +1052,15 @@ def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
     (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
     (("--temperature", "5"), ["--temperature has no effect with the built-in corpus"]),
     (("--temperature", "5", "--data", "jsonl:DIR"), []),
+    (("--data", "builtin:0.5"), ["the share of --data builtin:0.5 has no effect but in stage "
+                                  "pretrain"]),
+    (("--data", "builtin:0.5", "--stage", "pretrain", "--init", str(train.BASE)), []),
+    (("--steps", "200", "--stop-at", "201"),
+     ["--stop-at 201 has no effect: the run is over after --steps 200"]),
+    (("--steps", "200", "--stop-at", "200"), []),
+    (("--langs", "es_XX"), ["--langs names es_XX alone, which trains nothing but copying; name "
+                            "more languages for translations"]),
+    (("--langs", "es_XX", "--stage", "summarize"), []),
     (("--stage", "align", "--align-layer", "1", "--label-smoothing", "0.1"),
      ["--label-smoothing has no effect in stage align"]),
 ])
