@@ -96,6 +96,15 @@ def full_precision(device):
     return torch.autocast(device.type, enabled=False)
 
 
+def check_sources(kind, languages):
+    """UserError for fewer source languages than a classifier can tell apart."""
+    if len(languages) < 2:
+        raise UserError(
+            f"--adversarial {kind} needs at least two source languages to tell apart, not "
+            f"{' '.join(languages)}; name more with --langs"
+        )
+
+
 class Adversary:
     """The classifier with its optimizer: update() before each task update and on batches of its
     own, loss() within it."""
@@ -103,11 +112,7 @@ class Adversary:
     def __init__(self, kind, d_model, languages, lr, updates, device, seed=0, dropout=0.1):
         """languages: the codes of the training sources; updates: steps of the classifier on its
         batches, for each step of the task."""
-        if len(languages) < 2:
-            raise UserError(
-                f"--adversarial {kind} needs at least two source languages to tell apart, not "
-                f"{' '.join(languages)}; name more with --langs"
-            )
+        check_sources(kind, languages)
         self.kind = kind
         self.languages = list(languages)
         self.updates = updates
@@ -173,8 +178,12 @@ class Adversary:
         return {
             "classifier": self.classifier.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "right": int(self.right),
+            "seen": self.seen,
         }
 
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.right = state.get("right", 0)  # an earlier version's state has neither
+        self.seen = state.get("seen", 0)

@@ -52,6 +52,12 @@ def twins(batch):
     return same.fill_diagonal_(False)
 
 
+def has_negatives(batch):
+    """Has any row of a ParallelBatch a negative? Without one its loss is 0, whatever the states."""
+    candidates = ~twins(batch)  # a row's own translation among them
+    return candidates.sum().item() > len(candidates)
+
+
 def same_rows(ids):
     """ids (B, T) -> (B, B) bool: are row i and row j the same?"""
     return (ids[:, None] == ids[None]).all(2)

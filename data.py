@@ -50,10 +50,11 @@ def split_pairs(texts, option="--pairs"):
     return list(dict.fromkeys(pairs))  # one that was typed twice counts once
 
 
-def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
+def language_pairs(stage, langs=None, pairs=None, align_pairs=None, copying=True):
     """The (source, target) language pairs that a run trains on.
 
-    langs, pairs, align_pairs: what was typed, codes and "en_XX-es_XX"; None: the stage's own."""
+    langs, pairs, align_pairs: what was typed, codes and "en_XX-es_XX"; None: the stage's own.
+    copying: are pairs within a language among those of stage translate? [] where none is left."""
     if pairs:
         return split_pairs(pairs)
     if stage == "align":
@@ -62,7 +63,8 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None):
         langs = ["en_XX"] if stage == "summarize" else BASE_LANGUAGES
     langs = list(dict.fromkeys(langs))
     if stage == "translate":
-        return list(product(langs, repeat=2))
+        both = product(langs, repeat=2)
+        return [(source, target) for source, target in both if copying or source != target]
     return [(lang, lang) for lang in langs]
 
 
@@ -87,9 +89,7 @@ def mixing_pairs(langs=None, mix_pairs=None, copying=True):
     copying: are pairs within a language among them? In files these are the summaries themselves."""
     if mix_pairs:
         return split_pairs(mix_pairs, "--mix-pairs")
-    pairs = language_pairs("translate", langs)
-    if not copying:
-        pairs = [(source, target) for source, target in pairs if source != target]
+    pairs = language_pairs("translate", langs, copying=copying)
     if not pairs:
         raise UserError("--mix needs translations; name their pairs with --mix-pairs en_XX-es_XX")
     return pairs

@@ -29,11 +29,13 @@ translations that are to meet in a layer (align.py). Stage align has no other lo
 batch weighs as many as its translations have tokens.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
-validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C
-or SIGTERM saves and exits, and --resume goes on exactly there (on a GPU, which adds up in an order
-of its own, up to rounding): dropout is seeded by the batch's number and the stream of batches by
-its position, so nothing depends on how often a run was interrupted.
+validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C,
+SIGTERM or the end of the terminal (but for nohup) saves and exits, and --resume goes on exactly
+there (on a GPU, which adds up in an order of its own, up to rounding): dropout is seeded by the
+batch's number and the stream of batches by its position, so nothing depends on how often a run was
+interrupted.
 """
+import argparse
 import math
 import os
 import sys
@@ -46,22 +48,23 @@ from pathlib import Path
 
 import torch
 
-from adversarial import KINDS, Adversary
-from align import alignment_loss
+from adversarial import KINDS, Adversary, check_sources
+from align import alignment_loss, has_negatives
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, is_builtin, is_help, open_data
+from corpora.sets import can_copy, check_spec, is_builtin, is_help, open_data
 from data import (
     Batches,
     Examples,
     Fingerprint,
     ParallelBatch,
     alignment_pairs,
+    collate,
     held_out,
     language_pairs,
     mixing_pairs,
     split_pairs,
 )
-from model import MBart
+from model import Config, MBart
 from plumbing.card import describe as describe_folder
 from plumbing.card import keep_scores
 from plumbing.files import UserError, beside_python, note, run, size_and_checksum
@@ -103,7 +106,9 @@ from qk_finetune import (
     add_lora,
     apply_recipe,
     check_fresh,
+    check_lora,
     check_recipe,
+    check_shape,
     describe,
     in_words,
     moves_encoder,
@@ -153,7 +158,8 @@ class Settings:
     )
     pairs: list = option(
         "language pairs to train on, e.g. en_XX-es_XX (default: for translate all pairs of "
-        "--langs and copying, for align those of --align-pairs, else within each language)",
+        "--langs, and copying where the data have it: builtin, parallel:DIR, help:; for align "
+        "those of --align-pairs, else within each language)",
         None, nargs="+", metavar="SRC-TGT"
     )
     skip_bad_lines: bool = option("leave out and count lines of data that cannot be read", False)
@@ -387,6 +393,8 @@ def unused(typed, s):
     for name, reason in reasons.items():
         if name in typed:
             lines.append(f"--{name.replace('_', '-')} has no effect {reason}")
+    if is_builtin(s.data) and s.data != "builtin" and s.stage != "pretrain":
+        lines.append(f"the share of --data {s.data} has no effect but in stage pretrain")
     return lines
 
 
@@ -403,6 +411,15 @@ def doubts(s):
         lines.append(
             f"--warmup {s.warmup} is not over within --steps {s.steps}: the learning rate "
             f"ends at {s.steps / s.warmup:.0%} of --lr"
+        )
+    if s.stop_at is not None and s.stop_at > s.steps:
+        lines.append(
+            f"--stop-at {s.stop_at} has no effect: the run is over after --steps {s.steps}"
+        )
+    if s.stage == "translate" and not s.pairs and len(set(s.langs or [])) == 1:
+        lines.append(
+            f"--langs names {s.langs[0]} alone, which trains nothing but copying; name more "
+            "languages for translations"
         )
     return lines
 
@@ -458,6 +475,7 @@ def resumed(typed):
         own = Settings(**saved | {"stop_at": None, "out": folder})
     except TypeError as error:
         raise UserError(f"{where}: not a run's settings ({error})") from None
+    check_decided(own, where)
     others = []
     for name in typed:
         if name not in MAY_DIFFER and differs(name, typed, own, world):
@@ -467,7 +485,36 @@ def resumed(typed):
         raise UserError(
             f"--resume goes on with the run's own options, and these differ: leave out {options}"
         )
-    return replace(own, **{name: typed[name] for name in MAY_DIFFER if name in typed})
+    s = replace(own, **{name: typed[name] for name in MAY_DIFFER if name in typed})
+    check_device(s, where)
+    return s
+
+
+def check_decided(s, where):
+    """UserError for saved settings without one of those that every run has decided on."""
+    names = ["stage", "init", "langs", "pairs", "keep", "precision"]
+    if s.mix:
+        names.append("mix_pairs")
+    if s.align_layer and s.stage != "align":
+        names.append("align_pairs")
+    for name in names:
+        if not getattr(s, name):
+            raise UserError(
+                f"{where}: {name} is {getattr(s, name)}, which no run has; put back what stood "
+                f"there, or start a run from its model with --init {s.out}"
+            )
+
+
+def check_device(s, where):
+    """UserError for the device of another machine."""
+    if s.device is None:
+        return
+    try:
+        device_name(s.device)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(
+            f"{where}: device is {s.device} ({error}); name one of this machine with --device"
+        ) from None
 
 
 def differs(name, typed, own, world):
@@ -533,7 +580,7 @@ def decide(s):
         raise UserError(
             "--stage align takes its pairs from --pairs or --align-pairs: leave one of the two out"
         )
-    pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs)
+    pairs = language_pairs(s.stage, s.langs, s.pairs, s.align_pairs, can_copy(s.data))
     s.pairs = ["-".join(pair) for pair in pairs]
     if s.langs is None:  # typed ones stay: --resume takes them again
         s.langs = languages_of(pairs)
@@ -568,7 +615,10 @@ def check(s):
             f"then `{beside_python()} train.py --stage pretrain --init runs/start --out base`, or "
             "name a model with --init FOLDER"
         )
+    check_pairs(s)
     check_recipe(s.recipe, s.recipe_layers)
+    if s.recipe == "lora":
+        check_lora(s.lora_rank, s.lora_projections)
     fresh = started_from(s).get("fresh")  # embeddings that tools.new_language has drawn
     if fresh:
         check_fresh(s.recipe, fresh, s.recipe_layers)
@@ -602,6 +652,43 @@ def check(s):
         )
 
 
+def check_pairs(s):
+    """UserError for language pairs of which the stage or the data can make nothing sensible."""
+    across = [pair for pair in s.pairs if not is_within(pair)]
+    within = [pair for pair in s.pairs if is_within(pair)]
+    kind = s.data.partition(":")[0]
+    if s.stage == "translate" and kind in ("xlsum", "wikilingua"):
+        raise UserError(
+            f"--data {s.data} has summaries and no translations: use --stage summarize, or other "
+            "data"
+        )
+    if not s.pairs:
+        raise UserError(
+            f"--stage translate needs two languages, and --langs names {s.langs[0]} alone; name "
+            f"more, or what is to be learned within it with --pairs {s.langs[0]}-{s.langs[0]}"
+        )
+    if s.stage == "summarize" and kind == "parallel" and within:
+        raise UserError(
+            f"--data {s.data} has translations and no summaries: {within[0]} would learn to copy; "
+            "use --stage translate, or other data"
+        )
+    if s.stage == "pretrain" and across:
+        # builtin:SHARE too: what it does not mix would be rebuilt as it is, under the other's tag.
+        raise UserError(
+            f"--stage pretrain rebuilds a text in its own language, and {across[0]} has two; name "
+            "languages with --langs, or pairs as en_XX-en_XX"
+        )
+    if s.adversarial != "none":
+        written_from = split_pairs(s.pairs + (s.mix_pairs if s.mix else []))
+        check_sources(s.adversarial, sorted({source for source, _ in written_from}))
+
+
+def is_within(pair):
+    """Is a pair, as "en_XX-es_XX", within one language?"""
+    source, target = pair.split("-")
+    return source == target
+
+
 def device_of(s):
     return torch.device(s.device or default_device())
 
@@ -615,13 +702,18 @@ def prepare_model(s):
     if s.resume and s.recipe != "lora":
         folder = s.out
     tokenizer = Tokenizer.from_pretrained(model_folder(folder, weights=False))
-    for code in languages_of(split_pairs(s.pairs + beside(s) + (s.watch or []))):
-        tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
+    # What is mistyped, before the weights are fetched.
+    pairs = split_pairs(s.pairs + beside(s) + (s.watch or []))
+    for code in languages_of(pairs):
+        tokenizer.lang_id(code)
+    if is_builtin(s.data):  # what files have is known when they are read
+        open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
+    check_layers(s, Config.read(model_folder(folder, weights=False) / "config.json"))
     model = MBart.from_pretrained(model_folder(folder))
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout
     if s.residual_drop:
-        drop_residual(model, s)
+        model.drop_residual(s.residual_drop)
     if s.recipe == "lora":
         add_lora(
             model,
@@ -647,24 +739,26 @@ def beside(s):
     return pairs
 
 
-def drop_residual(model, s):
-    """--residual-drop; UserError where the model of --init goes without another layer's."""
-    dropped = model.config.residual_drop_layer
-    if dropped not in (0, s.residual_drop):
+def check_layers(s, config):
+    """UserError for layers or a vocabulary of its own that a model of this Config lacks, and where
+    that of --init goes without the residual of another layer than asked for."""
+    check_shape(s.recipe, s.recipe_layers, config)
+    for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
+        if layer > config.encoder_layers:
+            raise UserError(
+                f"--{name} {layer}: the encoder has layers 1 to {config.encoder_layers}"
+            )
+    dropped = config.residual_drop_layer
+    if s.residual_drop and dropped not in (0, s.residual_drop):
         raise UserError(
             f"--residual-drop {s.residual_drop}: {s.init} was trained without the residual of "
             f"layer {dropped}, and only one layer can go without; leave the option out to keep it "
             "so, or name another model with --init"
         )
-    model.drop_residual(s.residual_drop)
 
 
 def check_alignment(s, config, names):
-    """UserError if the model has no such layer or `names`, which train, cannot move its states."""
-    if s.align_layer > config.encoder_layers:
-        raise UserError(
-            f"--align-layer {s.align_layer}: the encoder has layers 1 to {config.encoder_layers}"
-        )
+    """UserError if `names`, which train, cannot move the states of that layer."""
     if s.align_layer and not moves_encoder(names, config, s.align_layer):
         raise UserError(
             f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the states of "
@@ -755,6 +849,8 @@ def read_data(s, tokenizer, max_length, say):
             stream.fill()  # a sample of all pairs, which the first batches are made of
         read["train" if name == "task" else name] = stream.examples
     read["valid"] = valid
+    if s.align_layer and not s.resume:
+        check_contrast(s, streams, held)
 
     fingerprint = Fingerprint()
     for name, examples in read.items():
@@ -768,6 +864,22 @@ def read_data(s, tokenizer, max_length, say):
     return RunData(streams, held, fingerprint)
 
 
+def check_contrast(s, streams, held):
+    """UserError where alignment has no text to tell another from: its loss would be 0 for ever."""
+    stream = streams["task" if s.stage == "align" else "alignment"]
+    drawn = [collate(rows) for rows in stream.batches]  # a sample: the first pool
+    if not any(map(has_negatives, drawn)):
+        raise UserError(
+            "alignment tells a text's translation from others in its batch, and none of the first "
+            f"{len(drawn)} batches has another text: raise --tokens, or give more data"
+        )
+    if s.stage == "align" and not any(map(has_negatives, held)):
+        raise UserError(
+            "alignment tells a text's translation from others in its batch, and no batch of "
+            "validation has another text: raise --valid-examples (or --tokens)"
+        )
+
+
 def make_adversary(s, d_model, sources, device):
     """The adversary of these source languages; None where not asked."""
     if s.adversarial == "none":
@@ -775,6 +887,36 @@ def make_adversary(s, d_model, sources, device):
     return Adversary(
         s.adversarial, d_model, sources, s.classifier_lr, s.classifier_updates, device, s.seed
     )
+
+
+def check_scoring(s, tokenizer):
+    """UserError, or a note, before the training for what --watch and the scores at its end would
+    lack: a package, the test split, a pair of languages."""
+    at_the_end = s.stage in TASKS and not s.no_eval
+    if not at_the_end and not s.watch:
+        return
+    try:
+        import eval as evaluation  # noqa: F401    late: its metrics take seconds to import
+    except ImportError as error:
+        pip = f"{beside_python('pip')} install -r {BASE.parent / 'requirements.txt'}"
+        raise UserError(
+            f"scores need a package that cannot be imported ({error}): `{pip}` brings it; or train "
+            "without scores by --no-eval, and without --watch"
+        ) from None
+    if s.watch:
+        check_split(s, "valid", s.watch, tokenizer, "or leave out --watch")
+    if at_the_end:
+        check_split(s, "test", pairs_to_score(s), tokenizer, "or train without scores by --no-eval")
+
+
+def check_split(s, split, pairs, tokenizer, advice):
+    """UserError with this advice where a split cannot be read or has none of these pairs; a note
+    of those that it lacks."""
+    languages = tokenizer.languages
+    try:
+        open_data(s.data, s.stage, split, split_pairs(pairs), languages, skip=s.skip_bad_lines)
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
 
 
 # -------------------------------------------------------------------------------------- losses
@@ -970,6 +1112,8 @@ def train(s, rank, world, device, command=None):
     max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
     data = read_data(s, tokenizer, max_length, this_run.say)
     held = data.held
+    if rank == 0:  # who scores
+        check_scoring(s, tokenizer)
 
     # What trains it.
     model.to(device).train()
@@ -994,9 +1138,10 @@ def train(s, rank, world, device, command=None):
     if not s.resume:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
+        this_run.progress.start = loss
         scores = watched(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, frozen.merged_state(), world)
-        this_run.watch(scores)
+        this_run.tell(this_run.watch(scores))
 
     progress = this_run.progress
     seen = 0  # tokens, source and target, since the last validation
@@ -1044,13 +1189,14 @@ def train(s, rank, world, device, command=None):
                 seconds = time.perf_counter() - clock
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                this_run.report(held_loss, seen / seconds, rate, told)
-                this_run.watch(watched(model, tokenizer, s, rank))
+                lines = this_run.report(held_loss, seen / seconds, rate, told)
+                lines += this_run.watch(watched(model, tokenizer, s, rank))
                 better = progress.validated(held_loss, seconds)
                 kept = None
                 if this_run.main_process and (better or s.keep == "last"):
                     kept = frozen.merged_state()
                 this_run.save(model, parts, kept)
+                this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world, device)
@@ -1059,10 +1205,7 @@ def train(s, rank, world, device, command=None):
                 progress.seconds += time.perf_counter() - clock
                 this_run.save(model, parts)
                 this_run.stop(signal)
-    this_run.say(
-        f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
-        f"{progress.best:.4f}; model in {s.out}"
-    )
+    this_run.done()
 
 
 def set_learning_rate(optimizer, rate):
@@ -1122,17 +1265,20 @@ def show_result(s):
     print(f"next: {beside_python()} {nexts[s.stage]}")
 
 
-def evaluation_arguments(s):
-    """eval.py's command line for a finished run: the pairs that show what it learned."""
-    pairs = s.pairs
-    count = 100
+def pairs_to_score(s):
+    """The pairs that show what a run has learned."""
     if s.stage == "translate":
-        translating = [pair for pair in split_pairs(s.pairs) if pair[0] != pair[1]]
-        pairs = ["-".join(pair) for pair in translating] or s.pairs
-        count = 50
-    elif is_builtin(s.data):
-        pairs = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
-    words = ["--model", s.out, "--data", s.data, "--examples", str(count), "--pairs", *pairs]
+        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
+    if is_builtin(s.data):
+        return [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
+    return s.pairs
+
+
+def evaluation_arguments(s):
+    """eval.py's command line for a finished run."""
+    count = 50 if s.stage == "translate" else 100
+    words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
+    words += ["--pairs", *pairs_to_score(s)]
     if s.skip_bad_lines:
         words.append("--skip-bad-lines")
     if s.device:

@@ -73,6 +73,12 @@ def is_help(spec):
     return spec.partition(":")[0] == "help"
 
 
+def can_copy(spec):
+    """Has the data set of `--data SPEC` one text twice as its translation within a language?
+    Elsewhere what it has there are summaries."""
+    return is_builtin(spec) or spec.partition(":")[0] in ("parallel", "help")
+
+
 def share_of(spec):
     """The share that `builtin:SHARE` asks for; UserError if it is no number from 0 to 1."""
     _, colon, typed = spec.partition(":")

@@ -29,6 +29,7 @@ from plumbing.files import (
     beside_python,
     first_line,
     make_folder,
+    note,
     read_json,
     saving,
     size_and_checksum,
@@ -281,6 +282,7 @@ def read_state(path):
 class Progress:
     """How far a run is."""
     step: int = 0           # updates done
+    start: float = math.inf  # validation loss before training; of an earlier version's run: inf
     best: float = math.inf  # lowest validation loss
     bad: int = 0            # validations in a row that were no lower
     seconds: float = 0.0    # of training
@@ -305,8 +307,8 @@ class Run:
     Of several processes the first writes and speaks; the others take the same steps in silence."""
 
     def __init__(self, settings, main_process=True, command=None):
-        """settings: a dataclass with init, out, stage and steps. command: the words that began
-        the run."""
+        """settings: a dataclass with init, keep, out, stage and steps. command: the words that
+        began the run."""
         self.settings = settings
         self.command = command
         self.main_process = main_process
@@ -348,26 +350,35 @@ class Run:
             shown=self.main_process,
         )
 
-    def report(self, held_loss, speed, rate, note=""):
-        """A line for log.csv and for the screen, of the updates since the last one."""
+    def report(self, held_loss, speed, rate, told=""):
+        """Writes a line of log.csv, of the updates since the last one; returns those for the
+        screen, which tell() shows behind save(): where nobody takes them, the update is kept."""
         if not self.main_process:
-            return
+            return []
         progress = self.progress
         loss = progress.loss / progress.tokens
         self.log.write(progress.step, loss, held_loss, speed, rate)
         if progress.overflows:
-            note = f", {progress.overflows} updates skipped by overflow{note}"
-        say_on_the_way(
+            told = f", {progress.overflows} updates skipped by overflow{told}"
+        return [
             f"update {progress.step}: loss {loss:.4f}, validation {held_loss:.4f}, "
-            f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{note}"
-        )
+            f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{told}"
+        ]
 
     def watch(self, scores):
-        """Lines for watch.csv and for the screen: (source, target, column, score, off-target)."""
+        """Writes lines of watch.csv, (source, target, column, score, off-target); returns those for
+        the screen."""
+        lines = []
         for source, target, column, score, off_target in scores:
             self.watched.write(self.progress.step, source, target, column, score, off_target)
             wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
-            say_on_the_way(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+            lines.append(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+        return lines
+
+    def tell(self, lines):
+        """Shows what report() and watch() found."""
+        for line in lines:
+            say_on_the_way(line)
 
     def save(self, model, parts, tensors=None):
         """Writes state.pt; and the model, where tensors for its file are given.
@@ -404,6 +415,19 @@ class Run:
         self.log = Log(self.folder / "log.csv", self.progress.step)
         self.watched = Log(self.folder / "watch.csv", self.progress.step)
 
+    def done(self):
+        """Says that the training is over, and whether it was worth it."""
+        progress = self.progress
+        self.say(
+            f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
+            f"{progress.best:.4f}; model in {self.folder}"
+        )
+        if self.settings.keep == "best" and progress.best > progress.start:
+            note(
+                f"the model that is kept is worse than before training (validation loss "
+                f"{progress.start:.4f}): lower --lr, or validate sooner with --eval-every"
+            )
+
     def stop(self, number):
         """Ends the program, after save(). number: the signal's; 0: as was planned."""
         self.say(
@@ -428,10 +452,15 @@ class Run:
 
 @contextmanager
 def signals():
-    """Inside, Ctrl-C and SIGTERM end nothing: they are put into the list that this yields."""
+    """Inside, Ctrl-C, SIGTERM and the end of the terminal end nothing: they are put into the list
+    that this yields."""
     received = []
     before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup asks for
+            numbers.append(signal.SIGHUP)
+    for number in numbers:
         before[number] = signal.signal(number, lambda number, _: received.append(number))
     try:
         yield received

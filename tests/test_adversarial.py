@@ -1,6 +1,7 @@
 """adversarial.py: the two fooling losses, and who moves in which update."""
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -251,14 +252,17 @@ def test_an_adversarial_run_leaves_the_tag_out_resumes_bit_exactly_and_its_follo
         "--eval-every", 2, "--dropout", 0.1, "--recipe", "full", "--residual-drop", 2,
         "--accumulate", 2,
     )
-    assert run("train.py", *fooling, "--out", tmp_path / "whole").returncode == 0
+    unbroken = run("train.py", *fooling, "--out", tmp_path / "whole")
+    assert unbroken.returncode == 0, unbroken.stderr
     assert run("train.py", *fooling, "--out", tmp_path / "cut", "--stop-at", 3).returncode == 0
     done = run("train.py", "--resume", tmp_path / "cut")
     assert done.returncode == 0, done.stderr
     whole, cut = (MBart.from_pretrained(tmp_path / name) for name in ("whole", "cut"))
     assert whole.config.residual_drop_layer == 2 and not whole.model.encoder.layers[1].residual
     assert not moved(cut, whole.state_dict())
-    assert "classifier" in done.stdout + done.stderr
+    shares = re.findall(r"update ([46]): .* classifier ([\d.]+)% right", unbroken.stdout)
+    assert re.findall(r"update (\d): .* classifier ([\d.]+)% right", done.stdout) == shares
+    assert len(shares) == 2
     done = run(
         "train.py", *options, "--init", tmp_path / "whole", "--recipe", "adv_tuned", "--steps", 2,
         "--out", tmp_path / "tuned",

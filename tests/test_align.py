@@ -135,8 +135,8 @@ def test_the_translations_beside_a_task_are_drawn_as_its_options_say(small, tmp_
         (tmp_path / f"train.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     s = parse_args([
         "--stage", "summarize", "--langs", "en_XX", "es_XX", "ru_RU", "--align-layer", "1",
-        "--data", f"parallel:{tmp_path}", "--train-examples", "15", "--min-words", "2", "1",
-        "--temperature", "1",
+        "--pairs", "en_XX-es_XX", "--data", f"parallel:{tmp_path}", "--train-examples", "15",
+        "--min-words", "2", "1", "--temperature", "1",
     ])
     stream = streams_of(s, Tokenizer.from_pretrained(small), 256)["alignment"]
     assert stream.examples.sizes == {("es_XX", "en_XX"): 15, ("ru_RU", "en_XX"): 5}
@@ -205,6 +205,26 @@ def test_an_aligned_run_is_resumed_bit_exactly(run, small, tmp_path):
     assert not torch.equal(whole[name], plain[name])
     done = run("train.py", *options, "--out", tmp_path / "x", "--align-layer", 9)
     assert done.returncode == 2 and "layers 1 to 2" in done.stderr
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--stage", "align", "--tokens", 8), "raise --tokens"),
+    (("--stage", "summarize", "--recipe", "full", "--tokens", 8), "raise --tokens"),
+    (("--stage", "align", "--valid-examples", 1), "raise --valid-examples"),
+    (("--stage", "align", "--data"), "or give more data"),  # one sentence again and again
+])
+def test_alignment_without_anything_to_tell_apart_is_refused(run, small, tmp_path, words, said):
+    if words[-1] == "--data":
+        for split in ("train", "valid"):
+            for lang in ("en_XX", "es_XX"):
+                (tmp_path / f"{split}.{lang}").write_text("one two\n" * 20)
+        words = (*words, f"parallel:{tmp_path}")
+    done = run(
+        "train.py", "--preset", "small", "--align-layer", 1, "--langs", "en_XX", "es_XX", "--init",
+        small, "--steps", 1, "--no-eval", "--device", "cpu", "--out", tmp_path / "run", *words,
+    )
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert "before training" not in done.stdout and not (tmp_path / "run").exists()
 
 
 def test_a_run_of_alignment_alone_ends_with_what_to_run_next_and_can_be_evaluated(

@@ -1,6 +1,8 @@
 """train.py: settings, the loop, resuming, several processes and the errors a user meets."""
 import csv
+import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -82,6 +84,40 @@ def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_lan
     assert language_pairs("summarize", s.langs) == split_pairs(s.pairs)
     with pytest.raises(UserError, match="en_XX-es_XX"):
         parse_args(["--stage", "translate", "--pairs", "en_XX"])
+
+
+@pytest.mark.parametrize("data, copies", [
+    ("builtin", True), ("builtin:0.5", True), ("parallel:DIR", True), ("help:", True),
+    ("jsonl:DIR", False),
+])
+def test_translation_copies_where_the_data_can(data, copies):
+    words = ["--stage", "translate", "--data", data, "--langs", "en_XX", "es_XX"]
+    across = ["en_XX-es_XX", "es_XX-en_XX"]
+    pairs = parse_args(words).pairs
+    assert [pair for pair in pairs if pair in across] == across
+    assert ("en_XX-en_XX" in pairs) == ("es_XX-es_XX" in pairs) == copies
+    typed = ["--stage", "translate", "--data", data, "--pairs", "en_XX-en_XX"]
+    assert parse_args(typed).pairs == ["en_XX-en_XX"]
+
+
+@pytest.mark.parametrize("words, said", [
+    (("translate", "xlsum:DIR", "--langs", "en_XX"), "has summaries and no translations"),
+    (("translate", "xlsum:DIR", "--pairs", "en_XX-en_XX"), "has summaries and no translations"),
+    (("translate", "wikilingua:DIR"), "has summaries and no translations"),
+    (("translate", "jsonl:DIR", "--langs", "en_XX"), "needs two languages"),
+    (("summarize", "parallel:DIR"), "en_XX-en_XX would learn to copy"),
+    (("summarize", "parallel:DIR", "--pairs", "en_XX-es_XX", "es_XX-es_XX"),
+     "es_XX-es_XX would learn to copy"),
+])
+def test_data_that_a_stage_cannot_learn_from_are_refused(words, said):
+    stage, data, *rest = words
+    with pytest.raises(UserError, match=said):
+        parse_args(["--stage", stage, "--data", data, *rest])
+
+
+def test_summaries_across_languages_may_stand_line_by_line():
+    words = ["--stage", "summarize", "--data", "parallel:DIR", "--pairs", "en_XX-es_XX"]
+    assert parse_args(words).pairs == ["en_XX-es_XX"]
 
 
 def test_alignment_pairs_are_each_language_of_the_run_with_english_or_as_typed():
@@ -222,6 +258,14 @@ def test_frozen_matrices_in_half_change_no_number_and_are_saved_as_they_were(
     assert all(torch.equal(ours[name], plain[name]) for name in ours)
 
 
+@pytest.mark.parametrize("data", ["builtin", "builtin:1", "jsonl:DIR", "parallel:DIR"])
+def test_pretraining_takes_pairs_within_a_language_alone(small, data):
+    words = ["--stage", "pretrain", "--init", str(small), "--data", data, "--pairs", "es_XX-es_XX"]
+    assert parse_args(words).pairs == ["es_XX-es_XX"]
+    with pytest.raises(UserError, match="--stage pretrain .* en_XX-es_XX has two"):
+        parse_args([*words, "en_XX-es_XX"])
+
+
 @pytest.mark.parametrize("preset", ["small", "large"])
 @pytest.mark.parametrize("stage", ["pretrain", "align"])
 def test_an_adversary_belongs_to_a_task(stage, preset):
@@ -260,7 +304,7 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_mistyped_data_and_languages_are_said_before_the_weights_are_read(run, small, tmp_path):
+def test_what_the_model_does_not_take_is_said_before_its_weights_are_read(run, small, tmp_path):
     init = tmp_path / "init"
     shutil.copytree(small, init)
     (init / "model.safetensors").unlink()  # reading them would be another error
@@ -272,6 +316,13 @@ def test_mistyped_data_and_languages_are_said_before_the_weights_are_read(run, s
         (["--data", "data/xlsum"], "expected builtin"),
         (["--langs", "en_US"], "did you mean en_XX?"),
         (["--watch", "tr-tr_TR"], "did you mean tr_TR?"),
+        (["--watch", "zh_CN-en_XX"], "the built-in corpus has no 'zh_CN'"),
+        (["--adversarial", "balanced"], "needs at least two source languages"),
+        (["--recipe", "lora", "--lora-projections", "foo"], "LoRA cannot adapt 'foo'"),
+        (["--recipe-layers", "99"], "the model has layers 1 to 2"),
+        (["--align-layer", "9"], "--align-layer 9: the encoder has layers 1 to 2"),
+        (["--residual-drop", "99"], "--residual-drop 99: the encoder has layers 1 to 2"),
+        (["--recipe", "src"], "which this model lacks"),
     ):
         done = run(*words, *mistake)
         assert done.returncode == 2 and said in done.stderr, (mistake, done.stderr)
@@ -322,6 +373,21 @@ def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path, monke
         last = read_state(tmp_path / keep / "state.pt")["weights"]
         kept = MBart.from_pretrained(tmp_path / keep).state_dict()
         assert all(torch.equal(last[name], kept[name]) for name in last) == (keep == "last")
+
+
+def test_a_model_that_training_made_worse_is_told(run, small, tmp_path):
+    words = ("train.py", *QUICK, "--init", small, "--eval-every", 2)
+    worse = ("--lr", 30, "--warmup", 0, "--clip", 0, "--recipe", "full+embeddings", "--steps", 4)
+    out = tmp_path / "worse"
+    assert run(*words, *worse, "--stop-at", 3, "--out", out).returncode == 0
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 0, done.stderr
+    assert "note: the model that is kept is worse than before training" in done.stderr
+    done = run(*words, *worse, "--keep", "last", "--out", tmp_path / "last")
+    assert done.returncode == 0 and "worse" not in done.stderr, done.stderr
+    better = ("--lr", 1e-3, "--warmup", 0, "--recipe", "full+embeddings", "--steps", 2)
+    done = run(*words, *better, "--out", tmp_path / "better")
+    assert done.returncode == 0 and "worse" not in done.stderr, done.stderr
 
 
 def test_the_dropout_asked_for_is_the_dropout_used(small):
@@ -527,7 +593,8 @@ def test_the_files_of_a_mix_are_part_of_the_fingerprint(run, small, tmp_path):
     out = tmp_path / "run"
     done = run(
         "train.py", *MIXED, "--init", small, "--data", f"parallel:{tmp_path}", "--preset", "small",
-        "--mix-pairs", "ru_RU-en_XX", "--steps", 2, "--stop-at", 1, "--out", out,
+        "--pairs", "en_XX-es_XX", "--mix-pairs", "ru_RU-en_XX", "--steps", 2, "--stop-at", 1,
+        "--out", out,
     )
     assert done.returncode == 0, done.stderr
     path = tmp_path / "train.ru_RU"
@@ -655,6 +722,46 @@ def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
     output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 130 and "Traceback" not in output
     assert (tmp_path / "run" / "state.pt").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_the_terminal_saves_and_stops_a_run_unless_it_is_ignored(
+    run, small, tmp_path, monkeypatch, ignored
+):
+    draw = train.Batches.__next__
+
+    def hang_up(self):
+        if self.position.number == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return draw(self)
+
+    monkeypatch.setattr(train.Batches, "__next__", hang_up)
+    # Where the run does not take the signal, it is not to end the tests.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else lambda *_: None)
+    done = run("train.py", *QUICK, "--init", small, "--steps", 4, "--out", tmp_path / "run")
+    signal.signal(signal.SIGHUP, before)
+    assert done.returncode == (0 if ignored else 128 + signal.SIGHUP), done.stderr
+    step = read_state(tmp_path / "run" / "state.pt")["progress"]["step"]
+    assert step == (4 if ignored else 2)
+
+
+def test_a_screen_that_takes_no_line_costs_no_validated_update(run, small, tmp_path, monkeypatch):
+    options = (*QUICK, "--init", small, "--steps", 4, "--eval-every", 2)
+    assert run("train.py", *options, "--out", tmp_path / "whole").returncode == 0
+
+    def write(text):
+        if "update 2" in text:
+            raise OSError(errno.EIO, "the terminal is gone")
+
+    out = tmp_path / "cut"
+    with monkeypatch.context() as here:
+        here.setattr("plumbing.progress.tqdm.write", write)
+        assert run("train.py", *options, "--out", out).returncode == 1
+    assert read_state(out / "state.pt")["progress"]["step"] == 2
+    assert run("train.py", "--resume", out).returncode == 0
+    assert losses(out) == losses(tmp_path / "whole")
+    assert same_weights(out, tmp_path / "whole")
 
 
 def test_training_leaves_the_programs_signals_as_they_were(run, small, tmp_path):
@@ -906,15 +1013,25 @@ def test_two_processes_resume(run_process, small, tmp_path):
     {"steps": "x"}, {"steps": 0}, {"pairs": "en_XX-en_XX"}, {"langs": 3}, {"langs": [3]},
     {"world_size": 0}, {"world_size": "2"}, {"data": None}, {"data": 3}, {"recipe": 3},
     {"stage": 5}, {"stage": []}, {"min_words": [1]}, {"lr": None}, {"lr": True}, {"tagless": 1},
-    {"recipe_layers": 2},
+    {"recipe_layers": 2}, {"pairs": None}, {"pairs": []}, {"stage": None}, {"init": None},
+    {"mix": 1, "mix_pairs": None}, {"align_layer": 1, "align_pairs": None},
 ])
 def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, change):
     begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
     (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": RUN_FORMAT}))
     parse_args(["--resume", str(tmp_path)])
     (tmp_path / "args.json").write_text(json.dumps(begun | {"run_format": RUN_FORMAT} | change))
-    with pytest.raises(UserError, match=rf"args.json: {next(iter(change))} is "):
+    with pytest.raises(UserError, match=rf"args.json: {list(change)[-1]} is "):
         parse_args(["--resume", str(tmp_path)])
+
+
+def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
+    begun = vars(parse_args(["--stage", "translate", "--out", str(tmp_path)]))
+    settings = begun | {"run_format": RUN_FORMAT, "device": "cuda:99"}
+    (tmp_path / "args.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=r"args.json: device is cuda:99 .* with --device$"):
+        parse_args(["--resume", str(tmp_path)])
+    assert parse_args(["--resume", str(tmp_path), "--device", "cpu"]).device == "cpu"
 
 
 @pytest.mark.parametrize("words, said", [
@@ -935,6 +1052,15 @@ def test_settings_that_no_command_line_gives_are_named_at_resume(tmp_path, chang
     (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
     (("--temperature", "5"), ["--temperature has no effect with the built-in corpus"]),
     (("--temperature", "5", "--data", "jsonl:DIR"), []),
+    (("--data", "builtin:0.5"), ["the share of --data builtin:0.5 has no effect but in stage "
+                                  "pretrain"]),
+    (("--data", "builtin:0.5", "--stage", "pretrain", "--init", str(train.BASE)), []),
+    (("--steps", "200", "--stop-at", "201"),
+     ["--stop-at 201 has no effect: the run is over after --steps 200"]),
+    (("--steps", "200", "--stop-at", "200"), []),
+    (("--langs", "es_XX"), ["--langs names es_XX alone, which trains nothing but copying; name "
+                            "more languages for translations"]),
+    (("--langs", "es_XX", "--stage", "summarize"), []),
     (("--stage", "align", "--align-layer", "1", "--label-smoothing", "0.1"),
      ["--label-smoothing has no effect in stage align"]),
 ])
@@ -1041,6 +1167,46 @@ def test_languages_without_data_are_named_and_the_adversary_does_not_count_them(
         assert f"{split}: fr_XX: no example" in done.stderr
     classifier = read_state(out / "state.pt")["adversary"]["classifier"]
     assert classifier["layers.3.bias"].shape == (2,)
+
+
+def test_what_the_scores_will_lack_is_said_before_the_training(
+    run, small, tmp_path, two_languages, monkeypatch
+):
+    words = [word for word in on_files(two_languages, small) if word != "--no-eval"]
+    words += ["--out", tmp_path / "run"]
+    path = two_languages / "test.jsonl"
+    row = {"source": "a map", "target": "a map", "source_lang": "ru_RU", "target_lang": "ru_RU"}
+
+    def refused(*more):
+        done = run(*words, *more)
+        assert done.returncode == 2 and "before training" not in done.stdout, done.stderr
+        assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+        return done.stderr
+
+    said = refused()
+    assert f"{path}: not found" in said and "--no-eval" in said
+    path.write_text(json.dumps(row) + "\n")
+    said = refused()
+    assert f"{path}: no example in the languages" in said and "--no-eval" in said
+    assert "valid.jsonl: no example" in refused("--no-eval", "--watch", "es_XX-es_XX")
+
+    for name in ("eval", "metrics"):
+        monkeypatch.delitem(sys.modules, name)  # or they are not imported again
+    monkeypatch.setitem(sys.modules, "py3langid", None)
+    for more in ((), ("--no-eval", "--watch", "en_XX-en_XX")):
+        said = refused(*more)
+        assert "py3langid" in said and "pip install -r " in said and "--no-eval" in said
+    assert run(*words, "--no-eval").returncode == 0
+
+
+def test_a_pair_to_watch_that_the_data_lack_is_named(run, small, tmp_path, two_languages):
+    words = ("--watch", "en_XX-en_XX", "es_XX-en_XX", "--steps", 1, "--out", tmp_path / "run")
+    done = run(*on_files(two_languages, small, *words))
+    assert done.returncode == 0, done.stderr
+    assert "valid: es_XX: no example" in done.stderr
+    assert {row[:11] for row in (tmp_path / "run" / "watch.csv").read_text().split()[1:]} == {
+        "0,en_XX,en_", "1,en_XX,en_"
+    }
 
 
 def test_cut_and_unreadable_texts_are_told_once_when_a_run_begins(
