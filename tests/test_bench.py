@@ -499,9 +499,9 @@ LINE = {"source": "a", "target": "b", "source_lang": "en_XX", "target_lang": "en
 @pytest.mark.parametrize(
     "line, trains, said",
     [
-        (None, "", "train.jsonl: not found"),
-        ("{", "", "train.jsonl:1: "),
-        ('{"source": "a"}', "", "train.jsonl:1: field 'target' must be text"),
+        (None, ".", "train.jsonl: not found"),
+        ("{", ".", "train.jsonl:1: "),
+        ('{"source": "a"}', ".", "train.jsonl:1: field 'target' must be text"),
         (json.dumps(LINE), "(", "--trains '(' is no regular expression"),
         (json.dumps(LINE), "nothing", "--trains 'nothing' is found in no parameter's name"),
     ],
