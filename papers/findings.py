@@ -169,18 +169,22 @@ def of_unseen(corpus):
     found = []
     for name in ("joint-full", "joint-standard", "joint-balanced", "two-step-qk"):
         found.append(mean(corpus.row(name), ["tr_TR-tr_TR"], "off-target"))
-    alone = mean("joint-balanced-again", ["tr_TR-tr_TR"], "off-target")
-    mixed = mean("joint-balanced-mix-tr", ["tr_TR-tr_TR"], "off-target")
-    helped = ""
-    if corpus is BUILT_IN and mixed != NOTHING:
-        helped = (
-            f" What keeps it under the balanced adversary is Turkish itself: with translations of "
-            f"it mixed in {mixed}% are off-target, without them {alone}% on the same machine."
-        )
     return (
         f" Of Turkish, in which no summaries were seen, {found[0]}% are off-target under `full`, "
         f"{found[1]}% and {found[2]}% under the adversaries `standard` and `balanced`, {found[3]}% "
-        f"after two steps, of which the first translates Turkish too.{helped}"
+        f"after two steps, of which the first translates Turkish too.{of_mixing(corpus)}"
+    )
+
+
+def of_mixing(corpus):
+    """What keeps that language under the balanced adversary; on the built-in corpus alone."""
+    alone = mean("joint-balanced-again", ["tr_TR-tr_TR"], "off-target")
+    mixed = mean("joint-balanced-mix-tr", ["tr_TR-tr_TR"], "off-target")
+    if corpus is not BUILT_IN or mixed == NOTHING:
+        return ""
+    return (
+        f" What keeps it under the balanced adversary is Turkish itself: with translations of it "
+        f"mixed in {mixed}% are off-target, without them {alone}% on the same machine."
     )
 
 

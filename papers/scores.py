@@ -511,8 +511,8 @@ def results(name):
     """The score files of a row: {seed: what the file holds}."""
     found = {}
     for path in sorted(SCORES.glob("*.json")):
-        stem, _, seed = path.stem.rpartition("-s")
-        if stem == name and seed.isdecimal():
+        row, seed = row_and_seed(path)
+        if row == name and seed is not None:
             content = read_json(path)
             if is_of_another_base(content):
                 continue
@@ -523,6 +523,14 @@ def results(name):
                 )
             found[seed] = content
     return found
+
+
+def row_and_seed(path):
+    """ROW-sSEED.json -> "ROW", "SEED"; a file without a seed: its name, None."""
+    row, _, seed = path.stem.rpartition("-s")
+    if seed.isdecimal():
+        return row, seed
+    return path.stem, None
 
 
 @cache
@@ -566,8 +574,9 @@ def check_test_sets(paths):
     and neither table nor learning rate can be had of both."""
     first = {}
     for path in sorted(map(Path, paths)):
+        _, seed = row_and_seed(path)
         content = read_json(path) or {}
-        if is_of_another_base(content) or "-s" not in path.stem:
+        if seed is None or is_of_another_base(content):  # without a seed: in no table of scores
             continue
         for row in content.get("rows", ()):
             pair = arrow(f"{row['source']}-{row['target']}")
