@@ -27,7 +27,7 @@ import torch
 import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
-from corpora.sets import check_spec, is_builtin, open_data, says_no_languages
+from corpora.sets import check_spec, folder_of, is_builtin, open_data, says_no_languages
 from data import (
     SENTENCE_END,
     UNREADABLE,
@@ -37,7 +37,7 @@ from data import (
     split_pairs,
     unknown_characters,
 )
-from generate import LENGTH_PENALTIES, check_lengths, generate
+from generate import LENGTH_PENALTIES, check_lengths, generate, longest_output
 from model import Config, MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
@@ -134,8 +134,8 @@ class Decoder:
         self.tokenizer = Tokenizer.from_pretrained(folder)
         self.tagged = not read_settings(folder).get("tagless")  # as it was trained
         self.limit = self.model.config.max_position_embeddings
-        longest = options.get("max_new_tokens", DECODING["max_new_tokens"])
-        longest = min(longest, self.limit - 1)  # the decoder's start token has a position too
+        asked = options.get("max_new_tokens", DECODING["max_new_tokens"])
+        longest = min(asked, longest_output(self.model.config))
         self.options = options | {"max_new_tokens": longest}
 
     def __call__(self, texts, source, target):
@@ -763,11 +763,10 @@ def asked_for(args, stage):
 
 
 def what_is_read(args, folder, data_spec):
-    """The files and folders that must not be written to."""
+    """The files and folders that must not be written to, as check_file_out() takes them."""
     if is_own_text(args):
-        return [folder, args.file or folder]
-    _, _, data = data_spec.partition(":")
-    return [folder, data or folder]
+        return [folder, args.file]
+    return [folder, folder_of(data_spec)]
 
 
 def generation_options(args, stage, config):
@@ -778,7 +777,7 @@ def generation_options(args, stage, config):
         typed = getattr(args, name)
         if typed is not None:
             options[name] = typed
-    longest = config.max_position_embeddings - 1  # the decoder's start token has a position too
+    longest = longest_output(config)
     if options["max_new_tokens"] > longest:
         note(
             f"the model has positions for {longest} new tokens, not for "

@@ -449,6 +449,11 @@ class Cache:
 
 # ---------------------------------------------------------------------- arguments, command line
 
+def longest_output(config):
+    """The most new tokens that a model can write: the decoder's start token has a position too."""
+    return config.max_position_embeddings - 1
+
+
 def check_lengths(config, beam, max_new_tokens, min_new_tokens):
     """UserError for lengths of outputs, or a width of the search, that a model cannot have."""
     if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
@@ -460,10 +465,10 @@ def check_lengths(config, beam, max_new_tokens, min_new_tokens):
         raise UserError(
             f"min_new_tokens {min_new_tokens} is more than max_new_tokens {max_new_tokens}"
         )
-    if max_new_tokens + 1 > config.max_position_embeddings:
+    if max_new_tokens > longest_output(config):
         raise UserError(
-            f"max_new_tokens {max_new_tokens} is more than the "
-            f"{config.max_position_embeddings - 1} that the model has positions for"
+            f"max_new_tokens {max_new_tokens} is more than the {longest_output(config)} that the "
+            "model has positions for"
         )
     if 2 * beam > config.vocab_size:
         raise UserError(f"beam {beam} is too wide for a vocabulary of {config.vocab_size}")

@@ -701,14 +701,15 @@ def prepare_model(s):
     # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
     if s.resume and s.recipe != "lora":
         folder = s.out
-    tokenizer = Tokenizer.from_pretrained(model_folder(folder, weights=False))
+    place = model_folder(folder, weights=False)
+    tokenizer = Tokenizer.from_pretrained(place)
     # What is mistyped, before the weights are fetched.
     pairs = split_pairs(s.pairs + beside(s) + (s.watch or []))
     for code in languages_of(pairs):
         tokenizer.lang_id(code)
     if is_builtin(s.data):  # what files have is known when they are read
         open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
-    check_layers(s, Config.read(model_folder(folder, weights=False) / "config.json"))
+    check_layers(s, Config.read(place / "config.json"))
     model = MBart.from_pretrained(model_folder(folder))
     model.config.dropout = s.dropout
     model.config.attention_dropout = s.dropout

@@ -73,6 +73,14 @@ def is_help(spec):
     return spec.partition(":")[0] == "help"
 
 
+def folder_of(spec):
+    """The folder that `--data SPEC` names, or help: means; None for the built-in corpus."""
+    if is_builtin(spec):
+        return None
+    _, _, name = spec.partition(":")
+    return Path(name or FOLDER)
+
+
 def can_copy(spec):
     """Has the data set of `--data SPEC` one text twice as its translation within a language?
     Elsewhere what it has there are summaries."""
@@ -133,8 +141,8 @@ def check_spec(spec):
 def open_files(spec, stage, split, pairs, languages, **options):
     """The data set in a folder, KIND:FOLDER."""
     check_spec(spec)
-    kind, _, name = spec.partition(":")
-    folder = Path(name or FOLDER)
+    kind = spec.partition(":")[0]
+    folder = folder_of(spec)
     if kind == "help":
         return open_help(folder, stage, split, pairs, languages, **options)
     if kind == "parallel":

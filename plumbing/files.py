@@ -178,11 +178,11 @@ def make_folder(folder):
 def check_file_out(path, overwrite=True, read=()):
     """UserError unless the file `path` can be written.
 
-    read: the files and folders that the program reads. None of them is replaced, nor a file that
-    such a folder has, unless it is an earlier report."""
+    read: the files and folders that the program reads, None for one that it was not given. None of
+    them is replaced, nor a file that such a folder has, unless it is an earlier report."""
     path = Path(path)
     for name in read:
-        if would_be_lost(path, name):
+        if name is not None and would_be_lost(path, name):
             raise UserError(f"{path} is what is read here and would be lost; name another file")
     check_place(path)
     if path.is_dir():

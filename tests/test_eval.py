@@ -688,15 +688,19 @@ def test_a_report_replaces_nothing_that_is_read(run, small, tmp_path):
     spec = write_rows(tmp_path, [("Hava güzel.", "Hava", "tr_TR", "tr_TR")])
     text = tmp_path / "text.txt"
     text.write_text("Hava güzel.", encoding="utf-8")
+    of_the_help = tmp_path / "data/help/sections/test.jsonl"  # which help: means without a folder
+    of_the_help.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "test.jsonl", of_the_help)
     words = ["eval.py", "--model", folder, "--stage", "summarize", "--lang", "tr_TR"]
     words += ["--max-new-tokens", 2]
     for file, source in (
         (text, ["--file", text]),
         (folder / "config.json", ["--file", text]),
         (tmp_path / "test.jsonl", ["--data", spec]),
+        (of_the_help, ["--data", "help:"]),
     ):
         before = file.read_bytes()
-        done = run(*words, *source, "--json", file)
+        done = run(*words, *source, "--json", file, cwd=tmp_path)
         assert done.returncode == 2 and "is what is read here" in done.stderr, done.stderr
         assert file.read_bytes() == before
     for _ in range(2):  # its own report may stand beside the model, and be replaced

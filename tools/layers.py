@@ -49,7 +49,7 @@ import torch.nn.functional as F
 from adversarial import Classifier, source_classes
 from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, is_builtin, is_help, open_data, pairs_within
+from corpora.sets import check_spec, folder_of, is_builtin, is_help, open_data, pairs_within
 from data import Examples, at_most, collate, held_out
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
@@ -472,8 +472,7 @@ def main(argv=None):
     data = args.data or trained.get("data", "builtin")
     check_spec(data)
     if args.json:
-        _, _, data_folder = data.partition(":")
-        check_file_out(args.json, read=[folder, data_folder or folder])
+        check_file_out(args.json, read=[folder, folder_of(data)])
     measures = possible(args.measures, data, stage)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_languages(args.source_lang, tokenizer)

@@ -154,7 +154,7 @@ def filled(numbers):
 
 def main(argv=None):
     args = parse_args(argv)
-    check_file_out(args.out, read=[args.file] if args.file else [])
+    check_file_out(args.out, read=[args.file])
     if args.data:
         check_spec(args.data)
     run_folder = model_folder(args.model)
