@@ -439,6 +439,17 @@ CONCLUSIONS = {
         "mixed: 2 of 3 for it, 0 against",
         "The same runs as at equal rates.",
     ),
+    ("real text", "the same after 8,000 updates: `full` has more off-target outputs than `qk`"): (
+        "one seed: 2 of 3 for it, 0 against",
+        "What goes on improving English goes on losing the others: between 3,000 and 8,000 updates "
+        "the English loss of `full` falls from 2.56 to 2.37, and of its outputs 19 in place of 11% "
+        "are lost in Spanish and 11 in place of 1% in Russian, in Turkish none.",
+    ),
+    ("real text", "the same after 8,000 updates: `full` has the lower zero-shot ROUGE-1"): (
+        "one seed: 2 of 3 for it, 0 against",
+        "`full` gains 2 points in English, loses 2 in Spanish and 1 in Russian beside its 3,000 "
+        "updates; `qk` stays as it was in all four languages.",
+    ),
     (
         "real text",
         "`qk` carries the skill over: higher zero-shot ROUGE-1 than the source's first sentence",
