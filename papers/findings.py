@@ -79,7 +79,7 @@ off-target under `full` {drift(corpus, 'full')}, under `qk`
 {mean(full, unseen, 'off-target')} and {mean(qk, unseen, 'off-target')}% are off-target in the
 unseen languages, ROUGE-1 is {mean(full, unseen, 'R1')} and {mean(qk, unseen, 'R1')}, in English
 {mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}. {over_rates(corpus, 'full')}
-{over_rates(corpus, 'qk')}"""
+{over_rates(corpus, 'qk')} {after_more(corpus)}"""
 
 
 def drift(corpus, recipe):
@@ -113,6 +113,21 @@ def over_rates(corpus, recipe):
         f"{', '.join(f'{losses[rate]:.2f}' for rate in tried)}, off-target "
         f"{', '.join(shares)}%."
     )
+
+
+def after_more(corpus):
+    """What more updates at the same rates do; "" where no row has them."""
+    full = corpus.row("long-full")
+    qk = corpus.row("long-qk")
+    seen = corpus.within[:1]
+    unseen = corpus.zero_shot
+    gained = f"{mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}"
+    lost = f"{mean(full, unseen, 'off-target')} and {mean(qk, unseen, 'off-target')}"
+    if NOTHING in gained + lost:
+        return ""
+    return f"""\
+After 8,000 updates in place of 3,000 ROUGE-1 in English is {gained}, and in the unseen
+languages {lost}% are off-target."""
 
 
 def of_crossing():
