@@ -511,11 +511,20 @@ def cut(rows, tokens):
 
 
 def held_out(examples, count, tokens):
-    """The first `count` examples of every pair as a list of batches, the same at every call."""
+    """`count` examples of every pair as a list of batches, the same at every call."""
     rows = []
     for pair, size in sorted(examples.sizes.items()):
-        rows += [examples(pair, index) for index in range(at_most(count, size))]
+        rows += [examples(pair, index) for index in spread(count, size)]
     return [collate(batch) for batch in cut(rows, tokens)]
+
+
+def spread(count, size):
+    """The numbers of `count` examples out of `size`: evenly spread, for the first of a file are
+    often of one kind. Without an end (size None) the first, which are in no order."""
+    if size is None:
+        return list(range(count))
+    count = at_most(count, size)
+    return [(2 * i + 1) * size // (2 * count) for i in range(count)]
 
 
 @dataclass

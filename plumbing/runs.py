@@ -38,7 +38,7 @@ from plumbing.files import (
 from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
 
-RUN_FORMAT = 3  # of args.json, state.pt and an update; a run of another one is not resumed
+RUN_FORMAT = 4  # of args.json, state.pt, an update and what validates; only its own is resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 LOG_COLUMNS = {

@@ -26,6 +26,7 @@ from data import (
     joined,
     language_pairs,
     split_pairs,
+    spread,
 )
 from plumbing.files import UserError
 from tokenizer import EOS, PAD, Tokenizer
@@ -253,6 +254,33 @@ def test_held_out_batches_are_the_same_at_every_call_and_cover_every_pair(tokeni
     second = held_out(examples, 8, 500)
     assert [rows_of(batch) for batch in first] == [rows_of(batch) for batch in second]
     assert sum(len(batch.source) for batch in first) == 24
+
+
+def test_held_out_examples_are_spread_over_a_file_that_is_in_some_order(tokenizer, jsonl):
+    """Of the first of two files alone a validation loss would say nothing of the second."""
+    examples = Examples(from_file(jsonl, tokenizer), tokenizer, "translate")
+    assert examples.sizes[EN_ES] > 10
+    asked = []
+
+    class Spied:
+        sizes = {EN_ES: examples.sizes[EN_ES]}
+
+        def __call__(self, pair, index):
+            asked.append(index)
+            return examples(pair, index)
+
+    held_out(Spied(), 4, 500)
+    size = examples.sizes[EN_ES]
+    assert asked == [size // 8, 3 * size // 8, 5 * size // 8, 7 * size // 8]
+
+
+def test_spread_takes_all_where_all_are_asked_for_and_none_twice():
+    assert spread(10, 10) == spread(99, 10) == list(range(10))
+    assert spread(3, None) == [0, 1, 2]
+    for size in range(1, 30):
+        for count in range(1, size + 1):
+            found = spread(count, size)
+            assert len(set(found)) == count and found == sorted(found) and found[-1] < size
 
 
 def test_a_limit_keeps_the_first_examples_of_every_pair(tokenizer, jsonl):
