@@ -6,7 +6,9 @@
 The help (Mozilla Public License 2.0) is the same 2,560 pages in English, Spanish, Russian, Turkish,
 French and German, from the packages libreoffice-help-LANG of Debian or Ubuntu; the descriptions of
 all packages come in English from the same place. Both are fetched with apt-get, 35 MB, into a
-temporary folder. Nothing is installed. Where there is no apt, --packages reads what you put there.
+temporary folder, which takes up to 400 MB. Nothing is installed. Where there is no apt, --packages
+reads what you put there. If a list of packages does not come, if Debian's main (Ubuntu's main and
+universe) is not among them or a language is not whole, nothing is written.
 
 What OUT then holds:
     sections/{train,valid,test}.jsonl      a section's text -> its heading, within each language
@@ -46,6 +48,7 @@ from plumbing.files import (
     beside_python,
     check_place,
     check_searchable,
+    first_line,
     parser_of,
     run,
     saving,
@@ -67,6 +70,8 @@ SPLITS = ("train", "test", "valid")  # in this order: a later one keeps nothing 
 JSONL_FOLDERS = ("sections", "cross", "descriptions", "text")
 FOLDERS = (*JSONL_FOLDERS, "paragraphs")
 README = "README.md"
+
+FEWEST_DESCRIPTIONS = 20_000  # Debian's main has 64,000, its security updates 3,500
 
 LONG = 8  # words from which on a paragraph that repeats is no chance
 SHORTEST_WINDOW = 20  # words, as those below
@@ -113,12 +118,25 @@ def read_pages(files):
                             "the package's .deb there")
         for path in found:
             paths.append((code, path))
+    check_whole(files, Counter(code for code, _ in paths))
     pages = {}
     for code, path in progress_line(paths, "reading pages", unit="page"):
         name = path.as_posix().rpartition("/libreoffice/help/")[2].partition("/text/")[2]
         pages.setdefault(name, {})[code] = read_page(path)
     mark_untranslated(pages)
     return pages
+
+
+def check_whole(files, numbers):
+    """UserError if a language has less than half as many pages as another: its package was not
+    unpacked to the end, and what needs all six languages would lack the rest of them."""
+    most = max(numbers.values())
+    for code, folder in files.items():
+        if numbers[code] < most / 2:
+            raise UserError(
+                f"{folder} has {numbers[code]:,} of the {most:,} pages of another language: it is "
+                "not whole; unpack the package's .deb there again"
+            )
 
 
 def mark_untranslated(pages):
@@ -282,12 +300,8 @@ class Maker:
 
     # ------------------------------------------------------------------------ descriptions
 
-    def descriptions(self, paths):
-        """English descriptions of packages -> their titles."""
-        found = {}
-        for path in progress_line(paths, "reading descriptions", unit="file"):
-            for description in read_descriptions(path):
-                found.setdefault(description.package, description)
+    def descriptions(self, found):
+        """English descriptions of packages, {package: Description} -> their titles."""
         earlier = set()
         seen = set()
         for split in SPLITS:
@@ -314,6 +328,25 @@ class Maker:
             "descriptions", split, description.package, shortened(text), description.title,
             (ENGLISH, ENGLISH),
         )
+
+
+# ------------------------------------------------------------------------------- all descriptions
+
+def all_descriptions(paths):
+    """{package: its first Description in files of apt's}; UserError if they are so few that they
+    would make another English task, or almost none."""
+    found = {}
+    for path in progress_line(paths, "reading descriptions", unit="file"):
+        for description in read_descriptions(path):
+            found.setdefault(description.package, description)
+    if len(found) < FEWEST_DESCRIPTIONS:
+        names = ", ".join(path.name for path in paths)
+        raise UserError(
+            f"packages described in {names}: {len(found):,}, where {FEWEST_DESCRIPTIONS:,} are the "
+            "fewest that will do; Debian's main, or Ubuntu's main and universe, is missing or not "
+            f"whole: add it to apt's sources, or {by_hand(PACKAGES)}"
+        )
+    return found
 
 
 # ---------------------------------------------------------------------------- opening what it wrote
@@ -383,10 +416,11 @@ def prepare(folder, work):
         package = f"libreoffice-help-{name}"
         files[code] = unpacked(package, folder, work)
         sources.append(f"{package} {version_of(package, files[code], folder)}")
-    descriptions = description_files(folder)
-    if not descriptions:
+    paths = description_files(folder)
+    if not paths:
         raise UserError(f"{folder}: there is no Translation-en; {by_hand(PACKAGES)}")
-    for path in descriptions:
+    descriptions = all_descriptions(paths)
+    for path in paths:
         size, checksum = size_and_checksum(path)
         sources.append(f"{path.name}, {size:,} bytes, CRC-32 {checksum:08x}")
     maker = Maker()
@@ -469,12 +503,23 @@ def parser():
     return parser
 
 
+def temporary_folder():
+    """A temporary folder to use in a `with`; UserError where there can be none."""
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise UserError(
+            f"there is no room for a temporary folder ({first_line(error)}); make some, or name a "
+            "folder in the variable TMPDIR"
+        ) from None
+
+
 def main(argv=None):
     args = parser().parse_args(argv)
     check_out(args.out, args.overwrite)
     if args.packages and not Path(args.packages).is_dir():
         raise UserError(f"--packages {args.packages}: there is no such folder")
-    with tempfile.TemporaryDirectory() as work:
+    with temporary_folder() as work:
         folder = args.packages
         if not folder:
             folder = f"{work}/fetched"

@@ -2,6 +2,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -11,12 +12,15 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
-from plumbing.files import UserError, first_line
+from plumbing.files import UserError, first_line, make_folder
 from plumbing.progress import progress_line
 
 DESCRIPTIONS = "Translation-en"  # apt's file of descriptions, and how the names of its copies end
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 DAMAGED = (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError)  # what they raise
+ROOM = 400_000_000  # bytes; Debian 12 takes 290 MB: lists, packages, and what is in them
+NOT_FETCHED = re.compile("^W: (Failed to fetch|Some index files failed)", re.MULTILINE)
+AN_ERROR = re.compile(f"E: |{NOT_FETCHED.pattern}")
 BY_HAND = (
     "fetch the newest {packages} (each one's _all.deb) from "
     "http://deb.debian.org/debian/pool/main/libr/libreoffice/ and "
@@ -43,20 +47,58 @@ def damaged(path, error):
 
 # ------------------------------------------------------------------------------------- fetching
 
+def finished(*command, folder=None):
+    """A command of the system's packages, run to its end. It speaks English, for its lines are
+    read, and may ask nothing, for nobody would see the question."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def complaint(done, most=3):
+    """What a command that failed says of it, `most` lines at most: its errors, if it marks any, for
+    apt begins with warnings that have nothing to do with them."""
+    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if AN_ERROR.match(line)]
+    said = errors or lines or [f"it ended with {done.returncode} and said nothing"]
+    return "; ".join(line[:200] for line in said[:most])
+
+
+def check_room(folder):
+    """UserError if a folder has no room for what is fetched: apt-get, which finds a full disk,
+    waits and says nothing."""
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        raise UserError(
+            f"{folder}: {free / 1e6:,.0f} MB are free there, and fetching takes {ROOM / 1e6:,.0f}; "
+            "make room, or name another place in the variable TMPDIR"
+        )
+
+
 def fetch(packages, folder):
     """Downloads packages and the English descriptions of all packages into a folder, with lists
-    of its own: what apt keeps for the system stays as it is. UserError where there is no apt."""
+    of its own: what apt keeps for the system stays as it is. UserError where there is no apt, or
+    if it did not fetch all of them."""
     if not shutil.which("apt-get"):
         raise UserError(f"there is no apt-get here: {by_hand(packages)}")
     folder = Path(folder)
     lists = folder / "lists"
-    (lists / "partial").mkdir(parents=True)
+    make_folder(lists / "partial")
+    check_room(folder)
     options = [
         "-o", f"Dir::State::Lists={lists}",
         "-o", f"Dir::Cache={folder}",
         "-o", "Acquire::Languages=en",
         "-o", "Acquire::GzipIndexes=false",  # or apt may keep lists as .lz4
         "-o", "APT::Sandbox::User=root",     # its own user may not write into our folder
+        # Else it is content with the lists that came, or with none where there is no network.
+        "-o", "APT::Update::Error-Mode=any",
     ]
     commands = {"the lists of packages": ["update"]}
     for package in packages:
@@ -64,13 +106,12 @@ def fetch(packages, folder):
     bar = progress_line(commands.items(), "fetching", unit="file")
     for what, words in bar:
         bar.set_postfix_str(what)
-        done = subprocess.run(
-            ["apt-get", "-qq", *options, *words], cwd=folder, capture_output=True, text=True
-        )
-        if done.returncode:
-            said = first_line(done.stderr.strip() or done.stdout.strip(), 200)
+        done = finished("apt-get", "-qq", *options, *words, folder=folder)
+        # Before 2.1.16 (Debian 10, Ubuntu 20.04) apt does not know Error-Mode: it only warns.
+        if done.returncode or NOT_FETCHED.search(done.stderr):
             raise UserError(
-                f"apt-get could not fetch {what} ({said}); mend that, or {by_hand(packages)}"
+                f"apt-get could not fetch {what} ({complaint(done)}); mend that, or "
+                f"{by_hand(packages)}"
             )
     for path in lists.glob(f"*{DESCRIPTIONS}"):
         path.rename(folder / path.name)
@@ -98,13 +139,12 @@ def unpacked(package, folder, work):
             f"and unpack its data.tar with tar into {there}"
         )
     target = Path(work) / package
-    target.mkdir(parents=True)
-    done = subprocess.run(
-        ["dpkg", "-x", str(debs[0]), str(target)], capture_output=True, text=True
-    )
+    make_folder(target)
+    done = finished("dpkg", "-x", str(debs[0]), str(target))
     if done.returncode:
         raise UserError(
-            f"{debs[0]}: dpkg could not unpack it ({first_line(done.stderr)}); fetch it again"
+            f"{debs[0]}: dpkg could not unpack it ({complaint(done)}); fetch it again, or make "
+            f"room in {target}"
         )
     return target
 

@@ -3,8 +3,9 @@
     python -m papers.bases base
     python -m papers.bases base runs/pretrain --json bases.json
 
-On documents of the built-in corpus's test split, none of them code-mixed, so that bases compare
-that were pretrained on different mixtures:
+On documents of the built-in corpus's validation split, for a base is chosen by what this prints
+and nothing is chosen on a test set; none of them code-mixed, so that bases compare that were
+pretrained on different mixtures:
 
 COPYING: the document, unmasked and with its own language's tag, by beam search: ROUGE-1 and the
 share that comes back to the letter. It is given sentence by sentence, for in pretraining </s> ends
@@ -13,7 +14,8 @@ a sentence and not a document: a base stops there.
 DENOISING: the loss per label token of masked documents, as `--stage pretrain` masks them.
 
 RETRIEVAL: how often is the nearest neighbour of a document's mean state in an encoder layer, among
-those of another language, its own translation? (`python -m tools.layers` measures it.)
+those of another language, its own translation? `python -m tools.layers` measures it, here of 200
+validation documents.
 
 TRANSLATION BY TAG: the document with another language's tag before the output: how many outputs are
 not found to be in that language, and how many of the headline's facts are told in it. Where
@@ -42,22 +44,25 @@ from plumbing.files import (
     read_json,
     run,
     write_json,
+    write_text,
 )
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import COUNT, decoding_of, default_device, device
 
 ROOT = Path(__file__).resolve().parent.parent
+SPLIT = "valid"
+RETRIEVED = 200  # documents a language, as tools.layers compares
 TOKENS = 4000  # padded tokens in a batch
 OPTIONS = decoding_of("translate")  # a copy repeats what its document repeats
 
 
 class Documents:
-    """A data set of the corpus's test documents as one language says them: source and target
-    alike."""
+    """A data set of the corpus's validation documents as one language says them: source and
+    target alike."""
 
     def __init__(self, lang):
         self.lang = lang
-        self.news = Builtin("summarize", "test", [(lang, lang)])
+        self.news = Builtin("summarize", SPLIT, [(lang, lang)])
         self.sizes = self.news.sizes
 
     def sentences(self, index):
@@ -113,7 +118,7 @@ def translation(decoder, pair, count):
     """{"off-target": percent, None where the identifier does not know the target; "facts":
     percent} of `count` documents."""
     source, target = pair
-    data = Builtin("summarize", "test", [pair])
+    data = Builtin("summarize", SPLIT, [pair])
     given = []
     for index in range(count):
         given.append(data.corpus.sentences(data.document(pair, index), source))
@@ -127,6 +132,15 @@ def translation(decoder, pair, count):
     return found
 
 
+def write_parallel(folder, languages):
+    """Writes what tools.layers compares as line-aligned files, a document a line. It reads the
+    split "test" alone, so that is what the files are called."""
+    for lang in languages:
+        documents = Documents(lang)
+        lines = [" ".join(documents.sentences(index)) for index in range(RETRIEVED)]
+        write_text(Path(folder) / f"test.{lang}", "\n".join(lines) + "\n")
+
+
 def retrieval(folder, languages, device):
     """Of every encoder layer, the embedding first: percent, the mean over pairs of languages.
 
@@ -134,9 +148,11 @@ def retrieval(folder, languages, device):
     if len(languages) < 2:
         return []
     with TemporaryDirectory() as temporary:
+        write_parallel(temporary, languages)
         file = Path(temporary) / "layers.json"
         words = ["--model", str(Path(folder).absolute()), "--measures", "retrieval"]
-        words += ["--data", "builtin", "--stage", "summarize", "--source-lang", *languages]
+        words += ["--data", f"parallel:{temporary}", "--stage", "summarize"]
+        words += ["--source-lang", *languages]
         words += ["--device", str(device), "--json", str(file)]
         command = [sys.executable, "-m", "tools.layers", *words]
         done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
@@ -193,8 +209,8 @@ def table(report, args):
         lines.append(f"{pair:<20}{off_target:>14}{found['facts']:>10.1f}")
     lines.append("")
     lines.append(
-        f"documents: {args.copied} a language copied, {args.denoised} masked, {args.translated} a "
-        "pair translated; layer 0 is the embedding's output"
+        f"validation documents: {args.copied} a language copied, {args.denoised} masked, "
+        f"{args.translated} a pair translated; layer 0 is the embedding's output"
     )
     return "\n".join(lines)
 

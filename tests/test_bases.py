@@ -22,11 +22,11 @@ def corpus():
 
 
 def translator(corpus, told=1000):
-    """A decoding function that knows the translation of every sentence of the first test
+    """A decoding function that knows the translation of every sentence of the first validation
     documents, and loses the end of a sentence of more than `told` words."""
     known = {}
     for index in range(20):
-        document = corpus.document(index, "test")
+        document = corpus.document(index, "valid")
         for source in LANGUAGES:
             for target in LANGUAGES:
                 sentences = corpus.sentences(document, source)
@@ -50,7 +50,7 @@ def test_a_document_of_which_one_sentence_loses_its_end_is_not_copied(corpus):
     exact = 0
     scores = []
     for index in range(8):
-        sentences = corpus.sentences(corpus.document(index, "test"), "en_XX")
+        sentences = corpus.sentences(corpus.document(index, "valid"), "en_XX")
         lengths = [len(sentence.split()) for sentence in sentences]
         left = sum(min(11, length) for length in lengths)
         exact += left == sum(lengths)
@@ -80,7 +80,7 @@ def test_the_denoising_loss_is_the_mean_over_label_tokens_of_one_languages_docum
 
         def text(self, pair, index):
             corpus = Corpus(["tr_TR"])
-            text = "\n".join(corpus.sentences(corpus.document(index, "test"), "tr_TR"))
+            text = "\n".join(corpus.sentences(corpus.document(index, "valid"), "tr_TR"))
             return text, text
 
     examples = Examples(Turkish(), tokenizer, "pretrain", max_length=256)
@@ -102,12 +102,20 @@ def test_the_denoising_loss_is_the_mean_over_label_tokens_of_one_languages_docum
     assert found != pytest.approx(bases.denoising_loss(model, tokenizer, "en_XX", 5), rel=1e-4)
 
 
+class ValidationTexts(Texts):
+    """What tools.layers measures, of the built-in corpus's validation split."""
+
+    def examples(self, split, pairs):
+        assert split == "test"
+        return super().examples("valid", pairs)
+
+
 @pytest.mark.slow
 def test_retrieval_is_the_mean_over_pairs_of_what_tools_layers_finds(small):
     languages = ["en_XX", "es_XX", "tr_TR"]
     model = MBart.from_pretrained(small)
     tokenizer = Tokenizer.from_pretrained(small)
-    texts = Texts("builtin", "summarize", languages, tokenizer, True, 256)
+    texts = ValidationTexts("builtin", "summarize", languages, tokenizer, True, 256)
     layers = measure_layers(model, texts, ["retrieval"])["encoder"]
     found = bases.retrieval(small, languages, "cpu")
     wanted = [100 * sum(layer["retrieval"].values()) / 3 for layer in layers]
@@ -128,7 +136,7 @@ def test_the_command_writes_a_table_and_the_same_numbers_for_each_folder(run, sm
     assert english["exact"] == 0 and english["R1"] < 20  # its weights are random
     assert set(reports[0]["translation"]) == {"es_XX-en_XX"}
     assert done.stdout.count("what it can do before finetuning") == 2
-    assert "documents: 2 a language copied, 3 masked, 2 a pair translated" in done.stdout
+    assert "validation documents: 2 a language copied, 3 masked, 2 a pair translated" in done.stdout
 
 
 @pytest.mark.parametrize("words, said", [
@@ -142,7 +150,26 @@ def test_a_language_that_is_not_there_is_a_mistake_that_is_named(run, small, wor
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_held_out_documents_are_those_that_headlines_are_tested_on(corpus):
-    news = Builtin("summarize", "test", [("en_XX", "en_XX")])
-    text, _ = bases.Documents("en_XX").text(("en_XX", "en_XX"), 3)
-    assert text.replace("\n", " ") == news.text(("en_XX", "en_XX"), 3)[0]
+def test_a_base_is_measured_on_the_documents_that_headlines_are_validated_on(
+    small, tmp_path, monkeypatch
+):
+    """By every measure: who chooses a base by them has seen nothing of the test set."""
+    own = ("en_XX", "en_XX")
+    news = Builtin("summarize", "valid", [own])
+    text, _ = bases.Documents("en_XX").text(own, 3)
+    assert text.replace("\n", " ") == news.text(own, 3)[0]
+
+    splits = set()
+    whole = Corpus.document
+
+    def document(corpus, index, split, *seed):
+        splits.add(split)
+        return whole(corpus, index, split, *seed)
+
+    monkeypatch.setattr(Corpus, "document", document)
+    model = MBart.from_pretrained(small)
+    bases.copying(lambda texts, source, target: texts, "en_XX", 2)
+    bases.denoising_loss(model, Tokenizer.from_pretrained(small), "en_XX", 2)
+    bases.translation(lambda texts, source, target: texts, ("es_XX", "en_XX"), 2)
+    bases.write_parallel(tmp_path, LANGUAGES)
+    assert splits == {"valid"}

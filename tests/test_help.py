@@ -139,6 +139,13 @@ def packages(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Those descriptions, and any room for them, are enough here."""
+    monkeypatch.setattr("corpora.help.FEWEST_DESCRIPTIONS", len(NAMES))
+    monkeypatch.setattr("corpora.packages.ROOM", 0)
+
+
 @pytest.fixture
 def made(run, packages, tmp_path):
     """(what the command wrote, what it printed)"""
@@ -370,17 +377,48 @@ def test_of_several_systems_and_programs_one_is_read(tmp_path, html, text):
 
 # ---------------------------------------------------------------------------- fetching, unpacking
 
+# As apt does it: a list that does not come is a warning, and apt content, unless Error-Mode, which
+# an old apt does not know, says otherwise. Two repositories: debian, and a shop with one package.
 APT = """#!{python}
 import os, sys
 words = sys.argv[1:]
 given = dict(word.split("=", 1) for word in words if "=" in word)
-assert given["Acquire::Languages"] == "en"
+assert given["Acquire::Languages"] == "en" and os.environ["LC_ALL"] == "C"
+assert sys.stdin.read() == ""
+state = os.environ.get("APT_STATE", "").split()
+kind = "W"
+if given.get("APT::Update::Error-Mode") == "any" and "old" not in state:
+    kind = "E"
+
+def ended(*lines, code=100):
+    print(*lines, sep="\\n", file=sys.stderr)
+    sys.exit(code)
+
+def content(name):
+    with open("{packages}/descriptions") as file:
+        if name == "debian":
+            return file.read()
+        return file.read().partition("\\n\\n")[0]
+
 if "update" in words:
-    with open(given["Dir::State::Lists"] + "/x_dists_Translation-en", "w") as file:
-        file.write(open("{packages}/descriptions").read())
-else:
-    print("W: unsandboxed", file=sys.stderr)
-    open(words[-1] + "_4%3a7.4.7-1_all.deb", "w").close()
+    missing = [name for name in ("debian", "shop") if name + "-away" in state]
+    for name in ("debian", "shop"):
+        if name not in missing and name + "-none" not in state:
+            with open(given["Dir::State::Lists"] + "/" + name + "_Translation-en", "w") as file:
+                file.write(content(name))
+    lines = [kind + ": Failed to fetch http://" + name + "  No route" for name in missing]
+    if missing:
+        lines.append(kind + ": Some index files failed to download. They have been ignored")
+        ended("W: legacy keyring", *lines, code=100 if kind == "E" else 0)
+    ended("W: legacy keyring", code=0)
+if "killed" in state:
+    os.kill(os.getpid(), 9)
+if "debian-away" in state:
+    ended("E: Unable to locate package " + words[-1])
+if "full" in state:
+    ended("W: unsandboxed", "E: Write error - write (28: No space left on device)")
+print("W: unsandboxed", file=sys.stderr)
+open(words[-1] + "_4%3a7.4.7-1_all.deb", "w").close()
 """
 DPKG = """#!{python}
 import os, shutil, sys
@@ -406,10 +444,6 @@ def test_packages_are_fetched_with_apt_and_unpacked_with_dpkg(
     assert "libreoffice-help-ru" in done.stderr and "--packages FOLDER" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "data").exists()
 
-    program(programs, "apt-get", "#!{python}\nimport sys\nsys.exit('E: no network')", packages)
-    done = run(*HELP, cwd=tmp_path)
-    assert done.returncode == 2 and "the lists of packages (E: no network)" in done.stderr
-
     (packages / "descriptions").write_text(DESCRIPTIONS.format(**NAMES))
     program(programs, "apt-get", APT, packages)
     done = run(*HELP, cwd=tmp_path)
@@ -422,6 +456,88 @@ def test_packages_are_fetched_with_apt_and_unpacked_with_dpkg(
     out, _ = made
     for name in ("sections/test.jsonl", "paragraphs/train.ru_RU", "descriptions/test.jsonl"):
         assert (tmp_path / "data/help" / name).read_bytes() == (out / name).read_bytes()
+
+
+NOT_ALL = "{0}: Failed to fetch http://debian  No route; {0}: Failed to fetch http://shop  No route"
+
+
+@pytest.mark.parametrize("state, said", [
+    ("debian-away shop-away", f"the lists of packages ({NOT_ALL.format('E')}; E: Some index"),
+    ("debian-away shop-away old", f"the lists of packages ({NOT_ALL.format('W')}; W: Some index"),
+    ("debian-away", "the lists of packages (E: Failed to fetch http://debian  No route; E: Some"),
+    ("shop-away old", "the lists of packages (W: Failed to fetch http://shop  No route; W: Some"),
+    ("debian-none", "packages described in shop_Translation-en: 1, where 5 are the fewest that"),
+    ("full", "libreoffice-help-en-us (E: Write error - write (28: No space left on device));"),
+    ("killed", "libreoffice-help-en-us (it ended with -9 and said nothing); mend that"),
+])
+def test_what_apt_did_not_fetch_is_told_in_its_own_words_and_nothing_is_written(
+    run, packages, tmp_path, monkeypatch, state, said
+):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    program(programs, "apt-get", APT, packages)
+    program(programs, "dpkg", DPKG, packages)
+    (packages / "descriptions").write_text(DESCRIPTIONS.format(**NAMES))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("LC_ALL", "es_ES.UTF-8")  # in which apt's words would be others
+    monkeypatch.setenv("APT_STATE", state)
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert "--packages FOLDER" in done.stderr and "legacy" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "data").exists()
+
+
+def test_without_room_for_temporary_files_it_says_so(run, packages, tmp_path, monkeypatch):
+    program(tmp_path, "apt-get", "#!{python}\nraise AssertionError", packages)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("corpora.packages.ROOM", 10**18)
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 2 and "fetching takes 1,000,000,000,000; make room" in done.stderr
+    assert "TMPDIR" in done.stderr
+
+    def full():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    done = run(*HELP, cwd=tmp_path)
+    assert done.returncode == 2 and "No usable temporary directory found); make" in done.stderr
+    assert "TMPDIR" in done.stderr
+
+
+def test_a_package_that_dpkg_cannot_unpack_is_told_in_its_words(
+    run, packages, tmp_path, monkeypatch
+):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "libreoffice-help-en-us_1_all.deb").write_text("no deb")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    for words, said in (("'dpkg-deb: error: no archive'", "dpkg-deb: error: no archive"),
+                        ("2", "it ended with 2 and said nothing")):
+        program(programs, "dpkg", f"#!{{python}}\nimport sys\nsys.exit({words})", packages)
+        done = run(*HELP, "out", "--packages", mine, cwd=tmp_path)
+        assert done.returncode == 2 and f"{said}); fetch it again, or make room in" in done.stderr
+        assert not (tmp_path / "out").exists()
+
+
+def test_too_few_descriptions_and_half_a_language_are_refused(run, packages, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(packages, mine)
+    (mine / "debian_Translation-en.gz").unlink()
+    text = DESCRIPTIONS.format(**NAMES)
+    (mine / "half_Translation-en").write_text(text[:len(text) // 2])
+    done = run(*HELP, "out", "--packages", mine, cwd=tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert "packages described in half_Translation-en: 2, where 5 are" in done.stderr
+    assert "add it to apt's sources, or fetch the newest" in done.stderr
+
+    (mine / "half_Translation-en").write_text(text)
+    for split in ("train", "valid"):
+        (mine / "libreoffice-help-tr/usr/share/libreoffice/help/tr/text" / PAGES[split]).unlink()
+    done = run(*HELP, "out", "--packages", mine, cwd=tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert f"{mine}/libreoffice-help-tr has 1 of the 3 pages of another language" in done.stderr
 
 
 def test_a_folder_without_the_packages_says_which(run, packages, tmp_path):
