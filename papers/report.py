@@ -130,7 +130,8 @@ def built_in(these):
         return []
     return [
         "## Trained on English alone, asked within each language",
-        "400 updates. Validation loss on English by learning rate:",
+        "400 updates. Validation loss on English by learning rate, in brackets the share of "
+        "zero-shot outputs in another language:",
         rate_lines(),
         score_table(english_only(), WITHIN, BUILT_IN),
         these("zero_shot", "steps"),

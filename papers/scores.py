@@ -64,12 +64,14 @@ class Corpus:
     """What a half of the tables is about.
 
     title: its name in the tables; prefix: of its score files' names; within: its pairs of one
-    language, the seen one first; content: the measure of what an output tells."""
+    language, the seen one first; content: the measure of what an output tells; summary: what its
+    summaries are called."""
 
     title: str
     prefix: str
     within: list
     content: str
+    summary: str
 
     @property
     def zero_shot(self):
@@ -86,8 +88,8 @@ class Corpus:
         return self.prefix + name
 
 
-BUILT_IN = Corpus("built-in corpus", "", WITHIN, "facts")
-HELP = Corpus("real text", "help-", HELP_WITHIN, "R1")
+BUILT_IN = Corpus("built-in corpus", "", WITHIN, "facts", "headline")
+HELP = Corpus("real text", "help-", HELP_WITHIN, "R1", "heading")
 
 
 @dataclass(frozen=True)
@@ -610,6 +612,18 @@ def rows_of(name, pair):
     return found
 
 
+def floors_of(corpus, pair):
+    """The scores of a pair that need no model: {"lead": {metric: ...}, "random": ..., "references":
+    ...}, of the sources' first sentences, of other texts' summaries and of the references
+    themselves. Every score file has them, so the first row that was run tells; {} before that."""
+    names = [row.name for row in english_only(corpus)]
+    names += [corpus.row(row.name) for row in JOINT]
+    for name in names:
+        for row in rows_of(name, pair).values():
+            return row["floors"] | {"references": row["references"]}
+    return {}
+
+
 def values(name, pair, metric):
     """(seeds, examples) of a row's metric; None where there is no such score."""
     rows = rows_of(name, pair).values()
@@ -617,6 +631,16 @@ def values(name, pair, metric):
     if not found or None in found:
         return None
     return np.array(found, float)
+
+
+def off_target_at(corpus, recipe, rate):
+    """The mean share of off-target outputs in the unseen languages at a learning rate, in percent;
+    None where one of them was not scored."""
+    name = f"{corpus.prefix}rate-{recipe}-{rate}"
+    shares = [values(name, pair, "off-target") for pair in corpus.zero_shot]
+    if any(found is None for found in shares):
+        return None
+    return float(np.mean([found.mean() for found in shares]))
 
 
 def scores_of(name, metric, pair=None):

@@ -25,7 +25,9 @@ from papers.scores import (
     arrow,
     dictionary_of,
     english_only,
+    floors_of,
     low_resource,
+    off_target_at,
     one_rate,
     probe_of,
     rates,
@@ -122,10 +124,9 @@ def floors(pairs, corpus):
 
 
 def floor_cell(kind, pair, corpus):
-    rows = rows_of(corpus.row("base"), pair)
-    if not rows:
+    found = floors_of(corpus, pair).get(kind)
+    if not found:
         return NOTHING
-    found = next(iter(rows.values()))["floors"][kind]
     means = []
     for metric in ("R1", "off-target", "off-target-p", "facts"):
         mean, _, _ = found.get(metric) or (None, None, None)  # real text has no facts
@@ -380,11 +381,16 @@ def evidence_table(claims):
 
 
 def rate_lines(corpus=BUILT_IN):
-    """The validation losses of the grid, a line for each recipe."""
+    """The validation losses of the grid, a line for each recipe; in brackets what no choice looks
+    at, the share of zero-shot outputs in another language."""
     lines = []
     for kind, note in (("rate", ""), ("try", " (1,000 updates)")):
         for recipe, grid in rates(corpus.prefix, kind).items():
-            losses = [f"{rate}: {grid.losses[rate]:.4f}" for rate in sorted(grid.losses, key=float)]
+            losses = []
+            for rate in sorted(grid.losses, key=float):
+                share = off_target_at(corpus, recipe, rate)
+                beside = "" if share is None or kind == "try" else f" ({share:.0f}%)"
+                losses.append(f"{rate}: {grid.losses[rate]:.4f}{beside}")
             lines.append(f"- `{recipe}`{note}: {', '.join(losses)}; best: {grid.best}")
     return "\n".join(lines)
 

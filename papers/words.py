@@ -54,7 +54,8 @@ A section of LibreOffice's help -> its heading, and in English a package's descr
 (55,000 examples, of which the sections are 4,347); 3,000 updates, every recipe at the rate
 with the lowest validation loss on English. That loss still falls at the end, `full`'s by 0.06 in
 the last 500 updates at 2e-3, with a learning rate that goes to zero: hence the two rows of 8,000
-updates. Validation loss by learning rate:"""
+updates. Validation loss by learning rate, in brackets the share of zero-shot outputs in another
+language:"""
 
 ABOUT_NOVEL = """\
 ROUGE-1 does not tell a summary from a copied sentence. Of the words of a reference that its source

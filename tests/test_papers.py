@@ -13,7 +13,7 @@ from conftest import ROOT
 
 import train
 from model import MBart
-from papers import claims, pictures, report, scores, tables
+from papers import claims, findings, pictures, report, scores, tables
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, BUILT_IN, HELP, WITHIN, Interval, Row
 from plumbing.files import UserError
@@ -490,6 +490,25 @@ def test_a_report_of_one_half_has_no_tables_of_the_other(folder, monkeypatch):
     assert "on the built-in corpus.**" not in page and "## Open questions" not in page
 
 
+def test_the_baselines_are_told_before_the_untuned_base_was_run(folder):
+    """Every score file has them."""
+    for recipe, rouge in (("full", 10.0), ("qk", 4.0)):
+        write_scores(f"help-rate-{recipe}-1e-3", 0, HELP.within, rouge, facts=False)
+    pairs = HELP.within
+    _, _, other, lead, *_ = tables.score_table(scores.english_only(HELP), pairs, HELP).splitlines()
+    assert other.count("| 5.0<br>100% (99.8%) ") == lead.count("| 5.0<br>100%") == 4
+    told = " ".join(findings.of_forgetting(HELP).split())
+    assert "the text's first sentence 5.0 and the heading of another text 5.0" in told
+    assert tables.NOTHING not in told
+
+
+def test_a_score_is_told_beside_the_baseline_that_is_nearest():
+    baselines = {"a copy": 15.92, "another": 10.91}
+    assert findings.nearest(11.36, baselines) == "is another, which has 0.5 less"
+    assert findings.nearest(14.5, baselines) == "is a copy, which has 1.4 more"
+    assert findings.nearest(15.9, baselines) == "is a copy, which has as much"
+
+
 @pytest.mark.slow
 def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkeypatch):
     pytest.importorskip("matplotlib")
@@ -537,10 +556,10 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert f"| a | and the lower zero-shot ROUGE-1 | {verdict}" in evidence
     flat = " ".join(page.split())
     assert "from a learning rate of 1e-3 on, under `qk` at no rate" in flat
-    assert "there 50 and 10% are off-target" in flat
+    assert "There 50% are off-target under `full` and 10% under `qk`." in flat
     assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page
-    assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
+    assert "- `qk`: 1e-3: 2.0000 (10%), 4e-3: 1.0000 (10%); best: 4e-3" in page
     layers = "0.50 0.90 0.80 0.70 | 0.50 0.90 0.80 0.70"
     floors = " ".join(["0.60 (0.32)"] * 4)
     assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
@@ -552,7 +571,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     share = 100 * trained / sum(tensor.numel() for tensor in base.parameters())
     assert f"| `qk` in the cross-attention alone | 1 | {share:.1f} | 49." in page
     assert "Little is enough." in page
-    assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
+    assert "- `lora`: 2e-3: 1.5000 (0%); best: 2e-3" in page
     assert "| LoRA of rank 12 at 2e-3 | 1 | 40." in page
     assert "| translation model, then `qk` | 1 | 33.0<br>40% | 33.0<br>40% |" in page
     assert "| layer 3, en-es alone | 1 | 50.0 | 50.0 | 25.0 | " in page
