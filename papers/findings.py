@@ -139,8 +139,8 @@ def beside_baselines(corpus, full, qk):
     if None in (*baselines.values(), *rouges.values()):
         return NOTHING
     have = " and ".join(f"{what} {score:.1f}" for what, score in baselines.items())
-    near = ", ".join(f"to `{recipe}` {nearest(r, baselines)}" for recipe, r in rouges.items())
-    return f"There two baselines that need no model have: {have}. Nearest {near}."
+    near = [f"Nearest to `{recipe}` {nearest(r, baselines)}." for recipe, r in rouges.items()]
+    return f"There two baselines that need no model have: {have}. {' '.join(near)}"
 
 
 def nearest(rouge, baselines):

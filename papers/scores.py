@@ -453,8 +453,9 @@ def english_only(corpus=BUILT_IN):
     best_full = rates(corpus.prefix)["full"].best
     best_qk = rates(corpus.prefix)["qk"].best
     full_at_qk = corpus.row("full at qk's rate")
+    whose = "`qk`'s best" if best_full != best_qk else "the best of both"
     rows = [
-        Row(f"`full` at {best_qk}, `qk`'s best", full_at_qk, FULL_FIGURES, "full"),
+        Row(f"`full` at {best_qk}, {whose}", full_at_qk, FULL_FIGURES, "full"),
         Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk"),
     ]
     if best_full != best_qk:
@@ -721,6 +722,18 @@ def retrieval_of(name, unseen=None, side="encoder", only=(), except_for=()):
             of_layers.append(mean_retrieval(layer["retrieval"], unseen, only, except_for))
         found.append(of_layers)
     return np.array(found)
+
+
+def retrieval_by_pair(name):
+    """(seeds, layers, pairs of languages) of retrieval accuracy in percent in the encoder; None
+    where nothing was retrieved."""
+    reports = layers_of(f"{name}+retrieval", "encoder")
+    if not reports:
+        return None
+    found = []
+    for report in reports:
+        found.append([list(layer["retrieval"].values()) for layer in report])
+    return 100 * np.array(found)
 
 
 def mean_retrieval(accuracies, unseen, only, except_for):
