@@ -982,7 +982,11 @@ def test_a_part_says_how_long_its_rows_took_last_time(tmp_path):
         "1,rate-qk-1e-3-s0.json,600,Another\n1,rate-qk-2e-3-s0.json,600,Another\n"
     )
     done, _ = run_script(tmp_path, "--parts", "1", "--jobs", "2")
-    assert "last time: 10 minutes on Another)" in done.stdout
+    assert "last time: 2 rows took 10 minutes on Another)" in done.stdout
+
+    (kept / "seconds.csv").write_text("1,rate-qk-4e-3-s0.json,1200,A machine\n")
+    done, _ = run_script(tmp_path, "--parts", "1", "--jobs", "2")
+    assert "last time: 3 rows took 20 minutes on A machine and Another)" in done.stdout
 
 
 @pytest.mark.parametrize(
