@@ -573,14 +573,17 @@ def doubtful_files():
 
 def check_test_sets(paths):
     """An error if two score files disagree on the test set of a pair: of how many examples it is,
-    and what their first sentences score. So they do when the data was prepared anew between them,
-    and neither table nor learning rate can be had of both."""
+    and what their first sentences score; or on a file that their runs were trained on. So they do
+    when the data was prepared anew between them, and neither table nor learning rate can be had of
+    both."""
     first = {}
+    trained_on = {}
     for path in sorted(map(Path, paths)):
         _, seed = row_and_seed(path)
         content = read_json(path) or {}
         if seed is None or is_of_another_base(content):  # without a seed: in no table of scores
             continue
+        check_training_data(path, content, trained_on)
         for row in content.get("rows", ()):
             pair = arrow(f"{row['source']}-{row['target']}")
             lead, _, _ = row["floors"].get("lead", {}).get("R1", (0, 0, 0))
@@ -594,6 +597,20 @@ def check_test_sets(paths):
                     "versions of the data. Remove the files of the older one and run "
                     "papers/reproduce.sh again"
                 )
+
+
+def check_training_data(path, content, known):
+    """An error if a score file's run read another version of a training file than one before it.
+    Runs that read different files may stand beside each other: their settings differ. known: {file:
+    (the first score file, what that file was)}, which this adds to."""
+    for name, now in content.get("data fingerprint", {}).items():
+        other, before = known.setdefault(name, (path, now))
+        if now != before:
+            raise UserError(
+                f"{path} is of a run on {name} of {now[0]:,} bytes, {other} on one of "
+                f"{before[0]:,} bytes or other content: they were trained on two versions of the "
+                "data. Remove the files of the older one and run papers/reproduce.sh again"
+            )
 
 
 def in_short(names):

@@ -17,6 +17,7 @@ from papers import claims, findings, pictures, report, scores, tables
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, BUILT_IN, HELP, WITHIN, Interval, Row
 from plumbing.files import UserError
+from plumbing.runs import write_state
 
 EXAMPLES = 6  # in every made-up row
 
@@ -912,6 +913,22 @@ def test_scores_of_two_versions_of_the_data_are_not_put_together(folder, run):
             assert "two versions of the data" in done.stderr
 
 
+def test_runs_on_two_versions_of_a_training_file_are_not_put_together(folder):
+    """The test files may be the same all the same."""
+    sections = {"data/help/sections/train.jsonl": [10, 1]}
+    descriptions = {"data/help/descriptions/train.jsonl": [20, 2]}
+    paths = [
+        write_scores("help-base", 0, WITHIN),  # of no run
+        write_scores("help-one", 0, WITHIN, **{"data fingerprint": sections}),
+        write_scores("help-other", 0, WITHIN, **{"data fingerprint": sections | descriptions}),
+    ]
+    scores.check_test_sets(paths)
+    changed = {"data/help/sections/train.jsonl": [10, 3]}
+    paths.append(write_scores("help-third", 0, WITHIN, **{"data fingerprint": changed}))
+    with pytest.raises(UserError, match=r"help-third.*sections/train\.jsonl.*two versions"):
+        scores.check_test_sets(paths)
+
+
 def test_a_row_is_compared_with_runs_of_its_own_machine(tmp_path):
     """Part 11's rows with the adversary's, which part 5 may have run elsewhere."""
     results = tmp_path / "results"
@@ -1037,11 +1054,18 @@ def test_what_is_kept_of_a_score_file(folder, run):
     kept = Path("papers/scores")
     (kept / "seconds.csv").write_text("1,qk-s0.json,90,Slow\n1,full-s0.json,80,Slow\n")
 
+    trained = Path("runs/paper/qk-s0")
+    trained.mkdir(parents=True)
+    (trained / "args.json").write_text('{"data": "help:"}')
+    files = {"data/help/sections/train.jsonl": [7, 8], "runs/two/model.safetensors": [9, 10]}
+    write_state({"data": {"files": files}}, trained / "state.pt")
+
     for _ in range(2):  # the second time from what was kept, as one does who goes on elsewhere
         done = run("-m", "papers.keep", cwd=folder)
         assert done.returncode == 0, done.stderr
         found = json.loads((kept / "qk-s0.json").read_text(encoding="utf-8"))
         assert found["validation loss"] == 1.0
+        assert found["data fingerprint"] == {"data/help/sections/train.jsonl": [7, 8]}
         assert found["rows"][0]["each"]["R1"] == [33.3, 50, 0, 1.2, 2, 3]
         assert found["rows"][0]["each"]["novel"] == [50, 100, 50, 50, 50]
         assert "R2" not in found["rows"][0]["each"]
@@ -1050,6 +1074,7 @@ def test_what_is_kept_of_a_score_file(folder, run):
             {"reference": "title 4", "output": "said 4"},
         ]
         shutil.copy(kept / "qk-s0.json", results)
+        shutil.rmtree(trained, ignore_errors=True)
     assert (kept / "seconds.csv").read_text().splitlines() == [
         "1,full-s0.json,80,Slow",
         "1,qk-s0.json,70,A machine",
