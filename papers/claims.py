@@ -8,6 +8,7 @@ seed.
 """
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -95,7 +96,38 @@ def claims():
 def concluded(title, claim):
     """What papers/words.py says of a verdict; nothing where the verdict is another by now."""
     verdict, sentence = CONCLUSIONS.get((title, claim.text), ("", ""))
-    return sentence if claim.word.startswith(verdict) else ""
+    return sentence.format_map(told_numbers()) if claim.word.startswith(verdict) else ""
+
+
+@cache
+def told_numbers():
+    """The numbers that conclusions on real text leave open, {field: text}: what becomes of `full`
+    by seed, and after 8,000 updates beside the same seed's 3,000."""
+    found = Fields()
+    full = HELP.row("full")
+    longer = HELP.row("long-full")
+    spanish, russian, _ = HELP.zero_shot
+    shares = values(full, spanish, "off-target")
+    if shares is not None:
+        found["fewest_es"] = f"{shares.mean(1).min():.0f}"
+        found["most_es"] = f"{shares.mean(1).max():.0f}"
+    for seed in results(longer):
+        for when, name in (("3000", full), ("8000", longer)):
+            if seed not in results(name):
+                continue
+            found[f"loss_{when}"] = f"{results(name)[seed]['validation loss']:.2f}"
+            for lang, pair in (("es", spanish), ("ru", russian)):
+                share = np.mean(rows_of(name, pair)[seed]["each"]["off-target"])
+                found[f"{lang}_{when}"] = f"{share:.0f}"
+        break  # as the first seed has it
+    return found
+
+
+class Fields(dict):
+    """For str.format_map: a field without a value stays in the text."""
+
+    def __missing__(self, field):
+        return "{" + field + "}"
 
 
 # ---------------------------------------------------------------------------------- verdicts

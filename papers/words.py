@@ -1,6 +1,6 @@
 """What RESULTS.md says in words: what its tables show, what the open questions' answers mean, and
 where our runs differ from the papers'. Numbers within these sentences are of the scores that they
-were written for."""
+were written for; {fields} of conclusions are filled in from the scores (papers/claims.py)."""
 
 INTRODUCTION = """\
 Three papers in small, from this repository's own bases: Solovyev, Liu and Niehues 2024 (A), Gheini,
@@ -495,9 +495,9 @@ CONCLUSIONS = {
         "outputs than `qk`",
     ): (
         "mixed: 1 of 3 for it, 0 against",
-        "At the rate that validation chooses for both 4 to 12% of the Spanish outputs are lost, "
-        "by seed; in Russian two seeds of five lose a tenth, in Turkish none. At twice that rate, "
-        "for an English loss that is 0.05 higher, a third of all outputs is lost.",
+        "At the rate that validation chooses for both {fewest_es} to {most_es}% of the Spanish "
+        "outputs are lost, by seed; in Russian two seeds of five lose a tenth, in Turkish none. At "
+        "twice that rate, for an English loss that is 0.05 higher, a third of all outputs is lost.",
     ),
     ("real text", "and the lower zero-shot ROUGE-1"): (
         "mixed: 2 of 3 for it, 0 against",
@@ -517,8 +517,9 @@ CONCLUSIONS = {
     ("real text", "the same after 8,000 updates: `full` has more off-target outputs than `qk`"): (
         "one seed: 2 of 3 for it, 0 against",
         "What goes on improving English goes on losing the others: between 3,000 and 8,000 updates "
-        "the English loss of `full` falls from 2.56 to 2.37, and of its outputs 19 in place of 11% "
-        "are lost in Spanish and 11 in place of 1% in Russian, in Turkish none.",
+        "the English loss of `full` falls from {loss_3000} to {loss_8000}, and of its outputs "
+        "{es_8000} in place of {es_3000}% are lost in Spanish and {ru_8000} in place of {ru_3000}% "
+        "in Russian, in Turkish none.",
     ),
     ("real text", "the same after 8,000 updates: `full` has the lower zero-shot ROUGE-1"): (
         "one seed: 2 of 3 for it, 0 against",

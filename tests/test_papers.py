@@ -20,16 +20,17 @@ from plumbing.files import UserError
 from plumbing.runs import write_state
 
 EXAMPLES = 6  # in every made-up row
+REMEMBERED = (scores.results, scores.rates, claims.told_numbers)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty project to write results into, and nothing remembered of another test's."""
     monkeypatch.chdir(tmp_path)
-    for remembered in (scores.results, scores.rates):
+    for remembered in REMEMBERED:
         remembered.cache_clear()
     yield tmp_path
-    for remembered in (scores.results, scores.rates):
+    for remembered in REMEMBERED:
         remembered.cache_clear()
 
 
@@ -406,6 +407,20 @@ def test_a_conclusion_stands_beside_the_verdict_that_it_was_written_for(folder, 
         assert found[text].conclusion == conclusion
 
 
+def test_a_conclusion_tells_the_scores_that_are_kept(folder):
+    for rate, loss in (("1e-3", 2.0), ("2e-3", 1.0)):
+        for recipe in ("full", "qk"):
+            write_scores(f"help-rate-{recipe}-{rate}", 0, HELP.within, off_target=30.0, loss=loss)
+    assert claims.told_numbers()["most_es"] == "30"
+    assert "{loss_8000}" in "{loss_8000}".format_map(claims.told_numbers())
+    claims.told_numbers.cache_clear()
+    scores.results.cache_clear()
+    write_scores("help-rate-full-2e-3", 1, HELP.within, off_target=50.0, loss=1.0)
+    write_scores("help-long-full", 0, HELP.within, off_target=60.0, loss=0.5)
+    sentence = "{loss_3000} to {loss_8000}, {es_8000} in place of {ru_3000}%, {most_es}"
+    assert sentence.format_map(claims.told_numbers()) == "1.00 to 0.50, 60 in place of 30%, 50"
+
+
 def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monkeypatch):
     """In the scores that the repository keeps: papers/words.py."""
     monkeypatch.chdir(ROOT)
@@ -415,6 +430,8 @@ def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monk
         for claim in of_corpus:
             if claim.word not in ("supported", "not measured") and not claim.conclusion:
                 lacking.append(f"{title}: {claim.text}: {claim.word}")
+            if "{" in claim.conclusion:
+                lacking.append(f"{title}: {claim.text}: a number")
     assert not lacking
     texts = {(title, claim.text) for title, of_corpus in found.items() for claim in of_corpus}
     assert set(claims.CONCLUSIONS) <= texts
