@@ -10,10 +10,11 @@ from papers.scores import (
     MIDDLE,
     SEEN_TARGET,
     TRANSLATED,
+    floors_of,
+    off_target_at,
     probe_of,
     rates,
     retrieval_of,
-    rows_of,
     scores_of,
     values,
 )
@@ -39,22 +40,36 @@ def wrapped(text):
     return textwrap.fill(" ".join(text.split()), 100, break_on_hyphens=False)
 
 
-def mean(name, pairs, metric):
-    """The mean of a row's metric over language pairs, seeds and examples, as a text."""
+def mean_of(name, pairs, metric):
+    """The mean of a row's metric over language pairs, seeds and examples; None where a pair was not
+    measured."""
     found = [values(name, pair, metric) for pair in pairs]
     if any(scores is None for scores in found):
-        return NOTHING
-    return f"{np.mean([scores.mean() for scores in found]):.0f}"
+        return None
+    return float(np.mean([scores.mean() for scores in found]))
 
 
-def mean_baseline(corpus, pairs, kind):
+def mean(name, pairs, metric, digits=0):
+    """mean_of() as a text."""
+    return as_text(mean_of(name, pairs, metric), digits)
+
+
+def as_text(number, digits=0):
+    return NOTHING if number is None else f"{number:.{digits}f}"
+
+
+def baseline_of(corpus, pairs, kind):
     """The mean ROUGE-1 of "lead", the sources' first sentences, or "random", other texts'
-    summaries."""
-    found = []
-    for pair in pairs:
-        for row in rows_of(corpus.row("base"), pair).values():
-            found.append(row["floors"][kind]["R1"][0])
-    return f"{np.mean(found):.0f}" if found else NOTHING
+    summaries, over language pairs; None where no row of a pair was run."""
+    found = [floors_of(corpus, pair) for pair in pairs]
+    if not all(found):
+        return None
+    return float(np.mean([floors[kind]["R1"][0] for floors in found]))
+
+
+def mean_baseline(corpus, pairs, kind, digits=0):
+    """baseline_of() as a text."""
+    return as_text(baseline_of(corpus, pairs, kind), digits)
 
 
 def bleu(name):
@@ -74,45 +89,68 @@ def of_forgetting(corpus):
     return f"""\
 **Learning English, on the {corpus.title}.** More than a tenth of the outputs in unseen languages is
 off-target under `full` {drift(corpus, 'full')}, under `qk`
-{drift(corpus, 'qk')}. English validation loss, which hardly tells, picks
-{grids['full'].best} for `full` and {grids['qk'].best} for `qk`: there
-{mean(full, unseen, 'off-target')} and {mean(qk, unseen, 'off-target')}% are off-target in the
-unseen languages, ROUGE-1 is {mean(full, unseen, 'R1')} and {mean(qk, unseen, 'R1')}, in English
-{mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}. {over_rates(corpus, 'full')}
-{over_rates(corpus, 'qk')} {after_more(corpus)}"""
+{drift(corpus, 'qk')}. English validation loss picks
+{grids['full'].best} for `full` and {grids['qk'].best} for `qk`. There
+{mean(full, unseen, 'off-target')}% are off-target under `full` and
+{mean(qk, unseen, 'off-target')}% under `qk`. {warning(corpus)}
+ROUGE-1 in English is {mean(full, seen, 'R1', 1)} under `full` and {mean(qk, seen, 'R1', 1)} under
+`qk`. In the unseen languages it is {mean(full, unseen, 'R1', 1)} under `full` and
+{mean(qk, unseen, 'R1', 1)} under `qk`. {beside_baselines(corpus, full, qk)}
+{after_more(corpus)}"""
 
 
 def drift(corpus, recipe):
+    """From which rate on a recipe loses the other languages."""
+    rate = first_that_drifts(corpus, recipe)
+    return "at no rate that was tried" if rate is None else f"from a learning rate of {rate} on"
+
+
+def first_that_drifts(corpus, recipe):
     """The lowest learning rate at which more than a tenth of the zero-shot outputs is off-target;
-    the shares at all rates are told beside it."""
+    None if there is none."""
     for rate in sorted(rates(corpus.prefix)[recipe].losses, key=float):
-        if off_target_at(corpus, recipe, rate) > 10:
-            return f"from a learning rate of {rate} on"
-    return "at no rate that was tried"
-
-
-def off_target_at(corpus, recipe, rate):
-    """The mean share of off-target outputs in the unseen languages, in percent."""
-    name = f"{corpus.prefix}rate-{recipe}-{rate}"
-    shares = [values(name, pair, "off-target") for pair in corpus.zero_shot]
-    if any(found is None for found in shares):
-        return np.nan
-    return np.mean([found.mean() for found in shares])
-
-
-def over_rates(corpus, recipe):
-    """What the seen language tells of a learning rate, and what becomes of the others."""
-    losses = rates(corpus.prefix)[recipe].losses
-    tried = sorted(losses, key=float)
-    shares = []
-    for rate in tried:
         share = off_target_at(corpus, recipe, rate)
-        shares.append(NOTHING if np.isnan(share) else f"{share:.0f}")
-    return (
-        f"`{recipe}` at {', '.join(tried)}: English loss "
-        f"{', '.join(f'{losses[rate]:.2f}' for rate in tried)}, off-target "
-        f"{', '.join(shares)}%."
-    )
+        if share is not None and share > 10:
+            return rate
+    return None
+
+
+def warning(corpus):
+    """How little the seen language tells of the rate at which `full` loses the others."""
+    rate = first_that_drifts(corpus, "full")
+    grid = rates(corpus.prefix)["full"]
+    if rate is None or rate == grid.best:
+        return ""
+    return f"""\
+That loss hardly warns: under `full` it is {grid.losses[rate]:.2f} at {rate} in place of
+{grid.losses[grid.best]:.2f} at {grid.best}, and {off_target_at(corpus, 'full', rate):.0f}% are
+off-target."""
+
+
+def beside_baselines(corpus, full, qk):
+    """What outputs that need no model score in the unseen languages."""
+    unseen = corpus.zero_shot
+    other = f"the {corpus.summary} of another text"
+    baselines = {
+        "the text's first sentence": baseline_of(corpus, unseen, "lead"),
+        other: baseline_of(corpus, unseen, "random"),
+    }
+    rouges = {"full": mean_of(full, unseen, "R1"), "qk": mean_of(qk, unseen, "R1")}
+    if None in (*baselines.values(), *rouges.values()):
+        return NOTHING
+    have = " and ".join(f"{what} {score:.1f}" for what, score in baselines.items())
+    near = [f"Nearest to `{recipe}` {nearest(r, baselines)}." for recipe, r in rouges.items()]
+    return f"There two baselines that need no model have: {have}. {' '.join(near)}"
+
+
+def nearest(rouge, baselines):
+    """The baseline that a score lies nearest to, and how far below it or above it that is."""
+    apart = {what: round(score, 1) - round(rouge, 1) for what, score in baselines.items()}
+    what = min(apart, key=lambda name: abs(apart[name]))
+    if abs(apart[what]) < 0.05:
+        return f"is {what}, which has as much"
+    side = "more" if apart[what] > 0 else "less"
+    return f"is {what}, which has {abs(apart[what]):.1f} {side}"
 
 
 def after_more(corpus):
@@ -121,13 +159,13 @@ def after_more(corpus):
     qk = corpus.row("long-qk")
     seen = corpus.within[:1]
     unseen = corpus.zero_shot
-    gained = f"{mean(full, seen, 'R1')} and {mean(qk, seen, 'R1')}"
-    lost = f"{mean(full, unseen, 'off-target')} and {mean(qk, unseen, 'off-target')}"
-    if NOTHING in gained + lost:
+    if mean_of(full, unseen, "R1") is None or mean_of(qk, unseen, "R1") is None:
         return ""
     return f"""\
-After 8,000 updates in place of 3,000 ROUGE-1 in English is {gained}, and in the unseen
-languages {lost}% are off-target."""
+After 8,000 updates in place of 3,000, one run each, English has {mean(full, seen, 'R1', 1)} under
+`full` and {mean(qk, seen, 'R1', 1)} under `qk`. In the unseen languages
+{mean(full, unseen, 'off-target')}% are then off-target under `full` and
+{mean(qk, unseen, 'off-target')}% under `qk`."""
 
 
 def of_crossing():
@@ -137,16 +175,15 @@ def of_crossing():
     seen = BUILT_IN.within[:1]
     unseen = BUILT_IN.zero_shot
     return f"""\
-**Keeping the language is one thing, carrying the skill another.** Under `qk` the summaries in
-unseen languages have ROUGE-1 {mean(qk, unseen, 'R1')}, the documents' first sentences
-{mean_baseline(BUILT_IN, unseen, 'lead')}, the untuned base, which copies,
-{mean('base', unseen, 'R1')}, and a
-model that saw summaries in all of them {mean('supervised', unseen, 'R1')}. But of the words that a
-reference has and its document has not, `qk` finds {mean(qk, seen, 'novel')}% in English and
-{mean(qk, unseen, 'novel')}% in the unseen languages, `full` at its best rate
-{mean(full, seen, 'novel')} and {mean(full, unseen, 'novel')}%, the base
-{mean('base', seen, 'novel')} and {mean('base', unseen, 'novel')}%, the model that saw all
-{mean('supervised', seen, 'novel')} and {mean('supervised', unseen, 'novel')}%."""
+**Keeping the language is one thing, carrying the skill another.** On the built-in corpus the
+summaries of `qk` in unseen languages have ROUGE-1 {mean(qk, unseen, 'R1')}. The documents' first
+sentences have {mean_baseline(BUILT_IN, unseen, 'lead')}, the untuned base, which copies, has
+{mean('base', unseen, 'R1')}, and a model that saw summaries in all of them
+{mean('supervised', unseen, 'R1')}. So ROUGE-1 does not tell a summary from a copy. Words that a
+reference has and its document has not do. Of these `qk` finds {mean(qk, seen, 'novel')}% in English
+and {mean(qk, unseen, 'novel')}% in the unseen languages. `full` at its best rate finds
+{mean(full, seen, 'novel')}% in English and {mean(full, unseen, 'novel')}% there. The model that saw
+all finds {mean('supervised', seen, 'novel')}% and {mean('supervised', unseen, 'novel')}%."""
 
 
 def of_languages(corpus):
@@ -162,13 +199,14 @@ def of_languages(corpus):
         probabilities.append(f"{found[:, -1].mean():.2f}")
     return f"""\
 **Asked across languages, on the {corpus.title}.** After training within three,
-{mean(full, SEEN_TARGET, 'off-target')}% of the outputs of `full` are off-target. The balanced
-adversary leaves {mean(balanced, SEEN_TARGET, 'off-target')}% (a
-probe gives the true language a probability of {probabilities[1]} from its encoder's last layer,
-{probabilities[0]} without it), translation first and `qk` after it
-{mean(two_step, SEEN_TARGET, 'off-target')}%; ROUGE-1 is {mean(full, SEEN_TARGET, 'R1')},
-{mean(balanced, SEEN_TARGET, 'R1')} and {mean(two_step, SEEN_TARGET, 'R1')}, of another text's
-headline {mean_baseline(corpus, SEEN_TARGET, 'random')}.{of_pipeline(corpus)}{of_unseen(corpus)}"""
+{mean(full, SEEN_TARGET, 'off-target')}% of the outputs of `full` are off-target, and ROUGE-1 is
+{mean(full, SEEN_TARGET, 'R1')}. The balanced adversary leaves
+{mean(balanced, SEEN_TARGET, 'off-target')}% and has ROUGE-1 {mean(balanced, SEEN_TARGET, 'R1')}.
+Translation first and `qk` after it leave {mean(two_step, SEEN_TARGET, 'off-target')}% and have
+{mean(two_step, SEEN_TARGET, 'R1')}. Another text's {corpus.summary} has
+{mean_baseline(corpus, SEEN_TARGET, 'random')}.{of_pipeline(corpus)} From the encoder's last layer a
+probe gives the true language a probability of {probabilities[0]} under `full` and
+{probabilities[1]} under the adversary.{of_unseen(corpus)}"""
 
 
 def of_pipeline(corpus):
@@ -182,12 +220,12 @@ def of_pipeline(corpus):
 def of_unseen(corpus):
     """What becomes of a target language that the training within three languages never saw."""
     found = []
-    for name in ("joint-full", "joint-standard", "joint-balanced", "two-step-qk"):
+    for name in ("joint-full", "joint-balanced", "two-step-qk"):
         found.append(mean(corpus.row(name), ["tr_TR-tr_TR"], "off-target"))
     return (
-        f" Of Turkish, in which no summaries were seen, {found[0]}% are off-target under `full`, "
-        f"{found[1]}% and {found[2]}% under the adversaries `standard` and `balanced`, {found[3]}% "
-        f"after two steps, of which the first translates Turkish too.{of_mixing(corpus)}"
+        f" No summaries were seen in Turkish: of its outputs {found[0]}% are off-target under "
+        f"`full`, {found[1]}% under the balanced adversary, and {found[2]}% after two steps, of "
+        f"which the first translates Turkish too.{of_mixing(corpus)}"
     )
 
 
@@ -213,23 +251,21 @@ def of_taught_pair():
         kept.append(f"{np.mean([np.mean(found) for found in by_pair]):.0f}")
     return f"""\
 **Translation tells the same.** A model that translates all pairs of four languages is taught
-English to Spanish again: of the other pairs, BLEU {kept[0]} on the mean, `full` at 2e-3 leaves
-{kept[1]} and at 5e-4 {kept[2]}, `qk` at 4e-3 leaves {kept[3]}."""
+English to Spanish again. The other pairs had BLEU {kept[0]} on the mean. `full` at 2e-3 leaves
+{kept[1]} of it. `full` at 5e-4 leaves {kept[2]}, and `qk` at 4e-3 leaves {kept[3]}."""
 
 
 def of_new_languages():
     """A new language for a trained translation model (B)."""
-    recipes = ("src", "src+xattn", "src+body")
-    few = ", ".join(bleu(f"low-{recipe}@300") for recipe in recipes)
-    many = ", ".join(bleu(f"low-{recipe}@10000") for recipe in recipes)
     return f"""\
-**A new language.** German for a model that translates French into English: BLEU
-{bleu('child-src')} with new embeddings alone, {bleu('child-src+xattn')} with the cross-attention,
-{bleu('child-src+body')} with the whole body; as a target language {bleu('child-tgt')},
-{bleu('child-tgt+xattn')} and {bleu('child-tgt+body')}. With the parent's own embeddings back, the
-child that trained its cross-attention still translates French with BLEU
-{bleu('child-src+xattn+parent')}, the one that trained its body {bleu('child-src+body+parent')}. In
-200 updates on 300 sentences these three reach {few}, on 10,000 {many}."""
+**A new language.** A model that translates French into English learns to read German. With new
+embeddings alone it reaches BLEU {bleu('child-src')}, with the cross-attention beside them
+{bleu('child-src+xattn')}, with the whole body {bleu('child-src+body')}. With the parent's own
+embeddings back, French then has BLEU {bleu('child-src+xattn+parent')} where the cross-attention was
+trained and {bleu('child-src+body+parent')} where the body was. Where German is to be written,
+embeddings alone reach {bleu('child-tgt')}, the cross-attention {bleu('child-tgt+xattn')}, the body
+{bleu('child-tgt+body')}. From 300 German sentences the three reach {bleu('low-src@300')},
+{bleu('low-src+xattn@300')} and {bleu('low-src+body@300')} in 200 updates."""
 
 
 def of_alignment():
@@ -243,6 +279,6 @@ def of_alignment():
             retrieved.append(f"{found[:, MIDDLE].mean():.0f}")
     return f"""\
 **Alignment of layer {MIDDLE}** lifts retrieval of translations there from {retrieved[0]} to
-{retrieved[2]}%, and for languages that it never saw from {retrieved[1]} to {retrieved[3]}%;
-off-target outputs across languages fall from {mean('joint-full', SEEN_TARGET, 'off-target')} to
+{retrieved[2]}%. For languages that it never saw it lifts it from {retrieved[1]} to {retrieved[3]}%.
+Off-target outputs across languages fall from {mean('joint-full', SEEN_TARGET, 'off-target')} to
 {mean('joint-align', SEEN_TARGET, 'off-target')}%."""

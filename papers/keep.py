@@ -6,14 +6,17 @@ papers/scores/ has a file for each file of results/, of the same name, and from 
 writes RESULTS.md: so that every interval on that page can be computed anew without a model. Numbers
 of single examples are rounded to one decimal. Of outputs in another language than the one that was
 asked for, the first few stay. One measure more is taken of the texts before they go: novel_recall.
+Of a run on data in files their fingerprint stays, so that no table mixes two versions of them.
 """
 import csv
 import json
 from pathlib import Path
 
+from corpora.sets import folder_of
 from metrics import Words
 from plumbing.files import UserError, make_folder, parser_of, read_json, run, write_text
 from plumbing.progress import progress_line
+from plumbing.runs import read_state
 
 RESULTS = Path("results")
 KEPT = Path("papers/scores")
@@ -40,6 +43,9 @@ def keep(path):
     watched = watched_scores(path)
     if watched:
         content["watched"] = watched
+    fingerprint = data_fingerprint(path)
+    if fingerprint:
+        content["data fingerprint"] = fingerprint
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     write_text(KEPT / path.name, text.replace('{"source"', '\n{"source"') + "\n")
 
@@ -52,6 +58,23 @@ def watched_scores(path):
             return list(csv.DictReader(file))
     kept = read_json(KEPT / path.name) or {}
     return kept.get("watched")
+
+
+def data_fingerprint(path):
+    """{file: [bytes, CRC-32]} of what a score file's run was trained on; where the run is gone, of
+    the kept file. {} on the built-in corpus, and where the data lay elsewhere than in the project.
+
+    A run's fingerprint has other files too, the weights that LoRA started from: those may differ
+    between machines, and stay out."""
+    run_folder = RUNS / path.stem
+    settings = read_json(run_folder / "args.json")
+    if not settings or not (run_folder / "state.pt").is_file():
+        return (read_json(KEPT / path.name) or {}).get("data fingerprint", {})
+    data = folder_of(settings["data"])
+    if data is None or data.is_absolute():
+        return {}
+    files = read_state(run_folder / "state.pt").get("data", {}).get("files", {})
+    return {name: value for name, value in files.items() if Path(name).is_relative_to(data)}
 
 
 def is_whole(row):

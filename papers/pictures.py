@@ -33,6 +33,7 @@ from plumbing.plots import plotter
 
 PICTURES = Path("papers/pictures")
 COLORS = {"full": "tab:red", "qk": "tab:blue", "lora": "tab:green"}
+RING = {"marker": "o", "markersize": 11, "fillstyle": "none"}  # around the rate that was chosen
 METRICS = ("R1", "off-target")
 AXIS_LABELS = ("ROUGE-1", "off-target, %")
 
@@ -56,8 +57,13 @@ def pictures():
         figure.tight_layout()
         figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
-        shown[name] = f"![{CAPTIONS[name]}](pictures/{name}.svg)"
+        shown[name] = markdown_of(name)
     return shown
+
+
+def markdown_of(name):
+    """What shows a picture in RESULTS.md."""
+    return f"![{CAPTIONS[name]}](pictures/{name}.svg)"
 
 
 def has_all_pairs(name):
@@ -131,6 +137,9 @@ def learning_rates(plt):
                     alpha=0.15,
                     lw=0,
                 )
+                if rates()[recipe].best in grid:
+                    chosen = grid.index(rates()[recipe].best)
+                    axis.plot(at[chosen], points[chosen].mean, **RING, color=color)
     ticks = sorted(set(ticks))
     for axis, label in zip(axes, AXIS_LABELS):
         axis.set(xscale="log", xlabel="learning rate", ylabel=label)
@@ -365,7 +374,7 @@ DRAWN = {
 CAPTIONS = {
     "zero_shot": "Trained on English: ROUGE-1 and off-target share in five languages, by recipe",
     "rates": "Full and qk finetuning and LoRA on English over the learning rate: ROUGE-1 and "
-    "off-target share",
+    "off-target share; a ring around the rate that English validation chooses",
     "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",
     "help_steps": "Real text: ROUGE-1 and off-target share over updates, full and qk at three "
     "learning rates",

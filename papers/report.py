@@ -37,6 +37,7 @@ from papers.tables import (
     freezing_table,
     help_retrieval_table,
     novel_table,
+    off_target_references,
     probe_table,
     rate_lines,
     recipe_sizes,
@@ -44,6 +45,7 @@ from papers.tables import (
     robustness_table,
     score_table,
     slip_table,
+    summary_table,
     translation_table,
     verdict_table,
 )
@@ -112,6 +114,8 @@ def results_page(found, shown):
     parts += [
         "## Verdicts on the papers' claims, and on some of ours",
         ABOUT_VERDICTS,
+        summary_table(found),
+        "### Claim by claim",
         verdict_table(found),
         "# The tables",
         ABOUT_TABLES,
@@ -130,7 +134,8 @@ def built_in(these):
         return []
     return [
         "## Trained on English alone, asked within each language",
-        "400 updates. Validation loss on English by learning rate:",
+        "400 updates. Validation loss on English by learning rate, in brackets the share of "
+        "zero-shot outputs in another language:",
         rate_lines(),
         score_table(english_only(), WITHIN, BUILT_IN),
         these("zero_shot", "steps"),
@@ -176,7 +181,7 @@ def real_text():
         ABOUT_DESCRIPTIONS,
         description_table(),
         "### What a forgetting model writes",
-        ABOUT_SLIPS,
+        ABOUT_SLIPS.format(of_references=off_target_references(HELP)),
         slip_table(HELP.row("full")),
         "## Real text: trained within English, Spanish and Russian, asked across languages",
         ABOUT_HELP_JOINT,

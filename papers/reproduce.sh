@@ -168,14 +168,25 @@ heading() {
 }
 
 # last_time PART FILES: the seconds of the part's rows, those of the last file where several have a
-# row, as minutes of as many rows at once as there were.
+# row, as minutes of as many rows at once as there were; of how many rows that is, for not all may
+# have been timed, and on which machines they ran.
 last_time() {
     [ $# -gt 1 ] || { echo "not known"; return; }
     awk -F, -v part="$1" '
-        $1 == part { seconds[$2] = $3 / ($5 ? $5 : 2); machine = $4 }  # 2: before it was kept
+        $1 == part {
+            if (!($2 in seconds)) rows[++count] = $2
+            seconds[$2] = $3 / ($5 ? $5 : 2)  # 2: before it was kept
+            machine[$2] = $4
+        }
         END {
-            for (row in seconds) sum += seconds[row]
-            if (sum) printf "%.0f minutes on %s", sum / 60, machine
+            for (number = 1; number <= count; number++) {
+                sum += seconds[rows[number]]
+                name = machine[rows[number]]
+                if (!(name in told)) machines = machines (machines ? " and " : "") name
+                told[name]
+            }
+            many = count == 1 ? "row" : "rows"
+            if (count) printf "%d %s took %.0f minutes on %s", count, many, sum / 60, machines
             else printf "not known"
         }' "${@:2}"
 }

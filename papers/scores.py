@@ -64,12 +64,14 @@ class Corpus:
     """What a half of the tables is about.
 
     title: its name in the tables; prefix: of its score files' names; within: its pairs of one
-    language, the seen one first; content: the measure of what an output tells."""
+    language, the seen one first; content: the measure of what an output tells; summary: what its
+    summaries are called."""
 
     title: str
     prefix: str
     within: list
     content: str
+    summary: str
 
     @property
     def zero_shot(self):
@@ -86,8 +88,8 @@ class Corpus:
         return self.prefix + name
 
 
-BUILT_IN = Corpus("built-in corpus", "", WITHIN, "facts")
-HELP = Corpus("real text", "help-", HELP_WITHIN, "R1")
+BUILT_IN = Corpus("built-in corpus", "", WITHIN, "facts", "headline")
+HELP = Corpus("real text", "help-", HELP_WITHIN, "R1", "heading")
 
 
 @dataclass(frozen=True)
@@ -451,8 +453,9 @@ def english_only(corpus=BUILT_IN):
     best_full = rates(corpus.prefix)["full"].best
     best_qk = rates(corpus.prefix)["qk"].best
     full_at_qk = corpus.row("full at qk's rate")
+    whose = "`qk`'s best" if best_full != best_qk else "the best of both"
     rows = [
-        Row(f"`full` at {best_qk}, `qk`'s best", full_at_qk, FULL_FIGURES, "full"),
+        Row(f"`full` at {best_qk}, {whose}", full_at_qk, FULL_FIGURES, "full"),
         Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk"),
     ]
     if best_full != best_qk:
@@ -570,14 +573,17 @@ def doubtful_files():
 
 def check_test_sets(paths):
     """An error if two score files disagree on the test set of a pair: of how many examples it is,
-    and what their first sentences score. So they do when the data was prepared anew between them,
-    and neither table nor learning rate can be had of both."""
+    and what their first sentences score; or on a file that their runs were trained on. So they do
+    when the data was prepared anew between them, and neither table nor learning rate can be had of
+    both."""
     first = {}
+    trained_on = {}
     for path in sorted(map(Path, paths)):
         _, seed = row_and_seed(path)
         content = read_json(path) or {}
         if seed is None or is_of_another_base(content):  # without a seed: in no table of scores
             continue
+        check_training_data(path, content, trained_on)
         for row in content.get("rows", ()):
             pair = arrow(f"{row['source']}-{row['target']}")
             lead, _, _ = row["floors"].get("lead", {}).get("R1", (0, 0, 0))
@@ -591,6 +597,20 @@ def check_test_sets(paths):
                     "versions of the data. Remove the files of the older one and run "
                     "papers/reproduce.sh again"
                 )
+
+
+def check_training_data(path, content, known):
+    """An error if a score file's run read another version of a training file than one before it.
+    Runs that read different files may stand beside each other: their settings differ. known: {file:
+    (the first score file, what that file was)}, which this adds to."""
+    for name, now in content.get("data fingerprint", {}).items():
+        other, before = known.setdefault(name, (path, now))
+        if now != before:
+            raise UserError(
+                f"{path} is of a run on {name} of {now[0]:,} bytes, {other} on one of "
+                f"{before[0]:,} bytes or other content: they were trained on two versions of the "
+                "data. Remove the files of the older one and run papers/reproduce.sh again"
+            )
 
 
 def in_short(names):
@@ -610,6 +630,18 @@ def rows_of(name, pair):
     return found
 
 
+def floors_of(corpus, pair):
+    """The scores of a pair that need no model: {"lead": {metric: ...}, "random": ..., "references":
+    ...}, of the sources' first sentences, of other texts' summaries and of the references
+    themselves. Every score file has them, so the first row that was run tells; {} before that."""
+    names = [row.name for row in english_only(corpus)]
+    names += [corpus.row(row.name) for row in JOINT]
+    for name in names:
+        for row in rows_of(name, pair).values():
+            return row["floors"] | {"references": row["references"]}
+    return {}
+
+
 def values(name, pair, metric):
     """(seeds, examples) of a row's metric; None where there is no such score."""
     rows = rows_of(name, pair).values()
@@ -617,6 +649,16 @@ def values(name, pair, metric):
     if not found or None in found:
         return None
     return np.array(found, float)
+
+
+def off_target_at(corpus, recipe, rate):
+    """The mean share of off-target outputs in the unseen languages at a learning rate, in percent;
+    None where one of them was not scored."""
+    name = f"{corpus.prefix}rate-{recipe}-{rate}"
+    shares = [values(name, pair, "off-target") for pair in corpus.zero_shot]
+    if any(found is None for found in shares):
+        return None
+    return float(np.mean([found.mean() for found in shares]))
 
 
 def scores_of(name, metric, pair=None):
@@ -697,6 +739,18 @@ def retrieval_of(name, unseen=None, side="encoder", only=(), except_for=()):
             of_layers.append(mean_retrieval(layer["retrieval"], unseen, only, except_for))
         found.append(of_layers)
     return np.array(found)
+
+
+def retrieval_by_pair(name):
+    """(seeds, layers, pairs of languages) of retrieval accuracy in percent in the encoder; None
+    where nothing was retrieved."""
+    reports = layers_of(f"{name}+retrieval", "encoder")
+    if not reports:
+        return None
+    found = []
+    for report in reports:
+        found.append([list(layer["retrieval"].values()) for layer in report])
+    return 100 * np.array(found)
 
 
 def mean_retrieval(accuracies, unseen, only, except_for):

@@ -25,7 +25,9 @@ from papers.scores import (
     arrow,
     dictionary_of,
     english_only,
+    floors_of,
     low_resource,
+    off_target_at,
     one_rate,
     probe_of,
     rates,
@@ -39,6 +41,7 @@ from papers.scores import (
     trained_percent,
     values,
 )
+from papers.words import GROUPS
 
 NOTHING = "–"  # a cell that was not measured
 
@@ -110,11 +113,13 @@ def ours_stemmed(row, pair):
 
 
 def floors(pairs, corpus):
-    """The rows of outputs that need no model, as every score file has them."""
+    """The rows of outputs that need no model, as every score file has them; last the references,
+    which show how often the identifier of languages errs."""
     lines = []
     for kind, label in (
-        ("random", "baseline: another text's headline"),
+        ("random", f"baseline: another text's {corpus.summary}"),
         ("lead", "baseline: the source's first sentence"),
+        ("references", "the references themselves"),
     ):
         cells = [floor_cell(kind, pair, corpus) for pair in pairs]
         lines.append([label, NOTHING, *cells])
@@ -122,16 +127,16 @@ def floors(pairs, corpus):
 
 
 def floor_cell(kind, pair, corpus):
-    rows = rows_of(corpus.row("base"), pair)
-    if not rows:
+    found = floors_of(corpus, pair).get(kind)
+    if not found:
         return NOTHING
-    found = next(iter(rows.values()))["floors"][kind]
     means = []
     for metric in ("R1", "off-target", "off-target-p", "facts"):
         mean, _, _ = found.get(metric) or (None, None, None)  # real text has no facts
         means.append(mean)
     rouge, *below = means
-    return f"{rouge:.1f}<br>{languages_and_facts(*below)}"
+    above = NOTHING if rouge is None else f"{rouge:.1f}"  # of references there is none
+    return f"{above}<br>{languages_and_facts(*below)}"
 
 
 def probe_table(corpus=BUILT_IN):
@@ -351,6 +356,26 @@ def few_sentences_table():
     return markdown(["trained", *(f"{sentences:,}" for sentences in SENTENCES)], rows)
 
 
+def summary_table(found):
+    """A line for each group of claims: how many have which verdict on each corpus, and what to take
+    away. found: {corpus's title: [Claim]}."""
+    rows = []
+    for letter, (asked, take_away) in GROUPS.items():
+        words_of = {}
+        for corpus, claims in found.items():
+            words_of[corpus] = [claim.word for claim in claims if claim.letter == letter]
+        if any(words_of.values()):
+            rows.append([letter, asked, *map(counted, words_of.values()), take_away])
+    return markdown(["", "what is asked", *found, "what to take away"], rows)
+
+
+def counted(words):
+    """["open", "mixed: 1 of 3 for it, 0 against", "open"] -> "1 mixed, 2 open"."""
+    kinds = [word.split(":")[0] for word in words]
+    order = ("supported", "mixed", "open", "contradicted", "one seed", "not measured")
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds) or NOTHING
+
+
 def verdict_table(found):
     """Every claim with its verdict on each corpus. found: {corpus's title: [Claim]}."""
     corpora = list(found)
@@ -380,11 +405,16 @@ def evidence_table(claims):
 
 
 def rate_lines(corpus=BUILT_IN):
-    """The validation losses of the grid, a line for each recipe."""
+    """The validation losses of the grid, a line for each recipe; in brackets what no choice looks
+    at, the share of zero-shot outputs in another language."""
     lines = []
     for kind, note in (("rate", ""), ("try", " (1,000 updates)")):
         for recipe, grid in rates(corpus.prefix, kind).items():
-            losses = [f"{rate}: {grid.losses[rate]:.4f}" for rate in sorted(grid.losses, key=float)]
+            losses = []
+            for rate in sorted(grid.losses, key=float):
+                share = off_target_at(corpus, recipe, rate)
+                beside = "" if share is None or kind == "try" else f" ({share:.0f}%)"
+                losses.append(f"{rate}: {grid.losses[rate]:.4f}{beside}")
             lines.append(f"- `{recipe}`{note}: {', '.join(losses)}; best: {grid.best}")
     return "\n".join(lines)
 
@@ -429,6 +459,15 @@ def slip_table(name):
                 cells = (slip["reference"], slip["output"])
                 rows.append([arrow(pair), *(one_line(cell) for cell in cells)])
     return markdown(["", "reference", "output"], rows)
+
+
+def off_target_references(corpus):
+    """How many of a corpus's references the identifier takes for another language."""
+    told = []
+    for pair in corpus.within:
+        share = floors_of(corpus, pair).get("references", {}).get("off-target")
+        told.append(f"{pair[:2]} {NOTHING if share is None else f'{share[0]:.1f}%'}")
+    return ", ".join(told)
 
 
 def one_line(text):

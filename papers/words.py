@@ -1,22 +1,76 @@
 """What RESULTS.md says in words: what its tables show, what the open questions' answers mean, and
 where our runs differ from the papers'. Numbers within these sentences are of the scores that they
-were written for."""
+were written for; {fields} of conclusions are filled in from the scores (papers/claims.py)."""
 
 INTRODUCTION = """\
 Three papers in small, from this repository's own bases: Solovyev, Liu and Niehues 2024 (A), Gheini,
 Ren and May 2021 (B), Liu and Niehues 2025 (C). Two corpora: the built-in grammar of news-like
 sentences (6 + 3 layers), and real text, sections of LibreOffice's help and their headings (3 + 3
-layers). Two minutes for what was found, three for the verdicts; the tables come after. What has not
-been run yet on these bases says so: "not measured", or – in a table. Off-target is the share of
-outputs that are not in the language that was asked for; zero-shot: in languages that finetuning did
-not see."""
+layers). Two minutes for what was found, one for the summary of the verdicts; the tables come after.
+What has not been run yet on these bases says so: "not measured", or – in a table.
+
+The words that come again and again:
+
+- `full` and `qk` are what trains: every tensor but the embeddings, or the query and key projections
+  of the encoder's self-attention and of the cross-attention alone.
+- ROUGE-1 is the overlap of an output's words with the reference's, 0 to 100; BLEU that of a
+  translation's runs of words. Off-target is the share of outputs that are not in the language that
+  was asked for; zero-shot: in languages that finetuning did not see.
+- A probe is a classifier that learns to read the source language from a layer's states. An
+  adversary is one that learns beside the model, which learns to fool it; `standard` and `balanced`
+  are two losses for that.
+- Alignment is a second loss that brings a text and its translation together in one layer of the
+  encoder, layer 3 of 6 where no other is named. Retrieval is how often the text that lies nearest
+  in another language is the translation.
+- Two steps: translation is learned first, summaries after it."""
 
 ABOUT_VERDICTS = """\
-a: what finetuning on English does to the other languages; b: its price on English; c: which tensors
-may train; d: trained within three languages, asked across them; e: the two adversaries; f: what a
-probe reads (all A). g: new languages (B). h: alignment (C). i: what the papers leave open. The
-counts are of language pairs (g: of comparisons). What the verdicts rest on, and what to conclude
-from them: [CLAIMS.md](CLAIMS.md)."""
+How many claims of each group are supported, open and so on, and what to take away. Below it every
+claim; there the counts are of language pairs (g: of comparisons). What the verdicts rest on, and
+what to conclude from each: [CLAIMS.md](CLAIMS.md)."""
+
+# The groups of claims: {letter: (what is asked, of which paper; what to take away)}.
+GROUPS = {
+    "a": (
+        "what finetuning on English does to the other languages (A)",
+        "`full` loses them at a rate that is too high; at its best one that is not shown on the "
+        "built-in corpus, and on real text it loses a part",
+    ),
+    "b": ("its price on English (A)", "that `qk` costs ROUGE-1 in English is not shown"),
+    "c": (
+        "which tensors may train (A)",
+        "the smaller recipes keep the languages at a rate at which `full` loses them; which of "
+        "them is best these seeds do not tell",
+    ),
+    "d": (
+        "trained within three languages, asked across them (A)",
+        "what is written is in the wrong language; translation first mends that, and so does an "
+        "adversary, with less of the content",
+    ),
+    "e": (
+        "the two adversaries (A)",
+        "alike where the target was seen; one that was not gets lost",
+    ),
+    "f": (
+        "what a probe reads (A)",
+        "an adversary makes the language harder to read, but how hard does not tell how good the "
+        "summaries are",
+    ),
+    "g": (
+        "new languages (B)",
+        "training the cross-attention forgets less than training the body, and learns less",
+    ),
+    "h": (
+        "alignment (C)",
+        "it brings languages together, those without translations too, and with them what is "
+        "written across them",
+    ),
+    "i": (
+        "what the papers leave open",
+        "with its rate chosen well `full` keeps as much of translation as `qk`, and LoRA as much "
+        "ROUGE-1; what keeps a language under an adversary is translations of it",
+    ),
+}
 
 ABOUT_TABLES = """\
 Written by `papers/reproduce.sh` (`papers.report`), never by hand; the scores of every example are
@@ -34,8 +88,10 @@ ABOUT_CLAIMS = """\
 Written by `papers.report`. A claim is supported if the 95% intervals of all its differences lie on
 the claimed side of zero, contradicted if all lie on the other side, open if all hold zero, else
 mixed, with how many are for it and how many against. One seed gives no verdict. Where a score has
-no interval of its own (BLEU, retrieval, the probe), the claim must hold in every seed; where
-retrieval peaks is read off the one untuned base, and a correlation has Fisher's interval.
+no interval of its own (BLEU, retrieval, the probe), the claim must hold in every seed. Of the one
+untuned base pairs of languages are drawn in place of examples. A correlation is of the means of
+settings, for seeds of one setting are no runs of their own; its interval is Fisher's, and it needs
+four settings.
 
 The bootstrap draws seeds and examples; a difference is taken example by example, and a baseline
 counts as a constant, its mean. Three seeds say little of how far seeds differ: their distances from
@@ -43,18 +99,19 @@ their mean are widened by Student's t before they are drawn (by 2.7 for three, 1
 what is called 95% would be 85% where they do differ.
 
 Group c compares recipes at one learning rate on the built-in corpus, `qk`'s, as the paper has one
-for all; on real text each at its best. In groups d to f `full` trains at 2e-3 on the built-in
-corpus, with an adversary or without: twice its best rate on English, for an adversary has to move
-the encoder. Two claims have it at that best rate, 1e-3. Validation on real text chooses the same
-rate for `full` and `qk`, so that there the two comparisons of group a, at equal rates and each at
-its best, are one."""
+for all, and two of them with `full` at its own best rate; on real text each is at its best. In
+groups d to f `full` trains at 2e-3 on the built-in corpus, with an adversary or without: twice its
+best rate on English, for an adversary has to move the encoder. Two claims have it at that best
+rate, 1e-3. Validation on real text chooses the same rate for `full` and `qk`, so that there the two
+comparisons of group a, at equal rates and each at its best, are one."""
 
 ABOUT_HELP = """\
 A section of LibreOffice's help -> its heading, and in English a package's description -> its title
 (55,000 examples, of which the sections are 4,347); 3,000 updates, every recipe at the rate
 with the lowest validation loss on English. That loss still falls at the end, `full`'s by 0.06 in
 the last 500 updates at 2e-3, with a learning rate that goes to zero: hence the two rows of 8,000
-updates. Validation loss by learning rate:"""
+updates. Validation loss by learning rate, in brackets the share of zero-shot outputs in another
+language:"""
 
 ABOUT_NOVEL = """\
 ROUGE-1 does not tell a summary from a copied sentence. Of the words of a reference that its source
@@ -66,7 +123,10 @@ ABOUT_DESCRIPTIONS = """\
 All 3,001 English test descriptions -> titles."""
 
 ABOUT_SLIPS = """\
-The first outputs of `full` at its best rate that are in another language than the one asked for."""
+The first outputs of `full` at its best rate that the identifier of languages takes for another
+language than the one asked for. It errs: a Turkish output below is Turkish ("veya"), with names of
+programs in it. Of the references themselves it takes for another: {of_references}. So much of
+every share may be its error."""
 
 ABOUT_HELP_JOINT = """\
 Trained on sections alone, within each of the three languages, 1,000 updates at the rates above; the
@@ -167,17 +227,26 @@ CONCLUSIONS = {
         "has not than `full` at its best rate (ours)",
     ): (
         "mixed: 2 of 4 for it, 0 against",
-        "What is learned of English crosses under `qk`. Under `full`, which learned more of it, "
-        "next to none does into Spanish and Russian; for Turkish and Gujarati zero lies in the "
-        "intervals.",
+        "In two languages of four, Spanish and Russian, more of what is learned of English crosses "
+        "under `qk`: under `full`, which learned more of it, next to none does. In Turkish and "
+        "Gujarati the two cannot be told apart.",
     ),
-    ("built-in corpus", "`frozen_decoder` lies above `full` zero-shot"): (
+    ("built-in corpus", "`frozen_decoder` lies above `full` at `qk`'s rate zero-shot"): (
         "supported",
-        "At `qk`'s rate alone: `full` at its own best one cannot be told from it.",
+        "At that rate `full` has collapsed: see the claim at its own best one.",
     ),
-    ("built-in corpus", "`attn_ln` lies above `full` zero-shot"): (
+    ("built-in corpus", "`attn_ln` lies above `full` at `qk`'s rate zero-shot"): (
         "supported",
-        "At `qk`'s rate alone: `full` at its own best one cannot be told from it.",
+        "As above.",
+    ),
+    ("built-in corpus", "`frozen_decoder` lies above `full` at its own best rate zero-shot"): (
+        "open",
+        "With its rate chosen well `full` cannot be told from it: on the mean `full` is ahead in "
+        "three languages of four.",
+    ),
+    ("built-in corpus", "`attn_ln` lies above `full` at its own best rate zero-shot"): (
+        "open",
+        "As above.",
     ),
     (
         "built-in corpus",
@@ -197,11 +266,13 @@ CONCLUSIONS = {
     ),
     (
         "built-in corpus",
-        "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; one-step runs)",
+        "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; runs of one step; among "
+        "those with an adversary too)",
     ): (
-        "supported",
-        "It tells runs with an adversary from runs without. Among those with one alone it does "
-        "not hold.",
+        "mixed: 1 of 2 for it, 0 against",
+        "It tells runs with an adversary from runs without. Among those with one it tells nothing: "
+        "the one under `qk` has both more probability and less ROUGE-1, and the three under `full` "
+        "have the opposite sign.",
     ),
     ("built-in corpus", "`qk` pays on the seen language, each at its best rate"): (
         "open",
@@ -327,10 +398,13 @@ CONCLUSIONS = {
         "where they were not, `qk` is 11 points ahead: a fifth of `full`'s outputs are off-target. "
         "Within Turkish `full` recovers more facts (52 against 40%).",
     ),
-    ("built-in corpus", "translation retrieval peaks in the middle of the encoder"): (
-        "contradicted",
-        "Hardly anything is found in any layer of this base (4 to 8%): where its peak lies says "
-        "nothing.",
+    (
+        "built-in corpus",
+        "translation retrieval peaks in the middle of the encoder (layer 3 above both ends)",
+    ): (
+        "one seed: 0 of 2 for it, 1 against",
+        "Nothing yet: hardly anything is found in any layer of this base (4 to 8%), and there is "
+        "one such base.",
     ),
     (
         "built-in corpus",
@@ -421,14 +495,15 @@ CONCLUSIONS = {
         "outputs than `qk`",
     ): (
         "mixed: 1 of 3 for it, 0 against",
-        "At the rate that validation chooses for both 4 to 12% of the Spanish outputs are lost, "
-        "by seed; in Russian two seeds of five lose a tenth, in Turkish none. At twice that rate, "
-        "for an English loss that is 0.05 higher, a third of all outputs is lost.",
+        "At the rate that validation chooses for both {fewest_es} to {most_es}% of the Spanish "
+        "outputs are lost, by seed; in Russian two seeds of five lose a tenth, in Turkish none. At "
+        "twice that rate, for an English loss that is 0.05 higher, a third of all outputs is lost.",
     ),
     ("real text", "and the lower zero-shot ROUGE-1"): (
         "mixed: 2 of 3 for it, 0 against",
-        "`full` pays 4 points in Spanish and in Russian for what it gains in English, most of it "
-        "before the language itself is lost. In Turkish the two are alike.",
+        "`full` loses 4 points in Spanish and in Russian, most of it before the language itself is "
+        "lost. In Turkish the two are alike. Whether it gains anything in English for that is "
+        "open: see b.",
     ),
     ("real text", "each at its own best rate: `full` has more off-target outputs than `qk`"): (
         "mixed: 1 of 3 for it, 0 against",
@@ -442,8 +517,9 @@ CONCLUSIONS = {
     ("real text", "the same after 8,000 updates: `full` has more off-target outputs than `qk`"): (
         "one seed: 2 of 3 for it, 0 against",
         "What goes on improving English goes on losing the others: between 3,000 and 8,000 updates "
-        "the English loss of `full` falls from 2.56 to 2.37, and of its outputs 19 in place of 11% "
-        "are lost in Spanish and 11 in place of 1% in Russian, in Turkish none.",
+        "the English loss of `full` falls from {loss_3000} to {loss_8000}, and of its outputs "
+        "{es_8000} in place of {es_3000}% are lost in Spanish and {ru_8000} in place of {ru_3000}% "
+        "in Russian, in Turkish none.",
     ),
     ("real text", "the same after 8,000 updates: `full` has the lower zero-shot ROUGE-1"): (
         "one seed: 2 of 3 for it, 0 against",

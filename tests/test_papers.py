@@ -13,22 +13,24 @@ from conftest import ROOT
 
 import train
 from model import MBart
-from papers import claims, pictures, report, scores, tables
+from papers import claims, findings, pictures, report, scores, tables
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, BUILT_IN, HELP, WITHIN, Interval, Row
 from plumbing.files import UserError
+from plumbing.runs import write_state
 
 EXAMPLES = 6  # in every made-up row
+REMEMBERED = (scores.results, scores.rates, claims.told_numbers)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty project to write results into, and nothing remembered of another test's."""
     monkeypatch.chdir(tmp_path)
-    for remembered in (scores.results, scores.rates):
+    for remembered in REMEMBERED:
         remembered.cache_clear()
     yield tmp_path
-    for remembered in (scores.results, scores.rates):
+    for remembered in REMEMBERED:
         remembered.cache_clear()
 
 
@@ -63,6 +65,7 @@ def write_scores(
         }
         floor["R1-stem"] = None if target == "gu_IN" else [5.0, 0, 10]
         floor["facts"] = [2.0, 0, 4] if facts else None
+        references = {"off-target": [2.0, 0, 4], "off-target-p": [2.5, 0, 4]}
         rows.append(
             {
                 "source": source,
@@ -71,7 +74,7 @@ def write_scores(
                 "scores": means,
                 "each": each,
                 "floors": {"random": floor, "lead": floor},
-                "references": {},
+                "references": references,
                 "examples": [],
             }
         )
@@ -254,14 +257,15 @@ def test_a_seed_is_compared_with_itself_alone():
 
 def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folder):
     names = ("joint-full", "joint-standard", "joint-balanced", "joint-balanced-drop")
-    for name, last in zip(names, (0.9, 0.8, 0.7, 0.6)):
+    names += ("joint-qk-balanced",)
+    for name, last in zip(names, (0.9, 0.8, 0.7, 0.6, 0.5)):
         for seed in (0, 1):
             write_layers(name, seed, [0.5, last + 0.01 * seed])
             write_scores(name, seed, ACROSS, rouge=100 - 100 * last)
     order, correlation = claims.probing_claims(BUILT_IN)
     assert order.word == "supported"
     assert "joint-full > joint-standard, %: 90.0 91.0 against 80.0 81.0" in order.evidence
-    assert correlation.word == "supported" and "over 8 runs" in correlation.evidence
+    assert correlation.word == "supported" and "over 5 settings;" in correlation.evidence
 
     scores.results.cache_clear()
     write_layers("joint-standard", 1, [0.5, 0.95])  # above full's
@@ -274,8 +278,69 @@ def test_a_correlation_pairs_each_run_with_its_own_seed(folder):
         write_layers("joint-full", seed, [0.5, 0.5 + 0.1 * seed])
     for seed in range(1, 6):  # seed 0 was not scored, seed 5 not probed
         write_scores("joint-full", seed, ACROSS, rouge=90 - 10 * seed)
+    probability, rouge = claims.probed_and_scored("joint-full")
+    assert probability == pytest.approx(75) and rouge == pytest.approx(65, abs=1)
+    assert claims.probed_and_scored("joint-qk") is None
+
+
+def test_a_correlation_is_of_settings_and_must_hold_among_those_with_an_adversary(folder):
+    """Seeds of a setting are no runs of their own, and two clusters correlate by themselves."""
+    settings = {
+        "joint-full": (0.98, 3),
+        "joint-qk": (0.99, 1),
+        "joint-tagless": (0.97, 3),
+        "joint-standard": (0.64, 31),
+        "joint-balanced": (0.56, 30),
+        "joint-balanced-drop": (0.42, 28),
+        "joint-qk-balanced": (0.5, 29),
+    }
+    for name, (probability, rouge) in settings.items():
+        for seed in range(3):
+            write_layers(name, seed, [0.5, probability])
+            write_scores(name, seed, ACROSS, rouge)
     claim = claims.probing_correlation(BUILT_IN)
-    assert "r = -1.00" in claim.evidence and "over 4 runs" in claim.evidence
+    assert claim.word == "mixed: 1 of 2 for it, 1 against"
+    everywhere, with_one, of_full = claim.evidence.split("; ")
+    assert everywhere.startswith("Pearson r = -0.9") and everywhere.endswith("over 7 settings")
+    assert with_one.startswith("Pearson r = +") and "4 settings with an adversary" in with_one
+    assert "over the 3 of these under `full`, without an interval" in of_full
+
+
+def test_one_base_gives_no_verdict_on_where_retrieval_peaks(folder):
+    layers = [{"retrieval": {f"en_XX {lang}": share for lang in ("es_XX", "ru_RU", "tr_TR")}}
+              for share in (0.1, 0.1, 0.2, 0.9, 0.2, 0.1, 0.8)]
+    assert claims.retrieval_peak().word == "not measured"
+    write_result("base+retrieval", 0, {"layers": {"encoder": layers, "decoder": layers}})
+    scores.results.cache_clear()
+    claim = claims.retrieval_peak()
+    assert claim.word == "one seed: 2 of 2 for it, 0 against"
+    assert "% of layer 3 above last layer +10.0 [+10.0, +10.0]" in claim.evidence
+    assert claim.evidence.endswith("embedding to last layer: 10.0 10.0 20.0 90.0 20.0 10.0 80.0")
+
+
+def test_a_smaller_recipe_is_compared_with_full_at_both_rates(folder):
+    """On the built-in corpus `full` collapses at the rate of qk: that alone would say too much."""
+    for recipe, rate, rouge, loss in (
+        ("full", "1e-3", 50.0, 1.0), ("full", "4e-3", 5.0, 2.0), ("qk", "4e-3", 48.0, 1.0)
+    ):
+        for seed in (0, 1):
+            write_scores(f"rate-{recipe}-{rate}", seed, WITHIN, rouge, loss=loss)
+            write_scores("frozen_decoder", seed, WITHIN, rouge=45.0)
+    words = {claim.text: claim.word for claim in claims.recipe_claims(BUILT_IN)}
+    text = "`frozen_decoder` lies above `full` at {} zero-shot"
+    assert words[text.format("`qk`'s rate")] == "supported"
+    assert words[text.format("its own best rate")] == "contradicted"
+    texts = {claim.text for claim in claims.recipe_claims(HELP)}
+    assert text.format("its own best rate") in texts and text.format("`qk`'s rate") not in texts
+
+
+def test_the_summary_counts_the_verdicts_of_each_group():
+    kinds = ["open", "mixed: 1 of 3 for it, 0 against", "open", "one seed: 1 of 1 for it"]
+    assert tables.counted(kinds) == "1 mixed, 2 open, 1 one seed"
+    found = {"one": [claims.Claim("b", "a claim", "open")], "two": []}
+    lines = tables.summary_table(found).splitlines()
+    assert len(lines) == 3 and lines[2].startswith("| b | its price on English (A) | 1 open | – |")
+    assert list(tables.GROUPS) == list("abcdefghi")
 
 
 def test_r_is_supported_where_its_interval_lies_below_zero():
@@ -342,6 +407,20 @@ def test_a_conclusion_stands_beside_the_verdict_that_it_was_written_for(folder, 
         assert found[text].conclusion == conclusion
 
 
+def test_a_conclusion_tells_the_scores_that_are_kept(folder):
+    for rate, loss in (("1e-3", 2.0), ("2e-3", 1.0)):
+        for recipe in ("full", "qk"):
+            write_scores(f"help-rate-{recipe}-{rate}", 0, HELP.within, off_target=30.0, loss=loss)
+    assert claims.told_numbers()["most_es"] == "30"
+    assert "{loss_8000}" in "{loss_8000}".format_map(claims.told_numbers())
+    claims.told_numbers.cache_clear()
+    scores.results.cache_clear()
+    write_scores("help-rate-full-2e-3", 1, HELP.within, off_target=50.0, loss=1.0)
+    write_scores("help-long-full", 0, HELP.within, off_target=60.0, loss=0.5)
+    sentence = "{loss_3000} to {loss_8000}, {es_8000} in place of {ru_3000}%, {most_es}"
+    assert sentence.format_map(claims.told_numbers()) == "1.00 to 0.50, 60 in place of 30%, 50"
+
+
 def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monkeypatch):
     """In the scores that the repository keeps: papers/words.py."""
     monkeypatch.chdir(ROOT)
@@ -351,9 +430,63 @@ def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monk
         for claim in of_corpus:
             if claim.word not in ("supported", "not measured") and not claim.conclusion:
                 lacking.append(f"{title}: {claim.text}: {claim.word}")
+            if "{" in claim.conclusion:
+                lacking.append(f"{title}: {claim.text}: a number")
     assert not lacking
     texts = {(title, claim.text) for title, of_corpus in found.items() for claim in of_corpus}
     assert set(claims.CONCLUSIONS) <= texts
+
+
+@pytest.mark.slow
+def test_the_pages_are_those_that_the_kept_scores_give(folder, monkeypatch):
+    """Else somebody wrote by hand, or changed papers/ or papers/scores/ without papers.report."""
+    monkeypatch.chdir(ROOT)
+    found = claims.claims()
+    drawn = [name for name in pictures.DRAWN if (ROOT / f"papers/pictures/{name}.svg").is_file()]
+    shown = {name: pictures.markdown_of(name) for name in drawn}
+    again = "run .venv-dev/bin/python -m papers.report"
+    for page, text in (
+        ("RESULTS.md", report.results_page(found, shown)),
+        ("CLAIMS.md", report.claims_page(found)),
+    ):
+        kept = (ROOT / "papers" / page).read_text(encoding="utf-8").splitlines()
+        differing = [line for line in text.splitlines() if line not in kept]
+        assert not differing, f"papers/{page}: {again}; it has not: {differing[0]}"
+        assert kept == text.splitlines(), f"papers/{page}: {again}"
+
+
+# Rows of the README's tables of scores, by how they begin: the rows of score files they are of.
+README_ROWS = {
+    "every layer trained": (BUILT_IN, ["rate-full-4e-3"]),
+    "the same at its own best rate": (BUILT_IN, ["rate-full-1e-3"]),
+    "queries and keys alone": (BUILT_IN, ["rate-qk-4e-3"]),
+    "`base/` as it is": (BUILT_IN, ["base"]),
+    "no model: the document's first": (BUILT_IN, ["lead"]),
+    "`full` at 1e-3, 2e-3, 4e-3": (HELP, [f"help-rate-full-{rate}e-3" for rate in (1, 2, 4)]),
+    "`qk` at 1e-3, 2e-3, 4e-3": (HELP, [f"help-rate-qk-{rate}e-3" for rate in (1, 2, 4)]),
+    "`full` at 2e-3, `--steps 8000`": (HELP, ["help-long-full"]),
+    "`qk` at 2e-3, `--steps 8000`": (HELP, ["help-long-qk"]),
+    "no model: the section's first": (HELP, ["lead"]),
+}
+
+
+@pytest.mark.parametrize("begin", README_ROWS)
+def test_the_readme_shows_the_scores_that_are_kept(folder, monkeypatch, begin):
+    monkeypatch.chdir(ROOT)
+    corpus, names = README_ROWS[begin]
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {begin}")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")][1:]
+    for pair, cell in zip(corpus.within, cells, strict=True):
+        for name, part in zip(names, cell.split(", "), strict=True):
+            rouge, _, share = part.partition(" / ")
+            if name == "lead":
+                assert rouge == f"{scores.floors_of(corpus, pair)['lead']['R1'][0]:.1f}"
+                continue
+            assert rouge == f"{scores.values(name, pair, 'R1').mean():.1f}", f"{name} {pair}"
+            if share:  # of the seen language the second table has none
+                off_target = scores.values(name, pair, "off-target").mean()
+                assert share == f"{off_target:.0f}%", f"{name} {pair}"
 
 
 # ---------------------------------------------------------------------------------- tables
@@ -459,10 +592,11 @@ def test_a_missing_score_is_a_dash_and_published_figures_stay_beside_it(folder):
     table = tables.score_table(rows, WITHIN[:2], BUILT_IN).splitlines()
     assert table[0] == "| trained | seeds | en→en | es→es |"
     assert table[2].startswith("| baseline: another text's headline | – | – |")
-    assert table[4].startswith("| there | 1 | ") and "<br>100% (100.4%) · " in table[4]
-    assert table[4].endswith("| –<br><sub>published 30.0 / 0.1%</sub> |")
-    assert table[5] == "| only published | 0 | –<br><sub>published 40.1</sub> | – |"
-    assert table[6:] == ["| neither | 0 | – | – |"]
+    assert table[4] == "| the references themselves | – | – | – |"
+    assert table[5].startswith("| there | 1 | ") and "<br>100% (100.4%) · " in table[5]
+    assert table[5].endswith("| –<br><sub>published 30.0 / 0.1%</sub> |")
+    assert table[6] == "| only published | 0 | –<br><sub>published 40.1</sub> | – |"
+    assert table[7:] == ["| neither | 0 | – | – |"]
 
 
 def test_a_report_without_scores_names_the_script(folder):
@@ -488,6 +622,28 @@ def test_a_report_of_one_half_has_no_tables_of_the_other(folder, monkeypatch):
     assert "| `qk` at 1e-3, its best | 1 | 12." in page
     assert "**Learning English, on the real text.**" in page
     assert "on the built-in corpus.**" not in page and "## Open questions" not in page
+
+
+def test_the_baselines_are_told_before_the_untuned_base_was_run(folder):
+    """Every score file has them."""
+    for recipe, rouge in (("full", 10.0), ("qk", 4.0)):
+        write_scores(f"help-rate-{recipe}-1e-3", 0, HELP.within, rouge, facts=False)
+    table = tables.score_table(scores.english_only(HELP), HELP.within, HELP).splitlines()
+    other, lead, references = table[2:5]
+    assert other.count("| 5.0<br>100% (99.8%) ") == lead.count("| 5.0<br>100%") == 4
+    assert references == "| the references themselves | – |" + " –<br>2% (2.5%) |" * 4
+    assert tables.off_target_references(HELP) == "en 2.0%, es 2.0%, ru 2.0%, tr 2.0%"
+    assert scores.english_only(HELP)[0].label == "`full` at 1e-3, the best of both"
+    told = " ".join(findings.of_forgetting(HELP).split())
+    assert "the text's first sentence 5.0 and the heading of another text 5.0" in told
+    assert tables.NOTHING not in told
+
+
+def test_a_score_is_told_beside_the_baseline_that_is_nearest():
+    baselines = {"a copy": 15.92, "another": 10.91}
+    assert findings.nearest(11.36, baselines) == "is another, which has 0.5 less"
+    assert findings.nearest(14.5, baselines) == "is a copy, which has 1.4 more"
+    assert findings.nearest(15.9, baselines) == "is a copy, which has as much"
 
 
 @pytest.mark.slow
@@ -537,10 +693,10 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert f"| a | and the lower zero-shot ROUGE-1 | {verdict}" in evidence
     flat = " ".join(page.split())
     assert "from a learning rate of 1e-3 on, under `qk` at no rate" in flat
-    assert "there 50 and 10% are off-target" in flat
+    assert "There 50% are off-target under `full` and 10% under `qk`." in flat
     assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page
-    assert "- `qk`: 1e-3: 2.0000, 4e-3: 1.0000; best: 4e-3" in page
+    assert "- `qk`: 1e-3: 2.0000 (10%), 4e-3: 1.0000 (10%); best: 4e-3" in page
     layers = "0.50 0.90 0.80 0.70 | 0.50 0.90 0.80 0.70"
     floors = " ".join(["0.60 (0.32)"] * 4)
     assert f"| `full`, tagged | 0.700 | 0.989 | 0.990 | 0.980 | {layers} | {floors} |" in page
@@ -552,7 +708,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     share = 100 * trained / sum(tensor.numel() for tensor in base.parameters())
     assert f"| `qk` in the cross-attention alone | 1 | {share:.1f} | 49." in page
     assert "Little is enough." in page
-    assert "- `lora`: 2e-3: 1.5000; best: 2e-3" in page
+    assert "- `lora`: 2e-3: 1.5000 (0%); best: 2e-3" in page
     assert "| LoRA of rank 12 at 2e-3 | 1 | 40." in page
     assert "| translation model, then `qk` | 1 | 33.0<br>40% | 33.0<br>40% |" in page
     assert "| layer 3, en-es alone | 1 | 50.0 | 50.0 | 25.0 | " in page
@@ -774,6 +930,22 @@ def test_scores_of_two_versions_of_the_data_are_not_put_together(folder, run):
             assert "two versions of the data" in done.stderr
 
 
+def test_runs_on_two_versions_of_a_training_file_are_not_put_together(folder):
+    """The test files may be the same all the same."""
+    sections = {"data/help/sections/train.jsonl": [10, 1]}
+    descriptions = {"data/help/descriptions/train.jsonl": [20, 2]}
+    paths = [
+        write_scores("help-base", 0, WITHIN),  # of no run
+        write_scores("help-one", 0, WITHIN, **{"data fingerprint": sections}),
+        write_scores("help-other", 0, WITHIN, **{"data fingerprint": sections | descriptions}),
+    ]
+    scores.check_test_sets(paths)
+    changed = {"data/help/sections/train.jsonl": [10, 3]}
+    paths.append(write_scores("help-third", 0, WITHIN, **{"data fingerprint": changed}))
+    with pytest.raises(UserError, match=r"help-third.*sections/train\.jsonl.*two versions"):
+        scores.check_test_sets(paths)
+
+
 def test_a_row_is_compared_with_runs_of_its_own_machine(tmp_path):
     """Part 11's rows with the adversary's, which part 5 may have run elsewhere."""
     results = tmp_path / "results"
@@ -844,7 +1016,11 @@ def test_a_part_says_how_long_its_rows_took_last_time(tmp_path):
         "1,rate-qk-1e-3-s0.json,600,Another\n1,rate-qk-2e-3-s0.json,600,Another\n"
     )
     done, _ = run_script(tmp_path, "--parts", "1", "--jobs", "2")
-    assert "last time: 10 minutes on Another)" in done.stdout
+    assert "last time: 2 rows took 10 minutes on Another)" in done.stdout
+
+    (kept / "seconds.csv").write_text("1,rate-qk-4e-3-s0.json,1200,A machine\n")
+    done, _ = run_script(tmp_path, "--parts", "1", "--jobs", "2")
+    assert "last time: 3 rows took 20 minutes on A machine and Another)" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -895,11 +1071,18 @@ def test_what_is_kept_of_a_score_file(folder, run):
     kept = Path("papers/scores")
     (kept / "seconds.csv").write_text("1,qk-s0.json,90,Slow\n1,full-s0.json,80,Slow\n")
 
+    trained = Path("runs/paper/qk-s0")
+    trained.mkdir(parents=True)
+    (trained / "args.json").write_text('{"data": "help:"}')
+    files = {"data/help/sections/train.jsonl": [7, 8], "runs/two/model.safetensors": [9, 10]}
+    write_state({"data": {"files": files}}, trained / "state.pt")
+
     for _ in range(2):  # the second time from what was kept, as one does who goes on elsewhere
         done = run("-m", "papers.keep", cwd=folder)
         assert done.returncode == 0, done.stderr
         found = json.loads((kept / "qk-s0.json").read_text(encoding="utf-8"))
         assert found["validation loss"] == 1.0
+        assert found["data fingerprint"] == {"data/help/sections/train.jsonl": [7, 8]}
         assert found["rows"][0]["each"]["R1"] == [33.3, 50, 0, 1.2, 2, 3]
         assert found["rows"][0]["each"]["novel"] == [50, 100, 50, 50, 50]
         assert "R2" not in found["rows"][0]["each"]
@@ -908,6 +1091,7 @@ def test_what_is_kept_of_a_score_file(folder, run):
             {"reference": "title 4", "output": "said 4"},
         ]
         shutil.copy(kept / "qk-s0.json", results)
+        shutil.rmtree(trained, ignore_errors=True)
     assert (kept / "seconds.csv").read_text().splitlines() == [
         "1,full-s0.json,80,Slow",
         "1,qk-s0.json,70,A machine",
