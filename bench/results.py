@@ -49,9 +49,10 @@ Shapes: A = d {SHAPES["A"].width}, 2+2 layers, vocabulary {SHAPES["A"].vocabular
 float32; GPU: bf16. No dropout. `full` trains everything, embeddings too (`--recipe
 full+embeddings`, what transformers does unless told otherwise). The machine's limit, a floor of
 time, is what the same matrix products would take at the rate of a large product, measured with the
-row. Of decoding only those with the decoder's and the output's matrices at every position count (or
-reading these once a position at the rate of a copy, if that is longer): not the encoder and
-cross-attention's keys and values, which are computed once a sentence, nor attention itself.
+row. Of an update all count, attention's too. Of decoding only those with the decoder's and the
+output's matrices at every position (or reading these once a position at the rate of a copy, if that
+is longer): not the encoder and cross-attention's keys and values, which are computed once a
+sentence, nor attention itself.
 """
 
 

@@ -144,11 +144,35 @@ def test_products_into_float32_are_counted_as_the_others_are():
     total = torch.zeros(3, 5, device="meta")
     a = torch.zeros(3, 4, device="meta", dtype=torch.bfloat16)
     b = torch.zeros(4, 5, device="meta", dtype=torch.bfloat16)
-    counted = {torch.ops.aten.addmm: peers.addmm_flops}
-    with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+    with FlopCounterMode(display=False, custom_mapping=peers.FLOPS_OF) as counter:
         torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
         torch.addmm(total, total.T.new_zeros(3, 3), total)
     assert counter.get_total_flops() == 2 * 3 * 4 * 5 + 2 * 3 * 3 * 5
+
+
+@pytest.mark.parametrize("recipe", ["full", "qk"])
+def test_all_products_of_an_update_are_counted_attentions_on_a_cpu_too(recipe):
+    """By hand: behind a product forward come two of its size, the gradients of what is multiplied.
+    Attention has two products forward and five behind them: it computes its scores once more."""
+    [batch] = peers.our_batches(peers.random_examples(TINY.vocabulary, TINY.batch), 1)
+    model = cost.drawn_model(TINY).train()
+    peers.apply_recipe(model, peers.RECIPE_OF[recipe])
+    found = peers.Training(model, peers.our_loss, [batch], CPU).flops()
+
+    rows, source = batch.source.shape
+    target = batch.labels.size(1)
+    size = 2 * rows * TINY.width
+    attention = TINY.layers * size * (source**2 + target**2 + target * source)
+    head = 2 * batch.target_tokens * TINY.width * TINY.vocabulary
+    square = size * TINY.width  # of a projection of one position
+    trained = TINY.layers * square * (3 * source + target)  # q and k that read the source
+    others = TINY.layers * square * (3 * source + 5 * target)
+    others += TINY.layers * size * 2 * TINY.ffn * (source + target)
+    if recipe == "full":
+        assert found == 7 * attention + 3 * (trained + others + head)
+    else:  # no gradient goes below the first queries and keys that train
+        spared = square * (3 * source + 5 * target) + 5 * size * target**2
+        assert found == 7 * attention + 3 * trained + 2 * (others + head) - spared
 
 
 def test_a_decoding_row_has_our_outputs_equal_to_both_peers(tiny, scratch):
