@@ -5,6 +5,7 @@ import math
 import random
 import re
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -32,6 +33,12 @@ from tokenizer import Tokenizer
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
 CPU = torch.device("cpu")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
+
+
+def section_of(page, heading):
+    return page[page.index(heading):].split("\n\n## ")[0].rstrip("\n")
 
 
 @pytest.fixture
@@ -196,7 +203,7 @@ def test_the_floor_of_decoding_is_of_what_every_position_computes(tiny, scratch)
     [share] = row["limit"]["ours"]
     [seconds] = row["seconds"]["ours"]
     assert share * seconds == pytest.approx(floor)
-    page = results.page({"a CPU": {"decode-B": row_with(**row)}})
+    page = results.page({"a CPU, 1 thread": {"decode-B": row_with(**row)}})
     assert "2026-01-01; the limit by products at 100 GFLOP/s, copies at 10 GB/s." in page
 
 
@@ -277,10 +284,9 @@ def test_what_travels_is_every_gradient_once_and_the_readme_says_so():
         if recipe in travel.COUNTED:
             size, calls = travel.bytes_of_an_update(config, recipe)
             assert size == 4 * trains and calls == 1
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for recipe in ("qk", "full"):
         size, _ = travel.bytes_of_an_update(Config(), recipe)
-        assert f"{size / travel.MIB:,.0f}" in readme
+        assert f"{size / travel.MIB:,.0f}" in README
 
 
 # ---------------------------------------------------------------------------------- the page
@@ -291,7 +297,7 @@ def kept(tmp_path, monkeypatch):
     """Where results are kept and the page is written: not in the project."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results" / "bench.json")
     monkeypatch.setattr(results, "HERE", tmp_path)
-    monkeypatch.setattr(results, "machine", lambda device: "a CPU")
+    monkeypatch.setattr(results, "machine", lambda device: "a CPU, 1 thread")
     return tmp_path
 
 
@@ -301,7 +307,7 @@ def row_with(**figures):
 
 def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch):
     row = row_with(**peers.bench_train("B", "qk", 1, CPU, scratch))
-    page = results.page({"a CPU": {"train-B-qk": row}})
+    page = results.page({"a CPU, 1 thread": {"train-B-qk": row}})
     assert "`train-B-qk`" in page and "Not measured yet" in page
     assert "python -m bench.speed train-B-qk\n" in page
     assert "Not measured yet: `python -m bench.pipeline`." in page
@@ -313,8 +319,57 @@ def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch
 def test_the_page_is_what_its_programs_write_of_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "RESULTS", tmp_path)  # what a card here has found is not kept
     rows = json.loads((ROOT / "bench" / "measured.json").read_text(encoding="utf-8"))
-    page = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
-    assert results.page(rows) == page
+    assert results.page(rows) == PAGE
+
+
+def test_every_row_that_a_program_measures_has_its_place_on_the_page():
+    on_cpu = [*speed.measures(CPU), *cost.measures(cost.FULL, 1), *pipeline.names_of_rows()]
+    on_card = list(speed.measures(torch.device("cuda")))
+    assert sorted(on_cpu) == sorted(row for table in results.TABLES for row in table.on_cpu)
+    assert sorted(on_card) == sorted(row for table in results.TABLES for row in table.on_card)
+
+
+def test_the_page_says_what_each_machine_lacks():
+    row = row_with(
+        seconds={"ours": [1.0], "transformers": [2.0]}, ratio={"transformers": "2.00"}, limit={},
+        same="",
+    )
+    page = results.page({
+        "NVIDIA": {"train-large-qk": row},
+        "this CPU, AVX2, 1 thread": {"decode-B": row},
+        "that CPU, AVX512, 2 threads": {},
+    })
+    training = section_of(page, "## How fast is an update")
+    decoding = section_of(page, "## How fast does it decode?") + "\n"
+    assert "Not measured here: `train-A-full`, `train-A-qk`, `train-B-full`" in training
+    assert "`train-large-full`.\n" in training
+    cpus = "`this CPU, AVX2, 1 thread`, `that CPU, AVX512, 2 threads`"
+    assert f"Not measured on {cpus}: `train-A-full`, `train-A-qk`, `train-B-full`" in training
+    assert "Not measured here: `decode-A`.\n" in decoding
+    assert "Not measured on `that CPU, AVX512, 2 threads`: `decode-A`, `decode-B`." in decoding
+    assert "Not measured on `NVIDIA`: `decode-A`, `decode-B`, `decode-large`." in decoding
+    assert "Not measured on `NVIDIA`: `memory" not in page
+
+
+def test_machines_of_one_name_with_other_instructions_are_two_machines(monkeypatch):
+    monkeypatch.setattr(results, "processor", lambda: "AMD EPYC")
+    names = set()
+    for instructions in ("AVX2", "AVX512"):
+        capability = Mock(return_value=instructions)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", capability)
+        names.add(results.machine(CPU))
+    assert names == {"AMD EPYC, AVX2, 1 thread", "AMD EPYC, AVX512, 1 thread"}
+    assert all(map(results.is_cpu, names)) and not results.is_cpu("NVIDIA H200")
+
+
+def test_a_processor_without_a_name_is_told_by_its_kind(monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    monkeypatch.setattr(results.platform, "processor", lambda: "")
+    monkeypatch.setattr(results.platform, "machine", lambda: "aarch64")
+    assert results.processor(file) == "aarch64"
+    file.write_text("model name\t: AMD EPYC\n")
+    assert results.processor(file) == "AMD EPYC"
 
 
 def test_a_row_of_ours_compiled_alone_is_not_called_ours():
@@ -336,13 +391,13 @@ def test_a_table_says_with_what_each_of_its_rows_was_measured():
 def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, capsys):
     before = {"bytes": {"ours": [2**30], "transformers": [2**31, 2**31]}}
     results.RESULTS.parent.mkdir()
-    results.RESULTS.write_text(json.dumps({"a CPU": {"memory-A-qk": row_with(**before)}}))
+    results.RESULTS.write_text(json.dumps({"a CPU, 1 thread": {"memory-A-qk": row_with(**before)}}))
     speed.main(["train-B-qk", "--rounds", "1", "--scratch", str(scratch), "--write"])
     page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
     assert "| `memory-A-qk` | 1.00 GiB | 2.00 [2.00–2.00] GiB | 0.50 |" in page
     printed = capsys.readouterr().out
     assert "`train-B-qk`" in printed and printed.strip() in page
-    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    rows = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"]
     assert set(rows) == {"memory-A-qk", "train-B-qk"}
 
 
@@ -359,7 +414,7 @@ def test_rows_that_another_program_keeps_meanwhile_stay(kept, monkeypatch, capsy
     speed.main(["memory-A-qk", "--write"])
     rows = json.loads(results.RESULTS.read_text())
     assert set(rows["another machine"]) == {"memory-A-full"}
-    assert set(rows["a CPU"]) == {"memory-A-qk"}
+    assert set(rows["a CPU, 1 thread"]) == {"memory-A-qk"}
     assert "another machine" in (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
 
 
@@ -445,7 +500,7 @@ def test_both_programs_train_on_the_same_examples_in_as_many_updates(
     done = run("-m", "bench.pipeline", "pipeline-B-qk", "--workers", 0, "--write", *real)
     assert done.returncode == 0, done.stderr
 
-    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    [row] = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"].values()
     assert set(row["seconds"]) == {"ours", "transformers, 0 workers", "ours, --recipe full"}
     passes = []
     for words, batches in read.items():
@@ -479,7 +534,7 @@ def test_each_program_runs_in_a_process_of_its_own_whose_memory_is_told(real, ru
     ballast = torch.ones(2**28)  # a gigabyte of this process does not count
     done = run("-m", "bench.pipeline", "pipeline-B-full", "--workers", 0, *real)
     assert done.returncode == 0, done.stderr
-    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    [row] = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"].values()
     for side in ("ours", "transformers, 0 workers"):
         assert 2**27 < row["bytes"][side][0] < 2**30 < 4 * ballast.numel() + 1
         assert row["seconds"][side][0] > 0 and row["around"][side][0] > 0
@@ -577,7 +632,7 @@ def test_the_cost_curve_has_every_point_with_its_floor_and_a_picture(
     monkeypatch.setattr(cost, "FULL", cost.QUICK)
     done = run("-m", "bench.cost", "--rounds", "2", "--write")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    rows = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"]
     assert list(rows) == ["cost-tokens", "cost-layers", "cost-vocabulary"]
     for row in rows.values():
         assert len(row["points"]) == 2
