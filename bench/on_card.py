@@ -480,7 +480,7 @@ TINY = {
     "decoder_ffn_dim": 32, "max_position_embeddings": 600,
 }  # fmt: skip
 SOURCE, TARGET = 520, 40  # tokens of an example
-CALCULATED = {  # GiB at most, of tensors without numbers (tests/test_real_size.py)
+CALCULATED = {  # GiB at most, of tensors without numbers (bench/peak.py)
     ("qk", 5): 4.3, ("qk", 15): 7.5, ("full", 5): 8.1, ("full", 15): 12.3,
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench import gpu_check, travel
+from bench import gpu_check, memory, peak, travel
 from bench.peers import (
     BEAM,
     NEW_TOKENS,
@@ -296,7 +296,8 @@ def page(results):
             "one adds its tables.",
         ]
     words += gpu_check.page(gpu_check.kept())
-    words += ["", *travel.page()]
+    for part in (travel, memory, peak):
+        words += ["", *part.page()]
     return "\n".join(words) + "\n"
 
 

@@ -17,6 +17,9 @@ from bench import (
     cost,
     documents,
     gpu_check,
+    memory,
+    on_card,
+    peak,
     peers,
     pipeline,
     process,
@@ -35,10 +38,28 @@ TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
 CPU = torch.device("cpu")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
+MEMORY = "## How much memory does a recipe of mBART-large keep?"
+PEAK = "## How much memory does an update of mBART-large take on a GPU?"
+
+
+COMPUTED = {"memory": memory.page, "peak": peak.page}
 
 
 def section_of(page, heading):
     return page[page.index(heading):].split("\n\n## ")[0].rstrip("\n")
+
+
+def lines_of(heading):
+    """A section of BENCHMARKS.md, as lines."""
+    return section_of(PAGE, heading).split("\n")
+
+
+@pytest.fixture(autouse=True)
+def counted_before(monkeypatch):
+    """Two parts of the page take a minute: here they are as they stand on it. Tests of their own
+    compute them."""
+    for module, heading in ((memory, MEMORY), (peak, PEAK)):
+        monkeypatch.setattr(module, "page", lambda heading=heading: lines_of(heading))
 
 
 @pytest.fixture
@@ -287,6 +308,40 @@ def test_what_travels_is_every_gradient_once_and_the_readme_says_so():
     for recipe in ("qk", "full"):
         size, _ = travel.bytes_of_an_update(Config(), recipe)
         assert f"{size / travel.MIB:,.0f}" in README
+
+
+def test_the_memory_that_the_readme_tells_stands_on_the_page():
+    section = README[README.index("## mBART on a GPU"):]
+    section = section[:section.index("\n## ")]
+    table = section[section.index("| recipe | weights"):].split("\n\n")[0].split("\n")
+    assert len(table) == 7 and set(table) <= set(lines_of(MEMORY))
+    peaks = re.search(r"`qk` peaks at (\S+) GiB, `lora` at (\S+), `full` at (\S+)\.", section)
+    for recipe, told in zip(("qk", "lora", "full"), peaks.groups()):
+        assert any(line.startswith(f"| `{recipe}` | {told} |") for line in lines_of(PEAK))
+
+
+def test_what_a_card_may_take_at_most_stands_on_the_page():
+    heads = [f"{rows * 560:,} tokens" for rows in peak.ROWS]
+    assert f"| recipe | {' | '.join(heads)} |" in lines_of(PEAK)
+    for recipe in ("qk", "full"):
+        limits = [on_card.CALCULATED[recipe, rows] for rows in peak.ROWS]
+        assert f"| `{recipe}` | {limits[0]} | {limits[1]} |" in lines_of(PEAK)
+
+
+@pytest.mark.slow
+def test_the_page_has_what_every_recipe_keeps():
+    assert COMPUTED["memory"]() == lines_of(MEMORY)
+
+
+@pytest.mark.slow
+def test_the_page_has_what_an_update_takes_at_most(monkeypatch):
+    """Two of its eight figures; tests/test_real_size.py has others."""
+    counts = peak.model_file.counts
+    monkeypatch.setattr(peak, "COUNTED", ("qk", "lora"))
+    monkeypatch.setattr(peak, "ROWS", (5,))
+    for line in COMPUTED["peak"]()[-2:]:
+        assert any(told.startswith(line) for told in lines_of(PEAK)), line
+    assert peak.model_file.counts is counts
 
 
 # ---------------------------------------------------------------------------------- the page
