@@ -10,9 +10,9 @@ random examples an update: sources of 60 to 240 tokens and targets of 15 to 60. 
 everything, embeddings too, `qk` the queries and keys that read the source; they take turns, round
 by round. No dropout, float32, fused AdamW.
 
-The floor is the time that the matrix products of the same update would take at the rate of a large
-product, the highest measured beside the curve's points. What stands above it is what is no product
-(norms, softmax, AdamW, memory) and products too small for that rate.
+The floor is the time that the matrix products of the same update, attention's among them, would
+take at the rate of a large product, the highest measured beside the curve's points. What stands
+above it is what is no product (norms, softmax, AdamW, memory) and products too small for that rate.
 """
 from dataclasses import asdict, dataclass, replace
 from functools import partial

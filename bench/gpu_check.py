@@ -7,20 +7,22 @@
 The tests stand a pretended GPU in the place of a card, whose numbers are a CPU's. Here is looked at
 what that one cannot prove, in this order:
 
-    machine      versions, rates of products and of copies
-    calls        what torch computes by other code on a GPU
-    losses       the loss and its gradients at V = 250,027, against float64
-    loss-time    how long it takes, beside plain torch
-    gradients    base/ against the CPU
-    outputs      40 texts in both precisions against the CPU's
-    waits        how often a batch waits for the GPU: once
-    training     train.py in nine ways, a few updates each
-    compiled     --compile without reaching a limit, and learning the same
-    real-size    mBART-large: time, memory and kernels of an update of one batch and of three
-    decoding     64 documents in small and in large batches
+    machine        versions, rates of products and of copies
+    calls          what torch computes by other code on a GPU
+    losses         the loss and its gradients at V = 250,027, against float64
+    loss-time      how long it takes, beside plain torch and torch's own loss in chunks
+    gradients      base/ against the CPU
+    outputs        40 texts in both precisions against the CPU's
+    waits          how often a batch waits for the GPU: once
+    training       train.py in nine ways, a few updates each
+    two-processes  train.py in two on this card, by gloo, against one process
+    compiled       --compile without reaching a limit, and learning the same
+    real-size      mBART-large: time, memory and kernels of an update of one batch and of three
+    decoding       64 documents in small and in large batches
+    decoding-step  what of a step of it are kernels
 
-Not here: several processes, for which NCCL wants as many cards (tests/test_train.py and
-tests/test_machines.py have them on CPU cores); the peers, which `python -m bench.speed
+Not here: NCCL, which wants a card for each process (tests/test_train.py and tests/test_machines.py
+have several processes on CPU cores, by gloo); the peers, which `python -m bench.speed
 train-large-qk train-large-full decode-large` measures.
 
 Each check is a process of its own with a limit of its own: one that fails or hangs is a row, and
@@ -92,7 +94,11 @@ def page(results):
     """The table, as lines of markdown; none where nothing was checked on a card."""
     if not results or not results["has_card"]:
         return []
-    return ["", "## The checks of a card", "", *table(results)]
+    heading = "## The checks of a card"
+    name = card_of(results["checks"].get("machine", []))
+    if name:
+        heading += f": {name}"
+    return ["", heading, "", *table(results)]
 
 
 def table(results):
@@ -115,6 +121,7 @@ def origin(results):
         lines = [f"{command}, {next(iter(names))}."]
     else:
         lines = [f"{command}:", "", *[f"- {some}: {measured}" for measured, some in names.items()]]
+    lines += ["", "A time is the mean of 2 to 10 calls in a row, whose spread is not kept."]
     missing = lacking(results)
     if missing:
         words = ", ".join(f"`{name}`" for name in missing)

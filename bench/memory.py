@@ -66,6 +66,24 @@ def memory_table(folder, measure, rows):
         print(line, flush=True)
 
 
+def page():
+    """The part of BENCHMARKS.md that this program writes, as lines: mBART-large's table."""
+    lines = [
+        "## How much memory does a recipe of mBART-large keep?",
+        "",
+        "GiB of float32 from one update to the next, activations on top (counted:",
+        "`python -m bench.memory`).",
+        "",
+        "| recipe | weights | gradients | AdamW | sum |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for recipe, need in needs(Config()).items():
+        sizes = (need.weights, need.gradients, need.adamw, need.total)
+        words = " | ".join(f"{size / GIB:.2f}" for size in sizes)
+        lines.append(f"| `{recipe}` | {words} |")
+    return lines
+
+
 def main(argv=None):
     parser = parser_of(__doc__)
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="default: mBART-large's shape")

@@ -9,15 +9,18 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.autograd import DeviceType
 
 import train
 from bench.peers import example_of, largest, random_ids, rates
@@ -27,6 +30,7 @@ from data import collate, pad
 from eval import Decoder, first_examples
 from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
+from plumbing import runs
 from plumbing.memory import Memory
 from plumbing.runs import read_log
 from qk_finetune import FrozenInHalf, apply_recipe
@@ -173,7 +177,9 @@ def losses(place):
 
 def loss_time(place):
     """The loss of a batch of translations and its gradient by the states, the table frozen: ours,
-    ours compiled, and plain torch."""
+    ours compiled, plain torch, and torch's own loss in chunks, which came with torch 2.13.
+
+    Liger's and cut-cross-entropy's are not here: programs in Triton, which torch does not bring."""
     labels, vocabulary, width = (2800, 250_027, 1024) if place.has_card else (20, 300, 16)
     torch.manual_seed(0)
     h = torch.randn(labels, width, device=place.device, requires_grad=True)
@@ -191,7 +197,13 @@ def loss_time(place):
     def plain():
         F.cross_entropy((h.bfloat16() @ half.T).float(), y).backward()
 
+    def in_chunks():
+        options = torch.nn.LinearCrossEntropyOptions()
+        F.linear_cross_entropy(h.bfloat16(), half, y, options=options).backward()
+
     sides = {"ours": ours, "plain torch": plain}
+    if hasattr(torch.nn, "LinearCrossEntropyOptions"):
+        sides["torch's linear_cross_entropy"] = in_chunks
     if place.has_card:
         quick = torch.compile(loss_and_gradient, dynamic=True)
         sides["ours, compiled"] = lambda: ours(quick)
@@ -309,12 +321,14 @@ WAYS = {
 }  # fmt: skip
 
 
-def words_of(place, name, steps):
+def words_of(place, name, steps, folder=None):
+    """train.py's words for one of the WAYS; folder: the run's name, by default the way's."""
     tokens = "1600" if place.has_card else "150"
     words = [
-        *WAYS[name], "--out", str(place.scratch / name), "--device", place.device.type, "--steps",
-        str(steps), "--eval-every", str(steps // 2), "--tokens", tokens, "--valid-examples",
-        "8" if place.has_card else "2", "--warmup", "0", "--lr", "1e-3", "--no-eval",
+        *WAYS[name], "--out", str(place.scratch / (folder or name)), "--device", place.device.type,
+        "--steps", str(steps), "--eval-every", str(steps // 2), "--tokens", tokens,
+        "--valid-examples", "8" if place.has_card else "2", "--warmup", "0", "--lr", "1e-3",
+        "--no-eval",
     ]  # fmt: skip
     if name == "a new source":
         return [*words, "--init", str(place.scratch / "start")]
@@ -363,8 +377,7 @@ def training(place):
         cut = log_of(place.scratch / "stopped and resumed")[-1]
     except (OSError, IndexError):  # told above
         return
-    away = largest(abs(one / two - 1) for one, two in zip(cut, whole))
-    place.tell_below("train.py, resumed against whole", away, 1e-3)
+    place.tell_below("train.py, resumed against whole", away_from([cut], [whole]), 1e-3)
 
 
 def tell_run(place, name, trouble, printed):
@@ -387,6 +400,57 @@ def tell_run(place, name, trouble, printed):
         place.tell(f"{what}: updates skipped", "0", count, count == "0")
 
 
+def two_processes(place):
+    """train.py in two processes on this one device, against one process with the same batches."""
+    steps = 20 if place.has_card else 2
+    words = {}
+    for name in ("one", "two"):
+        words[name] = words_of(place, "fp32", steps, name) + ["--accumulate", "2"]
+    port = free_port()
+    starts = {
+        "one process": (train.main, (words["one"],)),
+        "process 1 of two": (run_of_two, (0, port, words["two"])),
+        "process 2 of two": (run_of_two, (1, port, words["two"])),
+    }
+    running = {}
+    for name, (function, arguments) in starts.items():
+        running[name] = begin(function, arguments, place.scratch / f"{name}.txt")
+    ends = time.monotonic() + 140
+    troubles = []
+    for name, child in running.items():
+        trouble = finish(child, ends - time.monotonic(), place.scratch / f"{name}.txt")
+        place.tell(f"train.py, {name}", "an end", trouble or "an end", not trouble)
+        troubles.append(trouble)
+    if not any(troubles):
+        away = away_from(log_of(place.scratch / "one"), log_of(place.scratch / "two"))
+        place.tell_below("losses of two processes against one", away, 1e-3)
+
+
+def free_port():
+    """A port that nobody listens at now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def run_of_two(rank, port, words):
+    """One of two processes of a run, as torchrun would start it, but both on the first card."""
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    runs.backends = lambda: "gloo"  # NCCL wants a card for each
+    train.main(words)
+
+
+def away_from(one, two):
+    """The largest relative distance between the losses of two logs; NaN if they are not as long."""
+    if len(one) != len(two):
+        return math.nan
+    distances = []
+    for row, other in zip(one, two):
+        distances += [abs(a / b - 1) for a, b in zip(row, other)]
+    return largest(distances)
+
+
 def compiled(place):
     """train.py --compile: are all variants of a layer compiled, or is the limit reached? And does
     it learn what the same run without it learns?"""
@@ -405,10 +469,7 @@ def compiled(place):
     place.tell(what, expected, lines[0][:150] if lines else "none", not lines)
     found = log_of(place.scratch / "bf16")
     train.main([*words, "--overwrite"])
-    distances = []
-    for row, eager in zip(found, log_of(place.scratch / "bf16"), strict=True):
-        distances += [abs(one / two - 1) for one, two in zip(row, eager)]
-    place.tell_below(same, largest(distances), 1e-2)
+    place.tell_below(same, away_from(found, log_of(place.scratch / "bf16")), 1e-2)
 
 
 # ----------------------------------------------------------------------- the real size
@@ -419,7 +480,7 @@ TINY = {
     "decoder_ffn_dim": 32, "max_position_embeddings": 600,
 }  # fmt: skip
 SOURCE, TARGET = 520, 40  # tokens of an example
-CALCULATED = {  # GiB at most, of tensors without numbers (tests/test_real_size.py)
+CALCULATED = {  # GiB at most, of tensors without numbers (bench/peak.py)
     ("qk", 5): 4.3, ("qk", 15): 7.5, ("full", 5): 8.1, ("full", 15): 12.3,
 }
 
@@ -483,12 +544,35 @@ def updates_of(place, recipe, compiles):
         limit = CALCULATED[recipe, rows]
         found = f"{1000 * seconds:.1f} ms, {tokens / seconds:,.0f} tokens/s, {peak:.1f} GiB"
         place.tell(what, f"at most {limit} GiB", found, peak < 1.03 * limit)
-        with torch.profiler.profile() as profile:
-            step()
-        busy = sum(event.self_device_time_total for event in profile.key_averages()) / 1e3
-        table = profile.key_averages().table(sort_by="self_device_time_total", row_limit=30)
-        (place.scratch / f"profile of an {what}.txt").write_text(table, encoding="utf-8")
-        place.tell(f"{what}: its kernels", "nearly as long", f"{busy:.1f} ms")
+        kernels = kernels_of(step, place.scratch / f"profile of an {what}.txt")
+        found = f"{kernels.milliseconds:.1f} ms"
+        place.tell(f"{what}: its kernels", "nearly as long", found)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a call had the GPU do: for how long, and how many kernels and copies."""
+
+    milliseconds: float
+    count: int
+
+
+def kernels_of(call, file):
+    """The Kernels of a call; the file gets a table of those that took the longest."""
+    with torch.profiler.profile() as profile:
+        call()
+    events = profile.key_averages()
+    table = events.table(sort_by="self_device_time_total", row_limit=30)
+    file.write_text(table, encoding="utf-8")
+    # Their time stands a second time in the rows of the calls that launched them.
+    on_gpu = [
+        event for event in events
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    ]  # fmt: skip
+    return Kernels(
+        milliseconds=sum(event.self_device_time_total for event in on_gpu) / 1e3,
+        count=sum(event.count for event in on_gpu),
+    )
 
 
 def seconds_of(call, times):
@@ -505,9 +589,7 @@ def decoding(place):
     """64 documents of 500 tokens into 64 new ones each, beam 5, in small and in large batches."""
     documents, length, new = (64, 500, 64) if place.has_card else (4, 20, 4)
     model = drawn(place).eval()
-    vocabulary = model.config.vocab_size
-    generator = torch.Generator().manual_seed(0)
-    source = pad([random_ids(vocabulary, length, generator) for _ in range(documents)])
+    source = drawn_documents(model, documents, length)
     for name in ("fp32", "bf16"):
         if name == "bf16":
             model.bfloat16()
@@ -515,10 +597,7 @@ def decoding(place):
         for rows in (documents // 4, documents):
             def decode(rows=rows):
                 for start in range(0, documents, rows):
-                    some = source[start:start + rows].to(place.device)
-                    generate(
-                        model, some, vocabulary - 20, max_new_tokens=new, min_new_tokens=new
-                    )
+                    search(model, source[start:start + rows].to(place.device), new)
 
             what = (
                 f"{documents} documents of {length} tokens, {new} new ones each, in {name}, "
@@ -532,6 +611,41 @@ def decoding(place):
             found = f"{seconds:.2f} s, {documents / seconds:.1f} documents/s"
             place.tell(what, "large batches are faster", found, seconds < smaller)
             smaller = seconds
+
+
+def drawn_documents(model, documents, length):
+    """(documents, length) random words."""
+    generator = torch.Generator().manual_seed(0)
+    vocabulary = model.config.vocab_size
+    return pad([random_ids(vocabulary, length, generator) for _ in range(documents)])
+
+
+def search(model, source, new):
+    """Beam search of so many new words, no fewer."""
+    generate(model, source, model.config.vocab_size - 20, max_new_tokens=new, min_new_tokens=new)
+
+
+def decoding_step(place):
+    """A step of beam search with 64 documents of 500 tokens in one batch of bf16, and what of it
+    are kernels: how much longer 32 new words take than 16, by the number of steps."""
+    documents, length, new = (64, 500, 32) if place.has_card else (4, 20, 4)
+    model = drawn(place).eval().bfloat16()
+    source = drawn_documents(model, documents, length).to(place.device)
+    found = []
+    for count in (new // 2, new):
+        decode = partial(search, model, source, count)
+        decode()  # makes what is made once
+        kernels = kernels_of(decode, place.scratch / f"profile of {count} steps.txt")
+        seconds = seconds_of(decode, 3) if place.has_card else math.nan
+        found.append((1000 * seconds, kernels.milliseconds, kernels.count))
+    what = f"a step of decoding {documents} documents of {length} tokens in bf16: its kernels"
+    if not place.has_card:
+        place.tell(what, "nearly as long", NO_CARD)
+        return
+    steps = new - new // 2
+    whole, busy, count = [(long - short) / steps for short, long in zip(*found)]
+    words = f"{busy:.2f} of {whole:.2f} ms, {count:.0f} kernels"
+    place.tell(what, "nearly as long", words)
 
 
 @dataclass(frozen=True)
@@ -551,7 +665,9 @@ CHECKS = {
     "outputs": Check(outputs, 90),
     "waits": Check(waits, 40),
     "training": Check(training, 150),
+    "two-processes": Check(two_processes, 150),
     "compiled": Check(compiled, 150),
     "real-size": Check(real_size, 200),
     "decoding": Check(decoding, 90),
+    "decoding-step": Check(decoding_step, 60),
 }

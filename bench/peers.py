@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from data import Example, collate, cut, pad
 from generate import generate
@@ -326,10 +326,29 @@ def autocast(device):
 
 
 def addmm_flops(total, a, b, *_, out_shape=None, **__):
-    """Of the shapes of addmm's tensors. Torch's own formula does not know the type of the output,
-    which the loss gives on a GPU."""
+    """Of the shapes of addmm's tensors. Torch's own formula knows neither the type of the output,
+    which the loss gives on a GPU, nor addmm in place, which it takes on a CPU."""
     rows, inner = a
     return 2 * rows * inner * b[1]
+
+
+def attention_flops(query, key, value, *_, out_shape=None, **__):
+    """Of the shapes of attention's tensors: scores, and values by their weights. Torch knows a
+    GPU's kernels alone: without this a floor on a CPU would leave attention out."""
+    return sdpa_flop_count(query, key, value)
+
+
+def attention_backward_flops(out_gradient, query, key, value, *_, out_shape=None, **__):
+    """The same of its gradients: five products, for the scores are computed once more."""
+    return sdpa_backward_flop_count(out_gradient, query, key, value)
+
+
+FLOPS_OF = {  # where torch's own formula is missing or stops
+    torch.ops.aten.addmm: addmm_flops,
+    torch.ops.aten.addmm_: addmm_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+}
 
 
 class Training:
@@ -359,10 +378,10 @@ class Training:
         synchronize(self.device)
 
     def flops(self):
-        """Floating-point operations of the matrix products in a pass. To be counted before the
-        layers are compiled: torch never compiles again what first ran under its counter."""
-        counted = {torch.ops.aten.addmm: addmm_flops}
-        with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+        """Floating-point operations of the matrix products in a pass, attention's among them. To be
+        counted before the layers are compiled: torch never compiles again what first ran under its
+        counter."""
+        with FlopCounterMode(display=False, custom_mapping=FLOPS_OF) as counter:
             for batch in self.batches:
                 self.gradients(batch)
                 self.model.zero_grad()

@@ -363,11 +363,17 @@ def parse_args(argv, rows):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def names_of_rows():
+    """{row: its shape's name and its recipe's}"""
     names = {}
     for name in ("A", "B"):
         for recipe in RECIPE_OF:
             names[f"pipeline-{name}-{recipe}"] = (name, recipe)
+    return names
+
+
+def main(argv=None):
+    names = names_of_rows()
     args = parse_args(argv, names)
     check_data(args.data)
     torch.set_num_threads(args.threads)

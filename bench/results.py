@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from bench import gpu_check, travel
+from bench import gpu_check, memory, peak, travel
 from bench.peers import (
     BEAM,
     NEW_TOKENS,
@@ -49,9 +49,10 @@ Shapes: A = d {SHAPES["A"].width}, 2+2 layers, vocabulary {SHAPES["A"].vocabular
 float32; GPU: bf16. No dropout. `full` trains everything, embeddings too (`--recipe
 full+embeddings`, what transformers does unless told otherwise). The machine's limit, a floor of
 time, is what the same matrix products would take at the rate of a large product, measured with the
-row. Of decoding only those with the decoder's and the output's matrices at every position count (or
-reading these once a position at the rate of a copy, if that is longer): not the encoder and
-cross-attention's keys and values, which are computed once a sentence, nor attention itself.
+row. Of an update all count, attention's too. Of decoding only those with the decoder's and the
+output's matrices at every position (or reading these once a position at the rate of a copy, if that
+is longer): not the encoder and cross-attention's keys and values, which are computed once a
+sentence, nor attention itself.
 """
 
 
@@ -68,6 +69,8 @@ class Table:
     command: str
     head: tuple
     lines: Callable
+    on_cpu: tuple  # the rows that a CPU should have
+    on_card: tuple = ()
 
 
 NOTHING = "–"
@@ -175,6 +178,15 @@ alone, its ratios compare a compiled side with peers that are not.""",
         command="python -m bench.speed",
         head=SPEED_HEAD,
         lines=speed_lines,
+        on_cpu=("train-A-full", "train-A-qk", "train-B-full", "train-B-qk"),
+        on_card=(
+            "train-A-full",
+            "train-A-qk",
+            "train-B-full",
+            "train-B-qk",
+            "train-large-full",
+            "train-large-qk",
+        ),
     ),
     Table(
         prefix="pipeline-",
@@ -185,9 +197,9 @@ packages) by each side's own program in a process of its own: `train.py`, and tr
 `Seq2SeqTrainer` (`bench/seq2seq.py`) with SDPA, fused AdamW, examples grouped by length and 0 or 2
 workers. As many updates on both sides, the same tensors train. Tokens are those of the text, source
 and target, padding not counted, by the seconds from the first update to the last. Memory is the
-peak of the process. "Around" is its time before and after the updates: start-up, reading, a
-validation before and after, saving. The loss is of the first examples, before the pass (equal to
-four digits, which is checked) and after it.""",
+peak of the process, without its workers. "Around" is its time before and after the updates:
+start-up, reading, a validation before and after, saving. The loss is of the first examples, before
+the pass (equal to four digits, which is checked) and after it.""",
         command="python -m bench.pipeline",
         head=(
             "row",
@@ -199,6 +211,7 @@ four digits, which is checked) and after it.""",
             "loss before, after",
         ),
         lines=pipeline_lines,
+        on_cpu=("pipeline-A-full", "pipeline-A-qk", "pipeline-B-full", "pipeline-B-qk"),
     ),
     Table(
         prefix=COST,
@@ -209,6 +222,7 @@ one varied at a time around shape B; the floor is the machine's limit.""",
         command="python -m bench.cost",
         head=("row", "value", "full", "its floor", "qk", "its floor", "full by qk"),
         lines=cost_lines,
+        on_cpu=("cost-layers", "cost-tokens", "cost-vocabulary"),
     ),
     Table(
         prefix="decode-",
@@ -218,6 +232,8 @@ one varied at a time around shape B; the floor is the machine's limit.""",
         command="python -m bench.speed",
         head=SPEED_HEAD,
         lines=speed_lines,
+        on_cpu=("decode-A", "decode-B"),
+        on_card=("decode-A", "decode-B", "decode-large"),
     ),
     Table(
         prefix="documents-",
@@ -230,6 +246,7 @@ the search that CTranslate2 has, and without.""",
         command="python -m bench.speed",
         head=("row", "side", "documents a second", "its time by ours", "the same outputs"),
         lines=documents_lines,
+        on_cpu=("documents-base",),
     ),
     Table(
         prefix="memory-",
@@ -239,6 +256,7 @@ The peak of a process that takes three steps, on the same batches for both sides
         command="python -m bench.speed",
         head=("row", "ours", "transformers", "ours by theirs"),
         lines=memory_lines,
+        on_cpu=("memory-A-full", "memory-A-qk"),
     ),
 )
 
@@ -267,7 +285,9 @@ def page(results):
             words += ["", f"![{CAPTION}]({PICTURE})"]
         for name, rows in machines.items():
             words += section(table, name, rows)
-    if not any("NVIDIA" in name for name in results):
+        others = [name for name in results if name not in machines]
+        words += not_measured_on(others, table)
+    if all(is_cpu(name) for name in results):
         words += [
             "",
             "## On a GPU",
@@ -276,7 +296,8 @@ def page(results):
             "one adds its tables.",
         ]
     words += gpu_check.page(gpu_check.kept())
-    words += ["", *travel.page()]
+    for part in (travel, memory, peak):
+        words += ["", *part.page()]
     return "\n".join(words) + "\n"
 
 
@@ -302,7 +323,31 @@ def section(table, name, rows):
     words += [cells(*table.head), cells(*["---"] * len(table.head))]
     for row, found in rows.items():
         words += table.lines(row, found)
-    return [*words, "", *measured_with(rows)]
+    words += ["", *measured_with(rows)]
+    missing = [row for row in wanted(table, name) if row not in rows]
+    if missing:
+        words += ["", f"Not measured here: {quoted(missing)}."]
+    return words
+
+
+def not_measured_on(names, table):
+    """Lines that say which rows of a table these machines lack, of which none has any."""
+    missing = {name: quoted(wanted(table, name)) for name in names if wanted(table, name)}
+    words = []
+    for rows, machines in gpu_check.names_by_words(missing).items():
+        words += ["", f"Not measured on {machines}: {rows}."]
+    return words
+
+
+def wanted(table, name):
+    """The names of the rows of a table that this kind of machine should have."""
+    if is_cpu(name):
+        return table.on_cpu
+    return table.on_card
+
+
+def quoted(names):
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def measured_with(rows):
@@ -371,20 +416,27 @@ def draw_panel(panel, points):
 
 
 def machine(device):
-    """The name of this machine, under which its rows stand."""
+    """The name of this machine, under which its rows stand. A processor's alone does not tell its
+    instructions: there are machines of one name with AVX-512 and with AVX2 alone."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    words = [processor(), torch.backends.cpu.get_cpu_capability()]
+    words.append(f"{threads} thread{'s' if threads > 1 else ''}")
+    return ", ".join(words)
 
 
-def processor():
-    file = Path("/proc/cpuinfo")
+def is_cpu(name):
+    """Is the machine of this name a CPU? Only there threads are counted."""
+    return name.endswith((" thread", " threads"))
+
+
+def processor(file=Path("/proc/cpuinfo")):
     if file.exists():
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":")[1].strip()
-    return platform.processor()
+    return platform.processor() or platform.machine()  # Linux on ARM has no name there
 
 
 def measured_today(libraries=()):

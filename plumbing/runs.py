@@ -493,21 +493,39 @@ def processes():
     if world == 1:
         yield rank, world
         return
-    # Which device is computed on is not known yet.
-    backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with nobody_gone():  # who does not come is waited for: half an hour, torch's own limit
-        dist.init_process_group(backends)
+        dist.init_process_group(backends())
     try:
         yield rank, world
     finally:
         dist.destroy_process_group()
 
 
+def backends():
+    """By what processes talk, for each kind of device: which they compute on is not known yet."""
+    if torch.cuda.is_available():
+        return "cpu:gloo,cuda:nccl"
+    return "gloo"
+
+
 def device_of_process(device, world):
-    """Of several processes on GPUs each has the one of its number on its machine."""
+    """Of several processes on GPUs each has the one of its number on its machine; UserError where
+    there is none, or where another one is asked for."""
     if world == 1 or device.type != "cuda":
         return device
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.index is not None:
+        raise UserError(
+            f"--device {device}: of several processes each takes the GPU of its own number; leave "
+            "out the index (--device cuda), and choose some GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    number = int(os.environ["LOCAL_RANK"])
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise UserError(
+            f"process {number + 1} on this machine has no GPU, for here are {count}: start no more "
+            f"processes than that, torchrun --nproc-per-node {count}"
+        )
+    device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
 

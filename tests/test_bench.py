@@ -5,6 +5,7 @@ import math
 import random
 import re
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,9 @@ from bench import (
     cost,
     documents,
     gpu_check,
+    memory,
+    on_card,
+    peak,
     peers,
     pipeline,
     process,
@@ -32,6 +36,30 @@ from tokenizer import Tokenizer
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
 CPU = torch.device("cpu")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
+MEMORY = "## How much memory does a recipe of mBART-large keep?"
+PEAK = "## How much memory does an update of mBART-large take on a GPU?"
+
+
+COMPUTED = {"memory": memory.page, "peak": peak.page}
+
+
+def section_of(page, heading):
+    return page[page.index(heading):].split("\n\n## ")[0].rstrip("\n")
+
+
+def lines_of(heading):
+    """A section of BENCHMARKS.md, as lines."""
+    return section_of(PAGE, heading).split("\n")
+
+
+@pytest.fixture(autouse=True)
+def counted_before(monkeypatch):
+    """Two parts of the page take a minute: here they are as they stand on it. Tests of their own
+    compute them."""
+    for module, heading in ((memory, MEMORY), (peak, PEAK)):
+        monkeypatch.setattr(module, "page", lambda heading=heading: lines_of(heading))
 
 
 @pytest.fixture
@@ -144,11 +172,35 @@ def test_products_into_float32_are_counted_as_the_others_are():
     total = torch.zeros(3, 5, device="meta")
     a = torch.zeros(3, 4, device="meta", dtype=torch.bfloat16)
     b = torch.zeros(4, 5, device="meta", dtype=torch.bfloat16)
-    counted = {torch.ops.aten.addmm: peers.addmm_flops}
-    with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+    with FlopCounterMode(display=False, custom_mapping=peers.FLOPS_OF) as counter:
         torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
         torch.addmm(total, total.T.new_zeros(3, 3), total)
     assert counter.get_total_flops() == 2 * 3 * 4 * 5 + 2 * 3 * 3 * 5
+
+
+@pytest.mark.parametrize("recipe", ["full", "qk"])
+def test_all_products_of_an_update_are_counted_attentions_on_a_cpu_too(recipe):
+    """By hand: behind a product forward come two of its size, the gradients of what is multiplied.
+    Attention has two products forward and five behind them: it computes its scores once more."""
+    [batch] = peers.our_batches(peers.random_examples(TINY.vocabulary, TINY.batch), 1)
+    model = cost.drawn_model(TINY).train()
+    peers.apply_recipe(model, peers.RECIPE_OF[recipe])
+    found = peers.Training(model, peers.our_loss, [batch], CPU).flops()
+
+    rows, source = batch.source.shape
+    target = batch.labels.size(1)
+    size = 2 * rows * TINY.width
+    attention = TINY.layers * size * (source**2 + target**2 + target * source)
+    head = 2 * batch.target_tokens * TINY.width * TINY.vocabulary
+    square = size * TINY.width  # of a projection of one position
+    trained = TINY.layers * square * (3 * source + target)  # q and k that read the source
+    others = TINY.layers * square * (3 * source + 5 * target)
+    others += TINY.layers * size * 2 * TINY.ffn * (source + target)
+    if recipe == "full":
+        assert found == 7 * attention + 3 * (trained + others + head)
+    else:  # no gradient goes below the first queries and keys that train
+        spared = square * (3 * source + 5 * target) + 5 * size * target**2
+        assert found == 7 * attention + 3 * trained + 2 * (others + head) - spared
 
 
 def test_a_decoding_row_has_our_outputs_equal_to_both_peers(tiny, scratch):
@@ -172,7 +224,7 @@ def test_the_floor_of_decoding_is_of_what_every_position_computes(tiny, scratch)
     [share] = row["limit"]["ours"]
     [seconds] = row["seconds"]["ours"]
     assert share * seconds == pytest.approx(floor)
-    page = results.page({"a CPU": {"decode-B": row_with(**row)}})
+    page = results.page({"a CPU, 1 thread": {"decode-B": row_with(**row)}})
     assert "2026-01-01; the limit by products at 100 GFLOP/s, copies at 10 GB/s." in page
 
 
@@ -253,10 +305,43 @@ def test_what_travels_is_every_gradient_once_and_the_readme_says_so():
         if recipe in travel.COUNTED:
             size, calls = travel.bytes_of_an_update(config, recipe)
             assert size == 4 * trains and calls == 1
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for recipe in ("qk", "full"):
         size, _ = travel.bytes_of_an_update(Config(), recipe)
-        assert f"{size / travel.MIB:,.0f}" in readme
+        assert f"{size / travel.MIB:,.0f}" in README
+
+
+def test_the_memory_that_the_readme_tells_stands_on_the_page():
+    section = README[README.index("## mBART on a GPU"):]
+    section = section[:section.index("\n## ")]
+    table = section[section.index("| recipe | weights"):].split("\n\n")[0].split("\n")
+    assert len(table) == 7 and set(table) <= set(lines_of(MEMORY))
+    peaks = re.search(r"`qk` peaks at (\S+) GiB, `lora` at (\S+), `full` at (\S+)\.", section)
+    for recipe, told in zip(("qk", "lora", "full"), peaks.groups()):
+        assert any(line.startswith(f"| `{recipe}` | {told} |") for line in lines_of(PEAK))
+
+
+def test_what_a_card_may_take_at_most_stands_on_the_page():
+    heads = [f"{rows * 560:,} tokens" for rows in peak.ROWS]
+    assert f"| recipe | {' | '.join(heads)} |" in lines_of(PEAK)
+    for recipe in ("qk", "full"):
+        limits = [on_card.CALCULATED[recipe, rows] for rows in peak.ROWS]
+        assert f"| `{recipe}` | {limits[0]} | {limits[1]} |" in lines_of(PEAK)
+
+
+@pytest.mark.slow
+def test_the_page_has_what_every_recipe_keeps():
+    assert COMPUTED["memory"]() == lines_of(MEMORY)
+
+
+@pytest.mark.slow
+def test_the_page_has_what_an_update_takes_at_most(monkeypatch):
+    """Two of its eight figures; tests/test_real_size.py has others."""
+    counts = peak.model_file.counts
+    monkeypatch.setattr(peak, "COUNTED", ("qk", "lora"))
+    monkeypatch.setattr(peak, "ROWS", (5,))
+    for line in COMPUTED["peak"]()[-2:]:
+        assert any(told.startswith(line) for told in lines_of(PEAK)), line
+    assert peak.model_file.counts is counts
 
 
 # ---------------------------------------------------------------------------------- the page
@@ -267,7 +352,7 @@ def kept(tmp_path, monkeypatch):
     """Where results are kept and the page is written: not in the project."""
     monkeypatch.setattr(results, "RESULTS", tmp_path / "results" / "bench.json")
     monkeypatch.setattr(results, "HERE", tmp_path)
-    monkeypatch.setattr(results, "machine", lambda device: "a CPU")
+    monkeypatch.setattr(results, "machine", lambda device: "a CPU, 1 thread")
     return tmp_path
 
 
@@ -277,7 +362,7 @@ def row_with(**figures):
 
 def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch):
     row = row_with(**peers.bench_train("B", "qk", 1, CPU, scratch))
-    page = results.page({"a CPU": {"train-B-qk": row}})
+    page = results.page({"a CPU, 1 thread": {"train-B-qk": row}})
     assert "`train-B-qk`" in page and "Not measured yet" in page
     assert "python -m bench.speed train-B-qk\n" in page
     assert "Not measured yet: `python -m bench.pipeline`." in page
@@ -289,8 +374,57 @@ def test_the_page_keeps_rows_measured_before_and_says_what_was_not(tiny, scratch
 def test_the_page_is_what_its_programs_write_of_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "RESULTS", tmp_path)  # what a card here has found is not kept
     rows = json.loads((ROOT / "bench" / "measured.json").read_text(encoding="utf-8"))
-    page = (ROOT / "bench" / "BENCHMARKS.md").read_text(encoding="utf-8")
-    assert results.page(rows) == page
+    assert results.page(rows) == PAGE
+
+
+def test_every_row_that_a_program_measures_has_its_place_on_the_page():
+    on_cpu = [*speed.measures(CPU), *cost.measures(cost.FULL, 1), *pipeline.names_of_rows()]
+    on_card = list(speed.measures(torch.device("cuda")))
+    assert sorted(on_cpu) == sorted(row for table in results.TABLES for row in table.on_cpu)
+    assert sorted(on_card) == sorted(row for table in results.TABLES for row in table.on_card)
+
+
+def test_the_page_says_what_each_machine_lacks():
+    row = row_with(
+        seconds={"ours": [1.0], "transformers": [2.0]}, ratio={"transformers": "2.00"}, limit={},
+        same="",
+    )
+    page = results.page({
+        "NVIDIA": {"train-large-qk": row},
+        "this CPU, AVX2, 1 thread": {"decode-B": row},
+        "that CPU, AVX512, 2 threads": {},
+    })
+    training = section_of(page, "## How fast is an update")
+    decoding = section_of(page, "## How fast does it decode?") + "\n"
+    assert "Not measured here: `train-A-full`, `train-A-qk`, `train-B-full`" in training
+    assert "`train-large-full`.\n" in training
+    cpus = "`this CPU, AVX2, 1 thread`, `that CPU, AVX512, 2 threads`"
+    assert f"Not measured on {cpus}: `train-A-full`, `train-A-qk`, `train-B-full`" in training
+    assert "Not measured here: `decode-A`.\n" in decoding
+    assert "Not measured on `that CPU, AVX512, 2 threads`: `decode-A`, `decode-B`." in decoding
+    assert "Not measured on `NVIDIA`: `decode-A`, `decode-B`, `decode-large`." in decoding
+    assert "Not measured on `NVIDIA`: `memory" not in page
+
+
+def test_machines_of_one_name_with_other_instructions_are_two_machines(monkeypatch):
+    monkeypatch.setattr(results, "processor", lambda: "AMD EPYC")
+    names = set()
+    for instructions in ("AVX2", "AVX512"):
+        capability = Mock(return_value=instructions)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", capability)
+        names.add(results.machine(CPU))
+    assert names == {"AMD EPYC, AVX2, 1 thread", "AMD EPYC, AVX512, 1 thread"}
+    assert all(map(results.is_cpu, names)) and not results.is_cpu("NVIDIA H200")
+
+
+def test_a_processor_without_a_name_is_told_by_its_kind(monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    monkeypatch.setattr(results.platform, "processor", lambda: "")
+    monkeypatch.setattr(results.platform, "machine", lambda: "aarch64")
+    assert results.processor(file) == "aarch64"
+    file.write_text("model name\t: AMD EPYC\n")
+    assert results.processor(file) == "AMD EPYC"
 
 
 def test_a_row_of_ours_compiled_alone_is_not_called_ours():
@@ -312,13 +446,13 @@ def test_a_table_says_with_what_each_of_its_rows_was_measured():
 def test_a_row_is_written_beside_those_measured_before(tiny, scratch, kept, capsys):
     before = {"bytes": {"ours": [2**30], "transformers": [2**31, 2**31]}}
     results.RESULTS.parent.mkdir()
-    results.RESULTS.write_text(json.dumps({"a CPU": {"memory-A-qk": row_with(**before)}}))
+    results.RESULTS.write_text(json.dumps({"a CPU, 1 thread": {"memory-A-qk": row_with(**before)}}))
     speed.main(["train-B-qk", "--rounds", "1", "--scratch", str(scratch), "--write"])
     page = (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
     assert "| `memory-A-qk` | 1.00 GiB | 2.00 [2.00–2.00] GiB | 0.50 |" in page
     printed = capsys.readouterr().out
     assert "`train-B-qk`" in printed and printed.strip() in page
-    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    rows = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"]
     assert set(rows) == {"memory-A-qk", "train-B-qk"}
 
 
@@ -335,7 +469,7 @@ def test_rows_that_another_program_keeps_meanwhile_stay(kept, monkeypatch, capsy
     speed.main(["memory-A-qk", "--write"])
     rows = json.loads(results.RESULTS.read_text())
     assert set(rows["another machine"]) == {"memory-A-full"}
-    assert set(rows["a CPU"]) == {"memory-A-qk"}
+    assert set(rows["a CPU, 1 thread"]) == {"memory-A-qk"}
     assert "another machine" in (kept / "BENCHMARKS.md").read_text(encoding="utf-8")
 
 
@@ -421,7 +555,7 @@ def test_both_programs_train_on_the_same_examples_in_as_many_updates(
     done = run("-m", "bench.pipeline", "pipeline-B-qk", "--workers", 0, "--write", *real)
     assert done.returncode == 0, done.stderr
 
-    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    [row] = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"].values()
     assert set(row["seconds"]) == {"ours", "transformers, 0 workers", "ours, --recipe full"}
     passes = []
     for words, batches in read.items():
@@ -455,7 +589,7 @@ def test_each_program_runs_in_a_process_of_its_own_whose_memory_is_told(real, ru
     ballast = torch.ones(2**28)  # a gigabyte of this process does not count
     done = run("-m", "bench.pipeline", "pipeline-B-full", "--workers", 0, *real)
     assert done.returncode == 0, done.stderr
-    [row] = json.loads(results.RESULTS.read_text())["a CPU"].values()
+    [row] = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"].values()
     for side in ("ours", "transformers, 0 workers"):
         assert 2**27 < row["bytes"][side][0] < 2**30 < 4 * ballast.numel() + 1
         assert row["seconds"][side][0] > 0 and row["around"][side][0] > 0
@@ -553,7 +687,7 @@ def test_the_cost_curve_has_every_point_with_its_floor_and_a_picture(
     monkeypatch.setattr(cost, "FULL", cost.QUICK)
     done = run("-m", "bench.cost", "--rounds", "2", "--write")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(results.RESULTS.read_text())["a CPU"]
+    rows = json.loads(results.RESULTS.read_text())["a CPU, 1 thread"]
     assert list(rows) == ["cost-tokens", "cost-layers", "cost-vocabulary"]
     for row in rows.values():
         assert len(row["points"]) == 2

@@ -5,17 +5,21 @@ import math
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from conftest import run_there
+from torch.autograd import DeviceType
 
 from bench import gpu_check, on_card
 from bench.on_card import NO_CARD, Check
 
 CPU = torch.device("cpu")
 NEEDS_A_CARD = (
-    "machine", "calls", "loss-time", "outputs", "waits", "compiled", "real-size", "decoding"
+    "machine", "calls", "loss-time", "outputs", "waits", "compiled", "real-size", "decoding",
+    "decoding-step",
 )
 
 
@@ -49,10 +53,15 @@ def test_all_checks_run_on_a_cpu_and_say_what_needs_a_card(tmp_path):
         assert all(row["right"] is not False for row in rows)
     ways = {row["what"] for row in results["checks"]["training"]}
     assert {f"train.py, {name}" for name in on_card.WAYS} < ways
+    *ended, same = results["checks"]["two-processes"]
+    assert len(ended) == 3 and all(row["right"] for row in ended)
+    assert same["what"] == "losses of two processes against one" and same["right"]
+    sides = [row["what"].rsplit(", ")[-1] for row in results["checks"]["loss-time"]]
+    assert "torch's linear_cross_entropy" in sides
     table = (tmp_path / "gpu_check.md").read_text(encoding="utf-8")
     assert table.count("\n| ") == 2 + sum(map(len, results["checks"].values()))
     assert gpu_check.page(results) == []  # BENCHMARKS.md has no table of tiny shapes
-    assert "## The checks of a card" in gpu_check.page(results | {"has_card": True})
+    assert "## The checks of a card: no card" in gpu_check.page(results | {"has_card": True})
 
 
 def test_a_check_that_fails_keeps_the_rows_that_it_had(tmp_path, monkeypatch):
@@ -73,6 +82,45 @@ def test_a_gradient_that_is_no_number_is_wrong(tmp_path, monkeypatch):
     rows = gpu_check.checked("gradients", CPU, tmp_path, 60)
     wrong = [row["what"] for row in rows if row["right"] is False]
     assert len(wrong) == 8 and all(what.startswith("gradients of") for what in wrong)
+
+
+def test_one_of_two_processes_that_fails_is_a_row_and_no_losses_are_compared(tmp_path, monkeypatch):
+    def started(words):
+        if os.environ.get("RANK") == "1":
+            raise ValueError("the card is full")
+
+    monkeypatch.setattr(on_card.train, "main", started)
+    rows = gpu_check.checked("two-processes", CPU, tmp_path, 60)
+    assert [row["right"] for row in rows] == [True, True, False]
+    assert rows[2]["found"] == "exit code 1: ValueError: the card is full"
+
+
+def test_a_kernel_is_counted_once_though_the_call_that_launched_it_has_its_time_too(
+    tmp_path, monkeypatch
+):
+    class Events(list):
+        def table(self, **_):
+            return "a table"
+
+    def event(kind, **others):
+        figures = {"self_device_time_total": 1000.0, "count": 3, "is_user_annotation": False}
+        return SimpleNamespace(device_type=kind, **figures | others)
+
+    events = Events([
+        event(DeviceType.CPU), event(DeviceType.CUDA),
+        event(DeviceType.CUDA, is_user_annotation=True),
+    ])  # fmt: skip
+    profile = MagicMock()
+    profile.return_value.__enter__.return_value.key_averages.return_value = events
+    monkeypatch.setattr(torch.profiler, "profile", profile)
+    found = on_card.kernels_of(lambda: None, tmp_path / "profile.txt")
+    assert (found.milliseconds, found.count) == (1.0, 3)
+    assert (tmp_path / "profile.txt").read_text(encoding="utf-8") == "a table"
+
+
+def test_logs_of_unlike_length_are_no_distance_apart():
+    assert on_card.away_from([(1.0, 2.0)], [(1.0, 2.5)]) == pytest.approx(0.2)
+    assert math.isnan(on_card.away_from([(1.0, 2.0)], []))
 
 
 def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
@@ -157,7 +205,8 @@ def test_results_of_two_machines_are_not_mixed(card, run, monkeypatch):
 
 def test_the_page_says_that_its_checks_are_of_an_earlier_version():
     page = "\n".join(gpu_check.page(gpu_check.read_results(gpu_check.HERE)))
-    assert "an earlier version" in page and "`loss-time`, `train.py, a new source`" in page
+    assert "an earlier version" in page and "`decoding-step`, `train.py, a new source`" in page
+    assert "## The checks of a card: NVIDIA H200" in page and "spread is not kept" in page
 
 
 def test_a_check_that_does_not_exist_is_named(run):

@@ -140,6 +140,30 @@ def test_equal_processes_may_keep_their_files_in_different_places(others, tmp_pa
     train.check_same_start(s, torch.nn.Linear(2, 3), {"train.jsonl": [3, 5]}, 0, world=2)
 
 
+def test_each_process_has_the_gpu_of_its_number_and_one_without_is_told(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    gpu = torch.device("cuda")
+    assert runs.device_of_process(gpu, world=3) == torch.device("cuda:1") == chosen[0]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(train.UserError, match="process 3 .* are 2: .* --nproc-per-node 2"):
+        runs.device_of_process(gpu, world=3)
+    assert runs.device_of_process(torch.device("cpu"), world=3) == torch.device("cpu")
+    assert len(chosen) == 1
+
+
+def test_a_gpu_that_is_asked_for_is_not_replaced_by_another(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    second = torch.device("cuda:1")
+    with pytest.raises(train.UserError, match="--device cuda:1: .* leave out the index"):
+        runs.device_of_process(second, world=2)
+    assert runs.device_of_process(second, world=1) == second
+
+
 def test_a_process_that_is_gone_is_said_in_one_line():
     with pytest.raises(train.UserError, match=r"be reached \(Connection closed by peer\); what"):
         with runs.nobody_gone():
