@@ -233,11 +233,16 @@ def log_sum_exp(logits, memory):
     return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
 
 
+LARGE_VOCABULARY = 4096  # from here on two searches are quicker than one
+
+
 def top_tokens(logits, k, block=64):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
     First the k blocks with the largest maxima, which contain the k largest, then the k largest
-    tokens of these: looking for k among all V takes several times as long."""
+    tokens of these: in a large vocabulary looking for k among all takes several times as long."""
+    if logits.size(1) < LARGE_VOCABULARY:
+        return logits.topk(k)
     cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
     blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
     if blocks.size(1) <= k:
@@ -255,14 +260,12 @@ def forbid_repeats(logits, tokens, n):
     t = tokens.size(2)
     if t < n:
         return
-    vocab = logits.size(2)
     grams = tokens.unfold(2, n, 1)  # (N, K, t - n + 1, n)
     last = tokens[:, :, None, t - n + 1:]  # (N, K, 1, n - 1)
     begins_alike = (grams[..., :-1] == last).all(-1)  # (N, K, t - n + 1)
-    forbidden = torch.where(begins_alike, grams[..., -1], vocab)  # the rest: an extra column
-    is_forbidden = torch.zeros(*logits.shape[:2], vocab + 1, dtype=torch.bool, device=logits.device)
-    is_forbidden.scatter_(2, forbidden, True)
-    logits.masked_fill_(is_forbidden[..., :vocab], -torch.inf)
+    # Added at the grams' last tokens alone: a mask of all V would take longer than the search.
+    added = logits.new_zeros(begins_alike.shape).masked_fill_(begins_alike, -torch.inf)
+    logits.scatter_add_(2, grams[..., -1], added)
 
 
 # ---------------------------------------------------------------------- the cache

@@ -11,7 +11,7 @@ from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import generate as generate_file
-from generate import Cache, generate
+from generate import Cache, forbid_repeats, generate
 from model import Config, MBart
 from plumbing.files import UserError
 from tokenizer import Tokenizer
@@ -317,6 +317,25 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
     with pytest.raises(UserError, match="cut it"):
         generate(model, torch.full((1, 1 + model.config.max_position_embeddings), 5), 40)
     assert model.training
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_repeats_are_forbidden_and_nothing_else_changes(n, dtype):
+    torch.manual_seed(n)
+    logits = torch.randn(4, 3, 11).to(dtype)
+    tokens = torch.randint(0, 6, (4, 3, 14))
+    expected = logits.clone()
+    for row, beams in enumerate(tokens.tolist()):
+        for beam, ids in enumerate(beams):
+            for start in range(len(ids) - n + 1):
+                if ids[start : start + n - 1] == ids[len(ids) - n + 1 :]:
+                    expected[row, beam, ids[start + n - 1]] = -torch.inf
+    forbid_repeats(logits, tokens, n)
+    assert torch.equal(logits, expected) and torch.isinf(logits).any()
+    short = logits.clone()
+    forbid_repeats(logits, tokens[..., : n - 1], n)
+    assert torch.equal(logits, short)
 
 
 @pytest.mark.parametrize(
