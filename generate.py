@@ -18,6 +18,7 @@ Run it alone to see a text pass through a model, here the one that the README's 
 (a base copies its input, whatever language is asked for):
     python generate.py runs/translate en_XX es_XX "The teacher found a map."
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -97,11 +98,12 @@ def beam_search(
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
     rows = order.tolist()  # of source
     prompt = first_tokens(config, language_ids[order])  # (N, 1) or (N, 2)
-    tokens = prompt[:, None].repeat(1, beam, 1)  # (N, K, t)
+    # What the running beams have written. As long as that is the prompt, one row stands for all K:
+    # alike, they would stay so if each of them were extended.
+    tokens = prompt[:, None]  # (N, 1, t), later (N, K, t)
     finished_scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
     finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)
-    scores = finished_scores.clone()  # (N, K)
-    scores[:, 0] = 0.0  # all beams start alike: only one may count, or they would stay alike
+    scores = torch.zeros(len(rows), 1, device=device)  # of each row of tokens
 
     memory = Memory()
     cache = Cache(model, source[order], beam, length)
@@ -110,16 +112,16 @@ def beam_search(
 
     for position in range(prompt.size(1), length):  # of the token chosen now: t
         is_last = position + 1 == length
-        logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V)
+        logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V), at first (N, V)
         log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some tokens are forbidden
         if no_repeat_ngram:
-            forbid_repeats(logits.view(len(rows), beam, -1), tokens, no_repeat_ngram)
+            forbid_repeats(logits.unflatten(0, tokens.shape[:2]), tokens, no_repeat_ngram)
         if position <= min_new_tokens:
             logits[:, config.eos_token_id] = -torch.inf
 
         # The best 2K continuations of each beam, and then of each sentence.
         best_logits, top_ids = top_tokens(logits, 2 * beam)  # (N*K, 2K)
-        log_probs = (best_logits - log_sum).view(len(rows), beam, -1)  # (N, K, 2K)
+        log_probs = (best_logits - log_sum).view(len(rows), -1, 2 * beam)  # (N, K, 2K)
         sums = log_probs + scores[..., None]
         best, places = sums.flatten(1).topk(2 * beam)  # (N, 2K)
         parents = places // (2 * beam)  # (N, 2K), the beams that they continue
@@ -233,11 +235,16 @@ def log_sum_exp(logits, memory):
     return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
 
 
+LARGE_VOCABULARY = 4096  # from here on two searches are quicker than one
+
+
 def top_tokens(logits, k, block=64):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
     First the k blocks with the largest maxima, which contain the k largest, then the k largest
-    tokens of these: looking for k among all V takes several times as long."""
+    tokens of these: in a large vocabulary looking for k among all takes several times as long."""
+    if logits.size(1) < LARGE_VOCABULARY:
+        return logits.topk(k)
     cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
     blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
     if blocks.size(1) <= k:
@@ -255,17 +262,18 @@ def forbid_repeats(logits, tokens, n):
     t = tokens.size(2)
     if t < n:
         return
-    vocab = logits.size(2)
     grams = tokens.unfold(2, n, 1)  # (N, K, t - n + 1, n)
     last = tokens[:, :, None, t - n + 1:]  # (N, K, 1, n - 1)
     begins_alike = (grams[..., :-1] == last).all(-1)  # (N, K, t - n + 1)
-    forbidden = torch.where(begins_alike, grams[..., -1], vocab)  # the rest: an extra column
-    is_forbidden = torch.zeros(*logits.shape[:2], vocab + 1, dtype=torch.bool, device=logits.device)
-    is_forbidden.scatter_(2, forbidden, True)
-    logits.masked_fill_(is_forbidden[..., :vocab], -torch.inf)
+    # Added at the grams' last tokens alone: a mask of all V would take longer than the search.
+    added = logits.new_zeros(begins_alike.shape).masked_fill_(begins_alike, -torch.inf)
+    logits.scatter_add_(2, grams[..., -1], added)
 
 
 # ---------------------------------------------------------------------- the cache
+
+ENCODED_TOKENS = 2000  # at a time, on a CPU, padding included
+
 
 @dataclass
 class CrossAttentionCache:
@@ -275,15 +283,15 @@ class CrossAttentionCache:
     mask: torch.Tensor  # (n, 1, 1, S): 0 at tokens, -inf at padding
 
     def keep(self, going):
-        self.keys = [keys[going] for keys in self.keys]
-        self.values = [values[going] for values in self.values]
-        self.mask = self.mask[going]
+        self.keys = [keys.index_select(0, going) for keys in self.keys]
+        self.values = [values.index_select(0, going) for values in self.values]
+        self.mask = self.mask.index_select(0, going)
 
 
 def encode_source(model, source):
     """source (n, S) -> its CrossAttentionCache."""
     source = model.widened(source)
-    states = model.encode(source)  # (n, S, D)
+    states = encode_in_chunks(model, source)  # (n, S, D)
     keys = []
     values = []
     for layer in model.model.decoder.layers:
@@ -293,6 +301,15 @@ def encode_source(model, source):
     is_token = (source != model.config.pad_token_id)[:, None, None, :]
     mask = keys[0].new_zeros(is_token.shape)  # of the type that attention has, under autocast too
     return CrossAttentionCache(keys, values, mask.masked_fill_(~is_token, -torch.inf))
+
+
+def encode_in_chunks(model, source):
+    """model.encode(source) of some texts at a time where that is on a CPU: the hidden states of
+    many more would not stay in its cache from one operation to the next."""
+    chunks = 1
+    if source.device.type == "cpu":
+        chunks = max(1, math.ceil(source.numel() / ENCODED_TOKENS))
+    return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 
 def groups_of(source, pad_token_id, enough=0.8):
@@ -313,6 +330,9 @@ def groups_of(source, pad_token_id, enough=0.8):
     return groups
 
 
+FIRST_SLOTS = 64  # of self-attention's cache, which grows as it is filled
+
+
 class Cache:
     """The keys and values of what N sentences with K beams each have decoded so far.
 
@@ -323,8 +343,8 @@ class Cache:
     elsewhere: it is attention's mask, and all that is reordered."""
 
     def __init__(self, model, source, beams, length):
-        """Encodes source (N, S), which should have the longest sentence first; makes room for
-        `length` positions.
+        """Encodes source (N, S), which should have the longest sentence first; `length` positions
+        will be decoded at most.
 
         The model must be in eval mode; its decoder's linear layers become packed ones
         (plumbing/packed.py), which still train."""
@@ -336,21 +356,24 @@ class Cache:
         self.groups = []  # a CrossAttentionCache each
         for group in groups_of(source, model.config.pad_token_id):
             self.groups.append(encode_source(model, group))
-        # A row of the mask begins at a multiple of 16: a GPU's attention would else copy it.
-        slots = -(-beams * length // 16) * 16
+        self.most = beams * length  # slots that are ever in use
         self.keys = []  # of each layer's self-attention: (N, H, slots, d)
         self.values = []
         for like in self.groups[0].keys:
             _, heads, _, d = like.shape
-            self.keys.append(like.new_empty(len(source), heads, slots, d))
-            self.values.append(like.new_empty(len(source), heads, slots, d))
-        self.ancestors = self.keys[0].new_full((len(source), beams, slots), -torch.inf)
+            self.keys.append(like.new_empty(len(source), heads, 0, d))
+            self.values.append(like.new_empty(len(source), heads, 0, d))
+        self.ancestors = self.keys[0].new_empty(len(source), beams, 0)
+        self.make_room(min(self.most, FIRST_SLOTS))
 
     def step(self, tokens):
-        """tokens (N*K,) of one position -> logits (N*K, V) of the next."""
+        """tokens (N*K,) of one position -> logits (N*K, V) of the next.
+
+        Or (N,) -> (N, V): before the first choice a sentence has one row, which all of its beams
+        will descend from."""
         decoder = self.model.model.decoder
         table = self.model.model.shared.weight
-        self.add_slots()
+        self.add_slots(len(tokens) // len(self.ancestors))
         x = decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
         for number, layer in enumerate(decoder.layers):
             normed = layer.self_attn_layer_norm(x)
@@ -361,22 +384,42 @@ class Cache:
         self.position += 1
         return logits_of(self.model, decoder.layer_norm(x))
 
-    def add_slots(self):
-        """K more slots are in use, one for each beam, which sees itself there."""
-        beams = self.ancestors.size(1)
-        new = self.ancestors[..., self.filled:self.filled + beams]  # (N, K, K)
-        new.diagonal(dim1=1, dim2=2).zero_()
-        self.filled += beams
+    def add_slots(self, count):
+        """`count` more slots are in use: K, one for each beam, which sees itself there, or a single
+        one, which all of them see."""
+        if self.filled + count > self.ancestors.size(2):
+            self.make_room(min(self.most, 2 * (self.filled + count)))
+        new = self.ancestors[..., self.filled:self.filled + count]  # (N, K, count)
+        if count == 1:
+            new.zero_()
+        else:
+            new.diagonal(dim1=1, dim2=2).zero_()
+        self.filled += count
+
+    def make_room(self, slots):
+        """Room for `slots`. Not for all that a long output needs from the start: the few that are
+        filled would lie far apart, each sentence's and head's by themselves."""
+        slots = -(-slots // 16) * 16  # a GPU's attention would copy a mask of any other width
+        missing = slots - self.ancestors.size(2)
+        self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
+        self.change_slots(lambda slots: F.pad(slots, (0, 0, 0, missing)))
+
+    def change_slots(self, change):
+        """Keys and values become change() of them: tensor by tensor, or all would be there twice.
+        """
+        for tensors in (self.keys, self.values):
+            for number, slots in enumerate(tensors):  # (N, H, slots, d)
+                tensors[number] = change(slots)
 
     def attend_to_ancestors(self, attention, x, number):
-        """Self-attention of layer `number`, from 0: x (N*K, D) -> (N*K, D)."""
+        """Self-attention of layer `number`, from 0: x (N*K, D) -> (N*K, D), or (N, D)."""
         q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
         new = slice(self.filled - q.size(2), self.filled)
         self.keys[number][:, :, new] = self.split(attention, attention.k_proj(x))
         self.values[number][:, :, new] = self.split(attention, attention.v_proj(x))
         k = self.keys[number][:, :, :self.filled]  # (N, H, slots, d)
         v = self.values[number][:, :, :self.filled]
-        mask = self.ancestors[:, None, :, :self.filled]  # (N, 1, K, slots)
+        mask = self.ancestors[:, None, :q.size(2), :self.filled]  # (N, 1, K, slots)
         out = attention.attend(q, k, v, mask)  # (N, K, D)
         return attention.out_proj(out.view(x.shape))
 
@@ -395,8 +438,7 @@ class Cache:
 
     def split(self, attention, x):
         """(N*K, D) -> (N, H, K, d)."""
-        n, beams, _ = self.ancestors.shape
-        return attention.split(x.view(n, beams, -1))
+        return attention.split(x.unflatten(0, (len(self.ancestors), -1)))
 
     def reorder(self, parents):
         """Beam j of every sentence now goes on from its beam parents[:, j]: (N, K)."""
@@ -405,10 +447,8 @@ class Cache:
 
     def keep(self, going):
         """Leaves only the sentences `going` (numbers, rising): the others are finished."""
-        self.ancestors = self.ancestors[going]
-        for number in range(len(self.keys)):
-            self.keys[number] = self.move_up(self.keys[number], going)
-            self.values[number] = self.move_up(self.values[number], going)
+        self.ancestors = self.ancestors.index_select(0, going)
+        self.change_slots(lambda slots: slots.index_select(0, going))
         groups = []
         first = 0
         for group in self.groups:
@@ -421,11 +461,6 @@ class Cache:
                 groups.append(group)
             first = last
         self.groups = groups
-
-    def move_up(self, slots, going):
-        """The sentences `going` of slots (N, H, slots, d); what is not filled yet is not copied."""
-        slots[:len(going), :, :self.filled] = slots[:, :, :self.filled][going]
-        return slots[:len(going)]
 
     def sweep(self):
         """Where at most half of the filled slots are ancestors of a running beam, moves those to

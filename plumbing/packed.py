@@ -1,12 +1,20 @@
 """Linear layers for a few rows at a time, as decoding has them: the same product from a copy of the
 weights in an order that a CPU likes.
 
-    y = x W^T + b      x (R, in) of 1 to some 50 rows, W (out, in) as training has it
+    y = x W^T + b      x (R, in) of 1 to some 500 rows, W (out, in) as training has it
 
-Reading W is the cost, and row by row it is read badly. Measured on one thread, 40 rows (5 rows):
-    W 256 x 256          W^T stored as such, 1.4 (1.8) times as fast
-    W 4096 x 1024        blocked by oneDNN, 1.4 (1.9) times
-    W 250027 x 1024      blocked by oneDNN, 1.2 (2.0) times
+Reading W is the cost, and row by row it is read badly. How many times as fast as F.linear on one
+thread, with 40 rows (5 rows; 500 rows are 100 texts with 5 beams):
+
+                                               Intel Xeon          AMD EPYC, AVX2
+    W 256 x 256          W^T stored as such    1.4 (1.8)           1.05 (1.1), 500 rows 1.2
+    W 2771 x 128         W^T stored as such                        1.3 (1.3), 500 rows 1.1
+                         blocked by oneDNN                         1.2 (1.5), 500 rows 1.7
+    W 4096 x 1024        blocked by oneDNN     1.4 (1.9)           1.2 (2.4)
+    W 250027 x 1024      blocked by oneDNN     1.2 (2.0)           not measured
+
+Small weights are therefore transposed (on the EPYC 256 x 256 takes 1.2 to 2 times as long when
+blocked) and large ones blocked.
 
 INT8, if asked for, rounds W to 8 bits, one scale s_o for each output, and x to 8 bits with one
 scale and zero point for all of it:  y_o = s_o s_x (x_8 - z) W_8[o]^T + b_o, summed in 32 bits. A
@@ -23,7 +31,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from plumbing.files import UserError
 
-BLOCKED = 2**20  # numbers in a weight from which on oneDNN's blocks beat a plain transpose
+BLOCKED = 2**18  # numbers in a weight beyond which oneDNN's blocks beat a plain transpose
 ROUNDED = 2**18  # and from which on rounding x costs less than 8-bit products save
 HAS_VNNI = torch.cpu._is_vnni_supported()  # products of 8 bits, summed in 32
 LEVELS = 255 if HAS_VNNI else 127  # of a rounded x: 8 bits, or 7
@@ -153,7 +161,7 @@ def copy_of(weight, int8):
     """The quickest copy of a weight (out, in): a function of x (R, in) and the bias (out,)."""
     if int8 and weight.numel() >= ROUNDED:
         return Rounded(weight)
-    if weight.numel() >= BLOCKED and torch.backends.mkldnn.is_available():
+    if weight.numel() > BLOCKED and torch.backends.mkldnn.is_available():
         return Blocked(weight)
     return Transposed(weight)
 

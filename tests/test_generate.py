@@ -11,7 +11,7 @@ from conftest import ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import generate as generate_file
-from generate import Cache, generate
+from generate import Cache, encode_in_chunks, forbid_repeats, generate
 from model import Config, MBart
 from plumbing.files import UserError
 from tokenizer import Tokenizer
@@ -207,11 +207,11 @@ class Script(Cache):
     table = {}
 
     def step(self, tokens):
-        n, beams, _ = self.ancestors.shape
-        self.add_slots()
+        beams = len(tokens) // len(self.ancestors)  # one at first
+        self.add_slots(beams)
         words = self.keys[0][:, 0, :, 0]  # (N, slots)
-        words[:, self.filled - beams : self.filled] = tokens.view(n, beams)
-        seen = self.ancestors == 0  # (N, K, slots)
+        words[:, self.filled - beams : self.filled] = tokens.view(-1, beams)
+        seen = self.ancestors[:, :beams] == 0  # (N, K, slots)
         grown = [
             row[sees].int().tolist() for row, beams_see in zip(words, seen) for sees in beams_see
         ]
@@ -317,6 +317,76 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
     with pytest.raises(UserError, match="cut it"):
         generate(model, torch.full((1, 1 + model.config.max_position_embeddings), 5), 40)
     assert model.training
+
+
+@pytest.mark.parametrize("layout", ["mbart25", "mbart50"])
+def test_one_row_a_sentence_before_the_first_choice_is_as_good_as_k_alike(models, layout):
+    """Of the beams that all begin alike every one reads the slots of the prompt."""
+    _, ((_, ours), *_) = models
+    source = sources(4)
+    prompt = [LANG] if layout == "mbart25" else [2, LANG]
+    alone = Cache(ours.eval(), source, 3, 9)
+    alike = Cache(ours, source, 3, 9)
+    with torch.no_grad():
+        for token in prompt:
+            first = alone.step(torch.full((5,), token))
+            all_three = alike.step(torch.full((15,), token))
+        assert torch.allclose(first.repeat_interleave(3, 0), all_three, atol=1e-12)
+        assert (alone.filled, alike.filled) == (len(prompt), 3 * len(prompt))
+        words = torch.arange(4, 19)
+        assert torch.allclose(alone.step(words), alike.step(words), atol=1e-12)
+
+
+@pytest.mark.parametrize("first_slots", [0, 3, 16, 500])
+def test_a_cache_that_grows_writes_what_a_large_one_does(models, first_slots, monkeypatch):
+    _, found = models
+    expected = [generate(ours, sources(5), LANG, max_new_tokens=30) for _, ours in found]
+    monkeypatch.setattr(generate_file, "FIRST_SLOTS", first_slots)
+    assert [generate(ours, sources(5), LANG, max_new_tokens=30) for _, ours in found] == expected
+
+
+def test_a_cache_never_has_room_for_more_than_the_longest_output(models):
+    _, ((_, ours), *_) = models
+    cache = Cache(ours.eval(), sources(0), 5, 20)
+    with torch.no_grad():
+        for _ in range(20):
+            cache.step(torch.full((25,), LANG))
+    assert cache.filled == 100
+    assert {slots.size(2) for slots in cache.keys + cache.values + [cache.ancestors]} == {112}
+
+
+@pytest.mark.parametrize("tokens", [1, 9, 20, 45])
+def test_encoding_in_chunks_gives_the_states_and_the_outputs_of_all_at_once(
+    models, tokens, monkeypatch
+):
+    _, ((_, ours), *_) = models
+    source = sources(6)
+    with torch.no_grad():
+        states = ours.eval().encode(source)
+    expected = generate(ours, source, LANG, max_new_tokens=15)
+    monkeypatch.setattr(generate_file, "ENCODED_TOKENS", tokens)
+    with torch.no_grad():
+        assert torch.allclose(encode_in_chunks(ours, source), states, atol=1e-12)
+    assert generate(ours, source, LANG, max_new_tokens=15) == expected
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_repeats_are_forbidden_and_nothing_else_changes(n, dtype):
+    torch.manual_seed(n)
+    logits = torch.randn(4, 3, 11).to(dtype)
+    tokens = torch.randint(0, 6, (4, 3, 14))
+    expected = logits.clone()
+    for row, beams in enumerate(tokens.tolist()):
+        for beam, ids in enumerate(beams):
+            for start in range(len(ids) - n + 1):
+                if ids[start : start + n - 1] == ids[len(ids) - n + 1 :]:
+                    expected[row, beam, ids[start + n - 1]] = -torch.inf
+    forbid_repeats(logits, tokens, n)
+    assert torch.equal(logits, expected) and torch.isinf(logits).any()
+    short = logits.clone()
+    forbid_repeats(logits, tokens[..., : n - 1], n)
+    assert torch.equal(logits, short)
 
 
 @pytest.mark.parametrize(
