@@ -402,7 +402,7 @@ class Cache:
         slots = -(-slots // 16) * 16  # a GPU's attention would copy a mask of any other width
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
-        self.change_slots(lambda slots: F.pad(slots, (0, 0, 0, missing)))
+        self.change_slots(lambda tensor: F.pad(tensor, (0, 0, 0, missing)))
 
     def change_slots(self, change):
         """Keys and values become change() of them: tensor by tensor, or all would be there twice.
@@ -448,7 +448,7 @@ class Cache:
     def keep(self, going):
         """Leaves only the sentences `going` (numbers, rising): the others are finished."""
         self.ancestors = self.ancestors.index_select(0, going)
-        self.change_slots(lambda slots: slots.index_select(0, going))
+        self.change_slots(lambda tensor: tensor.index_select(0, going))
         groups = []
         first = 0
         for group in self.groups:
