@@ -306,9 +306,9 @@ def encode_source(model, source):
 def encode_in_chunks(model, source):
     """model.encode(source) of some texts at a time where that is on a CPU: the hidden states of
     many more would not stay in its cache from one operation to the next."""
-    chunks = 1
-    if source.device.type == "cpu":
-        chunks = max(1, math.ceil(source.numel() / ENCODED_TOKENS))
+    if source.device.type != "cpu":
+        return model.encode(source)
+    chunks = max(1, math.ceil(source.numel() / ENCODED_TOKENS))
     return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 

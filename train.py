@@ -428,10 +428,13 @@ def doubts(s):
 
 # A GPU with so many GiB of free memory does an update of the large preset in one batch of 8,400
 # tokens: where targets are short, and where they are as long as their sources. Some two of them are
-# for torch itself and what lies waste (the rest is counted in tests/test_real_size.py).
-ROOM_FOR_ONE_BATCH = {"qk": (10, 15), "lora": (14, 24), "full": (15, 21)}
-ROOM_AT_MOST = (18, 25)  # of every other recipe: full+embeddings is the greediest
-ONE_BATCH_STAGES = {"summarize": 0, "translate": 1, "pretrain": 1}  # which of the two numbers
+# for torch itself and what lies waste (the rest is counted by bench/peak.py). Of the other recipes
+# full+embeddings is the greediest.
+SHORT_TARGETS = {"qk": 10, "lora": 14, "full": 15, "others": 18}
+LONG_TARGETS = {"qk": 15, "lora": 24, "full": 21, "others": 25}
+ROOM_FOR_ONE_BATCH = {
+    "summarize": SHORT_TARGETS, "translate": LONG_TARGETS, "pretrain": LONG_TARGETS
+}
 
 
 def join_batches(s):
@@ -443,13 +446,13 @@ def join_batches(s):
     device = device_of(s)
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     plain = not s.mix and not s.align_layer and s.adversarial == "none" and s.precision != "fp32"
-    if s.preset != "large" or s.stage not in ONE_BATCH_STAGES or not plain:
+    if s.preset != "large" or s.stage not in ROOM_FOR_ONE_BATCH or not plain:
         return []
     if device.type != "cuda" or not alone:
         return []
     free, _ = torch.cuda.mem_get_info(device)
-    room = ROOM_FOR_ONE_BATCH.get(s.recipe, ROOM_AT_MOST)
-    if free < room[ONE_BATCH_STAGES[s.stage]] * 2**30:
+    room = ROOM_FOR_ONE_BATCH[s.stage]
+    if free < room.get(s.recipe, room["others"]) * 2**30:
         return []
     s.tokens *= s.accumulate
     s.accumulate = 1

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from torch.autograd import DeviceType
 
 import train
 from bench.peers import example_of, largest, random_ids, rates
-from bench.process import GIB, ROOT
+from bench.process import GIB, ROOT, free_port
 from corpora.sets import open_data
 from data import collate, pad
 from eval import Decoder, first_examples
@@ -424,13 +423,6 @@ def two_processes(place):
     if not any(troubles):
         away = away_from(log_of(place.scratch / "one"), log_of(place.scratch / "two"))
         place.tell_below("losses of two processes against one", away, 1e-3)
-
-
-def free_port():
-    """A port that nobody listens at now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def run_of_two(rank, port, words):

@@ -8,6 +8,7 @@ import argparse
 import os
 import re
 import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,13 @@ from plumbing.files import UserError, parser_of, run
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30  # bytes
+
+
+def free_port():
+    """A port that nobody listens at now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @dataclass(frozen=True)

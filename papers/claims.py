@@ -111,15 +111,14 @@ def told_numbers():
     if shares is not None:
         found["fewest_es"] = f"{shares.mean(1).min():.0f}"
         found["most_es"] = f"{shares.mean(1).max():.0f}"
-    for seed in results(longer):
-        for when, name in (("3000", full), ("8000", longer)):
-            if seed not in results(name):
-                continue
-            found[f"loss_{when}"] = f"{results(name)[seed]['validation loss']:.2f}"
-            for lang, pair in (("es", spanish), ("ru", russian)):
-                share = np.mean(rows_of(name, pair)[seed]["each"]["off-target"])
-                found[f"{lang}_{when}"] = f"{share:.0f}"
-        break  # as the first seed has it
+    first = min(results(longer), default=None)  # of several seeds the first tells
+    for when, name in (("3000", full), ("8000", longer)):
+        if first not in results(name):
+            continue
+        found[f"loss_{when}"] = f"{results(name)[first]['validation loss']:.2f}"
+        for lang, pair in (("es", spanish), ("ru", russian)):
+            share = np.mean(rows_of(name, pair)[first]["each"]["off-target"])
+            found[f"{lang}_{when}"] = f"{share:.0f}"
     return found
 
 

@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import tools.inside
 import tools.start
+from bench.process import free_port
 from model import MBart
 from plumbing.files import UserError
 from plumbing.hub import Repository
@@ -304,10 +304,7 @@ def test_the_processes_of_one_run_begin_with_one_model(small, tmp_path):
     weights = load_file(tmp_path / "other" / "model.safetensors")
     weights["model.shared.weight"][7, 0] += 1e-3
     save_file(weights, tmp_path / "other" / "model.safetensors", {"format": "pt"})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = []
     for rank, init in enumerate((small, tmp_path / "other")):
         words = [sys.executable, *TRAIN, "--init", init, "--out", tmp_path / "run"]

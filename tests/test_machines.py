@@ -3,7 +3,6 @@ address, each with an agent of torchrun and one process of its own."""
 import csv
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,16 +13,10 @@ from conftest import PATIENCE, ROOT
 from test_train import assert_near
 
 import train
+from bench.process import free_port
 from plumbing import runs
 
 pytestmark = pytest.mark.slow
-
-
-def free_port():
-    """A port that nobody listens at now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def two_machines(*words, files):

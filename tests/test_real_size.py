@@ -32,5 +32,5 @@ def test_an_update_of_2800_tokens_takes_what_the_readme_says(recipe, operations)
 def test_an_update_of_8400_tokens_has_the_room_that_it_asks_for(recipe, stage, rows, target_length):
     """With a gigabyte or more for torch itself and what lies waste."""
     peak = peak_of_an_update(recipe, rows, target_length)
-    room = train.ROOM_FOR_ONE_BATCH.get(recipe, train.ROOM_AT_MOST)
-    assert 1.5 < room[train.ONE_BATCH_STAGES[stage]] - peak / GIB < 4
+    room = train.ROOM_FOR_ONE_BATCH[stage]
+    assert 1.5 < room.get(recipe, room["others"]) - peak / GIB < 4
