@@ -113,7 +113,7 @@ from qk_finetune import (
     in_words,
     moves_encoder,
 )
-from tokenizer import Tokenizer
+from tokenizer import PAD, Tokenizer
 
 STAGES = ("pretrain", "translate", "summarize", "align")
 BASE = Path(__file__).resolve().parent / "base"
@@ -953,7 +953,8 @@ def task_loss(
     translations' tokens, divided alike; None for states."""
     if isinstance(batch, ParallelBatch):
         loss = alignment_loss(model, batch, layer, tokenizer)
-        return loss * (batch.target_tokens / divisor), None
+        tokens = (batch.translation != PAD).sum()  # a tensor: a GPU is not waited for
+        return loss * tokens / divisor, None
     found = model.loss(
         batch.source,
         batch.decoder_input,

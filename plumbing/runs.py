@@ -493,12 +493,24 @@ def processes():
     if world == 1:
         yield rank, world
         return
+    check_torchrun(world)
     with nobody_gone():  # who does not come is waited for: half an hour, torch's own limit
         dist.init_process_group(backends())
     try:
         yield rank, world
     finally:
         dist.destroy_process_group()
+
+
+def check_torchrun(world):
+    """UserError where something else asks for several processes: a cluster's own starter, say."""
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if not os.environ.get(name)]
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is {world} in the environment, but {', '.join(missing)} not set: start "
+            "the processes with torchrun, or unset WORLD_SIZE for one process"
+        )
 
 
 def backends():

@@ -222,16 +222,18 @@ def training(folder, scratch):
 
 def update(folder, scratch):
     """How often train.py waits for the GPU in an update of two batches, from drawing them to the
-    optimizer's step: the waits of six updates less those of three."""
-    counts = []
-    for steps in (3, 6):
-        with gpu.counted():
-            words = ("--stage", "translate", "--recipe", "qk", "--steps", steps)
-            words += ("--eval-every", steps)
-            train_here(folder, scratch / f"{steps} updates", "cuda", words)
-        counts.append(dict(gpu.waits))
-    three, six = counts
-    return {name: (six[name] - three.get(name, 0)) / 3 for name in six}
+    optimizer's step: the waits of six updates less those of three, by stage."""
+    found = {}
+    for stage, options in (("translate", ("--recipe", "qk")), ("align", ("--align-layer", 1))):
+        counts = []
+        for steps in (3, 6):
+            with gpu.counted():
+                words = ("--stage", stage, *options, "--steps", steps, "--eval-every", steps)
+                train_here(folder, scratch / f"{stage} {steps}", "cuda", words)
+            counts.append(dict(gpu.waits))
+        three, six = counts
+        found[stage] = {name: (six[name] - three.get(name, 0)) / 3 for name in six}
+    return found
 
 
 def resumed(folder, scratch):

@@ -157,6 +157,17 @@ def test_a_gpu_that_is_asked_for_is_not_replaced_by_another(monkeypatch):
     assert runs.device_of_process(second, world=1) == second
 
 
+def test_several_processes_that_torchrun_did_not_start_are_told_what_is_missing(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    for name in ("LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    message = "WORLD_SIZE is 2 .* LOCAL_RANK, MASTER_PORT not set: start .* torchrun"
+    with pytest.raises(train.UserError, match=message), runs.processes():
+        pass
+
+
 def test_a_process_that_is_gone_is_said_in_one_line():
     with pytest.raises(train.UserError, match=r"be reached \(Connection closed by peer\); what"):
         with runs.nobody_gone():
