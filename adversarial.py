@@ -81,8 +81,8 @@ KINDS = ("none", *FOOLING)
 def source_classes(batch, keep, languages, count=None):
     """The source language, as its place in `languages`, of every token that keep (B, S) keeps.
 
-    Returns (N,), in the order of states[keep]. count: N, where it is known; a GPU is else waited
-    for."""
+    Returns (N,), in the order of states[keep]. count: N, where it is known; otherwise a GPU is
+    waited for."""
     if count is None:
         count = keep.sum().item()
     places = [languages.index(lang) for lang in batch.source_langs]

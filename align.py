@@ -1,10 +1,10 @@
 """Middle-layer alignment: translations are pulled together in one layer of the encoder.
 
-    a_i, b_i   text i and its translation: each the mean of layer N's states over its text tokens
+    a_i, b_i   text i and its translation: each the mean of layer n's states over its text tokens
     s_ij       cos(a_i, b_j) / 0.1
     loss       -1/B sum_i log( exp s_ii / (exp s_ii + sum_{j in N_i} exp s_ij) )
     N_i        the negatives of i: the rows j of the batch with another text and another translation
-               than row i. The same sentence twice in a batch would be pushed away from itself
+               than row i; otherwise a sentence that is there twice would be pushed from itself
 
 (Liu and Niehues 2025, section 3.) One direction: the anchor a_i looks for its translation among all
 b_j. By default the anchor is the text that is not English and all candidates are English
@@ -13,7 +13,7 @@ SRC-TGT with SRC as the anchor. Ours pools over text tokens alone, theirs over t
 
 Beside a task both losses make ONE step of the optimizer: L = task loss per token + alignment loss,
 the latter a mean over as many batches of translations as the task has of its own (--accumulate).
-Batches of translations run no layer beyond N. Trained alone (stage align) or beside a task:
+Batches of translations run no layer beyond n. Trained alone (stage align) or beside a task:
 
     python train.py --stage align --align-layer 2
     python train.py --stage summarize --recipe lora --align-layer 2
@@ -31,14 +31,14 @@ def mean_pool(states, ids, tokenizer):
     return (states * keep).sum(1) / keep.sum(1).clamp(min=1)
 
 
-def contrastive_loss(a, b, excluded=None, temperature=TEMPERATURE):
+def contrastive_loss(a, b, excluded=None):
     """a, b (B, D) in float32, row i of one translates row i of the other -> the mean loss.
 
     excluded (B, B) bool: where it is true, row j of b is no negative of row i of a."""
     with torch.autocast(a.device.type, enabled=False):  # bf16 has but 3 digits
         a = F.normalize(a, dim=1)
         b = F.normalize(b, dim=1)
-        similarity = a @ b.T / temperature  # (B, B)
+        similarity = a @ b.T / TEMPERATURE  # (B, B)
         if excluded is not None:
             similarity = similarity.masked_fill(excluded, -torch.inf)
         return F.cross_entropy(similarity, torch.arange(len(a), device=a.device))

@@ -2,8 +2,8 @@
 
 What a stage makes of a data set's texts (a source text, a target text):
     pretrain     source: the document, some with shuffled sentences, spans masked
-                 (Examples.denoising); target: the document itself (with `builtin:SHARE`, of so
-                 many of the documents that mix languages: the same in one language)
+                 (Examples.denoising); target: the document itself (with `builtin:SHARE`, that
+                 share of the code-mixed documents has a target in one language alone)
     translate    source: a text; target: its translation
     summarize    source: a document; target: its headline
     align        two inputs of the encoder: a text and its translation
@@ -29,7 +29,7 @@ import torch
 from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
 from plumbing.files import UserError
-from tokenizer import EOS, PAD, UNK, shortened
+from tokenizer import EOS, PAD, UNK, shifted, shortened
 
 UNREADABLE = 0.05  # the share of a language's characters without a piece from which on we warn
 SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+|(?<=[。！？])\s*")
@@ -195,7 +195,7 @@ class Examples:
         self.max_length = max_length
         self.permuted = permuted
         self.seed = seed
-        self.losses = Losses()
+        self.unread = Unread()
         self.sizes = dict(data.sizes)  # {pair: examples, or None for a stream without end}
         if limit is not None:
             for pair, size in data.sizes.items():
@@ -214,7 +214,7 @@ class Examples:
         source = self.encoder_input(text, pair[0])
         ids = self.ids_of(target, pair[1], "targets", self.tokenizer)
         labels = self.tokenizer.tagged(ids, pair[1])
-        return Example(source, [labels[-1], *labels[:-1]], labels, pair[0])
+        return Example(source, shifted(labels), labels, pair[0])
 
     def parallel(self, pair, index):
         """align: a text and its translation, as the encoder reads each."""
@@ -236,12 +236,12 @@ class Examples:
             text = target
             rebuilt = self.sentences(target)
         whole = joined(rebuilt)
-        # Before they are shuffled: source and target hold the same ones.
-        room = self.max_length - 2  # </s> and the tag come behind
+        # Cut before they are shuffled, so that source and target keep the same sentences.
+        room = self.max_length - 2  # for </s> and the tag
         rebuilt = first_sentences(rebuilt, room)
         sentences = first_sentences(sentences, room)[:len(rebuilt)]
         kept = joined(rebuilt[:len(sentences)])
-        self.losses.count(text, whole, len(kept), pair[1], "documents", self.tokenizer)
+        self.unread.count(text, whole, len(kept), pair[1], "documents", self.tokenizer)
         labels = self.tokenizer.tagged(kept, pair[1])
 
         # The same noise in every epoch: an example is a function of its index.
@@ -252,7 +252,7 @@ class Examples:
         is_start = [self.begins_word[i] for i in ids]
         noised = infill(ids, is_start, self.tokenizer.mask_id, rng)
         source = self.tokenizer.tagged(noised, self.source_tag(pair[0]))
-        return Example(source, [labels[-1], *labels[:-1]], labels, pair[0])
+        return Example(source, shifted(labels), labels, pair[0])
 
     def sentences(self, text):
         """A document's sentences as lists of ids."""
@@ -271,7 +271,7 @@ class Examples:
         ids = tokenizer.piece_ids(text)
         tag = self.source_tag(lang) if side == "sources" else lang
         kept = shortened(ids, self.max_length, tag)
-        self.losses.count(text, ids, len(kept), lang, side, tokenizer)
+        self.unread.count(text, ids, len(kept), lang, side, tokenizer)
         return kept
 
     def source_tag(self, lang):
@@ -300,7 +300,7 @@ class Side:
 
 
 @dataclass
-class Script:
+class LanguageCount:
     """What was counted of the texts of a language."""
     texts: int = 0
     empty: int = 0       # without any piece
@@ -308,12 +308,12 @@ class Script:
     unknown: int = 0     # of these in no piece
 
 
-class Losses:
+class Unread:
     """How much of the texts a model does not see: cut off, or in no piece of its vocabulary."""
 
     def __init__(self):
-        self.sides = {}    # {"sources": Side}
-        self.scripts = {}  # {code: Script}
+        self.sides = {}      # {"sources": Side}
+        self.languages = {}  # {code: LanguageCount}
 
     def count(self, text, ids, kept, lang, side, tokenizer):
         """Takes in a text with all its ids, of which the first `kept` stay."""
@@ -322,15 +322,15 @@ class Losses:
         counted.cut += kept < len(ids)
         counted.tokens += len(ids)
         counted.left_out += len(ids) - kept
-        script = self.scripts.setdefault(lang, Script())
-        script.texts += 1
-        script.empty += not ids
-        script.characters += len("".join(text.split()))
+        language = self.languages.setdefault(lang, LanguageCount())
+        language.texts += 1
+        language.empty += not ids
+        language.characters += len("".join(text.split()))
         if UNK in ids:
-            script.unknown += unknown_characters(text, tokenizer)
+            language.unknown += unknown_characters(text, tokenizer)
 
     def told(self):
-        """A line for each loss that a user should know of."""
+        """A line for everything of this kind that a user should know of."""
         lines = []
         for side, counted in self.sides.items():
             if counted.cut:
@@ -338,16 +338,16 @@ class Losses:
                     f"{counted.cut:,} of the first {counted.texts:,} {side} are too long and cut: "
                     f"{counted.left_out / counted.tokens:.1%} of all tokens are left out"
                 )
-        for lang, script in sorted(self.scripts.items()):
-            share = min(1.0, script.unknown / max(1, script.characters))
+        for lang, counted in sorted(self.languages.items()):
+            share = min(1.0, counted.unknown / max(1, counted.characters))
             if share >= UNREADABLE:
                 lines.append(
                     f"{lang}: the vocabulary has no piece for {share:.0%} of the characters in the "
-                    f"first {script.texts:,} texts; the model sees <unk> in their place"
+                    f"first {counted.texts:,} texts; the model sees <unk> in their place"
                 )
-            if script.empty:
+            if counted.empty:
                 lines.append(
-                    f"{lang}: {script.empty:,} of the first {script.texts:,} texts have no piece "
+                    f"{lang}: {counted.empty:,} of the first {counted.texts:,} texts have no piece "
                     "in the vocabulary; the model sees nothing of them"
                 )
         return lines
@@ -536,7 +536,7 @@ class Position:
     cursors: dict = field(default_factory=dict)  # {"en_XX-es_XX": examples drawn before this pool}
 
 
-# Draws a stream's next pool while this one is trained on: a GPU would else stand idle meanwhile.
+# Draws a stream's next pool while this one is trained on: a GPU would otherwise stand idle.
 BESIDE_TRAINING = ThreadPoolExecutor(1)
 
 

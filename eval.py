@@ -27,7 +27,14 @@ import torch
 import metrics
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
-from corpora.sets import check_spec, folder_of, is_builtin, open_data, says_no_languages
+from corpora.sets import (
+    check_spec,
+    folder_of,
+    is_builtin,
+    open_data,
+    pairs_within,
+    says_no_languages,
+)
 from data import (
     SENTENCE_END,
     UNREADABLE,
@@ -47,10 +54,10 @@ from plumbing.options import (
     TASKS,
     decoding_of,
     default_device,
+    device_name,
     number,
     stage_of,
 )
-from plumbing.options import device as device_name
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_log, read_settings
@@ -91,6 +98,13 @@ def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decod
     return outputs
 
 
+# At most so many at once: tokens of sources, tokens of all beams, texts.
+CPU_TOKENS = 6000
+CPU_BEAM_TOKENS = 50_000
+GPU_TOKENS = 48_000
+GPU_ROWS = 1000
+
+
 def batch_sizes(model, beams, length):
     """How many source tokens, and how many texts, to decode at once.
 
@@ -98,25 +112,29 @@ def batch_sizes(model, beams, length):
     much as fits into half of the memory that is free, of which others may have taken some."""
     table = model.model.shared.weight
     if table.device.type == "cpu":
-        return 6000, max(1, 50_000 // (beams * length))
+        return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
     config = model.config
     position = 2 * config.decoder_layers * config.d_model * table.itemsize  # its keys and values
     widest = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
     logits = 3 * 4 * config.vocab_size  # they, their softmax and what is being sorted, in float32
     free, _ = torch.cuda.mem_get_info(table.device)
     free += torch.cuda.memory_reserved(table.device) - torch.cuda.memory_allocated(table.device)
-    tokens = free // 4 // (position + 4 * widest)
-    rows = free // 4 // (beams * (length * position + logits))
-    return max(1, min(48_000, tokens)), max(1, min(1000, rows))
+    quarter = free // 4  # one for the encoder's states, one for the beams
+    tokens = quarter // (position + 4 * widest)
+    rows = quarter // (beams * (length * position + logits))
+    return max(1, min(GPU_TOKENS, tokens)), max(1, min(GPU_ROWS, rows))
 
 
 def batches_by_length(sources, tokens, rows):
     """The numbers of the sources, shortest first, in lists of at most `rows` of them and at most
     `tokens` tokens when padded (a longer source stands alone)."""
-    batches = [[]]
+    batches = []
     for i in sorted(range(len(sources)), key=lambda i: len(sources[i])):
-        padded = len(sources[i]) * (len(batches[-1]) + 1)  # with this one, the longest so far
-        if batches[-1] and (len(batches[-1]) == rows or padded > tokens):
+        has_room = False
+        if batches:
+            count = len(batches[-1]) + 1  # with this one, the longest so far
+            has_room = count <= rows and count * len(sources[i]) <= tokens
+        if not has_room:
             batches.append([])
         batches[-1].append(i)
     return batches
@@ -172,7 +190,9 @@ class Decoder:
         """Says on standard error what of the references no output of this model can say."""
         tell_unreadable(f"the {target} references", texts, self.tokenizer)
         limit = self.options["max_new_tokens"]
-        lengths = [len(self.tokenizer.piece_ids(text)) + 1 for text in texts]  # and </s>
+        # mBART-25's tag is no new token, mBART-50's is one.
+        beside = 2 if self.tokenizer.layout == "mbart50" else 1  # </s>, or </s> and the tag
+        lengths = [len(self.tokenizer.piece_ids(text)) + beside for text in texts]
         cut = sum(length > limit for length in lengths)
         left = sum(max(0, length - limit) for length in lengths)
         if cut:
@@ -284,7 +304,7 @@ def evaluate(
         row = Row(source, target, len(outputs), scored.scores, scored.each, {}, [])
         if stage == "summarize":
             row.floors = floors(score_outputs, texts, references)
-        for text, reference, output in zip(texts, references, outputs):
+        for text, reference, output in zip(texts, references, outputs, strict=True):
             row.examples.append({"source": text, "reference": reference, "output": output})
         row.references = means(off_target(references, target, identify))
         rows.append(row)
@@ -644,6 +664,9 @@ def pairs_to_score(args, stage, data_spec, languages, trained=()):
         if not args.source_lang and is_builtin(data_spec):
             sources = BASE_LANGUAGES
         pairs = [(source, args.lang) for source in sources]
+        if not args.source_lang:
+            possible = pairs_within(data_spec, languages)
+            pairs = [pair for pair in pairs if pair in possible]
         if stage == "translate":
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
     if not pairs:

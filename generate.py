@@ -8,7 +8,7 @@ that end become finished hypotheses. A sentence is done when its best running be
 beat the worst of K finished ones (by score / t^length_penalty at the present t), or at
 max_new_tokens; it then leaves the batch. With early_stopping it is done as soon as K hypotheses are
 finished, as in fairseq and CTranslate2: fewer steps, and now and then a worse output. Either way
-outputs equal those of the transformers library, whose option it is.
+outputs equal those of the transformers library (early_stopping is its option too).
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
@@ -24,16 +24,18 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from model import MBart
+from model import MASK_WIDTH, MBart
 from plumbing.files import UserError, note, parser_of, run
 from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder
+from plumbing.options import DECODING
 from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import read_settings
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
 # From which length penalty on, and below which one. With t up to 4,096, t^10 and a score divided by
-# it are float32 still; and score * t, at -1, is far above NEVER: below it an output would be cut.
+# it are float32 still; and score * t, at -1, is far above NEVER. With a penalty below -1 a score
+# could fall under NEVER, and its output be lost.
 LENGTH_PENALTIES = (-1, 10)
 
 
@@ -98,8 +100,8 @@ def beam_search(
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
     rows = order.tolist()  # of source
     prompt = first_tokens(config, language_ids[order])  # (N, 1) or (N, 2)
-    # What the running beams have written. As long as that is the prompt, one row stands for all K:
-    # alike, they would stay so if each of them were extended.
+    # What the running beams have written. As long as that is the prompt, one row stands for all K,
+    # for K equal beams would choose K equal continuations.
     tokens = prompt[:, None]  # (N, 1, t), later (N, K, t)
     finished_scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
     finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)
@@ -176,6 +178,8 @@ def beam_search(
 
 def one_for_every_row(lang, source):
     """A language's id, or one for every row of source (B, S), as a tensor (B,)."""
+    if isinstance(lang, str):
+        raise UserError(f"lang {lang!r} is a code; give its id, tokenizer.lang_id({lang!r})")
     language_ids = torch.as_tensor(lang, device=source.device)
     if language_ids.shape not in ((), (1,), (len(source),)):
         raise UserError(
@@ -236,21 +240,22 @@ def log_sum_exp(logits, memory):
 
 
 LARGE_VOCABULARY = 4096  # from here on two searches are quicker than one
+BLOCK = 64  # tokens of which the first search looks at the best alone
 
 
-def top_tokens(logits, k, block=64):
+def top_tokens(logits, k):
     """The k largest of each row of logits (R, V) and their places, both (R, k).
 
     First the k blocks with the largest maxima, which contain the k largest, then the k largest
     tokens of these: in a large vocabulary looking for k among all takes several times as long."""
     if logits.size(1) < LARGE_VOCABULARY:
         return logits.topk(k)
-    cut = logits.size(1) // block * block  # the rest, less than a block, is always looked at
-    blocks = logits[:, :cut].view(len(logits), -1, block)  # (R, V / block, block)
+    cut = logits.size(1) // BLOCK * BLOCK  # the rest, less than a block, is always looked at
+    blocks = logits[:, :cut].view(len(logits), -1, BLOCK)  # (R, V / BLOCK, BLOCK)
     if blocks.size(1) <= k:
         return logits.topk(k)
     chosen = blocks.amax(2).topk(k).indices  # (R, k)
-    places = chosen[..., None] * block + torch.arange(block, device=logits.device)  # (R, k, block)
+    places = chosen[..., None] * BLOCK + torch.arange(BLOCK, device=logits.device)  # (R, k, BLOCK)
     rest = torch.arange(cut, logits.size(1), device=logits.device).expand(len(logits), -1)
     places = torch.cat([places.flatten(1), rest], 1)
     values, found = logits.gather(1, places).topk(k)
@@ -312,9 +317,12 @@ def encode_in_chunks(model, source):
     return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 
-def groups_of(source, pad_token_id, enough=0.8):
+LIKE_LENGTH = 0.8  # of the longest sentence's in a group
+
+
+def groups_of(source, pad_token_id):
     """source (N, S) in groups (n, S') without their common padding: a sentence that is shorter than
-    `enough` of the group's first begins the next one. Few groups where the longest come first.
+    LIKE_LENGTH of the group's first begins the next one. Few groups where the longest come first.
 
     On a GPU, where one product over padding costs less than several small ones: a single group."""
     if source.device.type != "cpu":
@@ -323,7 +331,7 @@ def groups_of(source, pad_token_id, enough=0.8):
     groups = []
     first = 0
     for last in range(1, len(lengths) + 1):
-        if last == len(lengths) or lengths[last] < enough * lengths[first]:
+        if last == len(lengths) or lengths[last] < LIKE_LENGTH * lengths[first]:
             width = max(1, *lengths[first:last])  # a source may be nothing but padding
             groups.append(source[first:last, :width])
             first = last
@@ -356,7 +364,7 @@ class Cache:
         self.groups = []  # a CrossAttentionCache each
         for group in groups_of(source, model.config.pad_token_id):
             self.groups.append(encode_source(model, group))
-        self.most = beams * length  # slots that are ever in use
+        self.max_slots = beams * length  # that are ever in use
         self.keys = []  # of each layer's self-attention: (N, H, slots, d)
         self.values = []
         for like in self.groups[0].keys:
@@ -364,7 +372,7 @@ class Cache:
             self.keys.append(like.new_empty(len(source), heads, 0, d))
             self.values.append(like.new_empty(len(source), heads, 0, d))
         self.ancestors = self.keys[0].new_empty(len(source), beams, 0)
-        self.make_room(min(self.most, FIRST_SLOTS))
+        self.make_room(min(self.max_slots, FIRST_SLOTS))
 
     def step(self, tokens):
         """tokens (N*K,) of one position -> logits (N*K, V) of the next.
@@ -388,7 +396,7 @@ class Cache:
         """`count` more slots are in use: K, one for each beam, which sees itself there, or a single
         one, which all of them see."""
         if self.filled + count > self.ancestors.size(2):
-            self.make_room(min(self.most, 2 * (self.filled + count)))
+            self.make_room(min(self.max_slots, 2 * (self.filled + count)))
         new = self.ancestors[..., self.filled:self.filled + count]  # (N, K, count)
         if count == 1:
             new.zero_()
@@ -397,9 +405,9 @@ class Cache:
         self.filled += count
 
     def make_room(self, slots):
-        """Room for `slots`. Not for all that a long output needs from the start: the few that are
-        filled would lie far apart, each sentence's and head's by themselves."""
-        slots = -(-slots // 16) * 16  # a GPU's attention would copy a mask of any other width
+        """Room for `slots`, step by step: in room for the longest output the few that are filled
+        would lie far apart in memory, each sentence's and head's by themselves."""
+        slots = math.ceil(slots / MASK_WIDTH) * MASK_WIDTH
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
         self.change_slots(lambda tensor: F.pad(tensor, (0, 0, 0, missing)))
@@ -469,17 +477,17 @@ class Cache:
         Attention then reads only slots that some beam needs."""
         ancestors = self.ancestors[..., :self.filled]  # (N, K, slots)
         is_live = (ancestors == 0).any(1)  # (N, slots)
-        most = int(is_live.sum(1).max())
-        if most > self.filled // 2:
+        live = int(is_live.sum(1).max())  # of the sentence that has most
+        if live > self.filled // 2:
             return
-        order = is_live.int().argsort(descending=True, stable=True)[:, :most]  # live ones first
+        order = is_live.int().argsort(descending=True, stable=True)[:, :live]  # live ones first
         swept = ancestors.gather(2, order[:, None].expand(-1, ancestors.size(1), -1))
-        self.ancestors[..., :most] = swept
-        self.ancestors[..., most:] = -torch.inf
-        self.filled = most
+        self.ancestors[..., :live] = swept
+        self.ancestors[..., live:] = -torch.inf
+        self.filled = live
         for slots in self.keys + self.values:  # (N, H, slots, d)
             places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
-            slots[:, :, :most] = slots.gather(2, places)
+            slots[:, :, :live] = slots.gather(2, places)
 
 
 # ---------------------------------------------------------------------- arguments, command line
@@ -565,7 +573,7 @@ def main(argv=None):
     positions = model.config.max_position_embeddings
     ids = encoded(tokenizer, args.text, source_lang, positions)
     lang = tokenizer.lang_id(args.target_lang)
-    longest = min(60, positions - 1)
+    longest = min(DECODING["max_new_tokens"], longest_output(model.config))
     outputs = generate(model, torch.tensor([ids]), lang, max_new_tokens=longest)
     print(tokenizer.decode(outputs[0]))
 

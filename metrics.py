@@ -38,7 +38,7 @@ STEMMERS = {  # ISO 639-1 code: Snowball's name of its algorithm
     "ar": "arabic",
     "cs": "czech",
     "de": "german",
-    "en": "porter",  # as in rouge-score
+    "en": "porter",  # rouge-score has a variant of it, NLTK's
     "es": "spanish",
     "et": "estonian",
     "fa": "persian",
@@ -144,7 +144,7 @@ def rouge(hypotheses, references, language="en_XX", stem=False):
 
     language: of the references, an mBART code; stem: see Words."""
     columns = {column: [] for column in ROUGE}
-    for hypothesis, reference in zip(hypotheses, references):
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
         scores = scorer(language, stem).score(reference, hypothesis)
         for column, name in ROUGE.items():
             columns[column].append(100 * scores[name].fmeasure)

@@ -15,7 +15,8 @@
     s          sqrt(D) if scale_embedding, else 1; E is one table for both inputs and the output
 
 Shapes, here and in the other files: B texts of S source and T target tokens, D = d_model, d = D / H
-with H heads, V entries of the vocabulary; N: rows without padding.
+with H heads, V entries of the vocabulary; N tokens (or labels) that are not padding; R rows of a
+chunk; L layers of a stack.
 
 as in Vaswani et al. 2017 with the changes of BART and mBART: learned positions (their table starts
 with two unused rows), layer norm after the embedding, a last layer norm on each stack. Parameter
@@ -45,9 +46,12 @@ from plumbing.weights import (
 )
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+MASK_WIDTH = 16  # attention on a GPU copies a mask whose width is no multiple of it, in every layer
 
 
 class Attention(nn.Module):
+    """Multi-head attention with W_q, W_k, W_v and W_o by themselves, each (D, D) with a bias."""
+
     def __init__(self, config, heads):
         super().__init__()
         self.config = config  # the config itself: a run may change its dropout
@@ -81,20 +85,20 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """One pre-norm layer; the decoder's has cross-attention in its middle."""
 
-    def __init__(self, config, decoder=False, residual=True):
+    def __init__(self, config, is_decoder=False, has_residual=True):
         super().__init__()
-        if decoder:
+        if is_decoder:
             heads = config.decoder_attention_heads
             width = config.decoder_ffn_dim
         else:
             heads = config.encoder_attention_heads
             width = config.encoder_ffn_dim
         self.config = config
-        self.decoder = decoder
-        self.residual = residual
+        self.is_decoder = is_decoder
+        self.has_residual = has_residual
         self.self_attn = Attention(config, heads)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        if decoder:
+        if is_decoder:
             self.encoder_attn = Attention(config, heads)
             self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = nn.Linear(config.d_model, width)
@@ -102,20 +106,25 @@ class Layer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x, mask=None, encoder_states=None, encoder_mask=None):
+        """x (B, T, D) -> (B, T, D).
+
+        mask: of x's own padding, as Attention.attend() takes it; the decoder's attention is causal
+        and has none. encoder_states (B, S, D) and encoder_mask, of their padding (B, 1, 1, S): the
+        decoder's alone."""
         normed = self.self_attn_layer_norm(x)
-        attended = self.drop(self.self_attn(normed, normed, mask, causal=self.decoder))
-        if self.residual:
+        attended = self.drop(self.self_attn(normed, normed, mask, causal=self.is_decoder))
+        if self.has_residual:
             x = x + attended
         else:  # drop_residual(): a position keeps nothing of its own but what attention brings
             x = attended
-        if self.decoder:
+        if self.is_decoder:
             normed = self.encoder_attn_layer_norm(x)
             x = x + self.drop(self.encoder_attn(normed, encoder_states, encoder_mask))
         return self.ffn(x)
 
     def ffn(self, x):
         activation = ACTIVATIONS[self.config.activation_function]
-        hidden = activation(self.fc1(self.final_layer_norm(x)))  # (B, T, F)
+        hidden = activation(self.fc1(self.final_layer_norm(x)))  # (B, T, ffn_dim)
         hidden = F.dropout(hidden, self.config.activation_dropout, self.training)
         return x + self.drop(self.fc2(hidden))
 
@@ -129,19 +138,19 @@ class Stack(nn.Module):
     embed() is given the token table: the shared one, or embed_tokens where the encoder has a
     vocabulary of its own (Config.source_vocab_size, below)."""
 
-    def __init__(self, config, decoder=False):
+    def __init__(self, config, is_decoder=False):
         super().__init__()
         self.config = config
-        if not decoder and config.source_vocab_size is not None:
+        if not is_decoder and config.source_vocab_size is not None:
             self.embed_tokens = nn.Embedding(config.source_vocab_size, config.d_model)
         positions = config.max_position_embeddings + 2  # the first two rows are never used
         self.embed_positions = nn.Embedding(positions, config.d_model)
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
         self.layers = nn.ModuleList()
-        count = config.decoder_layers if decoder else config.encoder_layers
+        count = config.decoder_layers if is_decoder else config.encoder_layers
         for number in range(1, count + 1):
-            residual = decoder or number != config.residual_drop_layer
-            self.layers.append(Layer(config, decoder, residual))
+            has_residual = is_decoder or number != config.residual_drop_layer
+            self.layers.append(Layer(config, is_decoder, has_residual))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
     def embed(self, token_ids, table, start=0):
@@ -155,9 +164,9 @@ class Stack(nn.Module):
     def forward(
         self, x, mask=None, encoder_states=None, encoder_mask=None, upto=None, all_states=False
     ):
-        """Embedded x (B, T, D) -> the last layer's output, normed.
+        """Embedded x (B, T, D) -> the last layer's output, normed; the masks are Layer.forward()'s.
 
-        upto=N: the output of layer N instead, not normed. all_states=True (without upto): a list,
+        upto=n: the output of layer n instead, not normed. all_states=True (without upto): a list,
         x, the outputs of layers 1 to L - 1, and the normed last."""
         states = [x]
         for layer in self.layers[:upto]:
@@ -180,7 +189,7 @@ class MBart(nn.Module):
         self.model = nn.Module()  # the checkpoints' names begin with "model."
         self.model.shared = nn.Embedding(config.vocab_size, config.d_model)  # E
         self.model.encoder = Stack(config)
-        self.model.decoder = Stack(config, decoder=True)
+        self.model.decoder = Stack(config, is_decoder=True)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.head = F.linear  # the product with E^T; decoding puts a quicker one here
         self.loss_and_gradient = loss_and_gradient  # compile_layers() puts a compiled one here
@@ -198,7 +207,7 @@ class MBart(nn.Module):
     def encode(self, source, upto=None, all_states=False):
         """source (B, S) -> states (B, S, D) after the last layer norm.
 
-        upto=N stops after layer N and returns its output as it is: no later layer runs.
+        upto=n stops after layer n and returns its output as it is: no later layer runs.
         all_states=True: a list of L + 1, the embedding's output, that of layers 1 to L - 1, and
         the normed last."""
         check_length(self.config, source, "source")
@@ -221,8 +230,8 @@ class MBart(nn.Module):
     def mask(self, source):
         """source (B, S) -> (B, 1, 1, S), true where there is a token.
 
-        On a GPU 0 there and -inf at padding: attention would else make that of it in every
-        layer."""
+        On a GPU it is 0 there and -inf at padding: attention would otherwise convert a boolean one
+        in every layer."""
         is_token = (source != self.config.pad_token_id)[:, None, None, :]
         device = source.device.type
         if device == "cpu":
@@ -233,13 +242,13 @@ class MBart(nn.Module):
         return torch.zeros_like(is_token, dtype=dtype).masked_fill_(~is_token, -torch.inf)
 
     def widened(self, source):
-        """source (B, S); on a GPU with padding up to a width that is a multiple of 16.
+        """source (B, S); on a GPU with padding up to a width that is a multiple of MASK_WIDTH.
 
-        Attention there copies a mask of any other width in every layer, and a compiled layer has
-        one variant for each kind of width."""
+        A compiled layer has one variant for each kind of width."""
         if source.device.type == "cpu":
             return source
-        width = min(-(-source.size(1) // 16) * 16, self.config.max_position_embeddings)
+        width = math.ceil(source.size(1) / MASK_WIDTH) * MASK_WIDTH
+        width = min(width, self.config.max_position_embeddings)
         missing = max(0, width - source.size(1))
         return F.pad(source, (0, missing), value=self.config.pad_token_id)
 
@@ -272,7 +281,7 @@ class MBart(nn.Module):
         Only the positions that have a label are projected, a chunk at a time, so the logits of all
         of them never exist at once. reduction: "mean" or "sum" over the labels, or a number to
         divide the sum by. with_states=True returns (loss, token_states(source)). ValueError if
-        padding is not on the right."""
+        padding is not on the right, or there is no label."""
         source = self.widened(source)
         is_label = labels != self.config.pad_token_id
         is_token = source != self.config.pad_token_id
@@ -332,7 +341,7 @@ class MBart(nn.Module):
             )
         self.config.residual_drop_layer = number
         for i, layer in enumerate(self.model.encoder.layers, start=1):
-            layer.residual = i != number
+            layer.has_residual = i != number
 
     @torch.no_grad()
     def initialize(self):
@@ -360,7 +369,9 @@ class MBart(nn.Module):
 
         Every key and shape is checked before anything is used. The tensors read become the
         parameters themselves: the weights are in memory once. UserError names the file and the key
-        that does not fit."""
+        that does not fit.
+
+        The model is in training mode, as a new module is: model.eval() turns dropout off."""
         config = Config.read(Path(folder) / "config.json")
         with torch.device("meta"):
             model = cls(config)
@@ -413,8 +424,10 @@ def check_length(config, ids, name):
 
 
 def counts(is_label, is_token):
-    """How many labels and source tokens a batch has; ValueError for labels behind padding, which
-    the decoder, with no mask but the causal one, would read.
+    """How many labels and source tokens a batch has.
+
+    ValueError for a batch without a label, and for labels behind padding, which the decoder, with
+    no mask but the causal one, would read.
 
     All at once: a GPU is waited for here and nowhere else in a batch."""
     misplaced = (is_label[:, 1:] & ~is_label[:, :-1]).sum()
@@ -422,6 +435,8 @@ def counts(is_label, is_token):
     misplaced, label_count, token_count = answers.tolist()
     if misplaced:
         raise ValueError("labels must be padded on the right: a label stands behind padding")
+    if not label_count:
+        raise ValueError("no loss without labels: all of them are padding")
     return label_count, token_count
 
 
@@ -507,7 +522,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     grad_hidden[chunk] = gradient @ weight
                     grad_hidden[chunk].mul_(scale)
                 if needs_table:
-                    add_product(grad_table, gradient.T, h, scale, is_first=start == 0)
+                    add_product(grad_table, gradient.T, h, scale, is_first=(start == 0))
 
         memory["logits"] = all_logits
         ctx.table = table
@@ -518,6 +533,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx, gradient):
         table = ctx.table
         grad_hidden, grad_table = ctx.gradients
+        if grad_hidden is None and grad_table is None:
+            raise RuntimeError("this loss gave its gradients already; compute the loss anew")
         ctx.gradients = None, None
         if gradient.is_cuda or gradient != 1:  # on a GPU, asking would wait for it
             for tensor in (grad_hidden, grad_table):
@@ -575,6 +592,8 @@ def scale_of(reduction, count):
         return 1 / count
     if reduction == "sum":
         return 1.0
+    if isinstance(reduction, str):
+        raise ValueError(f"reduction {reduction!r}: give mean, sum or a number to divide by")
     return 1 / reduction
 
 
@@ -677,7 +696,7 @@ class Config:
                 f"{where}: residual_drop_layer {self.residual_drop_layer} is none of the "
                 f"{self.encoder_layers} encoder layers"
             )
-        for number, name in enumerate(("bos", "pad", "eos")):  # the tokenizer's, by which it writes
+        for number, name in enumerate(("bos", "pad", "eos")):  # the ids that tokenizer.py writes
             if getattr(self, f"{name}_token_id") != number:
                 raise UserError(
                     f"{where}: {name}_token_id is {getattr(self, f'{name}_token_id')}; every mBART "

@@ -9,9 +9,9 @@ matter without touching the path on which the words of every other language trav
 
 A recipe is one regular expression over parameter names (transformers' own names): one of the table
 below, or any other that is typed in a name's place, such as `decoder.*encoder_attn\.[qk]_proj`,
-the queries and keys of the cross-attention alone. It may be narrowed to a range of layers. In the
-table embeddings (token, position and the layer norm on top of them) stay frozen in all but
-`full+embeddings` and the recipes of a new language.
+the queries and keys of the cross-attention alone. It may be narrowed to a range of layers. Of the
+table's recipes all but `full+embeddings` and those of a new language leave the embeddings (token,
+position and the layer norm on top of them) frozen.
 
 Nothing smaller than a tensor is chosen. A single head would be a block of rows of W_q and W_k, and
 AdamW's weight decay moves all rows of a tensor that trains, those without a gradient too.
@@ -433,7 +433,7 @@ class FrozenInHalf:
     """The frozen matrices of a model in the half precision of its arithmetic, while it trains.
 
     Autocast would make the very same copies of them anew for every batch: under qk a seventh of all
-    that is started on a GPU. Their float32 numbers wait on the CPU."""
+    kernels that an update launches. Their float32 numbers wait on the CPU."""
 
     def __init__(self, model, dtype):
         """dtype: torch.bfloat16 or torch.float16; None: all stays as it is."""

@@ -110,7 +110,7 @@ class Tokenizer:
         """Text -> (decoder input, labels): the labels moved right by one, the last in front."""
         ids = self.piece_ids(text)
         labels = self.tagged(shortened(ids, max_length, lang), lang)
-        return [labels[-1], *labels[:-1]], labels
+        return shifted(labels), labels
 
     def lang_id(self, code):
         """The id of a language's tag; an unknown language is a UserError that lists the known."""
@@ -240,6 +240,11 @@ def check_source(folder, source):
             f"{path}: source_vocab_size {expected} does not fit the encoder's own vocabulary, "
             f"{SOURCE_FILE}: {found or 'not there'}; copy the folder again"
         )
+
+
+def shifted(labels):
+    """Labels -> the decoder's input: moved right by one, the last of them in front."""
+    return [labels[-1], *labels[:-1]]
 
 
 def shortened(ids, max_length, lang):

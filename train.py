@@ -25,8 +25,8 @@ their numbers of batches (headlines are short: in one sum over all label tokens 
 --mix 1 would weigh a fifth). fooling is the loss by which the model fools an adversary
 (adversarial.py), if there is one: its classifier learns first, on as many batches of its own, the
 next of the same streams. alignment, with --align-layer, is the mean loss of --accumulate batches of
-translations that are to meet in a layer (align.py). Stage align has no other loss, and there a
-batch weighs as many as its translations have tokens.
+translations that are to meet in a layer (align.py). Stage align has no other loss, and there each
+batch is weighted by its translations' tokens.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C,
@@ -64,26 +64,26 @@ from data import (
     mixing_pairs,
     split_pairs,
 )
+from generate import longest_output
 from model import Config, MBart
-from plumbing.card import describe as describe_folder
-from plumbing.card import keep_scores
+from plumbing.card import keep_scores, write_card
 from plumbing.files import UserError, beside_python, note, run, size_and_checksum
 from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
 from plumbing.options import (
     COUNT,
     DECODING,
-    NO_REPEAT,
     POSITIVE,
     SEED,
     SHARE,
     TASKS,
     check_saved,
+    decoding_of,
     default_device,
+    device_name,
     number,
     option,
     read_options,
 )
-from plumbing.options import device as device_name
 from plumbing.runs import (
     PATHS,
     RUN_FORMAT,
@@ -311,7 +311,8 @@ SMALL = {  # the built-in corpus on two CPU cores
     "translate": {"recipe": "full", "lr": 2e-3, "steps": 1250, "eval_every": 250},
     "summarize": {"recipe": "qk", "lr": 4e-3, "steps": 400, "eval_every": 100},
     "align": {"recipe": "lora", "lr": 1e-3, "steps": 300, "eval_every": 100},
-    "adversarial": {"recipe": "full"},  # a task with an adversary: queries and keys cannot fool it
+    # A task with an adversary: queries and keys cannot fool it, whole layers want half their rate.
+    "adversarial": {"recipe": "full", "lr": 2e-3},
 }
 LARGE = {  # mBART-large, Solovyev et al. 2024, appendix A
     "every stage": {
@@ -442,7 +443,7 @@ def join_batches(s):
     where its memory has room; the lines that say so.
 
     Where other losses are weighed by batches, or see a batch as a whole, all stays as it is; and
-    several processes share the batches out, so that each has one or two of them."""
+    where several processes share the batches out, for each has only one or two of them."""
     device = device_of(s)
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     plain = not s.mix and not s.align_layer and s.adversarial == "none" and s.precision != "fp32"
@@ -857,7 +858,9 @@ def read_data(s, tokenizer, max_length, say):
     for name, stream in streams.items():
         if not s.resume:
             stream.fill()  # a sample of all pairs, which the first batches are made of
-        read["train" if name == "task" else name] = stream.examples
+        if name == "task":
+            name = "train"
+        read[name] = stream.examples
     read["valid"] = valid
     if s.align_layer and not s.resume:
         check_contrast(s, streams, held)
@@ -865,7 +868,7 @@ def read_data(s, tokenizer, max_length, say):
     fingerprint = Fingerprint()
     for name, examples in read.items():
         fingerprint.files |= examples.data.fingerprint
-        for line in examples.losses.told():
+        for line in examples.unread.told():
             if not s.resume:
                 say(f"{name}: {line}")
     if s.recipe == "lora":  # whose matrices mean nothing beside other weights
@@ -955,7 +958,7 @@ def task_loss(
         loss = alignment_loss(model, batch, layer, tokenizer)
         tokens = (batch.translation != PAD).sum()  # a tensor: a GPU is not waited for
         return loss * tokens / divisor, None
-    found = model.loss(
+    loss = model.loss(
         batch.source,
         batch.decoder_input,
         batch.labels,
@@ -963,9 +966,10 @@ def task_loss(
         reduction=divisor,
         with_states=with_states,
     )
-    if not with_states:
-        return found, None
-    return found
+    if with_states:
+        loss, states = loss
+        return loss, states
+    return loss, None
 
 
 def both_losses(s, model, batch, divisor, adversary, tokenizer):
@@ -1034,7 +1038,7 @@ def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     return total / tokens
 
 
-def watched(model, tokenizer, s, rank):
+def score_watched_pairs(model, tokenizer, s, rank):
     """The scores of --watch, of the model as it is: a row for every pair, as watch.csv has them
     after the update's number. Only the first process decodes."""
     if not s.watch or rank != 0:
@@ -1042,8 +1046,8 @@ def watched(model, tokenizer, s, rank):
     import eval as evaluation  # late: its metrics take seconds to import
 
     limit = model.config.max_position_embeddings
-    options = {"beam": 1, "max_new_tokens": min(DECODING["max_new_tokens"], limit - 1)}
-    options["no_repeat_ngram"] = NO_REPEAT[s.stage]
+    longest = min(DECODING["max_new_tokens"], longest_output(model.config))
+    options = decoding_of(s.stage) | {"beam": 1, "max_new_tokens": longest}
 
     def decoder(texts, source, target):
         tag = None if s.tagless else source
@@ -1150,9 +1154,9 @@ def train(s, rank, world, device, command=None):
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
         this_run.progress.start = loss
-        scores = watched(model, tokenizer, s, rank)
+        scores = score_watched_pairs(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, frozen.merged_state(), world)
-        this_run.tell(this_run.watch(scores))
+        this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
     seen = 0  # tokens, source and target, since the last validation
@@ -1201,7 +1205,8 @@ def train(s, rank, world, device, command=None):
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
                 lines = this_run.report(held_loss, seen / seconds, rate, told)
-                lines += this_run.watch(watched(model, tokenizer, s, rank))
+                scores = score_watched_pairs(model, tokenizer, s, rank)
+                lines += this_run.log_scores(scores)
                 better = progress.validated(held_loss, seconds)
                 kept = None
                 if this_run.main_process and (better or s.keep == "last"):
@@ -1265,23 +1270,35 @@ def show_result(s):
         import eval as evaluation  # late: its metrics take seconds to import
 
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
-        describe_folder(s.out, picture=False)  # that of the log is there
+        write_card(s.out, picture=False)  # that of the log is there
     nexts = {
         "pretrain": f"train.py --stage translate --init {s.out}",
         "align": f"train.py --stage summarize --init {s.out}",
         "translate": f"train.py --stage summarize --init {s.out}    (the second step: QK "
                      "finetuning on summaries)",
-        "summarize": f"eval.py --model {s.out} --lang tr_TR    (every source language, zero-shot)",
+        "summarize": f"eval.py --model {s.out} --lang {zero_shot_language(s)}    (from every "
+                     "source language)",
     }
     print(f"next: {beside_python()} {nexts[s.stage]}")
 
 
+def zero_shot_language(s):
+    """A language of the run's data that most runs are not trained on; of a user's own data only
+    those are known that this one was."""
+    if is_builtin(s.data) or is_help(s.data):
+        return "tr_TR"
+    _, target = split_pairs(s.pairs)[0]
+    return target
+
+
 def pairs_to_score(s):
-    """The pairs that show what a run has learned."""
+    """The pairs that show what a run has learned: those that it was trained on, and with the
+    built-in corpus summaries within the other languages, which are zero-shot."""
     if s.stage == "translate":
         return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
     if is_builtin(s.data):
-        return [f"{lang}-{lang}" for lang in BASE_LANGUAGES]  # those not trained on are zero-shot
+        within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
+        return within + [pair for pair in s.pairs if pair not in within]
     return s.pairs
 
 
@@ -1362,7 +1379,7 @@ def main(argv=None):
         with lock:
             train(s, rank, world, device_of_process(device_of(s), world), command)
     if rank == 0:
-        describe_folder(s.out)
+        write_card(s.out)
     if rank == 0 and not s.no_eval:
         show_result(s)
 

@@ -32,7 +32,7 @@ from plumbing.files import UserError, make_folder
 from plumbing.packed import pack_for_decoding
 from plumbing.progress import progress_line
 from qk_finetune import FrozenInHalf, apply_recipe
-from tokenizer import PAD
+from tokenizer import PAD, shifted
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,8 @@ def random_examples(vocabulary, count):
 
 
 def example_of(source, labels):
-    """An Example of ids; the decoder's input is the labels, their last one first."""
-    return Example(source, [labels[-1], *labels[:-1]], labels, source_lang="")
+    """An Example of ids."""
+    return Example(source, shifted(labels), labels, source_lang="")
 
 
 def random_length(limits, generator):

@@ -7,11 +7,11 @@ from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from corpora.language import LEXICON
 from plumbing.files import UserError, size_and_checksum
 
-MIXED_SHARE = 0.7      # of the pretraining documents are code-mixed,
-MIXING_RATE = 0.5      # in so many of their slots,
-SOURCE_ALONE = 0.0     # and of these so many in their source alone: the target is in one language
-HEADLINE_ALONE = 0.2   # of the pretraining documents are a headline without its text,
-HEADLINE_FIRST = 0.3   # so many begin with it: as in news text, all others have none
+MIXED_SHARE = 0.7      # of the pretraining documents are code-mixed
+MIXING_RATE = 0.5      # of a code-mixed document's slots are said in another language
+SOURCE_ALONE = 0.0     # of the code-mixed documents have a target in one language alone
+HEADLINE_ALONE = 0.2   # of the pretraining documents are a headline without its text
+HEADLINE_FIRST = 0.3   # of them begin with their headline, as news text does; the rest have none
 LENGTHS = (0, 1, 1, 2, 3)  # of a text to translate, in sentences, drawn alike; 0: the headline
 
 
@@ -77,11 +77,11 @@ class Builtin:
         if rng.random() < MIXED_SHARE:
             rate = MIXING_RATE
         mixed = self.corpus.mixed(document, source, rng, rate)
-        kind = rng.random()
-        text = news_of_kind(kind, *mixed)
+        drawn = rng.random()
+        text = with_headline(drawn, *mixed)
         if not rate or rng.random() >= self.source_alone:
             return text, text
-        return text, news_of_kind(kind, *self.corpus.mixed(document, target, rng, 0.0))
+        return text, with_headline(drawn, *self.corpus.mixed(document, target, rng, 0.0))
 
     def translation(self, document, source, target, rng):
         """translate, align: a headline or one to three sentences, in both languages."""
@@ -98,11 +98,11 @@ class Builtin:
         return " ".join(language.say(sentence) for sentence in sentences)
 
 
-def news_of_kind(kind, headline, *sentences):
-    """kind: a number from 0 to 1, which decides whether the headline or the sentences are left
+def with_headline(drawn, headline, *sentences):
+    """drawn: a number from 0 to 1, which decides whether the headline or the sentences are left
     out."""
-    if kind < HEADLINE_ALONE:
+    if drawn < HEADLINE_ALONE:
         sentences = [headline]
-    elif kind < HEADLINE_ALONE + HEADLINE_FIRST:
+    elif drawn < HEADLINE_ALONE + HEADLINE_FIRST:
         sentences = [headline, *sentences]
     return "\n".join(sentences)

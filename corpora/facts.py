@@ -12,7 +12,8 @@ without it):
                no word;
   compression  asides, time, manner and adjectives are dropped, the place is kept in one half of the
                headlines;
-  entropy      the headline tells the lead with probability 0.6, else another event of the document;
+  entropy      where a document has several events, the headline tells the lead with probability
+               0.6, else another (of all headlines 70% tell the lead);
   abstraction  70% of the headlines say, of a verb and its partner (`lexicon/partners.txt`), the
                one that goes with this kind of thing (`lexicon/collocations.txt`), 30% the
                document's own; one half say a thing's category in place of the thing, and of those
@@ -43,7 +44,7 @@ OTHER_PATTERNS = LEAD_PATTERNS + ("later",)
 ACTION_PATTERNS = ("acted", "acted dated", "acted aside")
 
 EVENTS = {1: 0.25, 2: 0.45, 3: 0.30}  # how many events a document tells, with probabilities
-LEAD_TOLD = 0.6      # probability that the headline tells the lead
+LEAD_TOLD = 0.6      # probability that the headline tells the lead, where there are other events
 COLLOCATION = 0.7    # that it says the verb that goes with the thing, else the document's own
 CATEGORY_TOLD = 0.5  # that it says the thing's category in place of the thing
 PLACE_KEPT = 0.5     # that the headline keeps the place

@@ -280,8 +280,8 @@ def fetch(published, name, wanted, out, overwrite):
         f"licence: {published.licence}, {published.page}\n"
     )
     print(licence, end="", flush=True)
-    # It is written when a text is complete and before that has its name: no text stands without
-    # it, and it names no commit of which nothing was fetched.
+    # It is written after a data file's content and before its renaming: no data file ever stands
+    # without it, and it names no commit of which nothing was fetched.
     if name == "xlsum":
         fetch_xlsum(source, out, wanted, overwrite, licence)
     else:

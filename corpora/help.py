@@ -432,7 +432,7 @@ def prepare(folder, work):
 def write(out, maker, sources):
     """Writes all files or none, for those of different packages would not belong together."""
     with ExitStack() as all_or_none:
-        # What is entered first gets its name last: as long as others get theirs there is none.
+        # README is entered first and so renamed last: it stands only where all other files do.
         temporary = all_or_none.enter_context(saving(out / README))
         Path(temporary).write_text(readme(maker, sources), encoding="utf-8")
         for name, lines in progress_line(maker.lines.items(), "writing", unit="file"):

@@ -298,8 +298,8 @@ class JsonLines(LineFiles):
 
     def add(self, path, langs, pairs):
         """Checks every line of a file, and keeps where those of `pairs` are."""
+        file_number = len(self.paths)
         self.paths.append(path)
-        file = len(self.paths) - 1
         for line in self.lines(path):
             try:
                 row = self.parse(decoded(line.content), langs)
@@ -319,7 +319,7 @@ class JsonLines(LineFiles):
             if row.pair not in self.places:
                 self.places[row.pair] = Places(array("h"), array("q"))
             places = self.places[row.pair]
-            places.files.append(file)
+            places.files.append(file_number)
             places.offsets.append(line.offset)
 
     def parse(self, text, langs=None):

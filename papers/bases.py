@@ -47,7 +47,7 @@ from plumbing.files import (
     write_text,
 )
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import COUNT, decoding_of, default_device, device
+from plumbing.options import COUNT, decoding_of, default_device, device_name
 
 ROOT = Path(__file__).resolve().parent.parent
 SPLIT = "valid"
@@ -239,7 +239,7 @@ def parse_args(argv=None):
     add("--denoised", type=COUNT, default=100, help="documents a language (default 100)")
     add("--translated", type=COUNT, default=20, help="documents a pair (default 20)")
     add("--json", metavar="FILE", help="also write every number to this file")
-    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
     args.langs = list(dict.fromkeys(args.langs))
     return args

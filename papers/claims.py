@@ -1,10 +1,10 @@
 """The papers' claims, each with its verdict and the differences that it rests on.
 
 A claim is "supported" if the intervals of all its differences lie on the claimed side of zero,
-"contradicted" if all lie on the other side, "open" if all hold zero, else "mixed", with how many
-are for it and how many against. One seed gives no verdict: how far runs differ is not known of it.
-Where a score has no interval of its own (BLEU, retrieval, the probe), the claim must hold in every
-seed.
+"contradicted" if all lie on the other side, "open" if all hold zero. Where some hold zero and all
+others lie on one side it leans to that side; else it is "mixed". One seed gives no verdict: how far
+runs differ is not known of it. Where a score has no interval of its own (BLEU, retrieval, the
+probe), the claim must hold in every seed.
 """
 import math
 from dataclasses import dataclass, replace
@@ -162,6 +162,10 @@ def verdict(above, below, count, seeds):
         return "contradicted"
     if above == below == 0:
         return "open"
+    if not below:
+        return f"leans for: {above} of {count}"
+    if not above:
+        return f"leans against: {below} of {count}"
     return f"mixed: {counted}"
 
 
@@ -182,6 +186,8 @@ def every_seed(letter, text, comparisons):
         lower = " ".join(f"{pair.below[seed]:.1f}" for seed in seeds)
         parts.append(f"{pair.what}: {higher} against {lower}")
     word = verdict(above, below, len(comparisons), fewest)
+    if word in ("supported", "contradicted"):
+        word += f" ({fewest} of {fewest} seeds)"
     return Claim(letter, text, word, "; ".join(parts))
 
 

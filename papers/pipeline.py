@@ -16,7 +16,7 @@ import eval as evaluation
 from data import SENTENCE_END, split_pairs
 from plumbing.files import UserError, check_file_out, parser_of, run
 from plumbing.models import model_folder
-from plumbing.options import COUNT, decoding_of, default_device, device
+from plumbing.options import COUNT, decoding_of, default_device, device_name
 from plumbing.runs import read_settings
 
 
@@ -59,7 +59,7 @@ def parse_args(argv=None):
     add("--data", metavar="SPEC", help="as train.py's (default: the summarizer's)")
     add("--examples", type=COUNT, default=200, help="test examples per pair (default 200)")
     add("--json", metavar="FILE", help="also write scores and outputs to this file")
-    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     return parser.parse_args(argv)
 
 

@@ -91,7 +91,7 @@ def write(path):
     write_text(evidence, claims_page(found))
     print(f"{path} and {evidence} are written")
     for corpus, claims_of in found.items():
-        supported = sum(claim.word == "supported" for claim in claims_of)
+        supported = sum(claim.word.startswith("supported") for claim in claims_of)
         print(f"{corpus}: {supported} of {len(claims_of)} claims supported")
 
 

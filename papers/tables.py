@@ -1,4 +1,6 @@
 """The tables of RESULTS.md, in Markdown, from the scores of papers/scores.py."""
+import re
+
 import numpy as np
 
 from papers.scores import (
@@ -370,9 +372,19 @@ def summary_table(found):
 
 
 def counted(words):
-    """["open", "mixed: 1 of 3 for it, 0 against", "open"] -> "1 mixed, 2 open"."""
-    kinds = [word.split(":")[0] for word in words]
-    order = ("supported", "mixed", "open", "contradicted", "one seed", "not measured")
+    """["open", "leans for: 1 of 3", "open"] -> "1 leans for, 2 open"; in which way a verdict was
+    reached, "supported (3 of 3 seeds)", does not count."""
+    kinds = [re.split(r":| \(", word)[0] for word in words]
+    order = (
+        "supported",
+        "leans for",
+        "mixed",
+        "open",
+        "leans against",
+        "contradicted",
+        "one seed",
+        "not measured",
+    )
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds) or NOTHING
 
 

@@ -20,7 +20,7 @@ from plumbing.runs import SIGN, is_ours, read_log, read_settings, shareable
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIMPLE = re.compile(r"[\w.:/-]+")  # values that YAML reads as they are
-TASKS = {"translate": "translation", "summarize": "summarization"}  # in the hub's words
+PIPELINE_TAGS = {"translate": "translation", "summarize": "summarization"}  # the hub's
 DOES = {
     "pretrain": "pretrained by denoising, and to be finetuned",
     "align": "trained to let translations meet in a middle layer, and to be finetuned",
@@ -49,7 +49,7 @@ READ_HERE = {  # settings of a run, which args.json may lack
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
-def describe(folder, licence=None, base_model=None, overwrite=False, picture=True):
+def write_card(folder, licence=None, base_model=None, overwrite=False, picture=True):
     """Writes log.svg and README.md of a model folder.
 
     licence, base_model: the hub's identifiers, where the folder of the base does not tell. A
@@ -85,7 +85,7 @@ def card(folder, licence=None, base_model=None):
         SIGN + "\n",
         f"# {shareable(folder.resolve())}\n",
         summary(settings),
-        facts(folder, settings, licence, base_model),
+        made_from(folder, settings, licence, base_model),
         usage(folder, settings, config, scores),
         results(settings, scores),
         training(folder, settings),
@@ -117,7 +117,7 @@ def head(settings, config, scores, licence, base_model):
         "license": licence or "unknown",
         "base_model": base_model,
         "library_name": "transformers" if is_mbart(config) else "qkbart",
-        "pipeline_tag": TASKS.get(settings.get("stage")),
+        "pipeline_tag": PIPELINE_TAGS.get(settings.get("stage")),
         "tags": ["mbart", "qkbart"],
     }
     kind = str(settings.get("data")).partition(":")[0]
@@ -203,7 +203,7 @@ def summary(settings):
     )
 
 
-def facts(folder, settings, licence, base_model):
+def made_from(folder, settings, licence, base_model):
     """A table of how the model was made."""
     init = settings.get("init")
     base = "unknown"
@@ -290,7 +290,7 @@ def amount(folder, settings):
 def usage(folder, settings, config, scores):
     """The lines that use the model; none for one that has no task yet."""
     stage = settings.get("stage")
-    if stage not in TASKS:
+    if stage not in PIPELINE_TAGS:
         return ""
     source, target = example_pair(settings, scores)
     options = decoding_of(stage) | scores.get("options", {})

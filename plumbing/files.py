@@ -71,9 +71,9 @@ def note(text):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with --quiet, whose errors are one line and which takes no empty word: what was
-    meant is in a variable that is not set, and no program may choose a model or a file instead.
-    Those of its commands are of this class too, so that the option may stand behind a command."""
+    """A parser with --quiet, whose errors are one line and which refuses an empty argument: such is
+    what --model "$RUN" gives where RUN is not set, and no program may choose a model instead. Those
+    of its commands are of this class too, so that the option may stand behind a command."""
 
     def __init__(self, **words):
         super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | words)

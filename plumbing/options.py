@@ -66,7 +66,7 @@ SHARE = number(float, 0.0, 1.0)
 POSITIVE = number(float, 1e-15)
 
 
-def device(text):
+def device_name(text):
     """A converter for argparse: a device that this machine has."""
     try:
         found = torch.device(text)

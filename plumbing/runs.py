@@ -315,7 +315,7 @@ class Run:
         self.folder = Path(settings.out)
         self.progress = Progress()
         self.log = Log(self.folder / "log.csv")
-        self.watched = Log(self.folder / "watch.csv")
+        self.watch_log = Log(self.folder / "watch.csv")
 
     def say(self, text):
         if self.main_process:
@@ -352,7 +352,7 @@ class Run:
 
     def report(self, held_loss, speed, rate, told=""):
         """Writes a line of log.csv, of the updates since the last one; returns those for the
-        screen, which tell() shows behind save(): where nobody takes them, the update is kept."""
+        screen. tell() prints them after save(), so that a closed pipe loses no update."""
         if not self.main_process:
             return []
         progress = self.progress
@@ -365,18 +365,18 @@ class Run:
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{told}"
         ]
 
-    def watch(self, scores):
+    def log_scores(self, scores):
         """Writes lines of watch.csv, (source, target, column, score, off-target); returns those for
         the screen."""
         lines = []
         for source, target, column, score, off_target in scores:
-            self.watched.write(self.progress.step, source, target, column, score, off_target)
+            self.watch_log.write(self.progress.step, source, target, column, score, off_target)
             wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
             lines.append(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
         return lines
 
     def tell(self, lines):
-        """Shows what report() and watch() found."""
+        """Shows what report() and log_scores() found."""
         for line in lines:
             say_on_the_way(line)
 
@@ -413,7 +413,7 @@ class Run:
                 parameter.copy_(state["weights"][name])
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
-        self.watched = Log(self.folder / "watch.csv", self.progress.step)
+        self.watch_log = Log(self.folder / "watch.csv", self.progress.step)
 
     def done(self):
         """Says that the training is over, and whether it was worth it."""
@@ -434,7 +434,9 @@ class Run:
             f"\nstopped at update {self.progress.step}; go on with: "
             f"{beside_python()} train.py --resume {self.folder}"
         )
-        sys.exit(128 + number if number else 0)
+        if number:
+            sys.exit(128 + number)
+        sys.exit(0)
 
     def end_with_bad_batch(self, loss, rows):
         """Ends a run whose loss is no number; rows: its last examples, saved for a look at them."""
@@ -455,13 +457,17 @@ def signals():
     """Inside, Ctrl-C, SIGTERM and the end of the terminal end nothing: they are put into the list
     that this yields."""
     received = []
+
+    def remember(number, frame):
+        received.append(number)
+
     before = {}
     numbers = [signal.SIGINT, signal.SIGTERM]
     if hasattr(signal, "SIGHUP"):  # Windows has none
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup asks for
             numbers.append(signal.SIGHUP)
     for number in numbers:
-        before[number] = signal.signal(number, lambda number, _: received.append(number))
+        before[number] = signal.signal(number, remember)
     try:
         yield received
     finally:

@@ -258,7 +258,7 @@ def test_an_adversarial_run_leaves_the_tag_out_resumes_bit_exactly_and_its_follo
     done = run("train.py", "--resume", tmp_path / "cut")
     assert done.returncode == 0, done.stderr
     whole, cut = (MBart.from_pretrained(tmp_path / name) for name in ("whole", "cut"))
-    assert whole.config.residual_drop_layer == 2 and not whole.model.encoder.layers[1].residual
+    assert whole.config.residual_drop_layer == 2 and not whole.model.encoder.layers[1].has_residual
     assert not moved(cut, whole.state_dict())
     shares = re.findall(r"update ([46]): .* classifier ([\d.]+)% right", unbroken.stdout)
     assert re.findall(r"update (\d): .* classifier ([\d.]+)% right", done.stdout) == shares

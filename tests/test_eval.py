@@ -519,6 +519,35 @@ def test_cut_sources_and_references_beyond_the_longest_output_are_told(run, smal
     assert f"{(long - 256) / (long + short):.1%} of all" in done.stderr
 
 
+def test_a_tag_that_the_decoder_writes_counts_as_one_of_the_new_tokens(small, tmp_path, capsys):
+    """In mBART-50: a reference of two pieces needs four of them, in mBART-25 three."""
+    for layout, told in (("mbart25", False), ("mbart50", True)):
+        decoder = Decoder(small, max_new_tokens=3)
+        decoder.tokenizer.layout = layout
+        text = decoder.tokenizer.decode(decoder.tokenizer.piece_ids("The map.")[:2])
+        assert len(decoder.tokenizer.piece_ids(text)) == 2
+        decoder.tell_references([text, text], "en_XX")
+        assert ("2 of 2 en_XX references" in capsys.readouterr().err) == told
+
+
+def test_no_texts_are_no_outputs(small):
+    assert Decoder(small)([], "en_XX", "es_XX") == []
+
+
+def test_a_language_alone_means_the_pairs_that_the_data_can_have(run, small, tmp_path):
+    """XL-Sum has summaries in the document's own language."""
+    row = {"text": "The teacher found a map.", "summary": "A map"}
+    path = tmp_path / "turkish_test.jsonl"
+    path.write_text(f"{json.dumps(row)}\n" * 2, encoding="utf-8")
+    options = ("eval.py", "--model", small, "--stage", "summarize", "--max-new-tokens", 3)
+    options += ("--data", f"xlsum:{tmp_path}", "--lang", "tr_TR")
+    done = run(*options)
+    assert done.returncode == 0, done.stderr
+    assert "tr_TR -> tr_TR" in done.stdout and "en_XX -> tr_TR" not in done.stdout
+    done = run(*options, "--source-lang", "en_XX")
+    assert done.returncode == 2 and "own language only, not en_XX-tr_TR" in done.stderr
+
+
 def test_texts_that_the_vocabulary_cannot_read_are_told_with_their_share(run, small, tmp_path):
     spec = write_rows(tmp_path, [("猫は静か map a", "猫は静か", "ja_XX", "ja_XX")] * 2)
     options = ("eval.py", "--model", small, "--stage", "summarize", "--max-new-tokens", 3)

@@ -394,6 +394,7 @@ def test_repeats_are_forbidden_and_nothing_else_changes(n, dtype):
     [
         ({"lang": 40}, "language ids"),
         ({"lang": -1}, "language ids"),
+        ({"lang": "es_XX"}, r"'es_XX' is a code; give its id, tokenizer.lang_id\('es_XX'\)"),
         ({"lang": [LANG, LANG]}, r"language ids of shape \(2,\) for 5 sources"),
         ({"lang": [[LANG]] * 5}, r"language ids of shape \(5, 1\) for 5 sources"),
         ({"beam": 0}, "at least 1"),

@@ -403,6 +403,12 @@ def test_mistakes_are_told_in_one_line(run, small, runs, tmp_path):
     assert "named twice" in refused("--beside", full, full)
     assert "named twice" in refused("--beside", small)
     assert "two with --langs" in refused("--probe", "--langs", "es_XX")
+    config = (qk / "config.json").read_bytes()
+    lost = run(
+        *LOOK, qk, "--text", "Nada.", "--lang", "es_XX", "--out", qk / "config.json"
+    )  # fmt: skip
+    assert lost.returncode == 2 and "would be lost" in lost.stderr
+    assert (qk / "config.json").read_bytes() == config
     out.mkdir()
     done = run(*LOOK, qk, "--text", "Nada.", "--lang", "es_XX", "--out", out)
     assert done.returncode == 2 and "is a folder" in done.stderr

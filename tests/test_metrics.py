@@ -41,6 +41,11 @@ def test_english_agrees_with_the_librarys_own_tokenizer():
         assert ours[short][0] == pytest.approx(100 * library[name].fmeasure)
 
 
+def test_a_missing_output_is_an_error_and_no_score_of_the_rest():
+    with pytest.raises(ValueError, match="longer"):
+        rouge(["a"], ["a", "b"])
+
+
 def test_rouge_by_hand():
     # unigrams: 3 of 4 and 3 of 3; no bigram in common; the longest subsequence: "a b" or "a c"
     scores = rouge(["a b c d"], ["a c b"])

@@ -301,11 +301,23 @@ def test_frozen_embeddings_get_no_gradient_and_the_rest_the_same(pair):
     )
 
 
+def test_a_loss_gives_its_gradients_once_and_says_so(pair):
+    _, ours = pair
+    loss = ours.loss(*batch(ours.config.vocab_size))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="compute the loss anew"):
+        loss.backward()
+
+
 def test_labels_padded_on_the_left_and_texts_beyond_the_positions_are_refused(pair):
     _, ours = pair
     x, decoder_input, labels = batch(ours.config.vocab_size)
     with pytest.raises(ValueError, match="padded on the right"):
         ours.loss(x, decoder_input.flip(1), labels.flip(1))
+    with pytest.raises(ValueError, match="all of them are padding"):
+        ours.loss(x, decoder_input, torch.full_like(labels, ours.config.pad_token_id))
+    with pytest.raises(ValueError, match="reduction 'none': give mean, sum or a number"):
+        ours.loss(x, decoder_input, labels, reduction="none")
     with pytest.raises(UserError, match="positions"):
         ours(torch.full((1, ours.config.max_position_embeddings + 1), 5), decoder_input[:1])
 

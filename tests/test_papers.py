@@ -211,7 +211,8 @@ UNKNOWN = Difference("R1 d", None)
         ([BELOW, BELOW], "contradicted"),
         ([ABOVE, BELOW, OPEN], "mixed: 1 of 3 for it, 1 against"),
         ([OPEN, OPEN], "open"),
-        ([BELOW, OPEN], "mixed: 0 of 2 for it, 1 against"),
+        ([BELOW, OPEN], "leans against: 1 of 2"),
+        ([ABOVE, OPEN, OPEN], "leans for: 1 of 3"),
         ([UNKNOWN], "not measured"),
         ([], "not measured"),
     ],
@@ -231,8 +232,8 @@ def test_the_evidence_shows_mean_and_interval():
 @pytest.mark.parametrize(
     "pairs, word",
     [
-        ([([2, 3], [1, 1])], "supported"),
-        ([([1, 1], [2, 3])], "contradicted"),
+        ([([2, 3], [1, 1])], "supported (2 of 2 seeds)"),
+        ([([1, 1], [2, 3])], "contradicted (2 of 2 seeds)"),
         ([([2, 3], [1, 1]), ([1, 1], [2, 3])], "mixed: 1 of 2 for it, 1 against"),
         ([([2, 1], [1, 2])], "open"),
         ([([2], [1])], "one seed: 1 of 1 for it, 0 against"),
@@ -263,14 +264,14 @@ def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folde
             write_layers(name, seed, [0.5, last + 0.01 * seed])
             write_scores(name, seed, ACROSS, rouge=100 - 100 * last)
     order, correlation = claims.probing_claims(BUILT_IN)
-    assert order.word == "supported"
+    assert order.word == "supported (2 of 2 seeds)"
     assert "joint-full > joint-standard, %: 90.0 91.0 against 80.0 81.0" in order.evidence
     assert correlation.word == "supported" and "over 5 settings;" in correlation.evidence
 
     scores.results.cache_clear()
     write_layers("joint-standard", 1, [0.5, 0.95])  # above full's
     order, _ = claims.probing_claims(BUILT_IN)
-    assert order.word == "mixed: 2 of 3 for it, 0 against"
+    assert order.word == "leans for: 2 of 3"
 
 
 def test_a_correlation_pairs_each_run_with_its_own_seed(folder):
@@ -335,8 +336,9 @@ def test_a_smaller_recipe_is_compared_with_full_at_both_rates(folder):
 
 
 def test_the_summary_counts_the_verdicts_of_each_group():
-    kinds = ["open", "mixed: 1 of 3 for it, 0 against", "open", "one seed: 1 of 1 for it"]
-    assert tables.counted(kinds) == "1 mixed, 2 open, 1 one seed"
+    words = ["open", "leans for: 1 of 3", "open", "one seed: 1 of 1 for it"]
+    words += ["supported", "supported (3 of 3 seeds)"]
+    assert tables.counted(words) == "2 supported, 1 leans for, 2 open, 1 one seed"
     found = {"one": [claims.Claim("b", "a claim", "open")], "two": []}
     lines = tables.summary_table(found).splitlines()
     assert len(lines) == 3 and lines[2].startswith("| b | its price on English (A) | 1 open | – |")
@@ -428,7 +430,7 @@ def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monk
     lacking = []
     for title, of_corpus in found.items():
         for claim in of_corpus:
-            if claim.word not in ("supported", "not measured") and not claim.conclusion:
+            if not claim.word.startswith(("supported", "not measured")) and not claim.conclusion:
                 lacking.append(f"{title}: {claim.text}: {claim.word}")
             if "{" in claim.conclusion:
                 lacking.append(f"{title}: {claim.text}: a number")

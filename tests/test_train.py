@@ -58,6 +58,8 @@ def test_what_is_typed_comes_before_the_preset_and_the_preset_before_what_is_dec
     assert s.init.endswith("base") and not s.tagless and s.langs[0] == "en_XX"
     s = parse_args(["--stage", "translate", "--steps", "7", "--adversarial", "balanced"])
     assert (s.steps, s.keep, s.tagless) == (7, "last", True)
+    s = parse_args(["--stage", "summarize", "--adversarial", "balanced"])
+    assert (s.recipe, s.lr) == ("full", 2e-3)  # as in papers/RESULTS.md; queries and keys take 4e-3
     assert parse_args(["--stage", "summarize", "--data", "jsonl:DIR"]).steps == 120_000
     assert parse_args(["--stage", "summarize", "--data", "help:"]).steps == 400
 
@@ -68,6 +70,13 @@ def test_the_built_in_corpus_with_a_share_is_the_built_in_corpus(capsys):
     assert s.preset == "small" and s.data == "builtin:0.2"
     assert "--min-words has no effect with the built-in corpus" in capsys.readouterr().err
     assert "gu_IN-gu_IN" in evaluation_arguments(s)
+
+
+def test_a_run_is_scored_on_what_it_was_trained_on_and_on_what_it_was_not():
+    pairs = ["es_XX-en_XX", "fr_XX-fr_XX", "en_XX-en_XX"]
+    found = evaluation_arguments(parse_args(["--stage", "summarize", "--pairs", *pairs]))
+    assert set(pairs) < set(found) and "gu_IN-gu_IN" in found
+    assert found.count("en_XX-en_XX") == 1
 
 
 def test_the_large_preset_is_the_papers():
@@ -462,13 +471,16 @@ def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, 
 
     monkeypatch.setattr(evaluation, "main", scored)
     quick = [word for word in QUICK if word not in ("--no-eval", "--stage", "translate")]
+    nexts = {}
     for stage in ("summarize", "translate", "pretrain"):
         done = run(
             "train.py", *quick, "--stage", stage, "--init", small, "--out", tmp_path / stage,
             "--steps", 1,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith(f"next: {sys.orig_argv[0]} ")
+        nexts[stage] = done.stdout.splitlines()[-1]
+        assert nexts[stage].startswith(f"next: {sys.orig_argv[0]} ")
+    assert " --lang tr_TR " in nexts["summarize"]
     summarize, translate = asked  # pretraining has nothing to score yet
     pairs = summarize[summarize.index("--pairs") + 1:summarize.index("--device")]
     assert pairs == [f"{lang}-{lang}" for lang in ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN")]

@@ -12,7 +12,7 @@ not for others. The card itself says how to upload the folder.
 import re
 from pathlib import Path
 
-from plumbing.card import BROKEN, HUB_ID, describe, keep_scores
+from plumbing.card import BROKEN, HUB_ID, keep_scores, write_card
 from plumbing.files import UserError, parser_of, read_json, run
 from plumbing.runs import is_ours, read_settings, write_settings
 
@@ -66,7 +66,7 @@ def main(argv=None):
     settings = read_settings(folder)
     if (folder / "args.json").is_file():
         write_settings(folder, settings)
-    written = describe(folder, args.licence, args.base_model, args.overwrite)
+    written = write_card(folder, args.licence, args.base_model, args.overwrite)
     print(f"{folder}: wrote {' and '.join(written)}")
 
 

@@ -129,7 +129,7 @@ def merge_deltas(base, deltas, weights):
     A tensor that only some deltas have moves by theirs alone. UserError if one has another shape
     than the base's, as a new vocabulary has."""
     merged = {name: tensor.clone() for name, tensor in base.items()}
-    for delta, weight in zip(deltas, weights):
+    for delta, weight in zip(deltas, weights, strict=True):
         for name, tensor in delta.items():
             if name not in base or base[name].shape != tensor.shape:
                 raise UserError(

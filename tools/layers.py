@@ -54,14 +54,15 @@ from data import Examples, at_most, collate, held_out
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
-from plumbing.options import TASKS, default_device, device, stage_of
+from plumbing.options import TASKS, default_device, device_name, stage_of
 from plumbing.progress import progress_line
 from plumbing.runs import latest_run, origin_of, read_settings
 from tokenizer import EOS, Tokenizer
 
 MEASURES = ("probe", "svcca", "retrieval")
 SIDES = ("encoder", "decoder")
-# Documents a language: the classifier trains on these and is tested on half as many.
+# Documents of each pair that is read (of a language the encoder reads one pair) that the classifier
+# trains on; it is tested on half as many.
 PROBED = {"encoder": 160, "decoder": 60}
 MOST = 20_000    # tokens a language of them; of mBART-large 13 layers of these have 1 GiB
 STEPS = 250      # of the classifier
@@ -97,8 +98,9 @@ class Texts:
         return Examples(data, self.tokenizer, self.stage, self.tagged, self.max_length)
 
     def probed(self, split, pairs, count):
-        """The first `count` documents of every pair, in batches. UserError for a language that no
-        pair has as its source: the mean over languages would count it as never told."""
+        """`count` documents of every pair, chosen and batched by data.held_out(). UserError for a
+        language that no pair has as its source: the mean over languages would count it as never
+        told."""
         examples = self.examples(split, pairs)
         there = {source for source, _ in examples.sizes}
         for lang in self.languages:
@@ -518,7 +520,7 @@ def parse_args(argv=None):
         help=f"the table's columns (default: {' '.join(MEASURES)})",
     )
     add("--json", metavar="FILE", help="also write every number to this file")
-    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     args = parser.parse_args(argv)
     # What was typed twice counts once: a language is no other than itself.
     args.source_lang = list(dict.fromkeys(args.source_lang))

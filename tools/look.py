@@ -28,7 +28,7 @@ from corpora.sets import check_spec, is_builtin, says_no_languages
 from eval import Decoder, own_text, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.options import TASKS, decoding_of, default_device, device, stage_of
+from plumbing.options import TASKS, decoding_of, default_device, device_name, stage_of
 from plumbing.runs import read_settings
 from tokenizer import Tokenizer
 from tools.inside import (
@@ -161,6 +161,7 @@ def main(argv=None):
     settings = read_settings(run_folder)
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
     folders = [base_folder(names[0], args), *map(model_folder, args.beside), run_folder]
+    check_file_out(args.out, read=folders)
     check_folders(names, folders)
     tokenizer = shared_tokenizer(names, folders)
     stage = stage_of(settings, args.stage)
@@ -225,7 +226,7 @@ def parse_args(argv=None):
         help="train a classifier of the source language on each encoder's states (seconds with "
         "the small model) and show what it says of every source token",
     )
-    add("--device", type=device, help="cpu, cuda ... (default: a GPU if there is one)")
+    add("--device", type=device_name, help="cpu, cuda ... (default: a GPU if there is one)")
     return parser.parse_args(argv)
 
 

@@ -53,13 +53,11 @@ EXAMPLES = 20_000  # of each pair, from which a vocabulary is learned
 
 @torch.no_grad()
 def draw_positions(model):
-    """Draws the positions of both sides, in place, in the size of the scaled token embeddings; the
-    padding's stay zero."""
+    """Draws the positions of both sides, in place, in the size of the scaled token embeddings."""
     std = model.config.init_std * embedding_scale(model.config)
     for stack in (model.model.encoder, model.model.decoder):
         positions = stack.embed_positions.weight
         torch.nn.init.normal_(positions, 0.0, std)
-        positions[model.config.pad_token_id] = 0
 
 
 @torch.no_grad()
