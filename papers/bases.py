@@ -24,7 +24,6 @@ pretraining mixed languages in source and target alike a base copies and tells n
 """
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,6 +35,7 @@ from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
 from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
 from data import Examples, held_out, split_pairs
+from papers.pipeline import by_sentence
 from plumbing.files import (
     UserError,
     check_file_out,
@@ -75,15 +75,6 @@ class Documents:
 
 
 # ----------------------------------------------------------------------------------- measures
-
-def by_sentence(decoder, documents, source, target):
-    """Documents (lists of sentences) -> a text for each: what `decoder` makes of its sentences."""
-    sentences = []
-    for document in documents:
-        sentences.extend(document)
-    outputs = iter(decoder(sentences, source, target))
-    return [" ".join(islice(outputs, len(document))) for document in documents]
-
 
 def copying(decoder, lang, count):
     """{"R1": mean ROUGE-1 in percent, "exact": percent} of `count` documents."""

@@ -31,22 +31,27 @@ class Pipeline:
         self.pivot = pivot
 
     def __call__(self, texts, source, target):
-        texts = self.by_sentence(texts, source, self.pivot)
+        texts = self.translated(texts, source, self.pivot)
         summaries = self.summarize(texts, self.pivot, self.pivot)
-        return self.by_sentence(summaries, self.pivot, target)
+        return self.translated(summaries, self.pivot, target)
 
-    def by_sentence(self, texts, source, target):
-        """Translates texts sentence by sentence, as a model that has seen only sentences needs."""
+    def translated(self, texts, source, target):
+        """Sentence by sentence, as a model that has seen only sentences needs."""
         if source == target:
             return texts
-        sentences = []
-        counts = []  # of sentences, a text
+        documents = []
         for text in texts:
-            found = [part for part in SENTENCE_END.split(text) if part.strip()]
-            sentences.extend(found)
-            counts.append(len(found))
-        translated = iter(self.translate(sentences, source, target))
-        return [" ".join(islice(translated, count)) for count in counts]
+            documents.append([part for part in SENTENCE_END.split(text) if part.strip()])
+        return by_sentence(self.translate, documents, source, target)
+
+
+def by_sentence(decoder, documents, source, target):
+    """Documents (lists of sentences) -> a text for each: what `decoder` makes of its sentences."""
+    sentences = []
+    for document in documents:
+        sentences.extend(document)
+    outputs = iter(decoder(sentences, source, target))
+    return [" ".join(islice(outputs, len(document))) for document in documents]
 
 
 def parse_args(argv=None):
