@@ -220,8 +220,9 @@ def check_all(names, has_card, folder, seconds):
                 say(line(name, row))
             if name == "machine":
                 refuse_another_card(results, rows, folder)
-            results["checks"][name] = rows
-            results["measured"][name] = date.today().isoformat()
+            if limit > 0:  # of one that was not begun stays what an earlier run found
+                results["checks"][name] = rows
+                results["measured"][name] = date.today().isoformat()
             write_json(folder / KEPT, results)
             write_text(folder / "gpu_check.md", "\n".join(table(results)) + "\n")
             bar.update()

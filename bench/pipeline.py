@@ -18,13 +18,14 @@ PASS  train.py draws its examples in pools of 32 batches' worth and cuts each by
       The data set is such a pool, so chosen that it makes as many batches as the peer's of a fixed
       number of sequences: both sides see every example once, in as many updates.
 TIME  From the first update's start to the last one's end; both sides have their examples as ids by
-      then. Tokens are those of the text, source and target, padding not counted. The rest of a
-      process is told apart: start-up, a validation before and after, saving.
+      then. (train.py makes those of its next pool meanwhile, in a thread; that is counted.) Tokens
+      are those of the text, source and target, padding not counted. The rest of a process is told
+      apart: start-up, a validation before and after, saving.
 SAME  The validation examples are the first batch's worth of training examples: before the pass both
-      sides' losses of them must be equal to the four digits that train.py prints. Both clip
-      gradients by norm 1, have no dropout and no weight decay, and lower the same learning rate
-      linearly. Texts whose ids differ between the tokenizers are left out: transformers' leaves
-      out SentencePiece's normalization.
+      sides' losses of them must be equal to within one in the fourth digit, the last that train.py
+      prints. Both clip gradients by norm 1, have no dropout and no weight decay, and lower the same
+      learning rate linearly. Texts whose ids differ between the tokenizers are left out:
+      transformers' leaves out SentencePiece's normalization.
 """
 import csv
 import json
@@ -147,7 +148,7 @@ def some_texts(data, count, folder, tokenizer):
                 return texts
     raise UserError(
         f"{data.paths[0]}: only {len(texts)} English examples that both tokenizers read alike, of "
-        f"{count} that the benchmark needs"
+        f"{count} that the benchmark needs; name a larger data set with --data"
     )
 
 

@@ -49,7 +49,8 @@ def run_alone(words, threads=1):
         text=True,
     )
     if done.returncode:
-        raise UserError(f"{words[0]} failed in its own process: {done.stderr[-500:]}")
+        *_, last = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise UserError(f"{words[0]} failed in its own process: {last[:500]}")
     printed, _, peak = done.stdout.rstrip().rpartition("\n")
     return Done(printed, int(peak), time.perf_counter() - start)
 

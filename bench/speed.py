@@ -47,17 +47,18 @@ def measures(device, rounds=None, scratch=None):
         found["documents-base"] = partial(bench_documents, rounds or 5, device, scratch)
         for recipe in RECIPE_OF:
             row = f"memory-A-{recipe}"
-            found[row] = partial(bench_memory, "A", recipe, rounds or 2, scratch)
+            found[row] = partial(bench_memory, recipe, rounds or 2, scratch)
     return found
 
 
-def bench_memory(name, recipe, rounds, scratch):
-    """A memory row: the peak of each side in bytes. It hardly swings."""
-    pair(name, scratch / name, torch.device("cpu"))
+def bench_memory(recipe, rounds, scratch):
+    """A memory row, of shape A: the peak of each side in bytes. It hardly swings."""
+    folder = scratch / "A"
+    pair("A", folder, torch.device("cpu"))
     sides = {}
     for side in ("ours", "transformers"):
-        sides[side] = partial(peak_of_a_step, scratch / name, RECIPE_OF[recipe], side)
-    return {"bytes": in_turns(sides, rounds, f"memory {name}, {recipe}")}
+        sides[side] = partial(peak_of_a_step, folder, RECIPE_OF[recipe], side)
+    return {"bytes": in_turns(sides, rounds, f"memory A, {recipe}")}
 
 
 # ---------------------------------------------------------------------------------- the program

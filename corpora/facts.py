@@ -150,7 +150,7 @@ class Corpus:
     def headline(self, document, lang):
         return self.languages[lang].say(document.headline)
 
-    def mixed(self, document, lang, rng, rate=0.3):
+    def mixed(self, document, lang, rng, rate):
         """The headline and the document's sentences, code-mixed: each slot is said in another of
         the base's languages with probability `rate`.
 

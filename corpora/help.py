@@ -22,7 +22,8 @@ What OUT then holds:
 
 Pages are split by a hash of their path, packages by a hash of their name: 85%, 5% and 10%. What was
 left in English by the translators goes, and so does what repeats: pages share paragraphs, and
-validation and test keep none that an earlier split has. Of a sentence of more than 700 characters
+validation and test keep none of 8 words or more that an earlier split has (text/ and paragraphs/
+keep none at all). Of a sentence of more than 700 characters
 text/ has the beginning. The same packages give the same bytes.
 """
 import hashlib
@@ -253,7 +254,8 @@ class Maker:
                 self.across(f"{name}#{place}", row, split)
 
     def is_new(self, section, code, split):
-        """Was nothing of a section met in an earlier split, nor all of it in this one?"""
+        """Was this text not met before, and of its paragraphs no long one in an earlier split, nor
+        all of them?"""
         if (code, section.text) in self.documents:
             self.count("repeated section", code, split)
             return False

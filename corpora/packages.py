@@ -161,8 +161,9 @@ def version_of(package, files, folder):
             raise damaged(changelog, error) from None
         if found:
             return found.group(1)
-    for deb in sorted(Path(folder).glob(f"{package}_*.deb")):
-        return unquote(deb.name.split("_")[1])
+    packages = sorted(Path(folder).glob(f"{package}_*.deb"))
+    if packages:
+        return unquote(packages[0].name.split("_")[1])
     return "of unknown version"
 
 

@@ -55,8 +55,10 @@ def open_data(
         )
     if not data.sizes:
         wanted = " ".join("-".join(pair) for pair in list(pairs)[:6])
+        more = " ..." if len(pairs) > 6 else ""
         raise UserError(
-            f"{data.paths[0]}: no example in the languages asked for ({wanted} ...)"
+            f"{data.paths[0]}: no example in the languages asked for ({wanted}{more}); name those "
+            "that it has"
         )
     if name_missing:
         note_missing(data, f"{spec}, {split}", pairs)

@@ -175,16 +175,16 @@ def every_seed(letter, text, comparisons):
     below = 0
     fewest = math.inf
     parts = []
-    for pair in comparisons:
-        seeds = [seed for seed in pair.above if seed in pair.below]
+    for compared in comparisons:
+        seeds = [seed for seed in compared.above if seed in compared.below]
         if not seeds:
             return Claim(letter, text, NOT_MEASURED)
         fewest = min(fewest, len(seeds))
-        above += all(pair.above[seed] > pair.below[seed] for seed in seeds)
-        below += all(pair.above[seed] < pair.below[seed] for seed in seeds)
-        higher = " ".join(f"{pair.above[seed]:.1f}" for seed in seeds)
-        lower = " ".join(f"{pair.below[seed]:.1f}" for seed in seeds)
-        parts.append(f"{pair.what}: {higher} against {lower}")
+        above += all(compared.above[seed] > compared.below[seed] for seed in seeds)
+        below += all(compared.above[seed] < compared.below[seed] for seed in seeds)
+        higher = " ".join(f"{compared.above[seed]:.1f}" for seed in seeds)
+        lower = " ".join(f"{compared.below[seed]:.1f}" for seed in seeds)
+        parts.append(f"{compared.what}: {higher} against {lower}")
     word = verdict(above, below, len(comparisons), fewest)
     if word in ("supported", "contradicted"):
         word += f" ({fewest} of {fewest} seeds)"
@@ -507,10 +507,12 @@ def probing_correlation(corpus):
     if corpus is BUILT_IN:
         names += [row.name for row in QK_AND_ADVERSARY if row.name not in names]
     points = {}
+    seeds = 0  # of the setting that has most: settings are compared here, not seeds
     for name in names:
-        point = probed_and_scored(corpus.row(name))
-        if point is not None:
-            points[name] = point
+        by_seed = probed_and_scored(corpus.row(name))
+        if by_seed:
+            points[name] = np.mean(by_seed, 0)
+            seeds = max(seeds, len(by_seed))
     with_adversary = [p for name, p in points.items() if "standard" in name or "balanced" in name]
     above = 0
     below = 0
@@ -525,25 +527,24 @@ def probing_correlation(corpus):
         below += low > 0
         settings = f"{len(chosen)} settings {what}".strip()
         parts.append(f"Pearson r = {r:+.2f} [{low:+.2f}, {high:+.2f}] over {settings}")
-    if not count:
-        return Claim("f", CORRELATES, NOT_MEASURED)
+    if count < 2:
+        return Claim("f", CORRELATES, NOT_MEASURED, "; ".join(parts))
     of_full = [points[name] for name in ADVERSARIES_OF_FULL if name in points]
     if corpus is BUILT_IN and len(of_full) == len(ADVERSARIES_OF_FULL):
         r = np.corrcoef(np.transpose(of_full))[0, 1]
         parts.append(f"{r:+.2f} over the {len(of_full)} of these under `full`, without an interval")
-    return Claim("f", CORRELATES, verdict(above, below, count, len(points)), "; ".join(parts))
+    return Claim("f", CORRELATES, verdict(above, below, count, seeds), "; ".join(parts))
 
 
 def probed_and_scored(name):
-    """(probability, ROUGE-1) of a row: the means over the seeds that were both probed and scored;
-    None where there is no such seed."""
+    """[(probability, ROUGE-1)] of a row's seeds that were both probed and scored."""
     found = []
     for seed, probability in probed(name).items():
         scores = [rows_of(name, pair).get(seed) for pair in SEEN_TARGET]
         if None not in scores:
             rouge = np.mean([row["each"]["R1"] for row in scores])
             found.append((probability, rouge))
-    return np.mean(found, 0) if found else None
+    return found
 
 
 def correlation(both):

@@ -116,6 +116,11 @@ def main(argv=None):
     found = dictionary_induction(
         child, child_pieces, args.child_lang, parent, parent_pieces, args.parent_lang
     )
+    if not found.words:
+        raise UserError(
+            f"{args.child}: no word of {args.child_lang} is one piece and has a translation into "
+            f"{args.parent_lang} that is one; name the languages of that side"
+        )
     print(
         f"{args.child}: {100 * found.accuracy:.1f}% of {found.words} words of {args.child_lang} "
         f"have a translation as the nearest embedding of {args.parent_lang} "

@@ -67,9 +67,9 @@ def baseline_of(corpus, pairs, kind):
     return float(np.mean([floors[kind]["R1"][0] for floors in found]))
 
 
-def mean_baseline(corpus, pairs, kind, digits=0):
+def mean_baseline(corpus, pairs, kind):
     """baseline_of() as a text."""
-    return as_text(baseline_of(corpus, pairs, kind), digits)
+    return as_text(baseline_of(corpus, pairs, kind), 0)
 
 
 def bleu(name):
@@ -138,9 +138,9 @@ def beside_baselines(corpus, full, qk):
     rouges = {"full": mean_of(full, unseen, "R1"), "qk": mean_of(qk, unseen, "R1")}
     if None in (*baselines.values(), *rouges.values()):
         return NOTHING
-    have = " and ".join(f"{what} {score:.1f}" for what, score in baselines.items())
+    have = " and ".join(f"{what} has {score:.1f}" for what, score in baselines.items())
     near = [f"Nearest to `{recipe}` {nearest(r, baselines)}." for recipe, r in rouges.items()]
-    return f"There two baselines that need no model have: {have}. {' '.join(near)}"
+    return f"Of what needs no model {have}. {' '.join(near)}"
 
 
 def nearest(rouge, baselines):
@@ -274,7 +274,7 @@ def of_taught_pair():
 **Translation tells the same.** A model that translates all pairs of four languages is taught
 English to Spanish again. The other pairs had BLEU {kept[0]} on the mean. `full` at 2e-3, the rate
 that validation on the taught pair would choose, leaves {kept[1]} of it. `qk` at 4e-3 leaves
-{kept[3]}, and so does `full` at 5e-4, {kept[2]}, which was tried after that."""
+{kept[3]}, and `full` at 5e-4, tried afterwards, {kept[2]}."""
 
 
 def of_new_languages():

@@ -100,11 +100,11 @@ def novel_recall(examples, language):
 
 def slips(row):
     """The first outputs of a row that are in another language, without their sources."""
-    of_target = row["each"].get("off-target") or []
+    off_targets = row["each"].get("off-target") or []
     if not is_whole(row):
         return row["examples"]
     found = []
-    for example, off_target in zip(row["examples"], of_target):
+    for example, off_target in zip(row["examples"], off_targets):
         if off_target and len(found) < EXAMPLES:
             found.append({"reference": example["reference"], "output": example["output"]})
     return found

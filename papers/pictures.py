@@ -104,6 +104,8 @@ def zero_shot(plt):
 def learning_rates(plt):
     """Lines over the learning rate of full, qk and LoRA of qk's size: English and the mean of the
     other languages."""
+    if not any(recipe in rates() for recipe in COLORS):
+        return None
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
     ticks = []
     for recipe, color in COLORS.items():

@@ -14,7 +14,7 @@ from itertools import islice
 
 import eval as evaluation
 from data import SENTENCE_END, split_pairs
-from plumbing.files import UserError, check_file_out, parser_of, run
+from plumbing.files import check_file_out, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, decoding_of, default_device, device_name
 from plumbing.runs import read_settings
@@ -104,8 +104,6 @@ def main(argv=None):
         stem=True,
         tell=summarizer.tell_references,
     )
-    if not rows:
-        raise UserError(f"--data {data_spec}: no test example of {' '.join(args.pairs[:6])}")
     print(evaluation.table(rows, evaluation.seen_pairs(settings, "summarize")))
     print("\n".join(signatures))
     print("\n" + evaluation.samples(rows))

@@ -247,12 +247,11 @@ def main(argv=None):
         metavar="FILE",
         help="print the best learning rate of these score files, and write nothing",
     )
-    parser.add_argument("--out", default="papers/RESULTS.md", type=Path)
     args = parser.parse_args(argv)
     if args.best_rate:
         print(best_rate(args.best_rate).best)
     else:
-        write(args.out)
+        write(Path("papers/RESULTS.md"))
 
 
 if __name__ == "__main__":

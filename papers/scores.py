@@ -637,7 +637,8 @@ def floors_of(corpus, pair):
     names = [row.name for row in english_only(corpus)]
     names += [corpus.row(row.name) for row in JOINT]
     for name in names:
-        for row in rows_of(name, pair).values():
+        row = next(iter(rows_of(name, pair).values()), None)
+        if row:
             return row["floors"] | {"references": row["references"]}
     return {}
 
@@ -772,7 +773,10 @@ def mean_retrieval(accuracies, unseen, only, except_for):
 STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 
 
-def interval(sample, resamples=1000):
+RESAMPLES = 1000
+
+
+def interval(sample):
     """(seeds, examples) -> mean and 95% interval by a bootstrap that draws seeds and examples.
 
     Of a single seed: of its examples alone."""
@@ -780,11 +784,12 @@ def interval(sample, resamples=1000):
     seeds, examples = sample.shape
     of_seeds = sample.mean(1, keepdims=True)  # (seeds, 1)
     sample = sample + (widening(seeds) - 1) * (of_seeds - of_seeds.mean())
-    # How often each seed and each example is drawn, as a share: (resamples, seeds or examples).
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
-    drawn_examples = rng.multinomial(examples, np.full(examples, 1 / examples), resamples)
+    # How often each seed and each example is drawn, as a share: (RESAMPLES, seeds or examples).
+    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    drawn_examples = rng.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES)
     drawn_examples = drawn_examples / examples
-    means = (drawn_seeds @ sample * drawn_examples).sum(1)
+    of_examples = drawn_seeds @ sample  # (RESAMPLES, examples): means over the seeds drawn
+    means = (of_examples * drawn_examples).sum(1)
     low, high = np.percentile(means, (2.5, 97.5))
     return Interval(sample.mean(), low, high, seeds)
 
@@ -814,14 +819,24 @@ def difference(a, b, pair, metric):
 def differences(a, b, pair, metric):
     """(seeds, examples) of row a minus row b, for the seeds that both have; None if there is no
     such seed."""
-    rows_a = rows_of(a, pair)
-    rows_b = rows_of(b, pair)
-    common = [seed for seed in rows_a if seed in rows_b]
+    of_a = each_by_seed(a, pair, metric)
+    of_b = each_by_seed(b, pair, metric)
+    common = [seed for seed in of_a if seed in of_b]
     if not common:
         return None
-    of_a = np.array([rows_a[seed]["each"][metric] for seed in common], float)
-    of_b = np.array([rows_b[seed]["each"][metric] for seed in common], float)
-    return of_a - of_b
+    scores_of_a = np.array([of_a[seed] for seed in common], float)
+    scores_of_b = np.array([of_b[seed] for seed in common], float)
+    return scores_of_a - scores_of_b
+
+
+def each_by_seed(name, pair, metric):
+    """{seed: every example's score} of a row's seeds that have this metric."""
+    found = {}
+    for seed, row in rows_of(name, pair).items():
+        scores = row["each"].get(metric)
+        if scores is not None:
+            found[seed] = scores
+    return found
 
 
 def mean_difference(a, b, pairs, metric):

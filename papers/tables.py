@@ -56,13 +56,13 @@ def markdown(heads, rows):
     return "\n".join(lines)
 
 
-def score_table(rows, pairs, floors_of=None, extra=None):
+def score_table(rows, pairs, corpus=None, extra=None):
     """Rows by language pairs; of one that was not run yet every cell is –.
 
-    floors_of: the Corpus whose floors stand above them. extra: (head, {name of a row: its cell}), a
+    corpus: the Corpus whose floors stand above them. extra: (head, {name of a row: its cell}), a
     column more, beside the number of seeds."""
     head, cells_of = extra or (None, {})
-    lines = floors(pairs, floors_of) if floors_of else []
+    lines = floors(pairs, corpus) if corpus else []
     for row in rows:
         line = [row.label, str(len(results(row.name)))]
         if extra:
@@ -466,10 +466,10 @@ def slip_table(name):
     """What a row wrote in another language than the one that was asked for: the first few."""
     rows = []
     for pair in HELP.zero_shot:
-        for row in list(rows_of(name, pair).values())[:1]:
-            for slip in row["examples"]:
-                cells = (slip["reference"], slip["output"])
-                rows.append([arrow(pair), *(one_line(cell) for cell in cells)])
+        first = next(iter(rows_of(name, pair).values()), None)
+        for slip in first["examples"] if first else ():
+            cells = (slip["reference"], slip["output"])
+            rows.append([arrow(pair), *(one_line(cell) for cell in cells)])
     return markdown(["", "reference", "output"], rows)
 
 

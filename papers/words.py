@@ -316,8 +316,8 @@ CONCLUSIONS = {
         "leans against: 1 of 4",
         "At `qk`'s rate queries alone are ahead in Russian and not told apart elsewhere; by facts "
         "they are ahead by 10 points on the mean of the four languages [4, 17]. With keys English "
-        "is learned better, in every seed (validation loss), and of words of its own `qk` finds 3 "
-        "points more [0, 6].",
+        "is learned better, in every seed (validation loss), and outside English `qk` finds 3 "
+        "points more words of its own [0, 6].",
     ),
     (
         "built-in corpus",

@@ -109,7 +109,11 @@ def shareable(value):
     if isinstance(value, list):
         return [shareable(word) for word in value]
     prefix, path = re.fullmatch(r"((?:--[\w-]+=)?(?:[a-z]+:)?)(.*)", str(value), re.DOTALL).groups()
-    users = {Path.home().name, os.environ.get("USER"), os.environ.get("LOGNAME")}
+    users = {os.environ.get("USER"), os.environ.get("LOGNAME")}
+    try:
+        users.add(Path.home().name)
+    except RuntimeError:  # a user of a container may have no home
+        pass
     parts = PurePath(path).parts
     if not PurePath(path).is_absolute() and not users & set(parts) and ".." not in parts:
         return str(value)

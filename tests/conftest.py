@@ -5,6 +5,7 @@ torch; where a process of its own is the point (signals, several processes, a li
 test takes `run_process`. Each test computes on one thread, its children too: sums over two threads
 differ in the last digit.
 """
+import argparse
 import contextlib
 import importlib
 import io
@@ -14,10 +15,15 @@ import sys
 import traceback
 from pathlib import Path
 
+import pytest
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, programs would choose it and bf16
-
-import pytest
+# What the shell of a reader, or a cluster, may have set.
+for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+    os.environ.pop(name, None)
+for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -89,6 +95,26 @@ def run_there(*args, cwd=ROOT, **options):
     return subprocess.run(
         command, cwd=cwd, text=True, capture_output=True, timeout=PATIENCE, **options
     )
+
+
+class Parsed(Exception):
+    """A command line was read to its end without a complaint."""
+
+
+def check_command(words, monkeypatch):
+    """Reads a command as the program would, and goes no further."""
+    read = argparse.ArgumentParser.parse_args
+
+    def read_and_stop(parser, args=None, namespace=None):
+        read(parser, args, namespace)
+        raise Parsed
+
+    program = words[1] if words[0] == "-m" else words[0].removesuffix(".py")
+    options = words[2:] if words[0] == "-m" else words[1:]
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
+        with pytest.raises(Parsed):
+            importlib.import_module(program).main(options)
 
 
 @pytest.fixture

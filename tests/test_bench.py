@@ -94,7 +94,7 @@ def test_both_sides_decode_the_same_documents_into_the_same_texts(scratch, monke
     row = documents.bench_documents(1, CPU, scratch)
     assert "CTranslate2 float32 12 of 12 outputs" in row["same"]
     [line] = results.speed_lines("documents-base", row)
-    assert "ours, as eval.py is" in line and "CTranslate2 in batches of" in line
+    assert "ours, without early stopping" in line and "CTranslate2 in batches of" in line
 
 
 @pytest.mark.parametrize("name", ["A", "B", "large"])

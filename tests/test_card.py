@@ -1,17 +1,18 @@
 """The card of a run folder, README.md, and the picture of its training."""
-import csv
 import io
 import re
 import shutil
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from conftest import ROOT, run_here
 
 from model import MBart
+from plumbing import card
 from plumbing.card import head_of
 from plumbing.files import UserError, read_json, write_json
 from plumbing.runs import SIGN, read_settings, shareable, write_settings
@@ -393,6 +394,13 @@ def test_the_head_of_a_card_is_read_as_others_write_it(tmp_path, text, found):
     assert head_of(tmp_path / "README.md") == found
 
 
+def test_a_user_without_a_home_has_nothing_to_hide(monkeypatch):
+    """As in a container that runs under a number: HOME is not set, and no user has that number."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", Mock(side_effect=KeyError("uid not found")))
+    assert shareable("runs/x") == "runs/x" and shareable("/home/anna/model") == "model"
+
+
 # --------------------------------------------------------------------------------- the picture
 
 def test_the_picture_is_drawn_of_the_log(trained):
@@ -400,8 +408,34 @@ def test_the_picture_is_drawn_of_the_log(trained):
     out, _ = trained
     picture = (out / "log.svg").read_text(encoding="utf-8")
     assert picture.startswith("<?xml") and "![" in card_of(out) and "(log.svg)" in card_of(out)
-    with open(out / "log.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 2
+
+
+def test_each_curve_of_the_picture_is_a_column_of_the_logs(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "log.csv").write_text(
+        "step,loss,validation loss,tokens/s,learning rate\n5,3.0,2.5,9,1e-3\n"
+    )
+    (tmp_path / "watch.csv").write_text(
+        "step,source,target,column,score,off-target\n0,es_XX,en_XX,chrF,11,90\n"
+        "5,es_XX,en_XX,chrF,22,4\n0,en_XX,es_XX,chrF,33,\n"
+    )
+    drawn = []
+
+    def recorded(axis, rows, name, label):
+        drawn.append((name, label, [(row["step"], row[name]) for row in rows]))
+        axis.plot([], label=label)
+
+    monkeypatch.setattr(card, "curve", recorded)
+    assert card.draw_log(tmp_path)
+    assert drawn == [
+        ("loss", "training", [(5, 3.0)]),
+        ("validation loss", "validation", [(5, 2.5)]),
+        ("learning rate", "learning rate", [(5, 1e-3)]),
+        ("score", "es_XX-en_XX", [(0, 11), (5, 22)]),
+        ("off-target", "es_XX-en_XX", [(0, 90), (5, 4)]),
+        ("score", "en_XX-es_XX", [(0, 33)]),
+        ("off-target", "en_XX-es_XX", [(0, None)]),
+    ]
 
 
 def same_tensors(one, other):

@@ -1,9 +1,11 @@
 """eval.py: tables, samples, one's own text, and the errors that a user meets."""
 import csv
 import json
+import os
 import shutil
 
 import pytest
+import torch
 from conftest import ROOT
 
 import eval as evaluation
@@ -12,6 +14,7 @@ from corpora.sets import open_data
 from eval import Decoder, Row, decode, evaluate
 from model import MBart
 from plumbing.files import read_json, size_and_checksum, write_json
+from plumbing.runs import latest_run
 from tokenizer import MBART25, Tokenizer
 
 
@@ -652,7 +655,6 @@ def test_ones_own_text_may_be_written_as_json_too(run, small, tmp_path):
 @pytest.mark.parametrize(
     "words, named",
     [
-        (("--lang", "es_XX", "--file", "x.txt"), "--file"),
         (("--pairs", "en_XX-es_XX"), "--pairs"),
         (("--lang", "es_XX", "--data", "builtin"), "--data"),
         (("--lang", "es_XX", "--examples", 7), "--examples"),
@@ -661,9 +663,59 @@ def test_ones_own_text_may_be_written_as_json_too(run, small, tmp_path):
     ],
 )
 def test_an_option_that_ones_own_text_would_ignore_is_refused(run, small, words, named):
-    done = run("eval.py", "--model", small, "--text", "A map.", "--source-lang", "en_XX", *words)
+    done = run("eval.py", "--model", small, "--text", "A map.", *words)
     assert done.returncode == 2 and not done.stdout
-    assert named in done.stderr or "--source-lang" in done.stderr
+    assert f"{named} is of a test set" in done.stderr
+
+
+def test_a_text_and_a_file_at_once_are_refused(run, small):
+    words = ("--lang", "es_XX", "--text", "A map.", "--file", "x.txt")
+    done = run("eval.py", "--model", small, *words)
+    assert done.returncode == 2 and "--text and --file: give one text at a time" in done.stderr
+
+
+def test_what_is_typed_of_decoding_is_what_decodes(run, small, tmp_path, monkeypatch):
+    asked = []
+
+    def decoded(model, source, lang, **options):
+        asked.append(options | {"dtype": model.model.shared.weight.dtype})
+        return [[] for _ in source]
+
+    monkeypatch.setattr(evaluation, "generate", decoded)
+    done = run(
+        "eval.py", "--model", small, "--pairs", "en_XX-es_XX", "--stage", "summarize",
+        "--examples", 2, "--beam", 3, "--max-new-tokens", 7, "--min-new-tokens", 2,
+        "--length-penalty", 0.6, "--no-repeat-ngram", 4, "--early-stopping", "--precision", "bf16",
+        "--json", tmp_path / "scores.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    typed = {
+        "beam": 3, "max_new_tokens": 7, "min_new_tokens": 2, "length_penalty": 0.6,
+        "no_repeat_ngram": 4, "early_stopping": True,
+    }  # fmt: skip
+    assert asked == [typed | {"dtype": torch.bfloat16}]
+    options = json.loads((tmp_path / "scores.json").read_text())["options"]
+    assert typed.items() <= options.items() and options["precision"] == "bf16"
+
+
+def test_the_latest_run_is_the_newest_of_a_task_that_has_a_model(tmp_path):
+    for time, (name, stage, has_model) in enumerate((
+        ("older", "translate", True),
+        ("newest of a task", "summarize", True),
+        ("a base", "pretrain", True),
+        ("without a model", "summarize", False),
+    )):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        write_json(folder / "args.json", {"stage": stage})
+        files = [folder / "args.json"]
+        if has_model:
+            for file in ("config.json", "model.safetensors"):
+                (folder / file).write_text("{}")
+                files.append(folder / file)
+        for path in (*files, folder):
+            os.utime(path, (time + 1, time + 1))
+    assert str(latest_run(("translate", "summarize"))) == "runs/newest of a task"
 
 
 def test_a_source_language_beside_pairs_is_refused(run, small):

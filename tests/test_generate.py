@@ -437,9 +437,19 @@ def test_the_command_gives_a_tagless_runs_model_no_tag_of_the_source(
     assert seen[1] == [tagged[:-1]]
 
 
-def test_a_model_in_half_precision_decodes_as_on_a_gpu(models):
+def test_a_model_in_half_precision_decodes_as_on_a_gpu(models, monkeypatch):
+    """And searches among float32 numbers: in half precision close tokens would tie."""
+    search = generate_file.top_tokens
+    types = set()
+
+    def searched(logits, k):
+        types.add(logits.dtype)
+        return search(logits, k)
+
+    monkeypatch.setattr(generate_file, "top_tokens", searched)
     half = copy.deepcopy(models[1][0][1]).bfloat16()
     outputs = generate(half, sources(3), LANG, beam=3, max_new_tokens=10, no_repeat_ngram=2)
+    assert types == {torch.float32}
     assert len(outputs) == 5 and all(0 <= i < VOCAB for row in outputs for i in row)
 
 

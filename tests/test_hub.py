@@ -313,10 +313,14 @@ def test_the_processes_of_one_run_begin_with_one_model(small, tmp_path):
             [str(word) for word in words], cwd=ROOT, env=settings, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ))  # fmt: skip
-    for process in started:
-        error = process.communicate(timeout=PATIENCE)[1]
-        assert process.returncode == 2, error
-        assert f"different models: {small}, {tmp_path}/other; name" in error
+    try:
+        for process in started:
+            error = process.communicate(timeout=PATIENCE)[1]
+            assert process.returncode == 2, error
+            assert f"different models: {small}, {tmp_path}/other; name" in error
+    finally:
+        for process in started:
+            process.kill()  # one that has ended is left as it is
 
 
 def test_a_shard_may_lie_in_a_folder_below_and_nowhere_else(hub, published, tmp_path):

@@ -1,15 +1,17 @@
 """model.py: parity with transformers, its files, and errors that name what does not fit."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from transformers import MBartConfig, MBartForConditionalGeneration
 
 import model as model_file
@@ -583,9 +585,12 @@ def checkpoint(folder):
     torch.save({"model": {"a": torch.ones(1)}, "step": 3}, folder / "pytorch_model.bin")
 
 
+WAS_HERE = Path(tempfile.gettempdir()) / f"qkbart was here {os.getpid()}"
+
+
 class Hostile:
     def __reduce__(self):
-        return exec, ("import pathlib; pathlib.Path('/tmp/qkbart_was_here').write_text('x')",)
+        return exec, (f"import pathlib; pathlib.Path({str(WAS_HERE)!r}).write_text('x')",)
 
 
 def hostile(folder):
@@ -643,9 +648,7 @@ def test_a_folder_that_does_not_fit_is_refused_with_its_name_and_nothing_is_exec
         and str(tmp_path) in str(caught.value)
         and "\n" not in str(caught.value)
     )
-    import pathlib
-
-    assert not pathlib.Path("/tmp/qkbart_was_here").exists()
+    assert not WAS_HERE.exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -730,7 +733,8 @@ def test_a_large_checkpoint_is_not_held_twice_while_it_loads(tmp_path, file_dtyp
     size = sum(p.numel() for p in model.parameters()) * 4
     model.to(getattr(torch, file_dtype)).save_pretrained(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", LOADING, str(ROOT), str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-c", LOADING, str(ROOT), str(tmp_path)], capture_output=True, text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert 0.9 * size < int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"

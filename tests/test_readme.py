@@ -1,8 +1,9 @@
 """README.md: what it says about the files is true, and the programs know its commands."""
 import ast
 import re
+import shlex
 
-from conftest import ROOT
+from conftest import ROOT, check_command
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -30,13 +31,25 @@ def test_every_file_and_module_that_is_named_exists():
         assert (ROOT / path).is_file(), path
 
 
-def test_every_option_in_a_readme_command_exists(run):
+def test_every_readme_command_is_one_that_its_program_reads(monkeypatch):
+    """Those of the blocks and of the tables' first cells, word by word."""
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```$", README, re.M | re.S))
+    lines = blocks.splitlines() + re.findall(r"^\| `([^`]*)`", README, re.M)
+    commands = []
+    for line in lines:
+        match = re.search(r"\.venv(?:-dev)?/bin/python (?!-m pytest|-m venv)(.+)", line)
+        if match:
+            commands.append(shlex.split(match.group(1)))
+    assert len(commands) > 20
+    for words in commands:
+        check_command(words, monkeypatch)
+
+
+def test_every_option_that_the_readme_names_beside_a_program_exists(run):
     known = {script: run(script, "--help").stdout for script in ("train.py", "eval.py")}
-    commands = re.findall(r"(train|eval)\.py ([^`\n|]*)", README)
-    assert len(commands) > 8
-    for script, rest in commands:
+    for script, rest in re.findall(r"(train|eval)\.py ([^`\n|]*)", README):
         for option in re.findall(r"--[a-z][a-z-]*", rest):
-            assert option in known[f"{script}.py"], f"{script}.py {option}"
+            assert re.search(rf"{option}\b(?!-)", known[f"{script}.py"]), f"{script}.py {option}"
 
 
 def test_every_name_that_an_equation_points_to_exists():

@@ -435,6 +435,7 @@ def test_mixed_precision_learns_what_full_precision_learns(run, small, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile wants a C++ compiler")
 def test_the_compiled_model_follows_the_plain_one(run, small, tmp_path):
     for name, options in (("plain", ()), ("compiled", ("--compile",))):
         done = run(
@@ -736,10 +737,15 @@ def test_ctrl_c_saves_and_exits_without_a_traceback(small, tmp_path):
         [str(word) for word in command],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )
-    while not (tmp_path / "run" / "log.csv").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=PATIENCE)[0]
+    try:
+        ends = time.monotonic() + PATIENCE
+        while not (tmp_path / "run" / "log.csv").exists() and process.poll() is None:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=PATIENCE)[0]
+    finally:
+        process.kill()  # one that has ended is left as it is
     assert process.returncode == 130 and "Traceback" not in output
     assert (tmp_path / "run" / "state.pt").exists()
 
@@ -1025,6 +1031,43 @@ def test_two_processes_resume(run_process, small, tmp_path):
         (*options, "--out", tmp_path / "whole"),
         (*options, "--out", tmp_path / "cut", "--stop-at", 3),
         ("--resume", tmp_path / "cut"),
+    )
+    assert_near(tmp_path / "whole", tmp_path / "cut", rel=1e-6)
+
+
+# Process 1 is told to end when it draws its batch of that number.
+TOLD_TO_END = """
+import signal
+from data import Batches
+draw = Batches.__next__
+def told(self):
+    if os.environ["RANK"] == "1" and self.position.number == 6:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return draw(self)
+Batches.__next__ = told
+
+def work("""
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_update(
+    run_process, small, tmp_path
+):
+    options = (
+        *QUICK, "--init", small, "--steps", 8, "--eval-every", 2, "--accumulate", 2, "--recipe",
+        "full",
+    )
+    program = TWO.format(root=str(ROOT), folder=tmp_path).replace("\ndef work(", TOLD_TO_END)
+    words = [str(word) for word in (*options, "--out", tmp_path / "cut")]
+    done = run_process("-c", program, json.dumps([words]))
+    assert "ended with [143, 143]" in done.stderr, done.stderr
+    stopped = read_state(tmp_path / "cut" / "state.pt")["progress"]["step"]
+    assert 2 <= stopped <= 4 and f"stopped at update {stopped};" in done.stdout
+    two_processes(
+        run_process,
+        tmp_path,
+        ("--resume", tmp_path / "cut"),
+        (*options, "--out", tmp_path / "whole"),
     )
     assert_near(tmp_path / "whole", tmp_path / "cut", rel=1e-6)
 
