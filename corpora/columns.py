@@ -28,11 +28,11 @@ class Taken:
 def columns_of(path, pairs):
     """A file -> Taken. pairs: the (source, target) languages that are asked for; a single one is
     that of a file without columns for its languages. UserError where the columns leave a choice."""
-    objects = first_objects(path)
-    if not objects:  # who reads the file says what is wrong with it
+    columns = first_columns(path)
+    if not columns:  # who reads the file says what is wrong with it
         return Taken(OUR_FIELDS, None, "")
-    source, target = text_columns(path, objects)
-    source_lang, target_lang = language_columns(objects)
+    source, target = text_columns(path, columns)
+    source_lang, target_lang = language_columns(columns)
     langs = None
     if source_lang is None:
         langs = only_pair(path, pairs)
@@ -40,19 +40,19 @@ def columns_of(path, pairs):
     return Taken(fields, langs, in_words(fields, langs))
 
 
-def first_objects(path):
+def first_columns(path):
     """The names of the columns of each JSON object among a file's first lines."""
     opened = gzip.open if path.suffix == ".gz" else open
-    objects = []
+    columns = []
     try:
         with opened(path, "rb") as file:
             for line in islice(file, LOOK):
                 found = as_object(line)
                 if found:
-                    objects.append(list(found))
+                    columns.append(list(found))
     except (OSError, EOFError, zlib.error):  # said by who reads it
         return []
-    return objects
+    return columns
 
 
 def as_object(content):
@@ -64,11 +64,11 @@ def as_object(content):
     return found if isinstance(found, dict) else None
 
 
-def text_columns(path, objects):
+def text_columns(path, columns):
     """The columns of source and target: of the first object that has both, for a single line may be
     bad. UserError, about the first of them, if none has."""
     first = None
-    for names in objects:
+    for names in columns:
         try:
             if "source" in names and "target" in names:
                 return "source", "target"
@@ -97,10 +97,10 @@ def only_one(path, names, side, known):
     )
 
 
-def language_columns(objects):
+def language_columns(columns):
     """The columns for the languages of source and target; (None, None) where no object has them."""
     for pair in LANGUAGE_FIELDS:
-        for names in objects:
+        for names in columns:
             if pair[0] in names or pair[1] in names:
                 return pair
     return None, None

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from corpora.builtin import SOURCE_ALONE, Builtin
-from corpora.columns import columns_of, first_objects, language_columns
+from corpora.columns import columns_of, first_columns, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
@@ -178,8 +178,8 @@ def says_no_languages(spec, split):
     kind, _, folder = spec.partition(":")
     if kind != "jsonl":
         return False
-    objects = first_objects(jsonl_file(Path(folder), split))  # none, where there is no file
-    return bool(objects) and language_columns(objects)[0] is None
+    columns = first_columns(jsonl_file(Path(folder), split))  # none, where there is no file
+    return bool(columns) and language_columns(columns)[0] is None
 
 
 @cache

@@ -42,8 +42,8 @@ from papers.words import CONCLUSIONS
 
 NOT_MEASURED = "not measured"
 CORRELATES = (
-    "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; runs of one step; among "
-    "those with an adversary too)"
+    "the lower that probability, the higher zero-shot cross-lingual ROUGE-1, over the settings of "
+    "one step and over those with an adversary alone"
 )
 ADVERSARIES_OF_FULL = ("joint-standard", "joint-balanced", "joint-balanced-drop")
 RETRIEVAL_PEAK = (
@@ -282,7 +282,7 @@ def longer_claims(corpus):
         return []
     full = corpus.row("long-full")
     qk = corpus.row("long-qk")
-    return forgetting_claims("the same after 8,000 updates", full, qk, corpus)
+    return forgetting_claims("after 8,000 updates", full, qk, corpus)
 
 
 def forgetting_claims(when, full, qk, corpus):
@@ -482,8 +482,8 @@ def probing_claims(corpus):
     return [
         every_seed(
             "f",
-            "the probe's mean probability of the true language falls full > standard > balanced "
-            "(> + residual drop)",
+            "the probe's mean probability of the true language falls from `full` to `standard` to "
+            "`balanced` (and with residual drop again)",
             falls,
         ),
         probing_correlation(corpus),

@@ -269,8 +269,8 @@ CONCLUSIONS = {
     ),
     (
         "built-in corpus",
-        "the probe's mean probability of the true language falls full > standard > balanced (> + "
-        "residual drop)",
+        "the probe's mean probability of the true language falls from `full` to `standard` to "
+        "`balanced` (and with residual drop again)",
     ): (
         "supported",
         "But the last one, with residual drop, writes the same whatever it reads: a language that "
@@ -278,8 +278,8 @@ CONCLUSIONS = {
     ),
     (
         "built-in corpus",
-        "and correlates with zero-shot cross-lingual ROUGE-1 (negatively; runs of one step; among "
-        "those with an adversary too)",
+        "the lower that probability, the higher zero-shot cross-lingual ROUGE-1, over the settings "
+        "of one step and over those with an adversary alone",
     ): (
         "leans for: 1 of 2",
         "It tells runs with an adversary from runs without, and these two clusters make a "
@@ -527,14 +527,14 @@ CONCLUSIONS = {
         "outputs that are still in the language. In Turkish the two are not told apart. What it "
         "gains for that in English is a lower loss, 2.20 against 2.82: see b.",
     ),
-    ("real text", "the same after 8,000 updates: `full` has more off-target outputs than `qk`"): (
+    ("real text", "after 8,000 updates: `full` has more off-target outputs than `qk`"): (
         "one seed: 2 of 3 for it, 0 against",
         "What goes on improving English goes on losing the others: between 3,000 and 8,000 updates "
         "the English loss of `full` falls from {loss_3000} to {loss_8000}, and of its outputs "
         "{es_8000} in place of {es_3000}% are lost in Spanish and {ru_8000} in place of {ru_3000}% "
         "in Russian, in Turkish none.",
     ),
-    ("real text", "the same after 8,000 updates: `full` has the lower zero-shot ROUGE-1"): (
+    ("real text", "after 8,000 updates: `full` has the lower zero-shot ROUGE-1"): (
         "one seed: 2 of 3 for it, 0 against",
         "`full` gains 2 points in English, loses 2 in Spanish and 1 in Russian beside its 3,000 "
         "updates; `qk` stays as it was in all four languages.",
