@@ -7,6 +7,7 @@ from conftest import ROOT
 
 from model import MBart
 from tokenizer import Tokenizer
+from tools.start import DOCUMENTS
 from tools.texts import lines, shares, some_of
 
 START = ("-m", "tools.start")
@@ -212,14 +213,19 @@ def test_tags_that_a_bodys_config_names_get_their_new_ids(run, small, tmp_path):
     assert written["forced_bos_token_id"] == tokenizer.tag["ru_RU"] < old.tag["ru_RU"]
 
 
+@pytest.mark.slow
 def test_the_folder_of_the_built_in_corpus_is_the_one_that_the_base_began_with(
     run, tmp_path, monkeypatch
 ):
-    monkeypatch.undo()
+    """Piece by piece: another version of SentencePiece may write the same ones in other bytes."""
+    monkeypatch.setattr("tools.start.DOCUMENTS", DOCUMENTS)
     assert run(*START, tmp_path / "start").returncode == 0
-    name = "sentencepiece.bpe.model"
-    base = (ROOT / "base" / name).read_bytes()
-    assert (tmp_path / "start" / name).read_bytes() == base
+    found = []
+    for folder in (ROOT / "base", tmp_path / "start"):
+        pieces = Tokenizer.from_pretrained(folder).pieces
+        ids = range(pieces.get_piece_size())
+        found.append([(pieces.id_to_piece(i), round(pieces.get_score(i), 3)) for i in ids])
+    assert found[0] == found[1]
 
 
 def test_data_that_cannot_be_read_cost_nothing_that_stood_there(run, tmp_path):
