@@ -28,7 +28,9 @@ def findings():
         (of_forgetting(HELP), "help_steps"),
         (of_crossing(), "zero_shot"),
         (of_languages(BUILT_IN), "probing"),
+        (of_unseen(BUILT_IN), ""),
         (of_languages(HELP), ""),
+        (of_unseen(HELP), ""),
         (of_taught_pair(), ""),
         (of_new_languages(), "few_sentences"),
         (of_alignment(), "retrieval"),
@@ -213,7 +215,7 @@ balanced adversary leaves {mean(balanced, SEEN_TARGET, 'off-target')}% and has R
 {mean(two_step, SEEN_TARGET, 'R1')} and {mean(two_step_full, SEEN_TARGET, 'R1')}. Another text's
 {corpus.summary} has {mean_baseline(corpus, SEEN_TARGET, 'random')}.{of_pipeline(corpus)} From the
 encoder's last layer a probe gives the true language a probability of {probabilities[0]} under
-`full` and {probabilities[1]} under the adversary.{of_unseen(corpus)}"""
+`full` and {probabilities[1]} under the adversary."""
 
 
 def of_pipeline(corpus):
@@ -229,12 +231,11 @@ def of_unseen(corpus):
     found = []
     for name in ("joint-full", "joint-balanced", "two-step-qk"):
         found.append(mean(corpus.row(name), ["tr_TR-tr_TR"], "off-target"))
-    return (
-        f" No summaries were seen in Turkish: of its outputs {found[0]}% are off-target under "
-        f"`full`, {found[1]}% under the balanced adversary, and {found[2]}% after two steps with "
-        f"`qk`, of which the first translates Turkish too.{of_english_into_turkish(corpus)}"
-        f"{of_mixing(corpus)}"
-    )
+    return f"""\
+**A target without summaries, on the {corpus.title}.** None were seen in Turkish. Of the summaries
+within it {found[0]}% are off-target under `full`, {found[1]}% under the balanced adversary, and
+{found[2]}% after two steps with `qk`, of which the first translates Turkish
+too.{of_english_into_turkish(corpus)}{of_mixing(corpus)}"""
 
 
 def of_english_into_turkish(corpus):
@@ -242,7 +243,8 @@ def of_english_into_turkish(corpus):
     found = []
     for name in ("two-step-full", "two-step-qk"):
         found.append(mean(corpus.row(name), ["en_XX-tr_TR"], "off-target"))
-    text = f" From English into Turkish {found[1]}% are with `qk` and {found[0]}% with `full`"
+    text = f" From English into Turkish, after two steps, {found[1]}% are with `qk`"
+    text += f" and {found[0]}% with `full`"
     at_best = mean("two-step-full-best", ["en_XX-tr_TR"], "off-target")
     if corpus is BUILT_IN and at_best != NOTHING:
         text += f" ({at_best}% at its best rate on English)"
