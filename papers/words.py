@@ -50,7 +50,8 @@ GROUPS = {
     "d": (
         "trained within three languages, asked across them (A)",
         "what is written is in the wrong language, under `qk` too; translation first mends that "
-        "under either, and so does an adversary, with less of the content",
+        "under either, best under `qk` where the target had no summaries, and so does an "
+        "adversary, with less of the content; on real text the content is lost either way",
     ),
     "e": (
         "the two adversaries (A)",
@@ -554,6 +555,42 @@ CONCLUSIONS = {
     ): (
         "open",
         "Hardly any is found, in English neither.",
+    ),
+    (
+        "real text",
+        "after joint intralingual finetuning most outputs across languages are not in the target "
+        "language (`full`)",
+    ): (
+        "supported",
+        "The published failure whole: 94 to 100% of the outputs, under `qk` and without the source "
+        "tag as well.",
+    ),
+    ("real text", "two steps mend the content: more of it than another document's headline"): (
+        "leans against: 3 of 6",
+        "Across languages what is written has less of the reference than another section's heading "
+        "has. The step before it had not learned to translate: BLEU 7 to 18.",
+    ),
+    ("real text", "two steps with `qk` beat two steps with `full`"): (
+        "leans for: 2 of 6",
+        "As on the built-in corpus most clearly into Turkish, which the second step never saw: 15% "
+        "of its outputs are off-target from English, 93% under `full`.",
+    ),
+    (
+        "real text",
+        "the balanced adversary mends the content: more of it than another document's headline",
+    ): (
+        "contradicted",
+        "It mends the language and leaves nothing else: ROUGE-1 is 1 to 2, a quarter of another "
+        "section's heading (8); published 17 to 33.",
+    ),
+    ("real text", "balanced beats standard: higher ROUGE-1"): (
+        "open",
+        "Both are next to nothing.",
+    ),
+    ("real text", "balanced beats standard: fewer off-target outputs"): (
+        "leans for: 1 of 4",
+        "From Turkish, whose summaries nobody saw, 2% are off-target under `balanced` and 27% "
+        "under `standard`; between the languages that were seen the two are not told apart.",
     ),
     ("real text", "`qk` pays on the seen language, each at its best rate"): (
         "open",
