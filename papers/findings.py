@@ -14,6 +14,7 @@ from papers.scores import (
     off_target_at,
     probe_of,
     rates,
+    results,
     retrieval_of,
     scores_of,
     values,
@@ -124,9 +125,15 @@ def warning(corpus):
     if rate is None or rate == grid.best:
         return ""
     return f"""\
-At {rate} that loss is {grid.losses[rate]:.2f} under `full` in place of
-{grid.losses[grid.best]:.2f}, which is all the warning, and
+At {rate} that loss is {mean_loss(corpus, 'full', rate):.2f} under `full` in place of
+{mean_loss(corpus, 'full', grid.best):.2f}, which is all the warning, and
 {off_target_at(corpus, 'full', rate):.0f}% are off-target."""
+
+
+def mean_loss(corpus, recipe, rate):
+    """The mean validation loss of a rate's seeds."""
+    found = results(f"{corpus.prefix}rate-{recipe}-{rate}").values()
+    return np.mean([result["validation loss"] for result in found])
 
 
 def beside_baselines(corpus, full, qk):
@@ -156,7 +163,7 @@ def nearest(rouge, baselines):
 
 
 def after_more(corpus):
-    """What more updates at the same rates do; "" where no row has them."""
+    """What more updates do; "" where no row has them."""
     full = corpus.row("long-full")
     qk = corpus.row("long-qk")
     seen = corpus.within[:1]
@@ -164,7 +171,8 @@ def after_more(corpus):
     if mean_of(full, unseen, "R1") is None or mean_of(qk, unseen, "R1") is None:
         return ""
     return f"""\
-After 8,000 updates in place of 3,000, one run each, English has {mean(full, seen, 'R1', 1)} under
+After 8,000 updates in place of 3,000, one run each (`qk` at 2e-3), English has
+{mean(full, seen, 'R1', 1)} under
 `full` and {mean(qk, seen, 'R1', 1)} under `qk`. In the unseen languages
 {mean(full, unseen, 'off-target')}% are then off-target under `full` and
 {mean(qk, unseen, 'off-target')}% under `qk`."""
@@ -197,12 +205,6 @@ def of_languages(corpus):
     qk = corpus.row("joint-qk")
     two_step = corpus.row("two-step-qk")
     two_step_full = corpus.row("two-step-full")
-    probabilities = []
-    for name in (full, balanced):
-        found = probe_of(name)
-        if found is None:
-            return NOTHING
-        probabilities.append(f"{found[:, -1].mean():.2f}")
     return f"""\
 **Asked across languages, on the {corpus.title}.** After training within three,
 {mean(full, SEEN_TARGET, 'off-target')}% of the outputs of `full` and
@@ -213,9 +215,22 @@ balanced adversary leaves {mean(balanced, SEEN_TARGET, 'off-target')}% and has R
 {mean(two_step, SEEN_TARGET, 'off-target')}% with `qk` after it and
 {mean(two_step_full, SEEN_TARGET, 'off-target')}% with `full`, ROUGE-1 is
 {mean(two_step, SEEN_TARGET, 'R1')} and {mean(two_step_full, SEEN_TARGET, 'R1')}. Another text's
-{corpus.summary} has {mean_baseline(corpus, SEEN_TARGET, 'random')}.{of_pipeline(corpus)} From the
-encoder's last layer a probe gives the true language a probability of {probabilities[0]} under
-`full` and {probabilities[1]} under the adversary."""
+{corpus.summary} has {mean_baseline(corpus, SEEN_TARGET, 'random')}.{of_pipeline(corpus)}
+{of_probe(full, balanced)}"""
+
+
+def of_probe(full, balanced):
+    """What a probe reads from the encoder's last layer of these two rows; "" before it was run."""
+    probabilities = []
+    for name in (full, balanced):
+        found = probe_of(name)
+        if found is None:
+            return ""
+        probabilities.append(f"{found[:, -1].mean():.2f}")
+    return (
+        "From the encoder's last layer a probe gives the true language a probability of "
+        f"{probabilities[0]} under `full` and {probabilities[1]} under the adversary."
+    )
 
 
 def of_pipeline(corpus):
@@ -243,7 +258,7 @@ def of_english_into_turkish(corpus):
     found = []
     for name in ("two-step-full", "two-step-qk"):
         found.append(mean(corpus.row(name), ["en_XX-tr_TR"], "off-target"))
-    text = f" From English into Turkish, after two steps, {found[1]}% are with `qk`"
+    text = f" From English into Turkish, after two steps, {found[1]}% are off-target with `qk`"
     text += f" and {found[0]}% with `full`"
     at_best = mean("two-step-full-best", ["en_XX-tr_TR"], "off-target")
     if corpus is BUILT_IN and at_best != NOTHING:
