@@ -102,7 +102,8 @@ def concluded(title, claim):
 @cache
 def told_numbers():
     """The numbers that conclusions on real text leave open, {field: text}: what becomes of `full`
-    by seed, and after 8,000 updates beside the same seed's 3,000."""
+    by seed, and after 8,000 updates beside the same seed's 3,000; what `qk` pays in
+    descriptions."""
     found = Fields()
     full = HELP.row("full")
     longer = HELP.row("long-full")
@@ -111,6 +112,10 @@ def told_numbers():
     if shares is not None:
         found["fewest_es"] = f"{shares.mean(1).min():.0f}"
         found["most_es"] = f"{shares.mean(1).max():.0f}"
+    described = [HELP.row(recipe) + "+descriptions" for recipe in ("full", "qk")]
+    price = difference(*described, HELP.within[0], "R1")
+    if price is not None:
+        found["paid"] = f"{price.mean:.1f} [{price.low:.1f}, {price.high:.1f}]"
     first = min(results(longer), default=None)  # of several seeds the first tells
     for when, name in (("3000", full), ("8000", longer)):
         if first not in results(name):

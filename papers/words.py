@@ -38,8 +38,9 @@ GROUPS = {
     ),
     "b": (
         "its price on English (A)",
-        "`qk` learns the English task less well by validation loss, on the built-in corpus by "
-        "words of its own too; ROUGE-1 does not show it",
+        "`qk` learns the English task less well: by validation loss, on the built-in corpus by "
+        "words of its own, on real text by 5 ROUGE-1 where most was learned; in headings ROUGE-1 "
+        "does not show it",
     ),
     "c": (
         "which tensors may train (A)",
@@ -587,6 +588,14 @@ CONCLUSIONS = {
         "It mends the language and brings no content: ROUGE-1 is 1 to 2 as without it, a fifth of "
         "another section's heading (8); published 17 to 33, of stemmed words (ours 1 to 3).",
     ),
+    (
+        "real text",
+        "the probe's mean probability of the true language falls from `full` to `standard` to "
+        "`balanced` (and with residual drop again)",
+    ): (
+        "leans for: 1 of 2",
+        "Either adversary halves it; which of the two more is not told.",
+    ),
     ("real text", "balanced beats standard: higher ROUGE-1"): (
         "open",
         "Both are next to nothing.",
@@ -598,8 +607,9 @@ CONCLUSIONS = {
     ),
     ("real text", "`qk` pays on the seen language, each at its best rate"): (
         "open",
-        "By ROUGE-1 the direction is the published one, but these seeds do not decide it. The "
-        "validation loss does: 2.82 under `qk`, 2.20 under `full`, seeds within 0.01.",
+        "On sections the direction is the published one, but these seeds do not decide it. On "
+        "descriptions, nine tenths of what was learned, they do: {paid} in ROUGE-1 (3,001 texts, "
+        "three seeds); and so does the validation loss, 2.82 under `qk` and 2.20 under `full`.",
     ),
 }
 
