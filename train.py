@@ -958,7 +958,7 @@ def task_loss(
         loss = alignment_loss(model, batch, layer, tokenizer)
         tokens = (batch.translation != PAD).sum()  # a tensor: a GPU is not waited for
         return loss * tokens / divisor, None
-    loss = model.loss(
+    found = model.loss(
         batch.source,
         batch.decoder_input,
         batch.labels,
@@ -967,9 +967,9 @@ def task_loss(
         with_states=with_states,
     )
     if with_states:
-        loss, states = loss
+        loss, states = found
         return loss, states
-    return loss, None
+    return found, None
 
 
 def both_losses(s, model, batch, divisor, adversary, tokenizer):

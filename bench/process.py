@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbing.files import UserError, parser_of, run
+from plumbing.files import UserError, last_line, parser_of, run
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30  # bytes
@@ -49,8 +49,8 @@ def run_alone(words, threads=1):
         text=True,
     )
     if done.returncode:
-        *_, last = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise UserError(f"{words[0]} failed in its own process: {last[:500]}")
+        last = last_line(done.stderr, 500) or "it said nothing"
+        raise UserError(f"{words[0]} failed in its own process: {last}")
     printed, _, peak = done.stdout.rstrip().rpartition("\n")
     return Done(printed, int(peak), time.perf_counter() - start)
 

@@ -23,8 +23,8 @@ What OUT then holds:
 Pages are split by a hash of their path, packages by a hash of their name: 85%, 5% and 10%. What was
 left in English by the translators goes, and so does what repeats: pages share paragraphs, and
 validation and test keep none of 8 words or more that an earlier split has (text/ and paragraphs/
-keep none at all). Of a sentence of more than 700 characters
-text/ has the beginning. The same packages give the same bytes.
+keep none at all). Of a sentence of more than 700 characters text/ has the beginning. The
+same packages give the same bytes.
 """
 import hashlib
 import json

@@ -39,7 +39,7 @@ from papers.pipeline import by_sentence
 from plumbing.files import (
     UserError,
     check_file_out,
-    first_line,
+    last_line,
     parser_of,
     read_json,
     run,
@@ -148,8 +148,8 @@ def retrieval(folder, languages, device):
         command = [sys.executable, "-m", "tools.layers", *words]
         done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
         if done.returncode:
-            *_, last = done.stderr.strip().splitlines() or ["it says nothing"]
-            raise UserError(f"tools.layers on {folder}: {first_line(last)}")
+            last = last_line(done.stderr, 120) or "it says nothing"
+            raise UserError(f"tools.layers on {folder}: {last}")
         layers = read_json(file)["layers"]["encoder"]
     percents = []
     for layer in layers:

@@ -172,9 +172,8 @@ def after_more(corpus):
         return ""
     return f"""\
 After 8,000 updates in place of 3,000, one run each (`qk` at 2e-3), English has
-{mean(full, seen, 'R1', 1)} under
-`full` and {mean(qk, seen, 'R1', 1)} under `qk`. In the unseen languages
-{mean(full, unseen, 'off-target')}% are then off-target under `full` and
+{mean(full, seen, 'R1', 1)} under `full` and {mean(qk, seen, 'R1', 1)} under `qk`. In the unseen
+languages {mean(full, unseen, 'off-target')}% are then off-target under `full` and
 {mean(qk, unseen, 'off-target')}% under `qk`."""
 
 

@@ -467,7 +467,9 @@ def slip_table(name):
     rows = []
     for pair in HELP.zero_shot:
         first = next(iter(rows_of(name, pair).values()), None)
-        for slip in first["examples"] if first else ():
+        if first is None:
+            continue
+        for slip in first["examples"]:
             cells = (slip["reference"], slip["output"])
             rows.append([arrow(pair), *(one_line(cell) for cell in cells)])
     return markdown(["", "reference", "output"], rows)

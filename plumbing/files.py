@@ -123,6 +123,13 @@ def first_line(error, length=120):
     return lines[0][:length] if lines else type(error).__name__
 
 
+def last_line(text, length):
+    """The end of what another program said, in which it tells why it ended; "" if it said nothing.
+    """
+    lines = text.strip().splitlines()
+    return lines[-1][:length] if lines else ""
+
+
 @contextmanager
 def saving(path):
     """The temporary name to write to; renamed to `path` if all went well.
