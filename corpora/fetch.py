@@ -138,8 +138,10 @@ def fetch_xlsum(source, out, languages, overwrite, licence):
                 print(f"{path} is there already; --overwrite replaces it")
                 continue
             with saving(path) as temporary:
-                write_rows(path, temporary, source.rows(language, split))
+                told = write_rows(path, temporary, source.rows(language, split))
                 write_text(out / LICENCE_FILE, licence)
+            # Not before: a pipe that nobody reads any more would cost what was fetched.
+            print(told, flush=True)
 
 
 def fetch_wikilingua(source, out, pairs, overwrite, licence):
@@ -155,11 +157,14 @@ def fetch_wikilingua(source, out, pairs, overwrite, licence):
     for pair in pairs:
         for split in SPLITS:
             source.parts(configuration_of(source, pair), split)  # or the error, before any fetching
+    told = []
     with ExitStack() as all_or_none:
         for split, path in paths.items():
             temporary = all_or_none.enter_context(saving(path))
-            write_rows(path, temporary, rows_of_pairs(source, pairs, split))
+            told.append(write_rows(path, temporary, rows_of_pairs(source, pairs, split)))
         write_text(out / LICENCE_FILE, licence)
+    for line in told:
+        print(line, flush=True)
 
 
 def rows_of_pairs(source, pairs, split):
@@ -214,15 +219,15 @@ def known_word(word, names):
 
 
 def write_rows(path, temporary, rows):
-    """Writes {column: value} as JSON, one a line, under a file's temporary name, and says how many
-    of which languages."""
+    """Writes {column: value} as JSON, one a line, under a file's temporary name; returns the line
+    that says how many of which languages."""
     counts = Counter()
     with open(temporary, "w", encoding="utf-8") as file:
         for row in progress_line(rows, f"writing {path.name}", unit=" examples"):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             counts[languages_in(row)] += 1
     each = ", ".join(f"{name}: {count:,}" for name, count in counts.items() if name)
-    print(f"{path}: {counts.total():,} examples" + (f" ({each})" if each else ""), flush=True)
+    return f"{path}: {counts.total():,} examples" + (f" ({each})" if each else "")
 
 
 def languages_in(row):

@@ -83,7 +83,11 @@ evaluate() { python eval.py --precision fp32 "$@"; }
 export OMP_NUM_THREADS=1
 mkdir -p runs/paper results
 LACKING=$(mktemp)  # a line for each row that failed or was left out
-trap 'rm -f "$LACKING"' EXIT
+# Each job is a group of processes: without that it would not hear a Ctrl-C, and go on by itself.
+set -m
+trap 'for job in $(jobs -rp); do kill -- "-$job"; done; rm -f "$LACKING"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 # ------------------------------------------------------------------------------------------ tools
 

@@ -194,6 +194,8 @@ def check_file_out(path, overwrite=True, read=()):
     check_place(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file to write")
+    if path.exists() and not path.is_file():  # a pipe, or /dev/null: saving() would replace it
+        raise UserError(f"{path} is no ordinary file; name one")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; --overwrite replaces it, or name another file")
 

@@ -1,11 +1,12 @@
 """tools/delta.py: a run as only what trained, on its own base and no other."""
 import json
+import shutil
 
 import pytest
 import torch
 
 from model import MBart
-from plumbing.files import UserError
+from plumbing.files import UserError, read_json, write_json
 from plumbing.runs import origin_of, read_settings
 from qk_finetune import RECIPES, add_lora, apply_recipe, merged_state, sides_of
 from tokenizer import Tokenizer
@@ -156,6 +157,33 @@ def test_settings_that_cannot_be_read_are_refused_before_a_delta_is_written(
     done = run(*DELTA, "save", tmp_path / "run", small, tmp_path / "d")
     assert done.returncode == 2 and f"{file}: not" in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "d").exists()
+
+
+def test_a_tag_that_the_config_names_has_another_id_in_a_deltas_vocabulary(run, small, tmp_path):
+    """As in a checkpoint for one direction that was trimmed; with the base's vocabulary it may not.
+    """
+    base, trimmed, again = (tmp_path / name for name in ("base", "trimmed", "again"))
+    shutil.copytree(small, base)
+    config = read_json(base / "config.json")
+    tags = Tokenizer.from_pretrained(small).tag
+    write_json(base / "config.json", config | {"decoder_start_token_id": tags["ro_RO"]})
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.en_XX").write_text("The doctor sent a map.\n")
+    words = ("--langs", "en_XX", "--data", f"parallel:{tmp_path}")
+    done = run("-m", "tools.trim", base, trimmed, *words)
+    assert done.returncode == 0, done.stderr
+    for words in (("save", trimmed, base, tmp_path / "d"), ("apply", base, tmp_path / "d", again)):
+        done = run(*DELTA, *words)
+        assert done.returncode == 0, done.stderr
+    written = read_json(again / "config.json")
+    assert written == read_json(trimmed / "config.json")
+    assert written["decoder_start_token_id"] == Tokenizer.from_pretrained(again).tag["ro_RO"]
+
+    state, _ = trained(base, "qk")
+    write_like(base, tmp_path / "run", state)
+    write_json(tmp_path / "run/config.json", config | {"decoder_start_token_id": tags["en_XX"]})
+    done = run(*DELTA, "save", tmp_path / "run", base, tmp_path / "other")
+    assert done.returncode == 2 and "did not start from" in done.stderr
 
 
 def test_a_new_languages_delta_brings_its_vocabulary_with_it(small, tmp_path):

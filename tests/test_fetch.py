@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from corpora.fetch import main as fetch
 from corpora.fetch import split_of, xlsum_name
 from corpora.sets import open_data
 from plumbing.files import UserError
@@ -77,6 +78,20 @@ def test_xlsum_is_written_as_its_authors_distribute_it_and_read_by_its_name(run,
     for split, published in (("train", "train"), ("valid", "validation"), ("test", "test")):
         data = open_data(f"xlsum:{tmp_path}/xlsum", "summarize", split, pairs, MBART25)
         assert data.text(pairs[1], 0) == (f"spanish {published}", "spanish s")
+
+
+def test_a_reader_of_the_output_who_leaves_costs_no_file(xlsum, tmp_path, monkeypatch):
+    """As `| head -3` does, which the licence fills."""
+
+    def gone(text, *rest, **words):
+        if "examples" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", gone)
+    with pytest.raises(BrokenPipeError):
+        fetch(["xlsum", "spanish", "--out", str(tmp_path / "xlsum")])
+    path = tmp_path / "xlsum" / "spanish_train.jsonl"
+    assert lines(path) == [xlsum_row("spanish", "train")]
 
 
 @pytest.mark.parametrize("kind", ["xlsum", "wikilingua"])

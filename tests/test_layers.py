@@ -270,6 +270,9 @@ def test_the_help_is_parallel_where_its_paragraphs_are_read(run, small, few, tmp
         assert set(layers[0]) == {"probe", "svcca", "svcca floor", "retrieval"}
     done = run(*LAYERS, *options, "--stage", "summarize", "--measures", "svcca")
     assert done.returncode == 2 and "use --stage translate" in done.stderr
+    options += ("--stage", "translate", "--measures", "retrieval")
+    done = run(*LAYERS, *options, "--source-lang", "en_XX", "es_XX", "gu_IN")
+    assert done.returncode == 2 and "has nothing from gu_IN to gu_IN" in done.stderr
 
 
 def test_of_a_language_with_many_tokens_the_same_few_are_read(small, monkeypatch):

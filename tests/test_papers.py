@@ -1,13 +1,16 @@
 """papers/: verdicts and tables from made-up scores, and a reproduce.sh whose commands all parse."""
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, check_command
+from conftest import PATIENCE, ROOT, check_command
 
 import train
 from model import MBart
@@ -964,6 +967,43 @@ def test_rates_that_were_not_tried_are_told_with_their_part(tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "run --parts 1 first" in done.stderr
+
+
+def test_ctrl_c_ends_the_rows_too(tmp_path):
+    """A shell's background jobs do not hear it by themselves."""
+    (tmp_path / "papers").mkdir()
+    copy_scripts(tmp_path)
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\necho $$ >> "$COMMANDS"\nexec sleep 600\n')
+    python.chmod(0o755)
+    commands = tmp_path / "commands"
+    script = subprocess.Popen(
+        ["bash", tmp_path / "papers/reproduce.sh", "--parts", "1", "--jobs", "2"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": python, "COMMANDS": commands},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: commands.exists() and len(commands.read_text().split()) == 2)
+    script.send_signal(signal.SIGINT)
+    assert script.wait(PATIENCE) == 130
+    rows = [int(word) for word in commands.read_text().split()]
+    wait_until(lambda: not any(map(is_running, rows)))
+    assert len(commands.read_text().split()) == 2  # and none was begun in their place
+
+
+def wait_until(is_so):
+    end = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_row_that_two_tables_want_is_run_once(tmp_path):

@@ -177,8 +177,11 @@ def refuse_other_files(file):
 def check_same_shape(model, tuned, base, started):
     """UserError if the Configs of a run and its base differ in what a delta does not hold."""
     before = asdict(started)
+    may_differ = MAY_DIFFER
+    if new_vocabularies(model, base):  # in which a tag has another id; apply() moves it alike
+        may_differ = MAY_DIFFER | {"decoder_start_token_id"}
     for name, value in asdict(tuned).items():
-        if name not in MAY_DIFFER and value != before[name]:
+        if name not in may_differ and value != before[name]:
             raise UserError(
                 f"{model} did not start from {base}: {name} is {value} in the one and "
                 f"{before[name]} in the other"

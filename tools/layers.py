@@ -105,11 +105,15 @@ class Texts:
         there = {source for source, _ in examples.sizes}
         for lang in self.languages:
             if lang not in there:
-                raise UserError(
-                    f"the {split} split of {self.spec} has nothing from {lang} to {lang}; leave "
-                    "the language out, or name data that have it with --data"
-                )
+                raise self.lacks(split, lang)
         return held_out(examples, count, TOKENS)
+
+    def lacks(self, split, lang):
+        """The UserError for a language that the data do not have."""
+        return UserError(
+            f"the {split} split of {self.spec} has nothing from {lang} to {lang}; leave the "
+            "language out, or name data that have it with --data"
+        )
 
 
 # -------------------------------------------------------------------------------------- states
@@ -339,6 +343,8 @@ def parallel_batches(texts, count):
     examples = texts.examples("test", within + between)
     batches = {}
     for pair in within:
+        if pair not in examples.sizes:
+            raise texts.lacks("test", pair[0])
         number = at_most(count, examples.sizes[pair])
         rows = [examples(pair, index) for index in range(number)]
         starts = range(0, number, ROWS)
