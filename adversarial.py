@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model import chosen
+from model import select_where
 from plumbing.files import UserError
 from plumbing.runs import all_reduce
 from tokenizer import PAD
@@ -46,7 +46,7 @@ HIDDEN = 256  # of the classifier, as published
 
 
 class Classifier(nn.Module):
-    """states (N, D) -> logits over languages (N, L): one hidden layer."""
+    """states (N, D) -> logits over languages (N, n): one hidden layer."""
 
     def __init__(self, d_model, languages, dropout=0.1):
         super().__init__()
@@ -62,15 +62,15 @@ class Classifier(nn.Module):
 
 
 def standard_loss(logits, classes):
-    """-log(1 - p_true) for every row: logits (N, L), the true classes (N,) -> (N,).
+    """-log(1 - p_true) for every row: logits (N, n), the true classes (N,) -> (N,).
 
     As a difference of log-sums it is finite where p_true is 1."""
-    others = logits.scatter(1, classes[:, None], -torch.inf)  # (N, L)
+    others = logits.scatter(1, classes[:, None], -torch.inf)  # (N, n)
     return logits.logsumexp(1) - others.logsumexp(1)
 
 
 def balanced_loss(logits, classes=None):
-    """KL(uniform || p) for every row: logits (N, L) -> (N,). The true classes play no part."""
+    """KL(uniform || p) for every row: logits (N, n) -> (N,). The true classes play no part."""
     return -logits.log_softmax(1).mean(1) - math.log(logits.size(1))
 
 
@@ -87,7 +87,7 @@ def source_classes(batch, keep, languages, count=None):
         count = keep.sum().item()
     places = [languages.index(lang) for lang in batch.source_langs]
     places = torch.tensor(places).to(keep.device, non_blocking=True)  # (B,)
-    return chosen(places[:, None].expand(keep.shape), keep, count)
+    return select_where(places[:, None].expand(keep.shape), keep, count)
 
 
 def full_precision(device):
@@ -144,7 +144,7 @@ class Adversary:
         with full_precision(tokens.device):
             for _ in range(self.updates):
                 for state, true in zip(states, classes):
-                    logits = self.classifier(state.float())  # (N, L)
+                    logits = self.classifier(state.float())  # (N, n)
                     (F.cross_entropy(logits, true, reduction="sum") / tokens).backward()
                     self.right += (logits.argmax(1) == true).sum()
                     self.seen += len(true)
@@ -164,7 +164,7 @@ class Adversary:
 
         states: token_states (N, D) of its source; the gradient reaches these alone."""
         with full_precision(states.device):
-            logits = self.classifier(states.float())  # (N, L)
+            logits = self.classifier(states.float())  # (N, n)
         return FOOLING[self.kind](logits, self.classes(batch, len(states))).sum()
 
     def accuracy(self):

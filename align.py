@@ -54,8 +54,9 @@ def twins(batch):
 
 def has_negatives(batch):
     """Has any row of a ParallelBatch a negative? Without one its loss is 0, whatever the states."""
-    candidates = ~twins(batch)  # a row's own translation among them
-    return candidates.sum().item() > len(candidates)
+    negatives = ~twins(batch)
+    negatives.fill_diagonal_(False)  # a row's own translation is none
+    return negatives.any().item()
 
 
 def same_rows(ids):

@@ -28,6 +28,7 @@ import torch
 
 from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
+from corpora.lines import SPACELESS
 from plumbing.files import UserError
 from tokenizer import EOS, PAD, UNK, shifted, shortened
 
@@ -182,8 +183,8 @@ class Examples:
 
     tagged=False leaves out the source's tag; max_length: ids of a side, the rest is cut; permuted:
     share of the documents whose sentences pretraining shuffles; limit keeps the first so many
-    examples of every pair (few-shot). `losses` counts what of the texts so far was lost. UserError
-    for pretraining where the encoder has a vocabulary of its own."""
+    examples of every pair (few-shot). `unread` counts how much of the texts so far the model does
+    not see. UserError for pretraining where the encoder has a vocabulary of its own."""
 
     def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
                  limit=None):
@@ -213,7 +214,7 @@ class Examples:
         text, target = self.data.text(pair, index)
         source = self.encoder_input(text, pair[0])
         ids = self.ids_of(target, pair[1], "targets", self.tokenizer)
-        labels = self.tokenizer.tagged(ids, pair[1])
+        labels = self.tokenizer.with_specials(ids, pair[1])
         return Example(source, shifted(labels), labels, pair[0])
 
     def parallel(self, pair, index):
@@ -230,28 +231,30 @@ class Examples:
         The built-in corpus alone has documents whose target says the same sentences in other
         words; of other data sets' pairs of texts the source alone is read."""
         text, target = self.data.text(pair, index)
-        sentences = self.sentences(text)
-        rebuilt = sentences
-        if target != text and isinstance(self.data, Builtin):
-            text = target
-            rebuilt = self.sentences(target)
-        whole = joined(rebuilt)
-        # Cut before they are shuffled, so that source and target keep the same sentences.
+        if not isinstance(self.data, Builtin):
+            target = text
+        source_sentences = self.sentences(text)
+        target_sentences = source_sentences
+        if target != text:
+            target_sentences = self.sentences(target)
+        target_ids = joined(target_sentences)
+
+        # Both are cut before the source is shuffled, so that they keep the same sentences.
         room = self.max_length - 2  # for </s> and the tag
-        rebuilt = first_sentences(rebuilt, room)
-        sentences = first_sentences(sentences, room)[:len(rebuilt)]
-        kept = joined(rebuilt[:len(sentences)])
-        self.unread.count(text, whole, len(kept), pair[1], "documents", self.tokenizer)
-        labels = self.tokenizer.tagged(kept, pair[1])
+        target_sentences = first_sentences(target_sentences, room)
+        source_sentences = first_sentences(source_sentences, room)[:len(target_sentences)]
+        kept = joined(target_sentences[:len(source_sentences)])
+        self.unread.count(target, target_ids, len(kept), pair[1], "documents", self.tokenizer)
+        labels = self.tokenizer.with_specials(kept, pair[1])
 
         # The same noise in every epoch: an example is a function of its index.
         rng = random.Random(f"{self.seed} noise {pair} {index}")
         if rng.random() < self.permuted:
-            rng.shuffle(sentences)
-        ids = joined(sentences)
+            rng.shuffle(source_sentences)
+        ids = joined(source_sentences)
         is_start = [self.begins_word[i] for i in ids]
         noised = infill(ids, is_start, self.tokenizer.mask_id, rng)
-        source = self.tokenizer.tagged(noised, self.source_tag(pair[0]))
+        source = self.tokenizer.with_specials(noised, self.source_tag(pair[0]))
         return Example(source, shifted(labels), labels, pair[0])
 
     def sentences(self, text):
@@ -264,7 +267,8 @@ class Examples:
 
     def encoder_input(self, text, lang):
         source = self.tokenizer.source
-        return source.tagged(self.ids_of(text, lang, "sources", source), self.source_tag(lang))
+        ids = self.ids_of(text, lang, "sources", source)
+        return source.with_specials(ids, self.source_tag(lang))
 
     def ids_of(self, text, lang, side, tokenizer):
         """A text's pieces, cut to max_length; what is lost is counted."""
@@ -285,8 +289,10 @@ class Examples:
         pieces = self.tokenizer.pieces
         begins = [True] * (UNK + 1)
         # SentencePiece's first three are specials; id = number + 1.
-        for piece in range(3, pieces.get_piece_size()):
-            begins.append(pieces.id_to_piece(piece).startswith("▁"))
+        for number in range(3, pieces.get_piece_size()):
+            piece = pieces.id_to_piece(number)
+            # Chinese, Japanese, Thai and the like have no spaces: there each piece is a word.
+            begins.append(piece.startswith("▁") or SPACELESS.match(piece) is not None)
         return begins
 
 
@@ -304,8 +310,8 @@ class LanguageCount:
     """What was counted of the texts of a language."""
     texts: int = 0
     empty: int = 0       # without any piece
-    characters: int = 0  # but spaces
-    unknown: int = 0     # of these in no piece
+    characters: int = 0  # all but white space
+    unknown: int = 0     # characters that are in no piece
 
 
 class Unread:
@@ -558,9 +564,9 @@ class Batches:
         self.epochs = {}  # {pair: the epoch whose order is in `orders`}
         self.orders = {}  # {pair: its examples' numbers in that epoch's order}
         self.position = Position()
-        self.batches = None  # of this pool
+        self.batches = None  # of the current pool; None: not drawn yet
         self.next_cursors = {}  # the cursors after this pool
-        self.next_pool = None  # draw()'s of the next one, a Future
+        self.next_pool = None  # a Future of the next pool's draw()
 
     def probabilities(self, temperature):
         """How often each of self.pairs is drawn: p_l ~ n_l^(1/T), streams without end alike."""

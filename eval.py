@@ -60,7 +60,7 @@ from plumbing.options import (
 )
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, origin_of, read_log, read_settings
+from plumbing.runs import latest_run, learned_in, origin_of, read_log, read_settings
 from tokenizer import Tokenizer
 
 PENALTY = number(float, *LENGTH_PENALTIES)
@@ -456,8 +456,9 @@ def table(rows, seen=None):
 def legend(rows):
     """What the numbers mean that no signature explains."""
     lines = [
-        "off-target: % of outputs that seem to be in another language (py3langid); off-target-p, "
-        "-p: the same with its doubt; references: its own error"
+        "off-target: % of outputs that py3langid takes for another language; off-target-p, -p: 100 "
+        "minus its mean probability of the target language; references: the same of the "
+        "references, which is py3langid's own error"
     ]
     if "facts" in rows[0].scores:
         lines.append("facts: % of what the reference headline tells (who, did what, where)")
@@ -627,12 +628,25 @@ def trained_pairs(settings):
     )
 
 
+def taught_pairs(settings):
+    """trained_pairs(), and those of --mix."""
+    pairs = trained_pairs(settings)
+    if settings.get("mix"):
+        pairs = pairs + split_pairs(settings.get("mix_pairs") or [])
+    return pairs
+
+
 def seen_pairs(settings, stage):
-    """The pairs that a run has learned a stage on: none, if it learned another one. None where
-    nothing says: published weights, and a summarizer's translations, which may have been its first
-    step's."""
+    """The (source, target) pairs that a run, or one of ours before it, was trained on for `stage`;
+    [], if it was trained for another stage.
+
+    None if that is not known: published weights, and a summarizer that is to translate (the model
+    that it started from may have learned that)."""
     if "stage" not in settings:
         return None
+    learned = learned_in(settings, stage)
+    if learned:
+        return split_pairs(learned)
     if settings["stage"] == stage:
         return trained_pairs(settings)
     if settings["stage"] == "summarize":
@@ -880,7 +894,7 @@ def main(argv=None):
         pairs,
         args.examples,
         languages,
-        trained,
+        taught_pairs(settings),
         args.skip_bad_lines,
         asked=asked_for(args, stage),
         stem=args.stem,

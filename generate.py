@@ -33,7 +33,7 @@ from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import read_settings
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
-# From which length penalty on, and below which one. With t up to 4,096, t^10 and a score divided by
+# Allowed: -1 <= length_penalty < 10. With t up to 4,096, t^10 and a score divided by
 # it are float32 still; and score * t, at -1, is far above NEVER. With a penalty below -1 a score
 # could fall under NEVER, and its output be lost.
 LENGTH_PENALTIES = (-1, 10)
@@ -94,7 +94,7 @@ def beam_search(
     config = model.config
     device = source.device
     length = 1 + max_new_tokens  # the decoder's start token is not a new one
-    outputs = [[] for _ in range(len(source))]  # they stay so if only the tag has room
+    outputs = [[] for _ in range(len(source))]  # so they stay where only mBART-50's tag has room
 
     # The N sentences that are still being decoded: all of them at first, the longest first.
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
@@ -138,21 +138,22 @@ def beam_search(
         ended_scores = torch.where(ends[:, :beam], ended_scores, NEVER)
         padding = (0, length - grown.size(2))
         ended = F.pad(grown[:, :beam], padding, value=config.pad_token_id)  # (N, K, length)
-        finished_scores, chosen = torch.cat([finished_scores, ended_scores], 1).topk(beam)
-        finished = select(torch.cat([finished, ended], 1), chosen)
+        finished_scores, kept = torch.cat([finished_scores, ended_scores], 1).topk(beam)
+        finished = select(torch.cat([finished, ended], 1), kept)
 
         # Running: the best K that do not end. NEVER is added to an end's score,
         # not put in its place (transformers does the same).
-        scores, chosen = torch.where(ends, best + NEVER, best).topk(beam)
-        tokens = select(grown, chosen)
-        parents = parents.gather(1, chosen)  # (N, K)
+        scores, running = torch.where(ends, best + NEVER, best).topk(beam)
+        tokens = select(grown, running)
+        running_parents = parents.gather(1, running)  # (N, K)
 
-        # Done: the best running beam cannot beat the worst of K finished ones (NEVER, if fewer).
-        done = scores[:, 0] / position**length_penalty <= finished_scores[:, -1]  # (N,)
-        if beam == 1 or early_stopping:  # greedy search stops at the first </s>
-            done = finished_scores[:, -1] > NEVER / 2
+        worst_finished = finished_scores[:, -1]  # (N,); NEVER, if fewer than K have finished
         if is_last:
-            done = torch.ones_like(done)
+            done = torch.ones_like(worst_finished, dtype=torch.bool)
+        elif beam == 1 or early_stopping:  # greedy search stops at the first </s>
+            done = worst_finished > NEVER / 2
+        else:  # the best running beam cannot beat the worst of the finished
+            done = scores[:, 0] / position**length_penalty <= worst_finished
         is_done = done.tolist()  # a GPU is waited for here, and in sweep()
         going = [i for i in range(len(rows)) if not is_done[i]]
         if len(going) < len(rows):
@@ -163,15 +164,15 @@ def beam_search(
         if not going:
             break
 
-        cache.reorder(parents)
+        cache.reorder(running_parents)
         if len(going) < len(rows):
             rows = [rows[i] for i in going]
-            going = torch.tensor(going).to(device, non_blocking=True)
-            cache.keep(going)
-            tokens = tokens[going]
-            scores = scores[going]
-            finished = finished[going]
-            finished_scores = finished_scores[going]
+            places = torch.tensor(going).to(device, non_blocking=True)
+            cache.keep(places)
+            tokens = tokens[places]
+            scores = scores[places]
+            finished = finished[places]
+            finished_scores = finished_scores[places]
         cache.sweep()
     return outputs
 
@@ -200,7 +201,7 @@ def first_tokens(config, language_ids):
 
 
 def select(beams, chosen):
-    """beams (N, K, L), chosen (N, M) of the K -> (N, M, L)."""
+    """beams (N, K, W) of any width W, chosen (N, M) of the K -> (N, M, W)."""
     return beams.gather(1, chosen[..., None].expand(-1, -1, beams.size(2)))
 
 
@@ -317,7 +318,7 @@ def encode_in_chunks(model, source):
     return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 
-LIKE_LENGTH = 0.8  # of the longest sentence's in a group
+LIKE_LENGTH = 0.8  # a group's sentences are at least this share as long as its longest
 
 
 def groups_of(source, pad_token_id):
@@ -364,7 +365,7 @@ class Cache:
         self.groups = []  # a CrossAttentionCache each
         for group in groups_of(source, model.config.pad_token_id):
             self.groups.append(encode_source(model, group))
-        self.max_slots = beams * length  # that are ever in use
+        self.max_slots = beams * length  # the most that are ever in use
         self.keys = []  # of each layer's self-attention: (N, H, slots, d)
         self.values = []
         for like in self.groups[0].keys:

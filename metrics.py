@@ -216,9 +216,9 @@ def corpus_interval(metric, hypotheses, references, resamples):
 
 
 def draws(count, resamples, seed):
-    """Yields the numbers of the examples of each resample, `count` of `count` examples.
+    """Yields the places of each resample's examples: `count` of `count`, drawn with replacement.
 
-    One resample at a time: a thousand of 50,000 examples would take 400 MB. The numbers are those
+    One resample at a time: a thousand of 50,000 examples would take 400 MB. The places are those
     that the generator gives for all of them at once."""
     generator = np.random.default_rng(seed)
     for _ in range(resamples):

@@ -18,10 +18,10 @@ Shapes, here and in the other files: B texts of S source and T target tokens, D 
 with H heads, V entries of the vocabulary; N tokens (or labels) that are not padding; R rows of a
 chunk; L layers of a stack.
 
-as in Vaswani et al. 2017 with the changes of BART and mBART: learned positions (their table starts
-with two unused rows), layer norm after the embedding, a last layer norm on each stack. Parameter
-names are those of the Hugging Face checkpoints, so that loading renames nothing. Q, K and V are
-three projections, each of which can be frozen by itself.
+The architecture is that of Vaswani et al. 2017 with the changes of BART and mBART: learned
+positions (their table starts with two unused rows), layer norm after the embedding, a last layer
+norm on each stack. Parameter names are those of the Hugging Face checkpoints, so that loading
+renames nothing. Q, K and V are three projections, each of which can be frozen by itself.
 
 Run it alone to see a folder's shape and that it loads:  python model.py base
 """
@@ -263,7 +263,7 @@ class MBart(nn.Module):
         source = self.widened(source)
         is_token = source != self.config.pad_token_id
         count = is_token.sum().item()
-        return chosen(self.encode(source), is_token, count)
+        return select_where(self.encode(source), is_token, count)
 
     # --- training
 
@@ -288,9 +288,9 @@ class MBart(nn.Module):
         label_count, token_count = counts(is_label, is_token)
         encoder_states = self.encode(source)  # (B, S, D)
         if with_states:
-            token_states = chosen(encoder_states, is_token, token_count)
+            token_states = select_where(encoder_states, is_token, token_count)
         hidden = self.decode(decoder_input, encoder_states, source)  # (B, T, D)
-        hidden = chosen(hidden, is_label, label_count)  # (N, D)
+        hidden = select_where(hidden, is_label, label_count)  # (N, D)
         table = self.model.shared.weight
         if not torch.is_grad_enabled():
             table = table.detach()  # ctx.needs_input_grad is true of a parameter even then
@@ -298,7 +298,7 @@ class MBart(nn.Module):
             hidden,
             table,
             self.final_logits_bias[0],
-            chosen(labels, is_label, label_count),
+            select_where(labels, is_label, label_count),
             label_smoothing,
             scale_of(reduction, label_count),
             self.memory,
@@ -440,10 +440,10 @@ def counts(is_label, is_token):
     return label_count, token_count
 
 
-def chosen(x, keep, count):
-    """x[keep] for x (B, T) or (B, T, D), whose first sizes are keep's: (N,) or (N, D).
+def select_where(x, keep, count):
+    """x[keep]: x (B, T) or (B, T, D), keep (B, T) bool with `count` = N true -> (N,) or (N, D).
 
-    count: N, which indexing by keep would wait for."""
+    N is given because x[keep] would make the CPU wait for the GPU to count them."""
     places = torch.nonzero_static(keep.flatten(), size=count)[:, 0]
     return x.flatten(0, 1).index_select(0, places)
 
@@ -486,11 +486,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
         (1 - a) (-log p_n[y_n]) + a / V sum_v -log p_n[v]        p_n = softmax(h_n E^T + b)
 
-    The gradient by the logits is known as soon as they are: it is taken to h and (only if it
-    trains) to E before the next chunk's logits overwrite it. E's is put into E.grad directly.
+    The gradient by a chunk's logits is known as soon as the logits are. So forward() computes the
+    gradients of h and, if E trains, of E as well, before the next chunk's logits overwrite these;
+    backward() only hands them on. E's gradient goes straight into E.grad.
 
-    In half precision the products alone are rounded: the chunks' are added up in float32, and
-    `scale`, often below a thousandth, is multiplied there, where it makes no small number zero."""
+    In half precision only the matrix products are rounded. Over the chunks they are added up in
+    float32, and multiplied by `scale` there: it is often below a thousandth, and would make small
+    numbers of half precision zero."""
 
     @staticmethod
     def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory, loss_and_gradient):
@@ -549,11 +551,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def loss_and_gradient(logits, bias, labels, smoothing):
-    """logits (R, V) without their bias (V,), labels (R,) -> their loss, summed, and its gradient by
-    the logits, in their type and, where that is float32, in their memory.
+    """logits (R, V) without bias, bias (V,), labels (R,) -> the summed loss and its gradient (R, V)
+    by the logits.
 
-    In between all is float32 even where the logits are in half. With p the softmax and a the
-    smoothing, the gradient is  p - (1 - a) onehot(y) - a / V."""
+    The gradient has the logits' type. Those in half precision are computed with in float32; those
+    in float32 are overwritten by their gradient. With p the softmax and a the smoothing, the
+    gradient is  p - (1 - a) onehot(y) - a / V."""
     given = logits.dtype
     logits = logits.to(torch.promote_types(given, torch.float32)).add_(bias)
     labels = labels[:, None]

@@ -94,8 +94,8 @@ RECIPE_HELP = (
     r"parameters to train, e.g. 'decoder.*encoder_attn\.[qk]_proj'"
 )
 LAYERS_HELP = (
-    "of what the recipe trains only what stands in these layers, from 1, of encoder and decoder, "
-    "e.g. 2 or 1-2; embeddings and final norms stand in none"
+    "train only the recipe's part in these layers of encoder and decoder, counted from 1, e.g. 2 "
+    "or 1-2; embeddings and final norms are in no layer"
 )
 
 

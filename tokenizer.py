@@ -91,9 +91,10 @@ class Tokenizer:
         # 0 is SentencePiece's own <unk>.
         return [piece + 1 if piece else UNK for piece in pieces]
 
-    def tagged(self, ids, lang):
-        """Pieces -> a sequence in this folder's layout; lang None leaves the tag out (adversarial
-        runs)."""
+    def with_specials(self, ids, lang):
+        """Pieces -> pieces with </s> and the language's tag, in this folder's layout.
+
+        lang None: </s> alone (the source of a model trained with --tagless)."""
         if lang is None:
             return [*ids, EOS]
         tag = self.lang_id(lang)
@@ -104,12 +105,12 @@ class Tokenizer:
     def encode(self, text, lang, max_length=None):
         """Text -> ids of the encoder's input, special tokens in place, at most max_length."""
         ids = self.source.piece_ids(text)
-        return self.source.tagged(shortened(ids, max_length, lang), lang)
+        return self.source.with_specials(shortened(ids, max_length, lang), lang)
 
     def target(self, text, lang, max_length=None):
         """Text -> (decoder input, labels): the labels moved right by one, the last in front."""
         ids = self.piece_ids(text)
-        labels = self.tagged(shortened(ids, max_length, lang), lang)
+        labels = self.with_specials(shortened(ids, max_length, lang), lang)
         return shifted(labels), labels
 
     def lang_id(self, code):

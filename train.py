@@ -13,20 +13,24 @@
     torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT train.py …  on both machines
     python train.py --resume runs/translate              goes on where a run stopped
 
-A stage is its data and its loss; the loop is the same for all. One update minimizes, over the N
-label tokens of the global batch,
+A stage is its data and its loss; the loop is the same for all. One update minimizes
 
-    L = -1/N sum_t log p(y_t | y_<t, x) + fooling/N + alignment
+    L = sum_k  w_k / N_k  sum_b (cross_entropy_b + fooling_b)  +  alignment
 
-label-smoothed where asked, with AdamW, a learning rate that warms up and then falls linearly, and
-gradients clipped by norm. The global batch is --accumulate batches of the task. --mix M adds M
-batches of translations: a second such sum over label tokens of their own; the two are weighted by
-their numbers of batches (headlines are short: in one sum over all label tokens the summaries of
---mix 1 would weigh a fifth). fooling is the loss by which the model fools an adversary
-(adversarial.py), if there is one: its classifier learns first, on as many batches of its own, the
-next of the same streams. alignment, with --align-layer, is the mean loss of --accumulate batches of
-translations that are to meet in a layer (align.py). Stage align has no other loss, and there each
-batch is weighted by its translations' tokens.
+    k              a stream of batches b: "task", and with --mix also "mix", translations
+    N_k            the label tokens of stream k in this update
+    w_k            its share of the update's batches, of --accumulate A and --mix M:
+                   A / (A + M) for "task", M / (A + M) for "mix"
+    cross_entropy  -sum_t log p(y_t | y_<t, x), label-smoothed where asked
+    fooling        with --adversarial: the loss by which the model fools a classifier of the source
+                   language, which learns first, on as many batches of its own (adversarial.py)
+    alignment      with --align-layer: the mean loss of A more batches, of translations that are to
+                   meet in that layer (align.py)
+
+w_k counts batches, not tokens: headlines are short, and in one sum over all label tokens the
+summaries of --mix 1 would weigh a fifth. Stage align has the alignment loss alone, and there each
+batch is weighted by its translations' tokens. The optimizer is AdamW, with a learning rate that
+warms up and then falls linearly, and gradients are clipped by norm.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C,
@@ -51,7 +55,14 @@ import torch
 from adversarial import KINDS, Adversary, check_sources
 from align import alignment_loss, has_negatives
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import can_copy, check_spec, is_builtin, is_help, open_data
+from corpora.sets import (
+    can_copy,
+    check_spec,
+    is_builtin,
+    is_help,
+    open_data,
+    says_no_languages,
+)
 from data import (
     Batches,
     Examples,
@@ -92,6 +103,7 @@ from plumbing.runs import (
     device_of_process,
     first_signal,
     gather,
+    learned_in,
     only_run_in,
     processes,
     read_settings,
@@ -146,9 +158,9 @@ class Settings:
 
     # The data.
     data: str = option(
-        "the data set: builtin (builtin:SHARE: of the code-mixed documents so many are mixed in "
-        "the source alone), jsonl:DIR, parallel:DIR, xlsum:DIR, wikilingua:DIR or help:[DIR] (see "
-        "corpora/sets.py)",
+        "the data set: builtin, jsonl:DIR, parallel:DIR, xlsum:DIR, wikilingua:DIR or help:[DIR] "
+        "(see corpora/sets.py); builtin:SHARE: in pretraining this share, 0 to 1, of the "
+        "code-mixed documents has a target in one language",
         "builtin", metavar="SPEC"
     )
     langs: list = option(
@@ -176,8 +188,8 @@ class Settings:
         "only the first N training examples of each pair (few-shot)", None, type=COUNT, metavar="N"
     )
     temperature: float = option(
-        "T of language sampling: a pair with n examples is drawn as n^(1/T) says; 1: by size, "
-        "more: the small ones oftener; the large preset's with an adversary: 10",
+        "T of language sampling: a pair with n examples is drawn in proportion to n^(1/T); 1: by "
+        "size; larger: small pairs more often (10 in the large preset with an adversary)",
         1.5, type=number(float, 0.01)
     )
 
@@ -188,13 +200,13 @@ class Settings:
         "2800, and 8400 in one batch on a GPU with room)", type=COUNT
     )
     accumulate: int = option(
-        "batches in an update; raise it as you lower --tokens (one where the large preset's have "
-        "been joined)", type=COUNT
+        "batches in an update; raise it as you lower --tokens (the large preset: 3, or 1 on a GPU "
+        "with room for all in one batch)", type=COUNT
     )
     mix: int = option(
         "batches of translations in an update beside its --accumulate batches of summaries; the "
-        "two weigh as many batches as they have, in log.csv's loss too, and validation is the "
-        "summaries' alone; 0: none",
+        "two kinds are weighted by their numbers of batches, in log.csv's loss too; validation "
+        "uses summaries alone; 0: none",
         0, type=number(int, 0), metavar="N"
     )
     mix_pairs: list = option(
@@ -427,10 +439,10 @@ def doubts(s):
     return lines
 
 
-# A GPU with so many GiB of free memory does an update of the large preset in one batch of 8,400
-# tokens: where targets are short, and where they are as long as their sources. Some two of them are
-# for torch itself and what lies waste (the rest is counted by bench/peak.py). Of the other recipes
-# full+embeddings is the greediest.
+# GiB of free memory with which a GPU does an update of the large preset in one batch of 8,400
+# tokens, by recipe: for short targets, and for targets as long as their sources. About two GiB of
+# each are for torch itself and for gaps between tensors; the rest is counted by bench/peak.py.
+# "others" is full+embeddings, which needs the most of the remaining recipes.
 SHORT_TARGETS = {"qk": 10, "lora": 14, "full": 15, "others": 18}
 LONG_TARGETS = {"qk": 15, "lora": 24, "full": 21, "others": 25}
 ROOM_FOR_ONE_BATCH = {
@@ -439,11 +451,11 @@ ROOM_FOR_ONE_BATCH = {
 
 
 def join_batches(s):
-    """Makes one batch of the large preset's three, which a GPU does in the time of one of them,
-    where its memory has room; the lines that say so.
+    """Joins the three batches of the large preset's update into one, on a GPU with room for it: it
+    then takes the time of one of the three. Returns the lines that say so, [] if it does not.
 
-    Where other losses are weighed by batches, or see a batch as a whole, all stays as it is; and
-    where several processes share the batches out, for each has only one or two of them."""
+    It does not with --mix, --align-layer or an adversary, whose losses depend on how an update is
+    cut into batches; nor in fp32; nor with several processes, which share the batches out."""
     device = device_of(s)
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     plain = not s.mix and not s.align_layer and s.adversarial == "none" and s.precision != "fp32"
@@ -605,6 +617,24 @@ def started_from(s):
     return read_settings(model_folder(s.init, weights=False))
 
 
+def learned(s):
+    """["STAGE SRC-TGT"] of all that the model will have been trained on, by this run and by those
+    of ours before it: of the rest eval.py says that it is zero-shot."""
+    before = started_from(s)
+    found = []
+    for stage in STAGES:
+        pairs = learned_in(before, stage)
+        if not pairs and before.get("stage") == stage:  # a run of an earlier version
+            pairs = before.get("pairs") or []
+        if stage == s.stage:
+            pairs = pairs + s.pairs
+        # What other data have between languages is the same for every stage: summaries.
+        if s.mix and stage == ("translate" if can_copy(s.data) else s.stage):
+            pairs = pairs + s.mix_pairs
+        found.extend(f"{stage} {pair}" for pair in pairs)
+    return list(dict.fromkeys(found))
+
+
 def languages_of(pairs):
     """The languages of some pairs, each once."""
     return list(dict.fromkeys(lang for pair in pairs for lang in pair))
@@ -667,10 +697,10 @@ def check_pairs(s):
     across = [pair for pair in s.pairs if not is_within(pair)]
     within = [pair for pair in s.pairs if is_within(pair)]
     kind = s.data.partition(":")[0]
-    if s.stage == "translate" and kind in ("xlsum", "wikilingua"):
+    if kind in ("xlsum", "wikilingua") and (s.stage == "translate" or s.align_layer):
         raise UserError(
-            f"--data {s.data} has summaries and no translations: use --stage summarize, or other "
-            "data"
+            f"--data {s.data} has summaries and no translations: use --stage summarize without "
+            "--align-layer, or other data"
         )
     if not s.pairs:
         raise UserError(
@@ -687,6 +717,13 @@ def check_pairs(s):
         raise UserError(
             f"--stage pretrain rebuilds a text in its own language, and {across[0]} has two; name "
             "languages with --langs, or pairs as en_XX-en_XX"
+        )
+    read = {*s.pairs, *beside(s), *(s.watch or [])}
+    if len(read) > 1 and says_no_languages(s.data, "train"):
+        raise UserError(
+            f"--data {s.data}: no column says the languages, and this run would read every line as "
+            f"each of {', '.join(sorted(read))}; add source_lang and target_lang to every line, or "
+            "name one pair alone"
         )
     if s.adversarial != "none":
         written_from = split_pairs(s.pairs + (s.mix_pairs if s.mix else []))
@@ -854,23 +891,23 @@ def read_data(s, tokenizer, max_length, say):
     # No gradients are kept, so twice the tokens fit.
     held = held_out(valid, s.valid_examples, s.tokens * 2)
 
-    read = {}
+    read = {}  # {a split's or a stream's name: Examples}
     for name, stream in streams.items():
-        if not s.resume:
-            stream.fill()  # a sample of all pairs, which the first batches are made of
-        if name == "task":
-            name = "train"
-        read[name] = stream.examples
+        read["train" if name == "task" else name] = stream.examples
     read["valid"] = valid
-    if s.align_layer and not s.resume:
-        check_contrast(s, streams, held)
+
+    if not s.resume:
+        for stream in streams.values():
+            stream.fill()  # a sample of all pairs, of which the checks and notes below speak
+        if s.align_layer:
+            check_contrast(s, streams, held)
+        for name, examples in read.items():
+            for line in examples.unread.told():
+                say(f"{name}: {line}")
 
     fingerprint = Fingerprint()
-    for name, examples in read.items():
+    for examples in read.values():
         fingerprint.files |= examples.data.fingerprint
-        for line in examples.unread.told():
-            if not s.resume:
-                say(f"{name}: {line}")
     if s.recipe == "lora":  # whose matrices mean nothing beside other weights
         for path in parts_of(weights_file(model_folder(s.init))):
             fingerprint.files[str(Path(s.init) / path.name)] = size_and_checksum(path)
@@ -919,7 +956,8 @@ def check_scoring(s, tokenizer):
     if s.watch:
         check_split(s, "valid", s.watch, tokenizer, "or leave out --watch")
     if at_the_end:
-        check_split(s, "test", pairs_to_score(s), tokenizer, "or train without scores by --no-eval")
+        pairs = typed_pairs_to_score(s)
+        check_split(s, "test", pairs, tokenizer, "or train without scores by --no-eval")
 
 
 def check_split(s, split, pairs, tokenizer, advice):
@@ -935,8 +973,8 @@ def check_split(s, split, pairs, tokenizer, advice):
 # -------------------------------------------------------------------------------------- losses
 
 def divisors(batches):
-    """{stream: what the losses of its batches, summed over tokens, are divided by} in an update:
-    the stream's label tokens, over its share of the batches."""
+    """{stream k: N_k / w_k} of an update, as in the head of this file: a loss that is summed over
+    the tokens of one of its batches is divided by this."""
     counts = Counter()
     tokens = Counter()
     for batch in batches:
@@ -972,23 +1010,6 @@ def task_loss(
     return found, None
 
 
-def both_losses(s, model, batch, divisor, adversary, tokenizer):
-    """A batch's task_loss(), and the same with the loss of fooling the adversary, if there is one,
-    divided by `divisor` too."""
-    loss, states = task_loss(
-        model,
-        batch,
-        divisor,
-        s.label_smoothing,
-        s.align_layer,
-        tokenizer,
-        with_states=adversary is not None,
-    )
-    if adversary is None:
-        return loss, loss
-    return loss, loss + adversary.loss(states, batch) / divisor
-
-
 def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, rank, world):
     """Adds to the model's gradients those of this process's share of an update: its batches of the
     task (and of --mix), and of the translations `parallel` that are to meet.
@@ -1001,10 +1022,21 @@ def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, 
     whole_sum = torch.zeros((), device=device)
     for batch in batches[rank::world]:
         batch = batch.to(device)
+        divisor = divisor_of[batch.stream]
         seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
         with autocast(device, s.precision):
-            divisor = divisor_of[batch.stream]
-            loss, whole = both_losses(s, model, batch, divisor, adversary, tokenizer)
+            loss, states = task_loss(
+                model,
+                batch,
+                divisor,
+                s.label_smoothing,
+                s.align_layer,
+                tokenizer,
+                with_states=adversary is not None,
+            )
+            whole = loss
+            if adversary is not None:
+                whole = loss + adversary.loss(states, batch) / divisor
         loss_sum += loss.detach()
         whole_sum += whole.detach()
         scaler.scale(whole).backward()
@@ -1021,7 +1053,7 @@ def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, 
 @torch.no_grad()
 def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     """Mean task loss per label token over the held-out batches: every process takes its share of
-    them, and all return the same number."""
+    them, and all return the same number. UserError where it is none."""
     device = next(model.parameters()).device
     total = 0.0
     tokens = 0
@@ -1035,6 +1067,10 @@ def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     model.train()
     sums = torch.tensor([total, tokens], dtype=torch.float64, device=device)
     total, tokens = add_up(sums, world)
+    if not math.isfinite(total):
+        raise UserError(
+            f"the validation loss is {total}: lower --lr, or use --precision bf16 in place of fp16"
+        )
     return total / tokens
 
 
@@ -1063,6 +1099,7 @@ def score_watched_pairs(model, tokenizer, s, rank):
         split_pairs(s.watch),
         s.valid_examples,
         tokenizer.languages,
+        trained=split_pairs(s.pairs + (s.mix_pairs if s.mix else [])),
         skip=s.skip_bad_lines,
         split="valid",
     )
@@ -1084,17 +1121,18 @@ def autocast(device, precision):
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
-# By what a batch is read for: batches of the same number draw other dropout where this is another.
+# One for each use of a batch: batches of the same number, but of different uses, draw different
+# dropout.
 SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
 
 
-def seed_dropout(seed, batch, reader=None):
-    """Dropout depends on the seed, the batch's number and what it is read for (default: what its
-    stream is for) alone, in every process and after a resume.
+def seed_dropout(seed, batch, use=None):
+    """Seeds dropout by the run's seed, the batch's number and its use (default: its stream's), so
+    that it is the same in every process and after a resume.
 
     The classifier's batches of an update are read together: it is seeded once, by the first that
-    this process has, and their dropout depends on those that are read before them too."""
-    numbers = (seed, batch.number, *SALTS[reader or batch.stream])
+    this process has, and the others go on from there."""
+    numbers = (seed, batch.number, *SALTS[use or batch.stream])
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
 
@@ -1155,7 +1193,7 @@ def train(s, rank, world, device, command=None):
         this_run.say(f"before training: validation loss {loss:.4f}")
         this_run.progress.start = loss
         scores = score_watched_pairs(model, tokenizer, s, rank)
-        this_run.begin(model, tokenizer, frozen.merged_state(), world)
+        this_run.begin(model, tokenizer, frozen.merged_state(), world, learned(s))
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
@@ -1291,7 +1329,7 @@ def zero_shot_language(s):
     return target
 
 
-def pairs_to_score(s):
+def typed_pairs_to_score(s):
     """The pairs that show what a run has learned: those that it was trained on, and with the
     built-in corpus summaries within the other languages, which are zero-shot."""
     if s.stage == "translate":
@@ -1306,7 +1344,7 @@ def evaluation_arguments(s):
     """eval.py's command line for a finished run."""
     count = 50 if s.stage == "translate" else 100
     words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
-    words += ["--pairs", *pairs_to_score(s)]
+    words += ["--pairs", *typed_pairs_to_score(s)]
     if s.skip_bad_lines:
         words.append("--skip-bad-lines")
     if s.device:

@@ -16,7 +16,7 @@ from plumbing.files import UserError, read_json, saving, write_json, write_text
 from plumbing.hub import Repository
 from plumbing.layout import layout_of
 from plumbing.options import decoding_of
-from plumbing.runs import SIGN, is_ours, read_log, read_settings, shareable
+from plumbing.runs import SIGN, is_ours, learned_in, read_log, read_settings, shareable
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIMPLE = re.compile(r"[\w.:/-]+")  # values that YAML reads as they are
@@ -43,6 +43,7 @@ READ_HERE = {  # settings of a run, which args.json may lack
     "steps": int,
     "world_size": int,
     "pairs": list,
+    "learned": list,
     "command": list,
 }
 # What reading scores raises that are none.
@@ -393,10 +394,13 @@ def results(settings, scores):
         "| source | target | " + " | ".join(columns) + " | n | |",
         "| --- | --- " + "| --- " * (len(columns) + 2) + "|",
     ]
+    seen = learned_in(settings, scores["stage"])
+    if not seen and scores["stage"] == settings.get("stage"):
+        seen = settings.get("pairs")
     for row in rows:
         cells = [row["source"], row["target"]]
         cells += [cell(row["scores"][column], row["n"]) for column in columns]
-        cells += [str(row["n"]), ", ".join(notes(row, settings.get("pairs")))]
+        cells += [str(row["n"]), ", ".join(notes(row, seen))]
         lines.append(table_row(cells))
     table = "\n".join(lines)
     where = scores["data"]
@@ -417,14 +421,15 @@ def cell(interval, count):
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def notes(row, trained):
-    """What the table says behind a row's numbers."""
+def notes(row, seen):
+    """What the table says behind a row's numbers. seen: the pairs that are not zero-shot, as
+    en_XX-es_XX; none: that is not known."""
     words = []
     for name, scores in row["floors"].items():
         words.append(f"R1 floor ({name}) {scores['R1'][0]:.1f}")
     if row["references"].get("off-target"):
         words.append(f"references off-target {row['references']['off-target'][0]:.1f}")
-    if trained and f"{row['source']}-{row['target']}" not in trained:
+    if seen and f"{row['source']}-{row['target']}" not in seen:
         words.append("zero-shot")
     return words
 
@@ -460,6 +465,8 @@ def training(folder, settings):
 def keep_scores(folder, report):
     """Writes card.json of a folder. report: eval.py's, as its --json writes it; KeyError, TypeError
     or another of BROKEN if it is something else."""
+    if report["data"] is None:
+        raise ValueError("a report of somebody's own text, which has no scores")
     kept = {
         "stage": report["stage"],
         "data": shareable(report["data"]),

@@ -100,6 +100,16 @@ def origin_of(folder):
     return [size_and_checksum(path) for path in parts_of(weights_file(folder))]
 
 
+def learned_in(settings, stage):
+    """The pairs, as en_XX-es_XX, that a model was trained on in a stage, by its own run and by the
+    runs of ours before it; [] where args.json does not say, as an earlier version's."""
+    words = settings.get("learned")
+    if not isinstance(words, list):
+        return []
+    kept = [word.split(" ") for word in words if isinstance(word, str)]
+    return [word[-1] for word in kept if word[0] == stage]
+
+
 def shareable(value):
     """A path, KIND:PATH or a list of words of a command line as others may read it.
 
@@ -154,7 +164,9 @@ def latest_run(stages):
 
 
 def written(folder):
-    return (folder / "args.json").stat().st_mtime
+    """When a run was last saved. Not by args.json, which tools.card writes anew."""
+    saved = [folder / "config.json", folder / "state.pt"]
+    return max(path.stat().st_mtime for path in saved if path.exists())
 
 
 @contextmanager
@@ -182,6 +194,17 @@ def only_run_in(folder):
             if names == [".lock"]:  # a run that did not begin leaves nothing
                 os.remove(folder / ".lock")
                 os.rmdir(folder)
+
+
+def is_training(folder):
+    """Does a training run hold this folder now?"""
+    if not (Path(folder) / ".lock").exists():
+        return False
+    try:
+        with only_run_in(folder):
+            return False
+    except UserError:
+        return True
 
 
 def open_lock(path):
@@ -270,8 +293,8 @@ def read_state(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
-            f"{path}: not found; the run was stopped before its first checkpoint: start it again "
-            "with --overwrite"
+            f"{path}: not found; if the run was stopped before its first checkpoint, start it "
+            f"again with --overwrite; if a tool made {path.parent}, train from it with --init"
         ) from None
     except Exception as error:  # a damaged archive raises many kinds
         raise UserError(
@@ -297,7 +320,8 @@ class Progress:
     def validated(self, loss, seconds):
         """Takes in a validation's loss after so many seconds of training; is it the lowest?"""
         better = loss < self.best
-        self.best = min(loss, self.best)
+        if better:
+            self.best = loss
         self.bad = 0 if better else self.bad + 1
         self.seconds += seconds
         self.loss = 0.0
@@ -325,8 +349,10 @@ class Run:
         if self.main_process:
             say(text)
 
-    def begin(self, model, tokenizer, tensors, world):
-        """Writes the folder of a new run: the model as it starts, and the settings."""
+    def begin(self, model, tokenizer, tensors, world, learned):
+        """Writes the folder of a new run: the model as it starts, and the settings.
+
+        learned: "STAGE SRC-TGT" for all that the model will have been trained on (learned_in)."""
         if not self.main_process:
             return
         # Whenever this run ends, nothing of an old one may be taken for its own; until the model is
@@ -337,7 +363,7 @@ class Run:
         remove_descriptions(self.folder)
         tokenizer.save_pretrained(self.folder)
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
-        begun = {"command": shareable(self.command)}
+        begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
             begun["origin"] = origin_of(model_folder(self.settings.init))
         write_settings(self.folder, asdict(self.settings) | machine | begun)

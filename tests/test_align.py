@@ -35,7 +35,7 @@ def test_the_same_text_or_translation_twice_in_a_batch_is_no_negative_of_itself(
     translations = [[50], [60, 61], [60, 61], [70]]
     rows = []
     for ids, lang in ((texts, "es_XX"), (translations, "en_XX")):
-        rows.append(pad([tokenizer.tagged(row, lang) for row in ids]))
+        rows.append(pad([tokenizer.with_specials(row, lang) for row in ids]))
     batch = ParallelBatch(*rows, number=0, stream="alignment")
     compared = [{0, 2, 3}, {1, 3}, {0, 2, 3}, {0, 1, 2, 3}]
     pooled = []

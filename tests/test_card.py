@@ -313,12 +313,41 @@ def test_a_base_of_the_hub_is_named_and_of_an_unknown_one_nothing_is_said(copied
         assert "| licence of the base | unknown: see the base model |" in card_of(copied)
 
 
+def test_what_an_earlier_run_learned_is_not_called_zero_shot():
+    rows = []
+    for lang in ("en_XX", "tr_TR", "ru_RU"):
+        scores = {"R1": [10.0, 9.0, 11.0]}
+        row = {"source": lang, "target": lang, "n": 9, "floors": {}, "references": {}}
+        rows.append(row | {"scores": scores})
+    scores = {"stage": "summarize", "data": "builtin", "options": {}, "signatures": []}
+    scores["rows"] = rows
+    settings = {"stage": "summarize", "pairs": ["tr_TR-tr_TR"]}
+    for learned, unseen in (
+        ({}, ["en_XX", "ru_RU"]),
+        ({"learned": ["summarize en_XX-en_XX", "summarize tr_TR-tr_TR"]}, ["ru_RU"]),
+    ):
+        lines = card.results(settings | learned, scores).splitlines()
+        marked = [line.split()[1] for line in lines if "zero-shot" in line]
+        assert marked == unseen
+
+
 def test_bad_scores_and_bad_words_are_named(copied, tmp_path):
     path = tmp_path / "scores.json"
     row = {"source": "en_XX", "target": "es_XX", "n": 1, "scores": {}, "floors": {}}
     for report, words in (
         ([], "no scores of a test set"),
         ({"model": str(copied), "data": None, "rows": [row]}, "no scores of a test set"),
+        (
+            {  # as eval.py writes it of one's own text
+                "model": str(copied),
+                "stage": "translate",
+                "data": None,
+                "options": {},
+                "signatures": [],
+                "rows": [row | {"references": {}}],
+            },
+            "no scores of a test set",
+        ),
         ({"model": "base", "data": "builtin", "rows": [row]}, "is of base, not of"),
         ({"model": str(copied), "data": "builtin", "rows": [row]}, "no scores of a test set"),
     ):

@@ -258,6 +258,8 @@ def test_two_runs_into_one_folder_are_refused_and_a_dead_ones_lock_does_not_bind
             time.sleep(0.02)
         done = run(*words, "--steps", 2, "--overwrite")
         assert done.returncode == 2 and "another run is training" in done.stderr
+        done = run("-m", "tools.trim", small, out, "--langs", "en_XX", "--overwrite")
+        assert done.returncode == 2 and "is a training run" in done.stderr
     finally:
         first.kill()
         first.wait()

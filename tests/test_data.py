@@ -1,10 +1,12 @@
 """data.py: language pairs, noise, examples and batches."""
+import io
 import json
 import random
 import threading
 from collections import Counter
 
 import pytest
+import sentencepiece
 import torch
 from conftest import ROOT
 
@@ -317,6 +319,30 @@ def test_infilling_masks_about_the_asked_share_of_whole_words_with_one_mask_a_sp
         spans += noised.count(7)
     assert 1 - kept / words == pytest.approx(0.3, abs=0.02)
     assert 2.0 < (words - kept) / spans < 4.0  # Poisson(3.5), cut where the budget ends
+
+
+def test_a_script_without_spaces_is_masked_piece_by_piece(tmp_path):
+    """Its words begin with no mark of a space: a whole sentence would be one word."""
+    model = io.BytesIO()
+    texts = ["医生给老师寄了一张地图", "猫在公园里", "the doctor sent a map", "a map in the park"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 20),
+        model_writer=model,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    tokenizer = Tokenizer(tmp_path / "sentencepiece.bpe.model", "mbart25")
+    data = open_data("builtin", "summarize", "train", [("en_XX", "en_XX")], tokenizer.languages)
+    begins = Examples(data, tokenizer, "pretrain").begins_word
+    for text, words in (("医生给老师寄了一张地图", 8), ("the doctor sent a map", 5)):
+        ids = tokenizer.piece_ids(text)
+        starts = sum(begins[i] for i in ids)
+        if text.isascii():
+            assert starts == words < len(ids)
+        else:
+            assert starts == len(ids) > words
 
 
 def test_infilling_of_very_short_texts_loses_nothing_but_its_words():

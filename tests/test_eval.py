@@ -716,6 +716,19 @@ def test_the_latest_run_is_the_newest_of_a_task_that_has_a_model(tmp_path):
         for path in (*files, folder):
             os.utime(path, (time + 1, time + 1))
     assert str(latest_run(("translate", "summarize"))) == "runs/newest of a task"
+    (tmp_path / "runs/older/args.json").write_text('{"stage": "translate"}')  # as tools.card does
+    assert str(latest_run(("translate", "summarize"))) == "runs/newest of a task"
+    (tmp_path / "runs/older/state.pt").touch()  # as --resume does
+    assert str(latest_run(("translate", "summarize"))) == "runs/older"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+def test_what_is_no_ordinary_file_is_not_replaced_by_a_report(run, small, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    words = ("--model", small, "--stage", "translate", "--lang", "en_XX")
+    done = run("eval.py", *words, "--json", tmp_path / "pipe")
+    assert done.returncode == 2 and "is no ordinary file" in done.stderr
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_source_language_beside_pairs_is_refused(run, small):
@@ -804,6 +817,19 @@ def test_a_closed_standard_input_is_one_line(run, small, monkeypatch):
         ({"stage": "translate", "pairs": ["en_XX-es_XX"]}, "summarize", []),
         ({"stage": "pretrain", "langs": ["en_XX"]}, "translate", []),
         ({"stage": "summarize", "pairs": ["en_XX-en_XX"]}, "translate", None),
+        (
+            {
+                "stage": "summarize",
+                "pairs": ["tr_TR-tr_TR"],
+                "learned": [
+                    "translate en_XX-ru_RU",
+                    "summarize en_XX-en_XX",
+                    "summarize tr_TR-tr_TR",
+                ],
+            },
+            "summarize",
+            [("en_XX", "en_XX"), ("tr_TR", "tr_TR")],
+        ),
     ],
 )
 def test_only_pairs_seen_in_the_stage_that_is_scored_are_seen(settings, stage, seen):

@@ -111,6 +111,9 @@ def test_translation_copies_where_the_data_can(data, copies):
     (("translate", "xlsum:DIR", "--langs", "en_XX"), "has summaries and no translations"),
     (("translate", "xlsum:DIR", "--pairs", "en_XX-en_XX"), "has summaries and no translations"),
     (("translate", "wikilingua:DIR"), "has summaries and no translations"),
+    (("align", "wikilingua:DIR", "--langs", "en_XX", "es_XX", "--align-layer", "2"),
+     "has summaries and no translations"),
+    (("summarize", "wikilingua:DIR", "--align-layer", "2"), "has summaries and no translations"),
     (("translate", "jsonl:DIR", "--langs", "en_XX"), "needs two languages"),
     (("summarize", "parallel:DIR"), "en_XX-en_XX would learn to copy"),
     (("summarize", "parallel:DIR", "--pairs", "en_XX-es_XX", "es_XX-es_XX"),
@@ -120,6 +123,56 @@ def test_data_that_a_stage_cannot_learn_from_are_refused(words, said):
     stage, data, *rest = words
     with pytest.raises(UserError, match=said):
         parse_args(["--stage", stage, "--data", data, *rest])
+
+
+@pytest.mark.parametrize("words", [
+    ("--watch", "tr_TR-tr_TR"),
+    ("--align-layer", "1"),
+    ("--mix", "1", "--mix-pairs", "en_XX-es_XX"),
+])
+def test_lines_that_say_no_languages_are_not_read_as_two_pairs_in_one_run(tmp_path, words):
+    row = {"text": "The doctor sent a map.", "summary": "a map"}
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    options = ["--stage", "summarize", "--data", f"jsonl:{tmp_path}", "--langs", "es_XX"]
+    assert parse_args(options).pairs == ["es_XX-es_XX"]
+    with pytest.raises(UserError, match="no column says the languages.* es_XX-es_XX"):
+        parse_args([*options, *words])
+
+
+@pytest.mark.parametrize("settings, words, learned", [
+    ({}, (), ["summarize tr_TR-tr_TR"]),
+    (
+        {"stage": "summarize", "pairs": ["en_XX-en_XX"]}, (),  # an earlier version's
+        ["summarize en_XX-en_XX", "summarize tr_TR-tr_TR"],
+    ),
+    (
+        {
+            "stage": "summarize",
+            "pairs": ["en_XX-en_XX"],
+            "learned": ["translate en_XX-es_XX", "summarize en_XX-en_XX"],
+        },
+        ("--mix", "1", "--mix-pairs", "tr_TR-en_XX"),
+        [
+            "translate en_XX-es_XX",
+            "translate tr_TR-en_XX",
+            "summarize en_XX-en_XX",
+            "summarize tr_TR-tr_TR",
+        ],
+    ),
+    (  # what these data have between languages are summaries
+        {}, ("--mix", "1", "--mix-pairs", "tr_TR-en_XX", "--data", "wikilingua:DIR"),
+        ["summarize tr_TR-tr_TR", "summarize tr_TR-en_XX"],
+    ),
+])
+def test_a_model_has_learned_what_the_runs_before_it_learned(
+    small, tmp_path, settings, words, learned
+):
+    init = tmp_path / "init"
+    shutil.copytree(small, init)
+    (init / "args.json").write_text(json.dumps(settings), encoding="utf-8")
+    s = parse_args(["--stage", "summarize", "--init", str(init), "--langs", "tr_TR", *words])
+    assert train.learned(s) == learned
 
 
 def test_summaries_across_languages_may_stand_line_by_line():

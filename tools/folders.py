@@ -10,7 +10,7 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder
-from plumbing.runs import origin_of, read_settings, remove_descriptions, write_settings
+from plumbing.runs import is_training, origin_of, read_settings, remove_descriptions, write_settings
 from plumbing.weights import check_numbers
 from qk_finetune import TABLES
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
@@ -31,7 +31,7 @@ def check_out(out, overwrite=False, read=()):
     for folder in read:
         if out.resolve() == Path(folder).resolve():
             raise UserError(f"{out} is what the new folder is made from; name another folder")
-    if (out / "log.csv").exists() or (out / "state.pt").exists():
+    if (out / "log.csv").exists() or (out / "state.pt").exists() or is_training(out):
         raise UserError(f"{out} is a training run; name another folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         what = "is a folder with other files"
