@@ -412,6 +412,7 @@ def draw_panel(panel, points):
         panel.plot(values, limits, color=color, linestyle=":", label=f"{recipe}: floor")
     panel.set_xlim(left=0)
     panel.set_ylim(bottom=0)
+    panel.locator_params(axis="x", nbins=4)  # numbers of six digits stand side by side
     panel.xaxis.set_major_formatter("{x:,.0f}")
 
 
