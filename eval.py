@@ -644,14 +644,12 @@ def seen_pairs(settings, stage):
     that it started from may have learned that)."""
     if "stage" not in settings:
         return None
-    learned = learned_in(settings, stage)
-    if learned:
-        return split_pairs(learned)
-    if settings["stage"] == stage:
-        return trained_pairs(settings)
-    if settings["stage"] == "summarize":
+    if settings["stage"] == "summarize" != stage:
         return None
-    return []
+    learned = split_pairs(learned_in(settings, stage))
+    if not learned and settings["stage"] == stage:  # an old run, which has --langs alone
+        return trained_pairs(settings)
+    return learned
 
 
 def check_languages(args, tokenizer):

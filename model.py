@@ -488,7 +488,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     The gradient by a chunk's logits is known as soon as the logits are. So forward() computes the
     gradients of h and, if E trains, of E as well, before the next chunk's logits overwrite these;
-    backward() only hands them on. E's gradient goes straight into E.grad.
+    backward() hands them on. E's gradient goes straight into E.grad.
 
     In half precision only the matrix products are rounded. Over the chunks they are added up in
     float32, and multiplied by `scale` there: it is often below a thousandth, and would make small

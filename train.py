@@ -618,14 +618,12 @@ def started_from(s):
 
 
 def learned(s):
-    """["STAGE SRC-TGT"] of all that the model will have been trained on, by this run and by those
-    of ours before it: of the rest eval.py says that it is zero-shot."""
+    """["STAGE SRC-TGT"] of what the model will have learned to write, by this run and by those of
+    ours before it: of the rest eval.py says that it is zero-shot."""
     before = started_from(s)
     found = []
     for stage in STAGES:
         pairs = learned_in(before, stage)
-        if not pairs and before.get("stage") == stage:  # a run of an earlier version
-            pairs = before.get("pairs") or []
         if stage == s.stage:
             pairs = pairs + s.pairs
         # What other data have between languages is the same for every stage: summaries.
@@ -699,8 +697,8 @@ def check_pairs(s):
     kind = s.data.partition(":")[0]
     if kind in ("xlsum", "wikilingua") and (s.stage == "translate" or s.align_layer):
         raise UserError(
-            f"--data {s.data} has summaries and no translations: use --stage summarize without "
-            "--align-layer, or other data"
+            f"--data {s.data} has summaries and no translations, which --stage translate and "
+            "--align-layer want: use --stage summarize without it, or other data"
         )
     if not s.pairs:
         raise UserError(
@@ -718,6 +716,13 @@ def check_pairs(s):
             f"--stage pretrain rebuilds a text in its own language, and {across[0]} has two; name "
             "languages with --langs, or pairs as en_XX-en_XX"
         )
+    if s.adversarial != "none":
+        written_from = split_pairs(s.pairs + (s.mix_pairs if s.mix else []))
+        check_sources(s.adversarial, sorted({source for source, _ in written_from}))
+
+
+def check_one_pair(s):
+    """UserError where a run would read lines that say no languages as those of several pairs."""
     read = {*s.pairs, *beside(s), *(s.watch or [])}
     if len(read) > 1 and says_no_languages(s.data, "train"):
         raise UserError(
@@ -725,9 +730,6 @@ def check_pairs(s):
             f"each of {', '.join(sorted(read))}; add source_lang and target_lang to every line, or "
             "name one pair alone"
         )
-    if s.adversarial != "none":
-        written_from = split_pairs(s.pairs + (s.mix_pairs if s.mix else []))
-        check_sources(s.adversarial, sorted({source for source, _ in written_from}))
 
 
 def is_within(pair):
@@ -956,7 +958,7 @@ def check_scoring(s, tokenizer):
     if s.watch:
         check_split(s, "valid", s.watch, tokenizer, "or leave out --watch")
     if at_the_end:
-        pairs = typed_pairs_to_score(s)
+        pairs = scored_pairs(s)
         check_split(s, "test", pairs, tokenizer, "or train without scores by --no-eval")
 
 
@@ -1053,7 +1055,7 @@ def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, 
 @torch.no_grad()
 def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     """Mean task loss per label token over the held-out batches: every process takes its share of
-    them, and all return the same number. UserError where it is none."""
+    them, and all return the same number."""
     device = next(model.parameters()).device
     total = 0.0
     tokens = 0
@@ -1067,10 +1069,6 @@ def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     model.train()
     sums = torch.tensor([total, tokens], dtype=torch.float64, device=device)
     total, tokens = add_up(sums, world)
-    if not math.isfinite(total):
-        raise UserError(
-            f"the validation loss is {total}: lower --lr, or use --precision bf16 in place of fp16"
-        )
     return total / tokens
 
 
@@ -1191,6 +1189,11 @@ def train(s, rank, world, device, command=None):
     if not s.resume:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the validation loss is {loss} before training: use --precision bf16 or fp32, or "
+                "start from another model with --init"
+            )
         this_run.progress.start = loss
         scores = score_watched_pairs(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, frozen.merged_state(), world, learned(s))
@@ -1247,7 +1250,8 @@ def train(s, rank, world, device, command=None):
                 lines += this_run.log_scores(scores)
                 better = progress.validated(held_loss, seconds)
                 kept = None
-                if this_run.main_process and (better or s.keep == "last"):
+                keeps = better or (s.keep == "last" and math.isfinite(held_loss))
+                if this_run.main_process and keeps:
                     kept = frozen.merged_state()
                 this_run.save(model, parts, kept)
                 this_run.tell(lines)
@@ -1329,9 +1333,9 @@ def zero_shot_language(s):
     return target
 
 
-def typed_pairs_to_score(s):
-    """The pairs that show what a run has learned: those that it was trained on, and with the
-    built-in corpus summaries within the other languages, which are zero-shot."""
+def scored_pairs(s):
+    """The pairs, as en_XX-es_XX, that show what a run has learned: those that it was trained on,
+    and with the built-in corpus summaries within the other languages, which are zero-shot."""
     if s.stage == "translate":
         return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
     if is_builtin(s.data):
@@ -1344,7 +1348,7 @@ def evaluation_arguments(s):
     """eval.py's command line for a finished run."""
     count = 50 if s.stage == "translate" else 100
     words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
-    words += ["--pairs", *typed_pairs_to_score(s)]
+    words += ["--pairs", *scored_pairs(s)]
     if s.skip_bad_lines:
         words.append("--skip-bad-lines")
     if s.device:
@@ -1413,6 +1417,7 @@ def main(argv=None):
     with processes() as (rank, world):
         s = parse_args(argv)
         check_spec(s.data)  # before the model is fetched
+        check_one_pair(s)
         lock = only_run_in(s.out) if rank == 0 else nullcontext()
         with lock:
             train(s, rank, world, device_of_process(device_of(s), world), command)

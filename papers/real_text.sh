@@ -32,8 +32,8 @@ help_rates() {
 
 # --------------------------------------------------------------------------------------- part 14
 # The heart again: full and qk on English, at three rates each and qk at one more, watched as they
-# learn; five seeds at the best rate of each, and full at qk's. English is not learned to its end in 3,000 updates: three
-# runs of each take 8,000.
+# learn; five seeds at the best rate of each, and full at qk's. English is not learned to its end in
+# 3,000 updates: three runs of each take 8,000.
 part_14() {
     local rate seed
     heading 14 "full and qk on the help's English, by learning rate"

@@ -85,7 +85,13 @@ mkdir -p runs/paper results
 LACKING=$(mktemp)  # a line for each row that failed or was left out
 # Each job is a group of processes: without that it would not hear a Ctrl-C, and go on by itself.
 set -m
-trap 'for job in $(jobs -rp); do kill -- "-$job"; done; rm -f "$LACKING"' EXIT
+end() {
+    local job
+    for job in $(jobs -rp); do kill -- "-$job" 2>/dev/null || true; done
+    wait || true
+    rm -f "$LACKING"
+}
+trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 

@@ -394,9 +394,10 @@ def results(settings, scores):
         "| source | target | " + " | ".join(columns) + " | n | |",
         "| --- | --- " + "| --- " * (len(columns) + 2) + "|",
     ]
-    seen = learned_in(settings, scores["stage"])
-    if not seen and scores["stage"] == settings.get("stage"):
-        seen = settings.get("pairs")
+    stage = settings.get("stage")
+    seen = None
+    if stage is not None and not stage == "summarize" != scores["stage"]:  # as eval.seen_pairs()
+        seen = learned_in(settings, scores["stage"])
     for row in rows:
         cells = [row["source"], row["target"]]
         cells += [cell(row["scores"][column], row["n"]) for column in columns]
@@ -423,13 +424,13 @@ def cell(interval, count):
 
 def notes(row, seen):
     """What the table says behind a row's numbers. seen: the pairs that are not zero-shot, as
-    en_XX-es_XX; none: that is not known."""
+    en_XX-es_XX; None: that is not known."""
     words = []
     for name, scores in row["floors"].items():
         words.append(f"R1 floor ({name}) {scores['R1'][0]:.1f}")
     if row["references"].get("off-target"):
         words.append(f"references off-target {row['references']['off-target'][0]:.1f}")
-    if seen and f"{row['source']}-{row['target']}" not in seen:
+    if seen is not None and f"{row['source']}-{row['target']}" not in seen:
         words.append("zero-shot")
     return words
 

@@ -38,7 +38,7 @@ from plumbing.files import (
 from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
 
-RUN_FORMAT = 4  # of args.json, state.pt, an update and what validates; only its own is resumed
+RUN_FORMAT = 5  # of args.json, state.pt, an update and what validates; only its own is resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 LOG_COLUMNS = {
@@ -101,13 +101,17 @@ def origin_of(folder):
 
 
 def learned_in(settings, stage):
-    """The pairs, as en_XX-es_XX, that a model was trained on in a stage, by its own run and by the
-    runs of ours before it; [] where args.json does not say, as an earlier version's."""
-    words = settings.get("learned")
-    if not isinstance(words, list):
-        return []
-    kept = [word.split(" ") for word in words if isinstance(word, str)]
-    return [word[-1] for word in kept if word[0] == stage]
+    """The pairs, as en_XX-es_XX, that a model has learned in a stage, by its own run and by the
+    runs of ours before it. Of an earlier version's run, whose args.json does not say, its own."""
+    found = settings.get("learned")
+    if isinstance(found, list):
+        words = [word for word in found if isinstance(word, str)]
+        pairs = [word.removeprefix(f"{stage} ") for word in words if word.startswith(f"{stage} ")]
+    elif settings.get("stage") == stage and isinstance(settings.get("pairs"), list):
+        pairs = [pair for pair in settings["pairs"] if isinstance(pair, str)]
+    else:
+        pairs = []
+    return [pair for pair in pairs if pair.count("-") == 1]
 
 
 def shareable(value):
@@ -198,13 +202,15 @@ def only_run_in(folder):
 
 def is_training(folder):
     """Does a training run hold this folder now?"""
-    if not (Path(folder) / ".lock").exists():
+    lock = Path(folder) / ".lock"
+    if fcntl is None or not lock.exists():
         return False
-    try:
-        with only_run_in(folder):
-            return False
-    except UserError:
-        return True
+    with open_lock(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def open_lock(path):

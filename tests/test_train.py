@@ -135,13 +135,15 @@ def test_lines_that_say_no_languages_are_not_read_as_two_pairs_in_one_run(tmp_pa
     for split in ("train", "valid"):
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     options = ["--stage", "summarize", "--data", f"jsonl:{tmp_path}", "--langs", "es_XX"]
-    assert parse_args(options).pairs == ["es_XX-es_XX"]
+    train.check_one_pair(parse_args(options))
     with pytest.raises(UserError, match="no column says the languages.* es_XX-es_XX"):
-        parse_args([*options, *words])
+        train.main([*options, *words])
 
 
 @pytest.mark.parametrize("settings, words, learned", [
     ({}, (), ["summarize tr_TR-tr_TR"]),
+    ({"stage": "summarize", "pairs": "en_XX-en_XX"}, (), ["summarize tr_TR-tr_TR"]),  # damaged
+    ({"learned": ["summarize", 1]}, (), ["summarize tr_TR-tr_TR"]),
     (
         {"stage": "summarize", "pairs": ["en_XX-en_XX"]}, (),  # an earlier version's
         ["summarize en_XX-en_XX", "summarize tr_TR-tr_TR"],

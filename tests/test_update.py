@@ -14,7 +14,7 @@ from align import alignment_loss
 from corpora.builtin import Builtin
 from data import Examples, held_out
 from model import MBart
-from plumbing.runs import read_state
+from plumbing.runs import Progress, read_state
 from qk_finetune import apply_recipe
 from tokenizer import PAD, Tokenizer
 
@@ -130,7 +130,7 @@ def test_the_validation_loss_is_the_mean_over_label_tokens_without_smoothing(tra
     assert float(printed) == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_a_validation_loss_that_is_no_number_ends_the_run(run, small, tmp_path):
+def test_a_validation_loss_that_is_no_number_lets_no_run_begin(run, small, tmp_path):
     folder = tmp_path / "start"
     shutil.copytree(small, folder)
     model = MBart.from_pretrained(folder)
@@ -140,6 +140,13 @@ def test_a_validation_loss_that_is_no_number_ends_the_run(run, small, tmp_path):
     done = run(*TRANSLATE, "--steps", 1, "--init", folder, "--out", tmp_path / "run")
     assert done.returncode == 2 and "the validation loss is " in done.stderr, done.stderr
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best():
+    progress = Progress()
+    assert progress.validated(2.0, 1) and not progress.validated(float("nan"), 1)
+    assert progress.best == 2.0 and progress.bad == 1
+    assert progress.validated(1.0, 1) and progress.best == 1.0
 
 
 def test_an_adversarial_update_is_the_task_and_fooling_over_the_same_tokens(

@@ -178,7 +178,7 @@ def check_same_shape(model, tuned, base, started):
     """UserError if the Configs of a run and its base differ in what a delta does not hold."""
     before = asdict(started)
     may_differ = MAY_DIFFER
-    if new_vocabularies(model, base):  # in which a tag has another id; apply() moves it alike
+    if MODEL_FILE in new_vocabularies(model, base):  # a tag has another id; apply() moves it too
         may_differ = MAY_DIFFER | {"decoder_start_token_id"}
     for name, value in asdict(tuned).items():
         if name not in may_differ and value != before[name]:
@@ -290,6 +290,9 @@ def common_settings(deltas):
     for name, value in tasks[0].items():
         if all(name in settings and settings[name] == value for settings in tasks):
             common[name] = value
+    if all("learned" in settings for settings in tasks):
+        both = [word for settings in tasks for word in settings["learned"]]
+        common["learned"] = list(dict.fromkeys(both))
     return common
 
 
