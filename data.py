@@ -33,7 +33,8 @@ from plumbing.files import UserError
 from tokenizer import EOS, PAD, UNK, shifted, shortened
 
 UNREADABLE = 0.05  # the share of a language's characters without a piece from which on we warn
-SENTENCE_END = re.compile(r"\n+|(?<=[.!?।])\s+|(?<=[。！？])\s*")
+# Of Devanagari, Urdu, Khmer and Burmese too; Thai marks no end.
+SENTENCE_END = re.compile(r"\n+|(?<=[.!?।۔؟។။])\s+|(?<=[。！？។။])\s*")
 
 
 # ------------------------------------------------------------------------------ language pairs

@@ -54,17 +54,25 @@ from plumbing.options import (
     TASKS,
     decoding_of,
     default_device,
+    default_precision,
     device_name,
     number,
     stage_of,
 )
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, learned_in, origin_of, read_log, read_settings
+from plumbing.runs import (
+    latest_run,
+    learned_in,
+    longest_input,
+    origin_of,
+    read_log,
+    read_settings,
+)
 from tokenizer import Tokenizer
 
 PENALTY = number(float, *LENGTH_PENALTIES)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
 LONG_ENOUGH = 50
@@ -145,13 +153,14 @@ class Decoder:
 
     def __init__(self, folder, device="cpu", int8=False, precision="fp32", **options):
         """options: generate's. int8: round large weights, which decodes faster on a CPU; precision:
-        fp32 or bf16, which is faster on a GPU."""
+        fp32, or bf16 or fp16, which are faster on a GPU."""
         self.model = MBart.from_pretrained(folder).to(device, PRECISIONS[precision])
         if int8:
             pack_for_decoding(self.model, int8=True)
         self.tokenizer = Tokenizer.from_pretrained(folder)
-        self.tagged = not read_settings(folder).get("tagless")  # as it was trained
-        self.limit = self.model.config.max_position_embeddings
+        settings = read_settings(folder)
+        self.tagged = not settings.get("tagless")  # as it was trained
+        self.limit = longest_input(settings, self.model.config.max_position_embeddings)
         asked = options.get("max_new_tokens", DECODING["max_new_tokens"])
         longest = min(asked, longest_output(self.model.config))
         self.options = options | {"max_new_tokens": longest}
@@ -587,7 +596,8 @@ def parse_args(argv=None):
     add(
         "--precision",
         choices=PRECISIONS,
-        help="of the weights and the arithmetic (default: bf16 on a GPU, fp32 on a CPU)",
+        help="of the weights and the arithmetic (default: bf16 on a GPU that has it, fp16 on "
+        "another, fp32 on a CPU)",
     )
     parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)
@@ -629,10 +639,11 @@ def trained_pairs(settings):
 
 
 def taught_pairs(settings):
-    """trained_pairs(), and those of --mix."""
+    """trained_pairs(), and all that the model has learned in other ways: by --mix, and by the runs
+    of ours before its own."""
     pairs = trained_pairs(settings)
-    if settings.get("mix"):
-        pairs = pairs + split_pairs(settings.get("mix_pairs") or [])
+    for stage in TASKS:
+        pairs = pairs + split_pairs(learned_in(settings, stage))
     return pairs
 
 
@@ -862,7 +873,7 @@ def main(argv=None):
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
     options = generation_options(args, stage, Config.read(folder / "config.json"))
     device = args.device or default_device()
-    precision = args.precision or ("fp32" if torch.device(device).type == "cpu" else "bf16")
+    precision = args.precision or default_precision(device)
     if args.int8:
         check_int8(device, precision)
     decoder = Decoder(model_folder(name), device, args.int8, precision, **options)

@@ -23,6 +23,7 @@ from sacrebleu.metrics import BLEU, CHRF
 # Scripts without spaces between words, as Unicode's names of their letters begin.
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
 ZERO_WIDTH_SPACE = "\u200b"  # ends a word; other invisible characters stand within one
+SPACELESS_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")  # as corpora.lines.SPACELESS has them
 DOTLESS = ("tr", "az")  # languages whose I is the capital of ı, and whose İ is that of i
 # How sacrebleu splits a language for BLEU, the best way first; the others: 13a.
 BLEU_TOKENIZERS = {
@@ -160,7 +161,10 @@ def rouge_signature(language, stem=False):
     if stem:
         installed = version("snowballstemmer")
         ending = f"stemmed (Snowball's {STEMMERS[iso(language)]}, version {installed})"
-    return f"rouge-score F1, words of every script, {folding}, {ending}"
+    words = "words of every script"
+    if iso(language) in SPACELESS_LANGUAGES:
+        words = "each character a word"
+    return f"rouge-score F1, {words}, {folding}, {ending}"
 
 
 @cache

@@ -14,6 +14,7 @@ is the labels moved right by one, with the last label in front.
 Run it alone to see a text's ids and pieces:
     python tokenizer.py base en_XX "The teacher found a map."
 """
+import base64
 import io
 import shutil
 from pathlib import Path
@@ -39,9 +40,13 @@ from plumbing.layout import (
     read_layout,
 )
 from plumbing.models import EXAMPLES, MODEL_HELP, model_folder
+from plumbing.protobuf import fields
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 BOS, PAD, EOS, UNK = range(4)
+
+NORMALIZER_FIELD = 3  # of SentencePiece's file: how it normalizes a text, a message
+TABLE_FIELD = 2       # of that message: the table of normal forms
 
 SOURCE_FILE = "source.sentencepiece.bpe.model"  # ours: the encoder's, where it has its own
 
@@ -175,7 +180,7 @@ class Tokenizer:
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "normalizer": None,  # MBartTokenizer has none in any case
+            "normalizer": self.as_normalizer(),
             "post_processor": None,
             "added_tokens": added,
             "pre_tokenizer": {
@@ -190,6 +195,17 @@ class Tokenizer:
                 "byte_fallback": False,
             },
         }
+
+    def as_normalizer(self):
+        """How SentencePiece normalizes a text before it looks pieces up (NFKC, in mBART's file).
+        MBart50Tokenizer does the same; MBartTokenizer of transformers 5 has no normalization."""
+        if self.layout == "mbart25":
+            return None
+        table = normal_forms(self.model_file)
+        if not table:
+            return None
+        encoded = base64.b64encode(table).decode("ascii")
+        return {"type": "Precompiled", "precompiled_charsmap": encoded}
 
     def as_tokenizer_config(self):
         """What tells transformers which of its classes opens the folder."""
@@ -273,6 +289,18 @@ def copy_file(source, target):
     if source.resolve() != target.resolve():
         with saving(target) as temporary:
             shutil.copyfile(source, temporary)
+
+
+def normal_forms(path):
+    """The table of normal forms in a SentencePiece file, as bytes; b"" if it has none."""
+    content = Path(path).read_bytes()
+    for field in fields(content):
+        if field.number == NORMALIZER_FIELD:
+            rules = content[field.content:field.end]
+            for rule in fields(rules):
+                if rule.number == TABLE_FIELD:
+                    return rules[rule.content:rule.end]
+    return b""
 
 
 def train_sentencepiece(

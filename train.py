@@ -90,6 +90,7 @@ from plumbing.options import (
     check_saved,
     decoding_of,
     default_device,
+    default_precision,
     device_name,
     number,
     option,
@@ -302,7 +303,8 @@ class Settings:
         None, type=device_name
     )
     precision: str = option(
-        "precision of the arithmetic (default: bf16 on a GPU, fp32 on a CPU)",
+        "precision of the arithmetic (default: bf16 on a GPU that has it, fp16 on another, fp32 on "
+        "a CPU)",
         None, choices=("fp32", "bf16", "fp16")
     )
     compile: bool = option(
@@ -430,6 +432,11 @@ def doubts(s):
     if s.stop_at is not None and s.stop_at > s.steps:
         lines.append(
             f"--stop-at {s.stop_at} has no effect: the run is over after --steps {s.steps}"
+        )
+    if s.init == str(BASE) and not is_builtin(s.data):
+        lines.append(
+            "base/ knows the words of the built-in corpus alone; for other texts name a model with "
+            "--init"
         )
     if s.stage == "translate" and not s.pairs and len(set(s.langs or [])) == 1:
         lines.append(
@@ -607,7 +614,7 @@ def decide(s):
     if s.langs is None:  # typed ones stay: --resume takes them again
         s.langs = languages_of(pairs)
     if s.precision is None:
-        s.precision = "bf16" if device_of(s).type == "cuda" else "fp32"
+        s.precision = default_precision(device_of(s))
 
 
 def started_from(s):
@@ -1079,7 +1086,7 @@ def score_watched_pairs(model, tokenizer, s, rank):
         return []
     import eval as evaluation  # late: its metrics take seconds to import
 
-    limit = model.config.max_position_embeddings
+    limit = min(s.max_length or math.inf, model.config.max_position_embeddings)
     longest = min(DECODING["max_new_tokens"], longest_output(model.config))
     options = decoding_of(s.stage) | {"beam": 1, "max_new_tokens": longest}
 
@@ -1097,7 +1104,7 @@ def score_watched_pairs(model, tokenizer, s, rank):
         split_pairs(s.watch),
         s.valid_examples,
         tokenizer.languages,
-        trained=split_pairs(s.pairs + (s.mix_pairs if s.mix else [])),
+        trained=split_pairs([word.split(" ")[1] for word in learned(s)]),
         skip=s.skip_bad_lines,
         split="valid",
     )
@@ -1145,6 +1152,9 @@ def learning_rate(step, s):
 
 # ------------------------------------------------------------------------------------- the loop
 
+SAVE_EVERY = 900  # seconds at most between two checkpoints
+
+
 def train(s, rank, world, device, command=None):
     """Runs one stage from its start or its checkpoint to its end, as one of `world` processes.
 
@@ -1189,18 +1199,13 @@ def train(s, rank, world, device, command=None):
     if not s.resume:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the validation loss is {loss} before training: use --precision bf16 or fp32, or "
-                "start from another model with --init"
-            )
         this_run.progress.start = loss
         scores = score_watched_pairs(model, tokenizer, s, rank)
         this_run.begin(model, tokenizer, frozen.merged_state(), world, learned(s))
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
-    seen = 0  # tokens, source and target, since the last validation
+    seen = 0  # tokens, source and target, since `clock`
     clock = time.perf_counter()
     with signals() as received, this_run.bar() as bar:
         while progress.step < s.steps and not (s.patience and progress.bad >= s.patience):
@@ -1258,10 +1263,14 @@ def train(s, rank, world, device, command=None):
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world, device)
-            if signal or progress.step == s.stop_at:
-                bar.close()
+            stops = signal or progress.step == s.stop_at
+            if stops or time.perf_counter() - clock > SAVE_EVERY:  # validations may be hours apart
                 progress.seconds += time.perf_counter() - clock
                 this_run.save(model, parts)
+                seen = 0
+                clock = time.perf_counter()
+            if stops:
+                bar.close()
                 this_run.stop(signal)
     this_run.done()
 
@@ -1313,10 +1322,13 @@ def show_result(s):
 
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
         write_card(s.out, picture=False)  # that of the log is there
+    data = "" if is_builtin(s.data) else f" --data {s.data}"
+    if s.data.startswith("parallel:"):  # which has no summaries
+        data = " --data jsonl:DIR"
     nexts = {
-        "pretrain": f"train.py --stage translate --init {s.out}",
-        "align": f"train.py --stage summarize --init {s.out}",
-        "translate": f"train.py --stage summarize --init {s.out}    (the second step: QK "
+        "pretrain": f"train.py --stage translate --init {s.out}{data}",
+        "align": f"train.py --stage summarize --init {s.out}{data}",
+        "translate": f"train.py --stage summarize --init {s.out}{data}    (the second step: QK "
                      "finetuning on summaries)",
         "summarize": f"eval.py --model {s.out} --lang {zero_shot_language(s)}    (from every "
                      "source language)",

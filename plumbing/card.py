@@ -16,7 +16,15 @@ from plumbing.files import UserError, read_json, saving, write_json, write_text
 from plumbing.hub import Repository
 from plumbing.layout import layout_of
 from plumbing.options import decoding_of
-from plumbing.runs import SIGN, is_ours, learned_in, read_log, read_settings, shareable
+from plumbing.runs import (
+    SIGN,
+    is_ours,
+    learned_in,
+    longest_input,
+    read_log,
+    read_settings,
+    shareable,
+)
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SIMPLE = re.compile(r"[\w.:/-]+")  # values that YAML reads as they are
@@ -330,7 +338,7 @@ def example_pair(settings, scores):
 
 def with_transformers(folder, settings, config, options, source, target):
     """Python lines that give what eval.py gives with these options for article.txt."""
-    limit = config["max_position_embeddings"]
+    limit = longest_input(settings, config["max_position_embeddings"])
     words = []
     if layout_of(folder) == "mbart50":
         words.append("forced_bos_token_id=tag")
@@ -351,7 +359,7 @@ def with_transformers(folder, settings, config, options, source, target):
         "",
         f'tokenizer = AutoTokenizer.from_pretrained(".", src_lang="{source}")',
         'model = AutoModelForSeq2SeqLM.from_pretrained(".")',
-        # mBART-50's tokenizer there makes <unk> of the end of a line.
+        # On one line, as eval.py reads it.
         'text = " ".join(open("article.txt", encoding="utf-8").read().split())',
         f'source = tokenizer(text, truncation=True, max_length={limit}, return_tensors="pt")',
         f'tag = tokenizer.convert_tokens_to_ids("{target}")',

@@ -30,7 +30,10 @@ def run(main):
     A UserError ends it with one line on standard error and exit code 2, Ctrl-C with 130, a reader
     of its output that has left (`| head`) with 141."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # letters that a terminal lacks must not end a program
+        if hasattr(stream, "reconfigure"):
+            if os.name == "nt" and not stream.isatty():  # a file: in UTF-8 as all others
+                stream.reconfigure(encoding="utf-8")
+            # Letters that a terminal lacks must not end a program.
             stream.reconfigure(errors="backslashreplace")
     try:
         check_words(sys.argv[1:])
@@ -42,6 +45,15 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which this file does without
+            raise
+        print(
+            f"error: the GPU's memory is full ({first_line(error)}); train.py: lower --tokens and "
+            "raise --accumulate as much; eval.py: --precision bf16 or fp16, or a smaller --beam",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

@@ -93,6 +93,16 @@ def default_device():
     return "cpu"
 
 
+def default_precision(device):
+    """The type of the arithmetic where nobody named one: half precision on a GPU. One that computes
+    bf16 in other types (before NVIDIA's Ampere) would be slower with it than with fp32."""
+    if torch.device(device).type != "cuda":
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16"
+
+
 def option(meaning, default=MISSING, **words):
     """A field of a dataclass of options: what it means, its default and more words for argparse.
 

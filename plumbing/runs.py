@@ -114,6 +114,12 @@ def learned_in(settings, stage):
     return [pair for pair in pairs if pair.count("-") == 1]
 
 
+def longest_input(settings, positions):
+    """The longest text, in tokens, that a model reads: no longer than those that it was trained on
+    (--max-length), and than it has positions for."""
+    return min(positions, settings.get("max_length") or positions)
+
+
 def shareable(value):
     """A path, KIND:PATH or a list of words of a command line as others may read it.
 
@@ -186,11 +192,16 @@ def only_run_in(folder):
     with open_lock(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(
                 f"{folder}: another run is training into this folder; wait for it, or name "
                 "another with --out"
             ) from None
+        except OSError as error:  # as Lustre is often mounted
+            note(
+                f"{folder}: its disk holds no locks ({error.strerror}): see to it that no other "
+                "run trains into this folder"
+            )
         try:
             yield
         finally:
@@ -208,8 +219,10 @@ def is_training(folder):
     with open_lock(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:  # a disk that holds no locks
+            return False
     return False
 
 

@@ -102,6 +102,16 @@ def test_the_saved_folder_opens_in_transformers_with_equal_ids(bare, layout, tmp
         assert theirs.mask_token_id == ours.mask_id and len(theirs) == ours.vocab_size
 
 
+def test_mbart50_opens_in_transformers_with_sentencepieces_normal_forms(bare, tmp_path):
+    from transformers import AutoTokenizer
+    ours = Tokenizer.from_pretrained(bare["mbart50"])
+    ours.save_pretrained(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path, src_lang="en_XX")
+    for text in ("ﬁrefighter", "a\u00a0map", "the 1.º map… and ½", "ＡＢＣ", "a\tmap\nin"):
+        assert theirs(text)["input_ids"] == ours.encode(text, "en_XX"), text
+        assert ours.encode(text, "en_XX") != ours.encode(text + " a", "en_XX")
+
+
 def test_where_transformers_drops_the_normalization_ours_stays_with_sentencepiece(bare, tmp_path):
     """The published models were trained on SentencePiece's NFKC-normalized pieces; MBartTokenizer
     5.x skips that."""

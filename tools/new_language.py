@@ -32,7 +32,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from corpora.sets import check_spec, open_data
+from corpora.sets import check_spec, is_builtin, open_data
 from data import split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
@@ -42,6 +42,7 @@ from plumbing.runs import read_settings
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
+from tools.start import COVERAGE
 from tools.texts import lines, some_of
 
 NAMES = {"src": "source", "tgt": "target"}
@@ -163,11 +164,14 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     fresh = {side, *fresh_sides(parent)}
     if scratch:
         fresh = set(SIDES)
-    settings = read_settings(parent) | {"fresh": sorted(fresh)}
+    # No pair with the new side has been learned.
+    settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
     # `out` is not touched before everything that can be refused is behind us.
     with TemporaryDirectory() as folder:
         path = Path(folder) / MODEL_FILE
-        train_sentencepiece(texts_of_side(examples, side, seed), path, pieces, seed=seed)
+        coverage = 1.0 if is_builtin(data) else COVERAGE
+        texts = texts_of_side(examples, side, seed)
+        train_sentencepiece(texts, path, pieces, seed=seed, character_coverage=coverage)
         if side == "src":
             new = Tokenizer(path, old.layout)
             tokenizer = Tokenizer(old.model_file, old.layout, source=new)

@@ -22,14 +22,13 @@ from model import MBart
 from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, stage_of
+from plumbing.protobuf import MESSAGE, fields
 from plumbing.runs import read_settings
 from tokenizer import MODEL_FILE, UNK, Tokenizer
 from tools.folders import add_overwrite, check_out, write_like
 
 SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
-# A file of SentencePiece is one protocol buffer: fields, each with a key (its number and kind).
-PIECE_FIELD = 1     # once for each piece of the vocabulary, in order
-LENGTH_KIND = 2     # a field's content has its length in front
+PIECE_FIELD = 1     # of its file: once for each piece of the vocabulary, in order
 
 
 # ------------------------------------------------------------------------- the tokenizer's file
@@ -39,36 +38,27 @@ def keep_pieces(path, kept):
     content = Path(path).read_bytes()
     out = bytearray()
     piece = 0
-    start = 0
-    while start < len(content):
-        key, at = varint(content, start)
-        if key & 7 != LENGTH_KIND:
-            raise UserError(
-                f"{path}: has a field of a kind that SentencePiece does not write, so it is "
-                "damaged; copy it again"
-            )
-        length, at = varint(content, at)
-        end = at + length
-        is_piece = key >> 3 == PIECE_FIELD
+    for field in fields_of(path, content):
+        is_piece = field.number == PIECE_FIELD
         if not is_piece or piece in kept:
-            out += content[start:end]
+            out += content[field.start:field.end]
         if is_piece:
             piece += 1
-        start = end
     return bytes(out)
 
 
-def varint(content, at):
-    """(value, next position) of a protocol buffer's variable-length number: 7 bits a byte."""
-    value = 0
-    shift = 0
-    while True:
-        byte = content[at]
-        value |= (byte & 127) << shift
-        at += 1
-        shift += 7
-        if byte < 128:
-            return value, at
+def fields_of(path, content):
+    """The Fields of a SentencePiece file; UserError if it is damaged."""
+    try:
+        found = list(fields(content))
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); copy it again") from None
+    if any(field.kind != MESSAGE for field in found):
+        raise UserError(
+            f"{path}: has a field of a kind that SentencePiece does not write, so it is damaged; "
+            "copy it again"
+        )
+    return found
 
 
 def needed_pieces(pieces, texts):
