@@ -1,5 +1,6 @@
 """Rough weather: a run killed at any moment, a full disk, flipped bits, a loss that is no number,
 two runs at once."""
+import errno
 import json
 import random
 import resource
@@ -13,9 +14,10 @@ from conftest import ROOT, run_here
 from safetensors.torch import load_file, save_file
 from test_train import losses, same_weights
 
+import train
 from model import MBart
 from plumbing.files import UserError
-from plumbing.runs import read_settings, read_state
+from plumbing.runs import is_training, read_settings, read_state
 from tokenizer import Tokenizer
 
 OPTIONS = (
@@ -276,6 +278,44 @@ def test_a_system_without_file_locks_trains_too(run_process, small, tmp_path):
     words = (*OPTIONS, "--init", small, "--steps", 1, "--out", tmp_path / "run")
     done = run_process("-c", code, *words)
     assert done.returncode == 0 and len(losses(tmp_path / "run")) == 1, done.stderr
+
+
+def test_a_disk_that_holds_no_locks_is_told_and_trained_on(run, small, tmp_path, monkeypatch):
+    """As Lustre is often mounted."""
+
+    def refuse(*rest):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("plumbing.runs.fcntl.flock", refuse)
+    out = tmp_path / "run"
+    done = run("train.py", *OPTIONS, "--init", small, "--steps", 1, "--out", out)
+    assert done.returncode == 0 and "its disk holds no locks" in done.stderr, done.stderr
+    assert not is_training(out)
+
+
+def test_a_crash_between_validations_costs_what_was_done_since_the_last_checkpoint(
+    run, small, tmp_path, monkeypatch
+):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    words = ("train.py", *OPTIONS, "--init", small, "--steps", 4)
+    assert run(*words, "--out", whole).returncode == 0
+    monkeypatch.setattr("train.SAVE_EVERY", 0)  # after each update
+    update = train.update
+    calls = []
+
+    def crash(*rest):
+        calls.append(rest)
+        if len(calls) == 3:
+            raise MemoryError("a crash")
+        return update(*rest)
+
+    monkeypatch.setattr("train.update", crash)
+    done = run(*words, "--out", out)
+    assert done.returncode == 1 and "a crash" in done.stderr
+    assert read_state(out / "state.pt")["progress"]["step"] == 2
+    monkeypatch.setattr("train.update", update)
+    assert run("train.py", "--resume", out).returncode == 0
+    assert same_weights(whole, out)
 
 
 def test_a_mistake_leaves_no_folder_behind(run, tmp_path):

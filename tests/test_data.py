@@ -570,7 +570,14 @@ def test_text_that_the_vocabulary_cannot_read_is_told_with_its_share(tokenizer):
 def test_sentences_end_in_every_script():
     from data import SENTENCE_END
 
-    for text in ("It was cold. Nobody came!", "ठंड थी। कोई नहीं आया।", "很冷。没有人来！"):
+    for text in (
+        "It was cold. Nobody came!",
+        "ठंड थी। कोई नहीं आया।",
+        "سردی تھی۔ کوئی نہیں آیا۔",
+        "很冷。没有人来！",
+        "အေးသည်။ ဘယ်သူမှမလာ။",
+        "ត្រជាក់។គ្មាននរណាមកទេ។",
+    ):
         parts = [part for part in SENTENCE_END.split(text) if part.strip()]
         assert len(parts) == 2, text
     assert len(SENTENCE_END.split("3.5 percent")) == 1

@@ -185,6 +185,12 @@ def test_russian_and_turkish_are_stemmed_and_gujarati_is_not():
     assert not metrics.has_stemmer("gu_IN") and not metrics.has_stemmer("my_MM")
 
 
+def test_the_signature_says_where_a_character_is_a_word():
+    for language in ("zh_CN", "ja_XX", "th_TH", "my_MM", "km_KH"):
+        assert "each character a word" in metrics.rouge_signature(language)
+    assert "words of every script" in metrics.rouge_signature("ko_KR")
+
+
 def test_bootstrap_intervals_hold_the_mean_and_shrink_with_more_examples():
     values = np.random.default_rng(0).random(1000) * 100
     mean, low, high = bootstrap(values)

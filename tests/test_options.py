@@ -6,8 +6,18 @@ import pytest
 import torch
 from conftest import ROOT
 
+from plumbing import files
 from plumbing.files import UserError
-from plumbing.options import SEED, SHARE, check_saved, number, option, read_options
+from plumbing.options import (
+    SEED,
+    SHARE,
+    check_saved,
+    default_precision,
+    number,
+    option,
+    read_options,
+)
+from plumbing.runs import longest_input
 from tokenizer import train_sentencepiece
 
 
@@ -57,3 +67,34 @@ def test_the_largest_seed_is_taken_by_all_generators(tmp_path):
     seed = SEED(str(2**32 - 1))
     torch.manual_seed(seed)
     train_sentencepiece(["a map", "the park"], tmp_path / "model", 20, seed=seed)
+
+
+@pytest.mark.parametrize("device, has_bf16, precision", [
+    ("cpu", True, "fp32"), ("cuda", True, "bf16"), ("cuda:1", False, "fp16"),
+])
+def test_half_precision_is_the_one_that_a_gpu_computes_in(monkeypatch, device, has_bf16, precision):
+    def is_supported(including_emulation=True):
+        return has_bf16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert default_precision(device) == precision
+
+
+def test_a_full_gpu_is_told_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    def main():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    with pytest.raises(SystemExit) as ended:
+        files.run(main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "lower --tokens" in said and len(said.splitlines()) == 1
+    with pytest.raises(RuntimeError, match="another"):
+        files.run(lambda: (_ for _ in ()).throw(RuntimeError("another")))
+
+
+def test_a_model_reads_no_longer_texts_than_it_was_trained_on():
+    assert longest_input({"max_length": 512}, 1024) == 512
+    assert longest_input({"max_length": 2048}, 1024) == 1024
+    assert longest_input({}, 1024) == longest_input({"max_length": None}, 1024) == 1024
