@@ -123,8 +123,7 @@ A section of LibreOffice's help -> its heading, and in English a package's descr
 (55,000 examples, of which the sections are 4,347); 3,000 updates, every recipe at the rate with the
 lowest validation loss on English, of all 1,570 validation examples (LOG.md tells why of so many).
 `full`'s best is 2e-3 beyond doubt, for the others lie 0.016 and more above it and its seeds within
-0.010; `qk`'s is 4e-3, the highest that was tried, by 0.012 on the mean of five seeds, which lie
-within 0.005. That loss still
+0.010; `qk`'s is 4e-3, by 0.012 on the mean of five seeds, which lie within 0.005. That loss still
 falls at the end, `full`'s by 0.06 in the last 500 updates at 2e-3, with a learning rate that goes
 to zero: hence the two rows of 8,000 updates, `qk`'s at 2e-3. Validation loss by learning rate (of
 seed 0), in brackets the share of zero-shot outputs in another language (of all seeds):"""
