@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -381,11 +382,16 @@ class Fingerprint:
 
     def load_state_dict(self, state):
         for name, before in state["files"].items():
-            if self.files.get(name) != before:
+            if before not in self.named_alike(name):
                 raise UserError(
                     f"{name}: not what it was when this run began; put it back as it was, or start "
                     "another run from the model of this one with --init"
                 )
+
+    def named_alike(self, name):
+        """What is known of the files with this file's name, in whatever folder: it may have moved.
+        """
+        return [found for path, found in self.files.items() if Path(path).name == Path(name).name]
 
 
 def check_vocabulary(stage, tokenizer):

@@ -894,6 +894,9 @@ def main(argv=None):
         return
 
     trained = trained_pairs(settings)
+    if decoder.tokenizer.source is not decoder.tokenizer and not args.pairs:
+        # The encoder's own vocabulary is of the language that it was made for.
+        args.source_lang = args.source_lang or sorted({source for source, _ in trained})
     pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(

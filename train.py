@@ -149,7 +149,8 @@ class Settings:
     out: str = option("the run folder (default: runs/STAGE)", None, metavar="FOLDER")
     overwrite: bool = option("replace a run folder that has a model already", False)
     resume: str = option(
-        "go on with the stopped run in FOLDER, with its own options", None, metavar="FOLDER"
+        "go on with the stopped run in FOLDER, with its own options (--data where its files moved)",
+        None, metavar="FOLDER"
     )
     seed: int = option("seed of the data's order, dropout and new weights", 0, type=SEED)
     preset: str = option(
@@ -514,7 +515,7 @@ def resumed(typed):
         raise UserError(
             f"--resume goes on with the run's own options, and these differ: leave out {options}"
         )
-    s = replace(own, **{name: typed[name] for name in MAY_DIFFER if name in typed})
+    s = replace(own, **{name: typed[name] for name in (*MAY_DIFFER, "data") if name in typed})
     check_device(s, where)
     return s
 
@@ -554,6 +555,8 @@ def differs(name, typed, own, world):
         return not same_model(value, there)
     if name == "out":  # a folder has many names
         return Path(value).resolve() != Path(there).resolve()
+    if name == "data" and not is_builtin(value):  # the folder may have moved; Fingerprint checks it
+        return value.partition(":")[0] != there.partition(":")[0]
     if name in ("accumulate", "mix"):
         return shared_equally(value, world) != there
     if isinstance(value, list):  # what is typed twice counts once

@@ -183,7 +183,7 @@ def test_a_packed_file_is_never_whole_in_memory(tmp_path):
     assert done.stdout == f"{{{PAIR}: 2000}} 35000\n", done.stderr
 
 
-def test_a_run_trains_on_a_packed_file_and_goes_on_with_it(run, small, tmp_path):
+def test_a_run_trains_on_a_packed_file_and_goes_on_with_it_wherever_it_moved(run, small, tmp_path):
     rows = [{"text": f"The teacher found map {i}.", "summary": "A map."} for i in range(40)]
     for split in ("train", "valid"):
         write(tmp_path / f"{split}.jsonl.gz", rows)
@@ -198,6 +198,12 @@ def test_a_run_trains_on_a_packed_file_and_goes_on_with_it(run, small, tmp_path)
     resume = ["train.py", "--resume", tmp_path / "run", "--no-eval"]
     write(tmp_path / "train.jsonl.gz", rows[1:])
     assert "train.jsonl.gz: not what it was when this run began" in run(*resume).stderr
-    write(tmp_path / "train.jsonl.gz", rows)  # packed anew, of the same lines
-    done = run(*resume)
-    assert done.returncode == 0, done.stderr
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (tmp_path / "train.jsonl.gz").unlink()
+    write(moved / "train.jsonl.gz", rows)  # packed anew, of the same lines
+    (tmp_path / "valid.jsonl.gz").rename(moved / "valid.jsonl.gz")
+    done = run(*resume, "--data", f"parallel:{moved}")
+    assert done.returncode == 2 and "leave out --data" in done.stderr
+    done = run(*resume, "--data", f"jsonl:{moved}")
+    assert done.returncode == 0 and "going on at update 1" in done.stdout, done.stderr

@@ -164,7 +164,14 @@ def test_a_fresh_folder_trains_with_a_recipe_that_reaches_its_new_side_and_no_ot
     trained = MBart.from_pretrained(tmp_path / "run").state_dict()
     moved = {n for n, x in child.state_dict().items() if not torch.equal(x, trained[n])}
     assert moved == set(apply_recipe(child, "src"))
-    assert json.loads((tmp_path / "run" / "args.json").read_text())["tagless"] is True
+    settings = json.loads((tmp_path / "run" / "args.json").read_text())
+    assert settings["tagless"] is True and settings["learned"] == ["translate de_DE-en_XX"]
+
+    options = ("--lang", "en_XX", "--examples", 1, "--max-new-tokens", 3, "--device", "cpu")
+    done = run("eval.py", "--model", tmp_path / "run", *options)  # German is all that it reads
+    assert done.returncode == 0, done.stderr
+    rows = [line.split()[0] for line in done.stdout.splitlines() if " -> en_XX" in line]
+    assert rows == ["de_DE"]
 
 
 def test_a_new_target_keeps_the_encoders_vocabulary(run, small, tmp_path):
@@ -229,6 +236,7 @@ def test_a_vocabulary_that_cannot_be_learned_costs_nothing_that_stood_there(run,
 @pytest.mark.parametrize("options, complaint", [
     (("--source", "de_DE", "--pairs", "fr_XX-en_XX"), "no training pair has de_DE as its source"),
     (("--source", "de", "--pairs", "de-en_XX"), "did you mean de_DE"),
+    (("--source", "sk_SK", "--pairs", "sk_SK-en_XX"), "may borrow the tag of one that you do not"),
     (("--target", "de_DE", "--pairs", "de_DE"), "write pairs as"),
     (("--target", "fr_XX", "--source", "de_DE", "--pairs", "de_DE-fr_XX"), "not allowed with"),
 ])

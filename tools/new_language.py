@@ -156,7 +156,13 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     old = Tokenizer.from_pretrained(parent)
     own = pairs_of(lang, side, pairs)
     for code in sum(own, ()):
-        old.lang_id(code)
+        try:
+            old.lang_id(code)
+        except UserError as error:
+            raise UserError(
+                f"{error}. A language that mBART has no tag for may borrow the tag of one that you "
+                "do not use: name it, and the data's files or lines, by that"
+            ) from None
     examples = open_data(data, "translate", "train", own, old.languages, seed, skip_bad_lines)
 
     print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
