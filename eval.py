@@ -17,6 +17,7 @@ output tells. Beside ROUGE-1 stand its floors, which need no model: another exam
 the source's first sentence; then how far off target the references seem to be, which is the
 identifier's own error. Of a single example there are no intervals.
 """
+import math
 import sys
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,11 +69,12 @@ from plumbing.runs import (
     origin_of,
     read_log,
     read_settings,
+    seen_in,
 )
 from tokenizer import Tokenizer
 
 PENALTY = number(float, *LENGTH_PENALTIES)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRETRAINED = "a model that was only pretrained copies its input"
 # When the language of one's own text is doubted: characters of a text, and the least posterior.
 LONG_ENOUGH = 50
@@ -153,7 +155,7 @@ class Decoder:
 
     def __init__(self, folder, device="cpu", int8=False, precision="fp32", **options):
         """options: generate's. int8: round large weights, which decodes faster on a CPU; precision:
-        fp32, or bf16 or fp16, which are faster on a GPU."""
+        fp32 or bf16, which is faster on a GPU."""
         self.model = MBart.from_pretrained(folder).to(device, PRECISIONS[precision])
         if int8:
             pack_for_decoding(self.model, int8=True)
@@ -531,7 +533,7 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
 def lowest_validation_loss(folder):
     """The lowest of a run's log.csv; None where the folder is no run of train.py."""
     losses = [row["validation loss"] for row in read_log(Path(folder) / "log.csv")]
-    return min(losses, default=None)
+    return min(filter(math.isfinite, losses), default=None)
 
 
 # ------------------------------------------------------------------------------- the command line
@@ -596,8 +598,8 @@ def parse_args(argv=None):
     add(
         "--precision",
         choices=PRECISIONS,
-        help="of the weights and the arithmetic (default: bf16 on a GPU that has it, fp16 on "
-        "another, fp32 on a CPU)",
+        help="of the weights and the arithmetic (default: bf16 on a GPU that has it, else "
+        "fp32)",
     )
     parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)
@@ -642,6 +644,8 @@ def taught_pairs(settings):
     """trained_pairs(), and all that the model has learned in other ways: by --mix, and by the runs
     of ours before its own."""
     pairs = trained_pairs(settings)
+    if settings.get("mix"):  # an earlier version's run does not have it in "learned"
+        pairs = pairs + split_pairs(settings.get("mix_pairs") or [])
     for stage in TASKS:
         pairs = pairs + split_pairs(learned_in(settings, stage))
     return pairs
@@ -653,14 +657,12 @@ def seen_pairs(settings, stage):
 
     None if that is not known: published weights, and a summarizer that is to translate (the model
     that it started from may have learned that)."""
-    if "stage" not in settings:
-        return None
-    if settings["stage"] == "summarize" != stage:
-        return None
-    learned = split_pairs(learned_in(settings, stage))
-    if not learned and settings["stage"] == stage:  # an old run, which has --langs alone
+    seen = seen_in(settings, stage)
+    if seen is not None:
+        return split_pairs(seen)
+    if settings.get("stage") == stage:  # an old run, which has --langs alone
         return trained_pairs(settings)
-    return learned
+    return None
 
 
 def check_languages(args, tokenizer):
@@ -874,6 +876,8 @@ def main(argv=None):
     options = generation_options(args, stage, Config.read(folder / "config.json"))
     device = args.device or default_device()
     precision = args.precision or default_precision(device)
+    if precision not in PRECISIONS:  # weights in fp16 may overflow
+        precision = "fp32"
     if args.int8:
         check_int8(device, precision)
     decoder = Decoder(model_folder(name), device, args.int8, precision, **options)
@@ -894,8 +898,8 @@ def main(argv=None):
         return
 
     trained = trained_pairs(settings)
-    if decoder.tokenizer.source is not decoder.tokenizer and not args.pairs:
-        # The encoder's own vocabulary is of the language that it was made for.
+    if str(settings.get("recipe")).startswith(("src", "both")) and not args.pairs:
+        # Its encoder has a new vocabulary, of the language that it was trained on.
         args.source_lang = args.source_lang or sorted({source for source, _ in trained})
     pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")

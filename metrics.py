@@ -23,7 +23,7 @@ from sacrebleu.metrics import BLEU, CHRF
 # Scripts without spaces between words, as Unicode's names of their letters begin.
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
 ZERO_WIDTH_SPACE = "\u200b"  # ends a word; other invisible characters stand within one
-SPACELESS_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")  # as corpora.lines.SPACELESS has them
+SPACELESS_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")  # which these scripts are of
 DOTLESS = ("tr", "az")  # languages whose I is the capital of ı, and whose İ is that of i
 # How sacrebleu splits a language for BLEU, the best way first; the others: 13a.
 BLEU_TOKENIZERS = {

@@ -434,7 +434,8 @@ def doubts(s):
         lines.append(
             f"--stop-at {s.stop_at} has no effect: the run is over after --steps {s.steps}"
         )
-    if s.init == str(BASE) and not is_builtin(s.data):
+    starts_from_base = s.init is None or Path(s.init).resolve() == BASE
+    if starts_from_base and s.stage != "pretrain" and not is_builtin(s.data):
         lines.append(
             "base/ knows the words of the built-in corpus alone; for other texts name a model with "
             "--init"
@@ -630,7 +631,7 @@ def started_from(s):
 def learned(s):
     """["STAGE SRC-TGT"] of what the model will have learned to write, by this run and by those of
     ours before it: of the rest eval.py says that it is zero-shot."""
-    before = started_from(s)
+    before = read_settings(s.out) if s.resume else started_from(s)
     found = []
     for stage in STAGES:
         pairs = learned_in(before, stage)
@@ -1107,7 +1108,7 @@ def score_watched_pairs(model, tokenizer, s, rank):
         split_pairs(s.watch),
         s.valid_examples,
         tokenizer.languages,
-        trained=split_pairs([word.split(" ")[1] for word in learned(s)]),
+        trained=evaluation.taught_pairs(asdict(s) | {"learned": learned(s)}),
         skip=s.skip_bad_lines,
         split="valid",
     )
@@ -1325,14 +1326,18 @@ def show_result(s):
 
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
         write_card(s.out, picture=False)  # that of the log is there
-    data = "" if is_builtin(s.data) else f" --data {s.data}"
-    if s.data.startswith("parallel:"):  # which has no summaries
-        data = " --data jsonl:DIR"
+    translations = "" if is_builtin(s.data) else f" --data {s.data}"
+    summaries = translations
+    kind = s.data.partition(":")[0]
+    if kind in ("xlsum", "wikilingua"):  # which have no translations
+        translations = " --data parallel:DIR"
+    if kind == "parallel":  # which has no summaries
+        summaries = " --data jsonl:DIR"
     nexts = {
-        "pretrain": f"train.py --stage translate --init {s.out}{data}",
-        "align": f"train.py --stage summarize --init {s.out}{data}",
-        "translate": f"train.py --stage summarize --init {s.out}{data}    (the second step: QK "
-                     "finetuning on summaries)",
+        "pretrain": f"train.py --stage translate --init {s.out}{translations}",
+        "align": f"train.py --stage summarize --init {s.out}{summaries}",
+        "translate": f"train.py --stage summarize --init {s.out}{summaries}    (the second step: "
+                     "QK finetuning on summaries)",
         "summarize": f"eval.py --model {s.out} --lang {zero_shot_language(s)}    (from every "
                      "source language)",
     }

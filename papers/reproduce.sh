@@ -126,6 +126,7 @@ is_made() {
 }
 
 run_job() {
+    trap 'exit 143' TERM  # not before the program in front has ended
     local file=$1 log=$2 begun=$SECONDS
     shift 2
     if "$@" > "$log" 2>&1; then

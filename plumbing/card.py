@@ -19,10 +19,10 @@ from plumbing.options import decoding_of
 from plumbing.runs import (
     SIGN,
     is_ours,
-    learned_in,
     longest_input,
     read_log,
     read_settings,
+    seen_in,
     shareable,
 )
 
@@ -338,14 +338,15 @@ def example_pair(settings, scores):
 
 def with_transformers(folder, settings, config, options, source, target):
     """Python lines that give what eval.py gives with these options for article.txt."""
-    limit = longest_input(settings, config["max_position_embeddings"])
+    positions = config["max_position_embeddings"]
+    limit = longest_input(settings, positions)
     words = []
     if layout_of(folder) == "mbart50":
         words.append("forced_bos_token_id=tag")
     else:
         words.append("decoder_start_token_id=tag")
     words.append(f"num_beams={options['beam']}")
-    words.append(f"max_new_tokens={min(options['max_new_tokens'], limit - 1)}")
+    words.append(f"max_new_tokens={min(options['max_new_tokens'], positions - 1)}")
     if options.get("min_new_tokens"):
         words.append(f"min_new_tokens={options['min_new_tokens']}")
     if options.get("length_penalty", 1.0) != 1.0:
@@ -402,10 +403,7 @@ def results(settings, scores):
         "| source | target | " + " | ".join(columns) + " | n | |",
         "| --- | --- " + "| --- " * (len(columns) + 2) + "|",
     ]
-    stage = settings.get("stage")
-    seen = None
-    if stage is not None and not stage == "summarize" != scores["stage"]:  # as eval.seen_pairs()
-        seen = learned_in(settings, scores["stage"])
+    seen = seen_in(settings, scores["stage"])
     for row in rows:
         cells = [row["source"], row["target"]]
         cells += [cell(row["scores"][column], row["n"]) for column in columns]

@@ -114,10 +114,26 @@ def learned_in(settings, stage):
     return [pair for pair in pairs if pair.count("-") == 1]
 
 
+def seen_in(settings, stage):
+    """The pairs, as en_XX-es_XX, that are not zero-shot for a model. None if that is not known: of
+    published weights, of a summarizer that is to translate, and of an old run without its pairs."""
+    own = settings.get("stage")
+    if own is None:
+        return None
+    if own == "summarize" and stage != own:
+        return None
+    if own == stage and "learned" not in settings and not settings.get("pairs"):
+        return None
+    return learned_in(settings, stage)
+
+
 def longest_input(settings, positions):
     """The longest text, in tokens, that a model reads: no longer than those that it was trained on
     (--max-length), and than it has positions for."""
-    return min(positions, settings.get("max_length") or positions)
+    longest = settings.get("max_length")
+    if isinstance(longest, int) and longest > 0:
+        return min(positions, longest)
+    return positions
 
 
 def shareable(value):
@@ -463,6 +479,8 @@ class Run:
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
         self.watch_log = Log(self.folder / "watch.csv", self.progress.step)
+        if self.main_process:  # the data may have moved
+            write_settings(self.folder, read_settings(self.folder) | {"data": self.settings.data})
 
     def done(self):
         """Says that the training is over, and whether it was worth it."""
@@ -471,7 +489,9 @@ class Run:
             f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
             f"{progress.best:.4f}; model in {self.folder}"
         )
-        if self.settings.keep == "best" and progress.best > progress.start:
+        if progress.best == math.inf:
+            note("no validation loss was a number: the model is as it was before training")
+        elif self.settings.keep == "best" and progress.best > progress.start:
             note(
                 f"the model that is kept is worse than before training (validation loss "
                 f"{progress.start:.4f}): lower --lr, or validate sooner with --eval-every"

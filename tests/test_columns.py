@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from corpora.sets import open_data
 from plumbing.files import UserError
+from plumbing.runs import read_settings
 from tokenizer import MBART25
 
 ENGLISH = ("en_XX", "en_XX")
@@ -207,3 +208,4 @@ def test_a_run_trains_on_a_packed_file_and_goes_on_with_it_wherever_it_moved(run
     assert done.returncode == 2 and "leave out --data" in done.stderr
     done = run(*resume, "--data", f"jsonl:{moved}")
     assert done.returncode == 0 and "going on at update 1" in done.stdout, done.stderr
+    assert read_settings(tmp_path / "run")["data"] == f"jsonl:{moved}"

@@ -1,5 +1,6 @@
 """plumbing/options.py: what a run has saved is what its command line gives."""
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -77,6 +78,7 @@ def test_half_precision_is_the_one_that_a_gpu_computes_in(monkeypatch, device, h
         return has_bf16 or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     assert default_precision(device) == precision
 
 
@@ -97,4 +99,5 @@ def test_a_full_gpu_is_told_in_one_line(capsys, monkeypatch):
 def test_a_model_reads_no_longer_texts_than_it_was_trained_on():
     assert longest_input({"max_length": 512}, 1024) == 512
     assert longest_input({"max_length": 2048}, 1024) == 1024
+    assert longest_input({"max_length": "512"}, 1024) == 1024  # damaged
     assert longest_input({}, 1024) == longest_input({"max_length": None}, 1024) == 1024

@@ -140,6 +140,18 @@ def test_lines_that_say_no_languages_are_not_read_as_two_pairs_in_one_run(tmp_pa
         train.main([*options, *words])
 
 
+def test_own_data_on_the_base_of_the_built_in_corpus_are_doubted(capsys):
+    for words, doubted in (
+        (["--data", "jsonl:DIR"], True),
+        (["--data", "jsonl:DIR", "--init", str(ROOT / "base")], True),
+        (["--data", "jsonl:DIR", "--init", str(ROOT / "base-help")], False),
+        ([], False),
+    ):
+        parse_args(["--stage", "summarize", *words])
+        said = "knows the words of the built-in corpus alone" in capsys.readouterr().err
+        assert said == doubted, words
+
+
 @pytest.mark.parametrize("settings, words, learned", [
     ({}, (), ["summarize tr_TR-tr_TR"]),
     ({"stage": "summarize", "pairs": "en_XX-en_XX"}, (), ["summarize tr_TR-tr_TR"]),  # damaged
