@@ -98,9 +98,8 @@ def default_precision(device):
     bf16 in other types (before NVIDIA's Ampere) would be slower with it than with fp32."""
     if torch.device(device).type != "cuda":
         return "fp32"
-    with torch.cuda.device(device):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16"
+    if torch.cuda.is_bf16_supported(including_emulation=False):  # the current one
+        return "bf16"
     return "fp16"
 
 

@@ -1,6 +1,5 @@
 """plumbing/options.py: what a run has saved is what its command line gives."""
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -78,7 +77,6 @@ def test_half_precision_is_the_one_that_a_gpu_computes_in(monkeypatch, device, h
         return has_bf16 or including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     assert default_precision(device) == precision
 
 
