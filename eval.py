@@ -852,6 +852,12 @@ def check_int8(device, precision):
         )
 
 
+def decoding_precision(device):
+    """The type of weights and arithmetic where nobody named one; not fp16, which may overflow."""
+    precision = default_precision(device)
+    return precision if precision in PRECISIONS else "fp32"
+
+
 def main(argv=None):
     """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
@@ -875,9 +881,7 @@ def main(argv=None):
         raise UserError("--stem is of ROUGE, which scores summaries: --stage summarize")
     options = generation_options(args, stage, Config.read(folder / "config.json"))
     device = args.device or default_device()
-    precision = args.precision or default_precision(device)
-    if precision not in PRECISIONS:  # weights in fp16 may overflow
-        precision = "fp32"
+    precision = args.precision or decoding_precision(device)
     if args.int8:
         check_int8(device, precision)
     decoder = Decoder(model_folder(name), device, args.int8, precision, **options)

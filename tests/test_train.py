@@ -26,6 +26,8 @@ from plumbing.files import UserError
 from plumbing.runs import RUN_FORMAT, read_settings, read_state
 from train import evaluation_arguments, parse_args
 
+HELP_BASE = str(ROOT / "base-help")
+
 QUICK = (
     "--stage", "translate", "--langs", "en_XX", "es_XX", "--tokens", 300, "--valid-examples", 4,
     "--no-eval", "--device", "cpu", "--seed", 3,
@@ -144,7 +146,7 @@ def test_own_data_on_the_base_of_the_built_in_corpus_are_doubted(capsys):
     for words, doubted in (
         (["--data", "jsonl:DIR"], True),
         (["--data", "jsonl:DIR", "--init", str(ROOT / "base")], True),
-        (["--data", "jsonl:DIR", "--init", str(ROOT / "base-help")], False),
+        (["--data", "jsonl:DIR", "--init", HELP_BASE], False),
         ([], False),
     ):
         parse_args(["--stage", "summarize", *words])
@@ -1178,9 +1180,9 @@ def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
     (("--langs", "en_XX", "--pairs", "en_XX-en_XX", "--stage", "summarize", "--mix", "1",
       "--mix-pairs", "es_XX-en_XX"), ["--langs has no effect beside --pairs"]),
     (("--min-words", "3", "1"), ["--min-words has no effect with the built-in corpus"]),
-    (("--min-words", "3", "1", "--data", "jsonl:DIR"), []),
+    (("--min-words", "3", "1", "--data", "jsonl:DIR", "--init", HELP_BASE), []),
     (("--temperature", "5"), ["--temperature has no effect with the built-in corpus"]),
-    (("--temperature", "5", "--data", "jsonl:DIR"), []),
+    (("--temperature", "5", "--data", "jsonl:DIR", "--init", HELP_BASE), []),
     (("--data", "builtin:0.5"), ["the share of --data builtin:0.5 has no effect but in stage "
                                   "pretrain"]),
     (("--data", "builtin:0.5", "--stage", "pretrain", "--init", str(train.BASE)), []),
