@@ -598,8 +598,7 @@ def parse_args(argv=None):
     add(
         "--precision",
         choices=PRECISIONS,
-        help="of the weights and the arithmetic (default: bf16 on a GPU that has it, else "
-        "fp32)",
+        help="of the weights and the arithmetic (default: bf16 on a GPU that has it, else fp32)",
     )
     parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)

@@ -105,6 +105,7 @@ from plumbing.runs import (
     first_signal,
     gather,
     learned_in,
+    longest_input,
     only_run_in,
     processes,
     read_settings,
@@ -1083,14 +1084,14 @@ def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     return total / tokens
 
 
-def score_watched_pairs(model, tokenizer, s, rank):
+def score_watched_pairs(model, tokenizer, s, rank, has_learned):
     """The scores of --watch, of the model as it is: a row for every pair, as watch.csv has them
-    after the update's number. Only the first process decodes."""
+    after the update's number. Only the first process decodes. has_learned: learned()'s."""
     if not s.watch or rank != 0:
         return []
     import eval as evaluation  # late: its metrics take seconds to import
 
-    limit = min(s.max_length or math.inf, model.config.max_position_embeddings)
+    limit = longest_input(vars(s), model.config.max_position_embeddings)
     longest = min(DECODING["max_new_tokens"], longest_output(model.config))
     options = decoding_of(s.stage) | {"beam": 1, "max_new_tokens": longest}
 
@@ -1108,7 +1109,7 @@ def score_watched_pairs(model, tokenizer, s, rank):
         split_pairs(s.watch),
         s.valid_examples,
         tokenizer.languages,
-        trained=evaluation.taught_pairs(asdict(s) | {"learned": learned(s)}),
+        trained=evaluation.taught_pairs(vars(s) | {"learned": has_learned}),
         skip=s.skip_bad_lines,
         split="valid",
     )
@@ -1174,7 +1175,7 @@ def train(s, rank, world, device, command=None):
     if s.stage == "align":
         this_run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
     this_run.say(f"reading the data ({s.data})")
-    max_length = min(s.max_length or math.inf, model.config.max_position_embeddings)
+    max_length = longest_input(vars(s), model.config.max_position_embeddings)
     data = read_data(s, tokenizer, max_length, this_run.say)
     held = data.held
     if rank == 0:  # who scores
@@ -1200,12 +1201,13 @@ def train(s, rank, world, device, command=None):
         check_stop(s, this_run.progress.step)
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
     frozen = FrozenInHalf(model, HALVES.get(s.precision))
+    has_learned = learned(s)
     if not s.resume:
         loss = validation_loss(model, held, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
         this_run.progress.start = loss
-        scores = score_watched_pairs(model, tokenizer, s, rank)
-        this_run.begin(model, tokenizer, frozen.merged_state(), world, learned(s))
+        scores = score_watched_pairs(model, tokenizer, s, rank, has_learned)
+        this_run.begin(model, tokenizer, frozen.merged_state(), world, has_learned)
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
@@ -1255,7 +1257,7 @@ def train(s, rank, world, device, command=None):
                 held_loss = validation_loss(model, held, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
                 lines = this_run.report(held_loss, seen / seconds, rate, told)
-                scores = score_watched_pairs(model, tokenizer, s, rank)
+                scores = score_watched_pairs(model, tokenizer, s, rank, has_learned)
                 lines += this_run.log_scores(scores)
                 better = progress.validated(held_loss, seconds)
                 kept = None

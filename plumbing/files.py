@@ -50,7 +50,7 @@ def run(main):
             raise
         print(
             f"error: the GPU's memory is full ({first_line(error)}); train.py: lower --tokens and "
-            "raise --accumulate as much; eval.py: --precision bf16 or fp16, or a smaller --beam",
+            "raise --accumulate as much; eval.py: --precision bf16, or a smaller --beam",
             file=sys.stderr,
         )
         sys.exit(2)

@@ -207,12 +207,11 @@ def only_run_in(folder):
     make_folder(folder)
     with open_lock(folder / ".lock") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another run is training into this folder; wait for it, or name "
-                "another with --out"
-            ) from None
+            if not take_lock(file):
+                raise UserError(
+                    f"{folder}: another run is training into this folder; wait for it, or name "
+                    "another with --out"
+                )
         except OSError as error:  # as Lustre is often mounted
             note(
                 f"{folder}: its disk holds no locks ({error.strerror}): see to it that no other "
@@ -234,12 +233,18 @@ def is_training(folder):
         return False
     with open_lock(lock) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return not take_lock(file)
         except OSError:  # a disk that holds no locks
             return False
-    return False
+
+
+def take_lock(file):
+    """Locks an open file until it is closed; False if another process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def open_lock(path):

@@ -768,28 +768,31 @@ def reproduce(folder, *options):
 
 def run_script(folder, *options, has_help=True, stand_in=STAND_IN):
     """The ended process of reproduce.sh, and the commands that it ran."""
-    (folder / "papers").mkdir(exist_ok=True)
     if has_help:
         (folder / "data/help").mkdir(parents=True, exist_ok=True)
-    copy_scripts(folder)
-    python = folder / "python"
-    python.write_text(stand_in)
-    python.chmod(0o755)
-    commands = folder / "commands"
-    commands.write_text("")
-    environment = {"PATH": "/usr/bin:/bin", "PYTHON": python, "COMMANDS": commands}
+    environment = prepared(folder, stand_in)
     done = subprocess.run(
         ["bash", folder / "papers/reproduce.sh", *options],
         env=environment,
         capture_output=True,
         text=True,
     )
-    return done, [line.split() for line in commands.read_text().splitlines()]
+    lines = environment["COMMANDS"].read_text().splitlines()
+    return done, [line.split() for line in lines]
 
 
-def copy_scripts(folder):
+def prepared(folder, stand_in):
+    """The environment of a copy of the scripts in `folder` that has `stand_in` for Python; what
+    that notes down goes to the file COMMANDS."""
+    (folder / "papers").mkdir(exist_ok=True)
     for script in ROOT.glob("papers/*.sh"):
         shutil.copy(script, folder / "papers")
+    python = folder / "python"
+    python.write_text(stand_in)
+    python.chmod(0o755)
+    commands = folder / "commands"
+    commands.write_text("")
+    return {"PATH": "/usr/bin:/bin", "PYTHON": python, "COMMANDS": commands}
 
 
 @pytest.mark.slow
@@ -954,17 +957,8 @@ def test_a_row_is_compared_with_runs_of_its_own_machine(tmp_path):
 
 
 def test_rates_that_were_not_tried_are_told_with_their_part(tmp_path):
-    python = tmp_path / "python"
-    python.write_text("#!/usr/bin/env bash\nexit 2\n")
-    python.chmod(0o755)
-    (tmp_path / "papers").mkdir()
-    copy_scripts(tmp_path)
-    done = subprocess.run(
-        ["bash", tmp_path / "papers/reproduce.sh", "--parts", "2"],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": python},
-        capture_output=True,
-        text=True,
-    )
+    fails = "#!/usr/bin/env bash\nexit 2\n"
+    done, _ = run_script(tmp_path, "--parts", "2", has_help=False, stand_in=fails)
     assert done.returncode == 2 and "run --parts 1 first" in done.stderr
 
 
@@ -978,16 +972,11 @@ for _ in {1..6000}; do sleep 0.1; done
 
 def test_ctrl_c_ends_the_rows_too(tmp_path):
     """A shell's background jobs do not hear it by themselves."""
-    (tmp_path / "papers").mkdir()
-    copy_scripts(tmp_path)
-    python = tmp_path / "python"
-    python.write_text(WAITING)
-    python.chmod(0o755)
-    commands = tmp_path / "commands"
-    commands.write_text("")
+    environment = prepared(tmp_path, WAITING)
+    commands = environment["COMMANDS"]
     script = subprocess.Popen(
         ["bash", tmp_path / "papers/reproduce.sh", "--parts", "1", "--jobs", "2"],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": python, "COMMANDS": commands},
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         # Where the tests run in the background it is ignored, and no shell can change that.
