@@ -156,7 +156,9 @@ class Settings:
     seed: int = option("seed of the data's order, dropout and new weights", 0, type=SEED)
     preset: str = option(
         "a set of defaults: small for the built-in corpus on CPU cores, large for mBART-large "
-        "(default: small with builtin and help: data, else large)", None, choices=("small", "large")
+        "(default: small with builtin and help: data and a model smaller than mBART-large, else "
+        "large)",
+        None, choices=("small", "large")
     )
 
     # The data.
@@ -356,9 +358,8 @@ def parse_args(argv=None):
     if "stage" not in typed:
         raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
     if "preset" not in typed:
-        data = typed.get("data", "builtin")
-        typed["preset"] = "small" if is_builtin(data) or is_help(data) else "large"
-    settings = Settings(**preset_of(typed) | typed)
+        typed["preset"] = default_preset(typed)
+    settings = Settings(**defaults_of(typed) | typed)
     remarks = unused(typed, settings) + doubts(settings)
     if typed.get("init", "").strip():
         settings.init = pinned(typed["init"])  # so that --resume finds what this run began with
@@ -371,7 +372,20 @@ def parse_args(argv=None):
     return settings
 
 
-def preset_of(typed):
+def default_preset(typed):
+    """The preset of a command line that names none: small for the data sets that have a small
+    base of their own, unless --init names a model as wide as mBART-large."""
+    data = typed.get("data", "builtin")
+    if not is_builtin(data) and not is_help(data):
+        return "large"
+    init = typed.get("init", "").strip()
+    if not init:
+        return "small"
+    config = Config.read(model_folder(init, weights=False) / "config.json")
+    return "small" if config.d_model < Config.d_model else "large"
+
+
+def defaults_of(typed):
     """The defaults of a command line: those of every stage, of its own, of a task's adversary; of
     two the later one counts."""
     preset = SMALL if typed["preset"] == "small" else LARGE

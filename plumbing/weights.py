@@ -15,6 +15,10 @@ from plumbing.files import UserError, first_line, refuse_pointer, saving
 from plumbing.models import parts_of, weights_file
 from plumbing.progress import bytes_bar
 
+# Tensors are mapped from their file. Windows refuses to replace such a file, and a run that goes on
+# replaces the model that it was read from.
+MAPPED_FILES_CAN_BE_REPLACED = os.name != "nt"
+
 
 def read_tensors(folder):
     """{name: tensor} of a model folder, and the path to name in errors. Nothing is unpickled but
@@ -56,6 +60,8 @@ def read_safetensors(path):
     refuse_pointer(path)
     try:
         tensors = safetensors.torch.load_file(path)
+        if not MAPPED_FILES_CAN_BE_REPLACED:
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError:

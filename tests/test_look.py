@@ -449,6 +449,10 @@ def test_models_that_cannot_be_compared_are_refused(run, small, runs, tmp_path):
     (lost / "args.json").write_text(json.dumps(settings))
     done = run(*LOOK, lost, *options)
     assert done.returncode == 2 and "--base FOLDER names another" in done.stderr
+    settings |= {"init": str(small), "origin": [[1, "another base's"]]}  # made anew since the run
+    (lost / "args.json").write_text(json.dumps(settings))
+    done = run(*LOOK, lost, *options)
+    assert done.returncode == 2 and "name the right one with --base" in done.stderr
     assert not (tmp_path / "page.html").exists()
 
 

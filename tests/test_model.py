@@ -777,6 +777,17 @@ def test_the_same_weights_make_the_same_file(tmp_path):
     assert texts.items() <= metadata.items()
 
 
+def test_where_a_mapped_file_cannot_be_replaced_its_tensors_are_copies(tmp_path, monkeypatch):
+    """As on Windows: nothing is left of the file once it is read."""
+    monkeypatch.setattr("plumbing.weights.MAPPED_FILES_CAN_BE_REPLACED", False)
+    path = tmp_path / "model.safetensors"
+    write_tensors({"a": torch.ones(1000)}, path)
+    read, _ = read_safetensors(path)
+    with open(path, "r+b") as file:  # the same file, where another one is put in its place
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(read["a"], torch.ones(1000))
+
+
 def test_the_bases_weights_written_again_are_the_same_file(tmp_path):
     base = ROOT / "base" / "model.safetensors"
     tensors, _ = read_safetensors(base)

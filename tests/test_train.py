@@ -21,7 +21,7 @@ import eval as evaluation
 import train
 from corpora import builtin
 from data import language_pairs, split_pairs
-from model import MBart
+from model import Config, MBart
 from plumbing.files import UserError
 from plumbing.runs import RUN_FORMAT, read_settings, read_state
 from train import evaluation_arguments, parse_args
@@ -62,6 +62,18 @@ def test_what_is_typed_comes_before_the_preset_and_the_preset_before_what_is_dec
     assert (s.steps, s.keep, s.tagless) == (7, "last", True)
     assert parse_args(["--stage", "summarize", "--data", "jsonl:DIR"]).steps == 120_000
     assert parse_args(["--stage", "summarize", "--data", "help:"]).steps == 400
+
+
+def test_a_model_as_wide_as_mbart_large_has_the_large_preset_whatever_the_data(tmp_path):
+    for width, preset in ((256, "small"), (1024, "large")):
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        Config(d_model=width).write(folder / "config.json")
+        for data in ("builtin", "help:"):
+            s = parse_args(["--stage", "summarize", "--data", data, "--init", str(folder)])
+            assert s.preset == preset
+    words = ["--stage", "summarize", "--preset", "small", "--init", str(folder)]
+    assert parse_args(words).preset == "small"
 
 
 def test_the_built_in_corpus_with_a_share_is_the_built_in_corpus(capsys):

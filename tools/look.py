@@ -29,7 +29,7 @@ from eval import Decoder, own_text, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, decoding_of, default_device, device_name, stage_of
-from plumbing.runs import read_settings
+from plumbing.runs import origin_of, read_settings
 from tokenizer import Tokenizer
 from tools.inside import (
     LEVELS,
@@ -160,7 +160,7 @@ def main(argv=None):
     run_folder = model_folder(args.model)
     settings = read_settings(run_folder)
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
-    folders = [base_folder(names[0], args), *map(model_folder, args.beside), run_folder]
+    folders = [base_folder(names[0], args, settings), *map(model_folder, args.beside), run_folder]
     check_file_out(args.out, read=folders)
     check_folders(names, folders)
     tokenizer = shared_tokenizer(names, folders)
@@ -251,17 +251,25 @@ def base_of(args, settings):
     )
 
 
-def base_folder(name, args):
-    """Where the model of base_of() is; UserError says how another one is named."""
-    try:
+def base_folder(name, args, settings):
+    """Where the model of base_of() is. UserError, if args.json named it, for one that is not there
+    or that was made anew since the run."""
+    if args.base:
         return model_folder(name)
+    try:
+        folder = model_folder(name)
     except UserError as error:
-        if args.base:
-            raise
         raise UserError(
             f"{error} ({args.model}/args.json has it as what the run began from; --base FOLDER "
             "names another)"
         ) from None
+    origin = settings.get("origin")
+    if origin is not None and origin != origin_of(folder):
+        raise UserError(
+            f"{name} is not the model any more that {args.model} began from: its weights are of "
+            "another base; name the right one with --base FOLDER"
+        )
+    return folder
 
 
 def check_folders(names, folders):
