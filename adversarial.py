@@ -48,13 +48,13 @@ HIDDEN = 256  # of the classifier, as published
 class Classifier(nn.Module):
     """states (N, D) -> logits over languages (N, n): one hidden layer."""
 
-    def __init__(self, d_model, languages, dropout=0.1):
+    def __init__(self, d_model, language_count, dropout=0.1):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(d_model, HIDDEN),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(HIDDEN, languages),
+            nn.Linear(HIDDEN, language_count),
         )
 
     def forward(self, states):
@@ -143,11 +143,12 @@ class Adversary:
         self.classifier.requires_grad_(True)
         with full_precision(tokens.device):
             for _ in range(self.updates):
-                for state, true in zip(states, classes):
-                    logits = self.classifier(state.float())  # (N, n)
-                    (F.cross_entropy(logits, true, reduction="sum") / tokens).backward()
-                    self.right += (logits.argmax(1) == true).sum()
-                    self.seen += len(true)
+                for batch_states, batch_classes in zip(states, classes):
+                    logits = self.classifier(batch_states.float())  # (N, n)
+                    loss = F.cross_entropy(logits, batch_classes, reduction="sum") / tokens
+                    loss.backward()
+                    self.right += (logits.argmax(1) == batch_classes).sum()
+                    self.seen += len(batch_classes)
                 self.step(world)
         self.classifier.requires_grad_(False)
 
@@ -185,5 +186,5 @@ class Adversary:
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.right = state.get("right", 0)  # an earlier version's state has neither
-        self.seen = state.get("seen", 0)
+        self.right = state["right"]
+        self.seen = state["seen"]

@@ -31,9 +31,9 @@ from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES
 from corpora.lines import SPACELESS
 from plumbing.files import UserError
-from tokenizer import EOS, PAD, UNK, shifted, shortened
+from tokenizer import EOS, PAD, SPECIAL_PIECES, UNK, shifted, shortened
 
-UNREADABLE = 0.05  # the share of a language's characters without a piece from which on we warn
+UNREADABLE = 0.05  # we warn if at least this share of a language's characters has no piece
 # Of Devanagari, Urdu, Khmer and Burmese too; Thai marks no end.
 SENTENCE_END = re.compile(r"\n+|(?<=[.!?।۔؟។။])\s+|(?<=[。！？។။])\s*")
 
@@ -215,8 +215,7 @@ class Examples:
         """translate, summarize: a text and what is to be written of it."""
         text, target = self.data.text(pair, index)
         source = self.encoder_input(text, pair[0])
-        ids = self.ids_of(target, pair[1], "targets", self.tokenizer)
-        labels = self.tokenizer.with_specials(ids, pair[1])
+        labels = self.ids_of(target, pair[1], pair[1], "targets", self.tokenizer)
         return Example(source, shifted(labels), labels, pair[0])
 
     def parallel(self, pair, index):
@@ -268,17 +267,16 @@ class Examples:
         return found
 
     def encoder_input(self, text, lang):
-        source = self.tokenizer.source
-        ids = self.ids_of(text, lang, "sources", source)
-        return source.with_specials(ids, self.source_tag(lang))
+        tag = self.source_tag(lang)
+        return self.ids_of(text, lang, tag, "sources", self.tokenizer.source)
 
-    def ids_of(self, text, lang, side, tokenizer):
-        """A text's pieces, cut to max_length; what is lost is counted."""
+    def ids_of(self, text, lang, tag, side, tokenizer):
+        """A text's ids with </s> and the tag (None: without one), cut to max_length; what is lost
+        is counted."""
         ids = tokenizer.piece_ids(text)
-        tag = self.source_tag(lang) if side == "sources" else lang
         kept = shortened(ids, self.max_length, tag)
         self.unread.count(text, ids, len(kept), lang, side, tokenizer)
-        return kept
+        return tokenizer.with_specials(kept, tag)
 
     def source_tag(self, lang):
         if self.tagged:
@@ -290,8 +288,7 @@ class Examples:
         """By id: does a word begin with this piece? Denoising alone asks."""
         pieces = self.tokenizer.pieces
         begins = [True] * (UNK + 1)
-        # SentencePiece's first three are specials; id = number + 1.
-        for number in range(3, pieces.get_piece_size()):
+        for number in range(SPECIAL_PIECES, pieces.get_piece_size()):  # its id is number + 1
             piece = pieces.id_to_piece(number)
             # Chinese, Japanese, Thai and the like have no spaces: there each piece is a word.
             begins.append(piece.startswith("▁") or SPACELESS.match(piece) is not None)
@@ -315,6 +312,18 @@ class LanguageCount:
     characters: int = 0  # all but white space
     unknown: int = 0     # characters that are in no piece
 
+    def add(self, text, ids, tokenizer):
+        """Counts a text; ids: all of its pieces'."""
+        self.texts += 1
+        self.empty += not ids
+        self.characters += len("".join(text.split()))
+        if UNK in ids:
+            self.unknown += unknown_characters(text, tokenizer)
+
+    @property
+    def unknown_share(self):
+        return min(1.0, self.unknown / max(1, self.characters))
+
 
 class Unread:
     """How much of the texts a model does not see: cut off, or in no piece of its vocabulary."""
@@ -330,15 +339,10 @@ class Unread:
         counted.cut += kept < len(ids)
         counted.tokens += len(ids)
         counted.left_out += len(ids) - kept
-        language = self.languages.setdefault(lang, LanguageCount())
-        language.texts += 1
-        language.empty += not ids
-        language.characters += len("".join(text.split()))
-        if UNK in ids:
-            language.unknown += unknown_characters(text, tokenizer)
+        self.languages.setdefault(lang, LanguageCount()).add(text, ids, tokenizer)
 
-    def told(self):
-        """A line for everything of this kind that a user should know of."""
+    def warnings(self):
+        """A line for everything that the model does not see and a user should know of."""
         lines = []
         for side, counted in self.sides.items():
             if counted.cut:
@@ -347,11 +351,11 @@ class Unread:
                     f"{counted.left_out / counted.tokens:.1%} of all tokens are left out"
                 )
         for lang, counted in sorted(self.languages.items()):
-            share = min(1.0, counted.unknown / max(1, counted.characters))
-            if share >= UNREADABLE:
+            if counted.unknown_share >= UNREADABLE:
                 lines.append(
-                    f"{lang}: the vocabulary has no piece for {share:.0%} of the characters in the "
-                    f"first {counted.texts:,} texts; the model sees <unk> in their place"
+                    f"{lang}: the vocabulary has no piece for {counted.unknown_share:.0%} of the "
+                    f"characters in the first {counted.texts:,} texts; the model sees <unk> in "
+                    "their place"
                 )
             if counted.empty:
                 lines.append(
@@ -510,14 +514,19 @@ def collate(rows, number=0, stream="task"):
     )
 
 
-def cut(rows, tokens):
-    """Examples -> lists of examples of like length, the shortest first.
+def cut(rows, tokens, most=math.inf, length=attrgetter("length")):
+    """Rows -> lists of rows of like length, the shortest first.
 
-    Each list has at most `tokens` padded tokens: rows x the longest source or target, `row.length`.
-    An example that is longer than that stands alone."""
+    A list has at most `most` rows and, padded, at most `tokens` tokens: its rows x the longest
+    length. A row that is longer than that stands alone. length: of a row; an Example's own is that
+    of its longer side."""
     batches = []
-    for row in sorted(rows, key=attrgetter("length")):
-        if not batches or row.length * (len(batches[-1]) + 1) > tokens:
+    for row in sorted(rows, key=length):
+        has_room = False
+        if batches:
+            count = len(batches[-1]) + 1  # with this row, the longest so far
+            has_room = count <= most and count * length(row) <= tokens
+        if not has_room:
             batches.append([])
         batches[-1].append(row)
     return batches
@@ -532,8 +541,8 @@ def held_out(examples, count, tokens):
 
 
 def spread(count, size):
-    """The numbers of `count` examples out of `size`: evenly spread, for the first of a file are
-    often of one kind. Without an end (size None) the first, which are in no order."""
+    """`count` of the numbers below `size`, evenly spread, because the first examples of a file are
+    often of one kind. Of a stream without end (None): the first `count`."""
     if size is None:
         return list(range(count))
     count = at_most(count, size)

@@ -39,11 +39,12 @@ from corpora.sets import (
 from data import (
     SENTENCE_END,
     UNREADABLE,
+    LanguageCount,
     at_most,
+    cut,
     language_pairs,
     pad,
     split_pairs,
-    unknown_characters,
 )
 from generate import LENGTH_PENALTIES, check_lengths, generate, longest_output
 from model import Config, MBart
@@ -58,6 +59,7 @@ from plumbing.options import (
     default_precision,
     device_name,
     number,
+    option_name,
     stage_of,
 )
 from plumbing.packed import HAS_VNNI, pack_for_decoding
@@ -70,6 +72,7 @@ from plumbing.runs import (
     read_log,
     read_settings,
     seen_in,
+    tell_untrained,
 )
 from tokenizer import Tokenizer
 
@@ -99,7 +102,8 @@ def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decod
     outputs = [None] * len(sources)
     alone = len(sources) < 2  # one text needs no bar
     with progress_line(title=title, total=len(sources), unit="text", shown=not alone) as bar:
-        for batch in batches_by_length(sources, tokens, rows):
+        numbers = range(len(sources))
+        for batch in cut(numbers, tokens, most=rows, length=lambda i: len(sources[i])):
             padded = pad([sources[i] for i in batch]).to(device)
             decoded = generate(model, padded, tokenizer.lang_id(lang), **options)
             for i, ids in zip(batch, decoded):
@@ -124,30 +128,17 @@ def batch_sizes(model, beams, length):
     if table.device.type == "cpu":
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
     config = model.config
-    position = 2 * config.decoder_layers * config.d_model * table.itemsize  # its keys and values
-    widest = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
-    logits = 3 * 4 * config.vocab_size  # they, their softmax and what is being sorted, in float32
+    # Of a position its keys and values; of an output's logits them, their softmax and what is being
+    # sorted, in float32.
+    position_bytes = 2 * config.decoder_layers * config.d_model * table.itemsize
+    widest_bytes = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
+    logits_bytes = 3 * 4 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(table.device)
     free += torch.cuda.memory_reserved(table.device) - torch.cuda.memory_allocated(table.device)
     quarter = free // 4  # one for the encoder's states, one for the beams
-    tokens = quarter // (position + 4 * widest)
-    rows = quarter // (beams * (length * position + logits))
+    tokens = quarter // (position_bytes + 4 * widest_bytes)
+    rows = quarter // (beams * (length * position_bytes + logits_bytes))
     return max(1, min(GPU_TOKENS, tokens)), max(1, min(GPU_ROWS, rows))
-
-
-def batches_by_length(sources, tokens, rows):
-    """The numbers of the sources, shortest first, in lists of at most `rows` of them and at most
-    `tokens` tokens when padded (a longer source stands alone)."""
-    batches = []
-    for i in sorted(range(len(sources)), key=lambda i: len(sources[i])):
-        has_room = False
-        if batches:
-            count = len(batches[-1]) + 1  # with this one, the longest so far
-            has_room = count <= rows and count * len(sources[i]) <= tokens
-        if not has_room:
-            batches.append([])
-        batches[-1].append(i)
-    return batches
 
 
 class Decoder:
@@ -201,9 +192,10 @@ class Decoder:
         """Says on standard error what of the references no output of this model can say."""
         tell_unreadable(f"the {target} references", texts, self.tokenizer)
         limit = self.options["max_new_tokens"]
-        # mBART-25's tag is no new token, mBART-50's is one.
-        beside = 2 if self.tokenizer.layout == "mbart50" else 1  # </s>, or </s> and the tag
-        lengths = [len(self.tokenizer.piece_ids(text)) + beside for text in texts]
+        specials = 1  # </s> is a new token
+        if self.tokenizer.layout == "mbart50":
+            specials = 2  # and so is the tag
+        lengths = [len(self.tokenizer.piece_ids(text)) + specials for text in texts]
         cut = sum(length > limit for length in lengths)
         left = sum(max(0, length - limit) for length in lengths)
         if cut:
@@ -216,16 +208,15 @@ class Decoder:
 
 def tell_unreadable(name, texts, tokenizer):
     """Says on standard error how much of texts a vocabulary has no pieces for."""
-    characters = 0
-    unknown = 0
-    empty = 0  # texts without any piece
+    counted = LanguageCount()
     for text in texts:
-        characters += len("".join(text.split()))
-        unknown += unknown_characters(text, tokenizer)
-        empty += not tokenizer.piece_ids(text)
-    if empty:
-        note(f"{empty} of {name} ({len(texts)}) have nothing that the vocabulary takes for text")
-    share = unknown / max(1, characters)
+        counted.add(text, tokenizer.piece_ids(text), tokenizer)
+    if counted.empty:
+        note(
+            f"{counted.empty} of {name} ({len(texts)}) have nothing that the vocabulary takes for "
+            "text"
+        )
+    share = counted.unknown_share
     if share >= UNREADABLE:
         note(f"the vocabulary has no pieces for {share:.0%} of the letters of {name}: <unk>")
 
@@ -292,7 +283,7 @@ def evaluate(
             note(f"{source}-{target}: no example")
     identify = metrics.LanguageIdentifier(languages_in_question(data_spec, there, trained))
     rows = []
-    signatures = {}  # {signature: the target languages that it is true of}
+    targets_of = {}  # {signature: the target languages that it is true of}
     for source, target in progress_line(there, "all", unit="pair", shown=len(there) > 1):
         texts, references = first_examples(data, (source, target), count)
         if tell:
@@ -318,10 +309,22 @@ def evaluate(
         for text, reference, output in zip(texts, references, outputs, strict=True):
             row.examples.append({"source": text, "reference": reference, "output": output})
         row.references = means(off_target(references, target, identify))
+        tell_borrowed(row)
         rows.append(row)
         for signature in scored.signatures:
-            signatures.setdefault(signature, {})[target] = True
-    return rows, signed(signatures, {row.target for row in rows})
+            targets_of.setdefault(signature, []).append(target)
+    return rows, signed(targets_of, {row.target for row in rows})
+
+
+def tell_borrowed(row):
+    """A note on a pair whose references are in another language than its target's code says, as
+    where a language without a tag borrows one."""
+    share = row.references["off-target"]
+    if share is not None and share.value > 50:
+        note(
+            f"{row.source}-{row.target}: {share.value:.0f}% of the references are not in "
+            f"{row.target}, so off-target says nothing of this pair"
+        )
 
 
 def floors(score_outputs, texts, references):
@@ -333,10 +336,11 @@ def floors(score_outputs, texts, references):
     return found
 
 
-def signed(signatures, targets):
+def signed(targets_of, targets):
     """Signatures as lines; one that is not true of all target languages names its own."""
     lines = []
-    for signature, own in signatures.items():
+    for signature, own in targets_of.items():
+        own = list(dict.fromkeys(own))
         if set(own) < targets:
             signature += f" (for {' '.join(own)})"
         lines.append(signature)
@@ -417,7 +421,7 @@ def off_target(texts, target, identify):
     posterior = []
     for text in texts:
         found = identify.posteriors(text)
-        best = max(found, key=found.get, default=None)
+        best = metrics.likeliest(found)
         share.append(100.0 * (best != target))
         posterior.append(100.0 * (1 - found.get(target, 0.0)))
     return {"off-target": share, "off-target-p": posterior}
@@ -617,8 +621,7 @@ def parse_args(argv=None):
     if is_own_text(args):
         for name in ("pairs", "data", "skip_bad_lines", "examples", "samples", "stem"):
             if getattr(args, name) != parser.get_default(name):
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} is of a test set, not of one's own text")
+                raise UserError(f"{option_name(name)} is of a test set, not of one's own text")
     return args
 
 
@@ -639,7 +642,7 @@ def trained_pairs(settings):
     )
 
 
-def taught_pairs(settings):
+def pairs_ever_trained(settings):
     """trained_pairs(), and all that the model has learned in other ways: by --mix, and by the runs
     of ours before its own."""
     pairs = trained_pairs(settings)
@@ -651,8 +654,8 @@ def taught_pairs(settings):
 
 
 def seen_pairs(settings, stage):
-    """The (source, target) pairs that a run, or one of ours before it, was trained on for `stage`;
-    [], if it was trained for another stage.
+    """The (source, target) pairs that are not zero-shot for a model in `stage`: its own run, or one
+    of ours before it, was trained on them. [] if it was trained for another stage.
 
     None if that is not known: published weights, and a summarizer that is to translate (the model
     that it started from may have learned that)."""
@@ -781,8 +784,8 @@ def tell_language(text, source, languages):
     if len(text) < LONG_ENOUGH or not identify.knows(source):
         return
     found = identify.posteriors(text)
-    best = max(found, key=found.get, default=source)
-    if best != source and found[best] > SURE:
+    best = metrics.likeliest(found)
+    if best not in (None, source) and found[best] > SURE:
         note(f"the text seems to be in {best}, but is read as {source}: --source-lang {best}?")
 
 
@@ -863,7 +866,10 @@ def main(argv=None):
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
+    tell_untrained(name, folder)
     stage = stage_of(settings, args.stage)
+    if not args.stage and settings.get("stage") not in TASKS:
+        note(f"nothing says what {name} was trained for: read as --stage {stage}")
     data_spec = args.data or settings.get("data", "builtin")
     if args.json:  # what it needs is looked at before the decoding, not after it
         lowest_validation_loss(name)
@@ -890,7 +896,9 @@ def main(argv=None):
         options["int8"] = True
     languages = decoder.tokenizer.languages
     was_finetuned = settings.get("stage") in TASKS
-    if not was_finetuned and (settings.get("stage") or not args.stage):
+    # Published weights have no args.json: whoever names --stage for them vouches for the task.
+    user_vouches = args.stage and not settings.get("stage")
+    if not was_finetuned and not user_vouches:
         note(f"nothing says that {name} was finetuned; {PRETRAINED}")
     if is_own_text(args):
         if not args.model:
@@ -913,7 +921,7 @@ def main(argv=None):
         pairs,
         args.examples,
         languages,
-        taught_pairs(settings),
+        pairs_ever_trained(settings),
         args.skip_bad_lines,
         asked=asked_for(args, stage),
         stem=args.stem,

@@ -30,7 +30,7 @@ from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import DECODING
 from plumbing.packed import is_packed, pack_for_decoding
-from plumbing.runs import read_settings
+from plumbing.runs import longest_input, read_settings
 
 NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
 # Allowed: -1 <= length_penalty < 10. With t up to 4,096, t^10 and a score divided by
@@ -94,7 +94,8 @@ def beam_search(
     config = model.config
     device = source.device
     length = 1 + max_new_tokens  # the decoder's start token is not a new one
-    outputs = [[] for _ in range(len(source))]  # so they stay where only mBART-50's tag has room
+    # Empty outputs stay if max_new_tokens is 1 in mBART-50: the tag takes that one token.
+    outputs = [[] for _ in range(len(source))]
 
     # The N sentences that are still being decoded: all of them at first, the longest first.
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
@@ -167,12 +168,12 @@ def beam_search(
         cache.reorder(running_parents)
         if len(going) < len(rows):
             rows = [rows[i] for i in going]
-            places = torch.tensor(going).to(device, non_blocking=True)
-            cache.keep(places)
-            tokens = tokens[places]
-            scores = scores[places]
-            finished = finished[places]
-            finished_scores = finished_scores[places]
+            remaining = torch.tensor(going).to(device, non_blocking=True)
+            cache.keep(remaining)
+            tokens = tokens[remaining]
+            scores = scores[remaining]
+            finished = finished[remaining]
+            finished_scores = finished_scores[remaining]
         cache.sweep()
     return outputs
 
@@ -240,8 +241,8 @@ def log_sum_exp(logits, memory):
     return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
 
 
-LARGE_VOCABULARY = 4096  # from here on two searches are quicker than one
-BLOCK = 64  # tokens of which the first search looks at the best alone
+LARGE_VOCABULARY = 4096  # tokens; from this size on, two searches are faster than one
+BLOCK = 64  # tokens in a block; the first search compares only the blocks' largest logits
 
 
 def top_tokens(logits, k):
@@ -278,7 +279,7 @@ def forbid_repeats(logits, tokens, n):
 
 # ---------------------------------------------------------------------- the cache
 
-ENCODED_TOKENS = 2000  # at a time, on a CPU, padding included
+ENCODED_TOKENS = 2000  # encoded at a time on a CPU, padding included
 
 
 @dataclass
@@ -318,7 +319,7 @@ def encode_in_chunks(model, source):
     return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 
-LIKE_LENGTH = 0.8  # a group's sentences are at least this share as long as its longest
+LIKE_LENGTH = 0.8  # a group's shortest sentence has at least this share of its longest's length
 
 
 def groups_of(source, pad_token_id):
@@ -394,8 +395,8 @@ class Cache:
         return logits_of(self.model, decoder.layer_norm(x))
 
     def add_slots(self, count):
-        """`count` more slots are in use: K, one for each beam, which sees itself there, or a single
-        one, which all of them see."""
+        """Takes `count` more slots into use: K, each seen only by its own beam, or one that every
+        beam sees."""
         if self.filled + count > self.ancestors.size(2):
             self.make_room(min(self.max_slots, 2 * (self.filled + count)))
         new = self.ancestors[..., self.filled:self.filled + count]  # (N, K, count)
@@ -406,22 +407,23 @@ class Cache:
         self.filled += count
 
     def make_room(self, slots):
-        """Room for `slots`, step by step: in room for the longest output the few that are filled
-        would lie far apart in memory, each sentence's and head's by themselves."""
+        """Makes room for `slots`, in steps: in room for the longest output, the few filled slots of
+        each sentence and head would lie far apart in memory."""
         slots = math.ceil(slots / MASK_WIDTH) * MASK_WIDTH
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
         self.change_slots(lambda tensor: F.pad(tensor, (0, 0, 0, missing)))
 
     def change_slots(self, change):
-        """Keys and values become change() of them: tensor by tensor, or all would be there twice.
-        """
+        """Replaces all keys and values by change(tensor), one tensor at a time: old and new of all
+        layers together would need twice the memory."""
         for tensors in (self.keys, self.values):
             for number, slots in enumerate(tensors):  # (N, H, slots, d)
                 tensors[number] = change(slots)
 
     def attend_to_ancestors(self, attention, x, number):
-        """Self-attention of layer `number`, from 0: x (N*K, D) -> (N*K, D), or (N, D)."""
+        """Self-attention of layer `number`, from 0: x (N*K, D), before the first choice (N, D) ->
+        the same shape."""
         q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
         new = slice(self.filled - q.size(2), self.filled)
         self.keys[number][:, :, new] = self.split(attention, attention.k_proj(x))
@@ -472,10 +474,8 @@ class Cache:
         self.groups = groups
 
     def sweep(self):
-        """Where at most half of the filled slots are ancestors of a running beam, moves those to
-        the front and frees the rest.
-
-        Attention then reads only slots that some beam needs."""
+        """Drops slots that no running beam descends from, if these are at least half of those in
+        use; the others move to the front."""
         ancestors = self.ancestors[..., :self.filled]  # (N, K, slots)
         is_live = (ancestors == 0).any(1)  # (N, slots)
         live = int(is_live.sum(1).max())  # of the sentence that has most
@@ -569,10 +569,11 @@ def main(argv=None):
         tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
     model = MBart.from_pretrained(model_folder(args.folder))
     source_lang = args.source_lang
-    if read_settings(folder).get("tagless"):
+    settings = read_settings(folder)
+    if settings.get("tagless"):
         source_lang = None  # as the model was trained
-    positions = model.config.max_position_embeddings
-    ids = encoded(tokenizer, args.text, source_lang, positions)
+    limit = longest_input(settings, model.config.max_position_embeddings)
+    ids = encoded(tokenizer, args.text, source_lang, limit)
     lang = tokenizer.lang_id(args.target_lang)
     longest = min(DECODING["max_new_tokens"], longest_output(model.config))
     outputs = generate(model, torch.tensor([ids]), lang, max_new_tokens=longest)

@@ -204,7 +204,7 @@ def corpus_interval(metric, hypotheses, references, resamples):
 
     The draws are those of the library's own resampling, which fails where one has empty outputs
     alone, and copies the statistics of all draws at once: 4 GB of 50,000 examples for chrF."""
-    value = percent(metric.corpus_score(hypotheses, [references]).score)
+    value = within_0_to_100(metric.corpus_score(hypotheses, [references]).score)
     if len(hypotheses) == 1:
         return Interval(value, 0.0, 100.0)
     stats = np.array(metric._extract_corpus_statistics(hypotheses, [references]), "float32")
@@ -216,7 +216,7 @@ def corpus_interval(metric, hypotheses, references, resamples):
     drawn.sort()
     outside = resamples // 40  # on each side
     half = (drawn[-1 - outside] - drawn[outside]) / 2
-    return Interval(value, percent(value - half), percent(value + half))
+    return Interval(value, within_0_to_100(value - half), within_0_to_100(value + half))
 
 
 def draws(count, resamples, seed):
@@ -229,8 +229,8 @@ def draws(count, resamples, seed):
         yield generator.integers(0, count, count)
 
 
-def percent(value):
-    """A number as a percentage: libraries' sums may end a rounding error beyond 100."""
+def within_0_to_100(value):
+    """The number, or the nearest of 0 and 100: libraries' sums may lie a rounding error outside."""
     return min(100.0, max(0.0, float(value)))
 
 
@@ -239,19 +239,24 @@ def bootstrap(values, resamples=1000, seed=0):
     values = np.asarray(values, float)
     if not len(values):
         raise ValueError("no example, no mean")
-    mean = percent(values.mean())
+    mean = within_0_to_100(values.mean())
     if len(values) == 1:
         return Interval(mean, 0.0, 100.0)
     drawn = [values[rows].mean() for rows in draws(len(values), resamples, seed)]
     low, high = np.percentile(drawn, (2.5, 97.5))
     # Of equal values the mean of a draw may be a rounding error away.
-    return Interval(mean, min(mean, percent(low)), max(mean, percent(high)))
+    return Interval(mean, min(mean, within_0_to_100(low)), max(mean, within_0_to_100(high)))
 
 
 @cache
 def known_languages():
     """The ISO 639-1 codes that py3langid tells apart; its model is loaded at the first call."""
     return {language for language, _ in py3langid.rank("")}
+
+
+def likeliest(posteriors):
+    """The code of the largest posterior; None where there is none: nothing in the text tells."""
+    return max(posteriors, key=posteriors.get, default=None)
 
 
 class LanguageIdentifier:
@@ -273,10 +278,7 @@ class LanguageIdentifier:
 
     def __call__(self, text):
         """The mBART code of the text's language; None if nothing in the text tells."""
-        found = self.posteriors(text)
-        if not found:
-            return None
-        return max(found, key=found.get)
+        return likeliest(self.posteriors(text))
 
     def posteriors(self, text):
         """{mBART code: probability} of the languages in question; {} if nothing in the text tells.

@@ -46,7 +46,11 @@ from plumbing.weights import (
 )
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
-MASK_WIDTH = 16  # attention on a GPU copies a mask whose width is no multiple of it, in every layer
+# cuDNN's attention, which torch prefers on some GPUs, builds a plan for every new shape (half a
+# second each on a B200, as is reported of torch 2.11), and nearly every batch has a new one.
+torch.backends.cuda.enable_cudnn_sdp(False)
+
+MASK_WIDTH = 16  # a mask's width is a multiple of it: a GPU would copy any other in every layer
 
 
 class Attention(nn.Module):
@@ -242,9 +246,8 @@ class MBart(nn.Module):
         return torch.zeros_like(is_token, dtype=dtype).masked_fill_(~is_token, -torch.inf)
 
     def widened(self, source):
-        """source (B, S); on a GPU with padding up to a width that is a multiple of MASK_WIDTH.
-
-        A compiled layer has one variant for each kind of width."""
+        """source (B, S) -> on a GPU padded to a multiple of MASK_WIDTH, but not beyond the model's
+        positions; on a CPU as it is. (A compiled layer has one variant for each kind of width.)"""
         if source.device.type == "cpu":
             return source
         width = math.ceil(source.size(1) / MASK_WIDTH) * MASK_WIDTH
@@ -285,7 +288,7 @@ class MBart(nn.Module):
         source = self.widened(source)
         is_label = labels != self.config.pad_token_id
         is_token = source != self.config.pad_token_id
-        label_count, token_count = counts(is_label, is_token)
+        label_count, token_count = count_labels_and_tokens(is_label, is_token)
         encoder_states = self.encode(source)  # (B, S, D)
         if with_states:
             token_states = select_where(encoder_states, is_token, token_count)
@@ -416,6 +419,7 @@ def sinusoids(rows, d_model):
 
 
 def check_length(config, ids, name):
+    """UserError if ids (B, T) are longer than the model has positions."""
     if ids.size(1) > config.max_position_embeddings:
         raise UserError(
             f"{name} of {ids.size(1)} tokens, but the model has {config.max_position_embeddings} "
@@ -423,13 +427,13 @@ def check_length(config, ids, name):
         )
 
 
-def counts(is_label, is_token):
-    """How many labels and source tokens a batch has.
+def count_labels_and_tokens(is_label, is_token):
+    """(labels, source tokens) of a batch, two numbers.
 
     ValueError for a batch without a label, and for labels behind padding, which the decoder, with
     no mask but the causal one, would read.
 
-    All at once: a GPU is waited for here and nowhere else in a batch."""
+    They are counted in one transfer: a GPU is waited for here and nowhere else in a batch."""
     misplaced = (is_label[:, 1:] & ~is_label[:, :-1]).sum()
     answers = torch.stack([misplaced, is_label.sum(), is_token.sum()])
     misplaced, label_count, token_count = answers.tolist()
@@ -526,7 +530,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 if needs_table:
                     add_product(grad_table, gradient.T, h, scale, is_first=(start == 0))
 
-        memory["logits"] = all_logits
+        if device == "cpu":  # on a GPU, where fresh memory costs nothing, it would be in the way
+            memory["logits"] = all_logits
         ctx.table = table
         ctx.gradients = grad_hidden, grad_table
         return total * scale
@@ -577,11 +582,13 @@ def add_product(total, a, b, scale, is_first):
     """total + scale a b, in total's own memory; is_first: without what that held before.
 
     total (V, D), a (V, R), b (R, D); total is float32 where a and b are in half precision."""
-    keep = float(not is_first)  # beta 0: what the memory held before is not read
+    beta = 1.0
+    if is_first:
+        beta = 0.0  # addmm then does not read what the memory held before
     if a.dtype == total.dtype:
-        total.addmm_(a, b * scale, beta=keep)
+        total.addmm_(a, b * scale, beta=beta)
     elif total.is_cuda:
-        torch.addmm(total, a, b, out_dtype=total.dtype, beta=keep, alpha=scale, out=total)
+        torch.addmm(total, a, b, out_dtype=total.dtype, beta=beta, alpha=scale, out=total)
     else:
         product = (a @ b).to(total.dtype).mul_(scale)
         if is_first:
@@ -637,6 +644,7 @@ class Config:
     # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is
     # not the value above.
     ABSENT = {"vocab_size": 50265, "scale_embedding": False, "attention_dropout": 0.0}
+    # What every config.json of ours says, so that transformers builds an mBART from it.
     WRITTEN = {
         "model_type": "mbart",
         "architectures": ["MBartForConditionalGeneration"],
@@ -669,9 +677,9 @@ class Config:
         return config
 
     def learn_layout(self, layout):
-        """Takes over from a folder's vocabulary where decoding starts: in mBART-50 with </s>, in
-        mBART-25 with the tag, whatever config.json says or leaves out. layout None: it is as
-        config.json has it."""
+        """Sets where decoding starts by the folder's layout: with </s> in mBART-50, with the
+        language's tag in mBART-25, whatever config.json says. layout None: it stays as config.json
+        has it."""
         if layout == "mbart50":
             self.decoder_start_token_id = self.eos_token_id
         elif layout == "mbart25" and self.decoder_start_token_id == self.eos_token_id:
@@ -707,7 +715,8 @@ class Config:
                 )
 
     def write(self, path, dtype=torch.float32):
-        """dtype: that of the tensors beside it, in which transformers opens the folder."""
+        """Writes config.json. dtype: of the tensors beside it; transformers loads them in this
+        type."""
         values = asdict(self)
         del values["extra"]
         if self.source_vocab_size is None:

@@ -104,8 +104,8 @@ LAYERS_HELP = (
 def apply_recipe(model, recipe, layers=None):
     """Sets requires_grad on every parameter of `model`; returns the names that train, in order.
 
-    recipe: a name in RECIPES, or a regular expression; layers: the text "FIRST-LAST" or a number,
-    to leave out what stands elsewhere. `lora` needs add_lora() first. UserError for what is no
+    recipe: a name in RECIPES, or a regular expression; layers: "FIRST-LAST" or one number; only
+    what stands in these layers trains. `lora` needs add_lora() first. UserError for what is no
     expression, for what would train nothing, for layers that the model lacks, and for a new
     language's recipe where the model has none."""
     check_recipe(recipe, layers)
@@ -429,6 +429,15 @@ def check_lora(rank, projections):
         raise UserError(f"a LoRA rank must be at least 1, not {rank}")
 
 
+@dataclass
+class FrozenTensor:
+    """A frozen weight or bias of a linear layer in both precisions."""
+    layer: str          # the layer's name in the model
+    name: str           # "weight" or "bias"
+    full: nn.Parameter  # in float32, on the CPU
+    half: nn.Parameter  # in half precision, on the model's device
+
+
 class FrozenInHalf:
     """The frozen matrices of a model in the half precision of its arithmetic, while it trains.
 
@@ -438,7 +447,7 @@ class FrozenInHalf:
     def __init__(self, model, dtype):
         """dtype: torch.bfloat16 or torch.float16; None: all stays as it is."""
         self.model = model
-        self.kept = []  # (a linear layer's name, "weight" or "bias", the parameter, its half)
+        self.kept = []  # of FrozenTensor
         if dtype is None:
             return
         for layer, module in model.named_modules():
@@ -450,20 +459,23 @@ class FrozenInHalf:
                     continue
                 half = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
                 full = nn.Parameter(parameter.detach().cpu(), requires_grad=False)
-                self.kept.append((layer, name, full, half))
+                self.kept.append(FrozenTensor(layer, name, full, half))
                 setattr(module, name, half)
 
     def merged_state(self):
         """merged_state() of the model as it is to be saved, in float32."""
         try:
-            for layer, name, full, half in self.kept:
-                full = nn.Parameter(full.to(half.device), requires_grad=False)
-                setattr(self.model.get_submodule(layer), name, full)
+            for frozen in self.kept:
+                full = nn.Parameter(frozen.full.to(frozen.half.device), requires_grad=False)
+                self.put(frozen, full)
             return merged_state(self.model)
         finally:
-            for layer, name, _, half in self.kept:
-                # By its name: decoding (--watch) puts another layer in its place.
-                setattr(self.model.get_submodule(layer), name, half)
+            for frozen in self.kept:
+                self.put(frozen, frozen.half)
+
+    def put(self, frozen, parameter):
+        # By the layer's name: decoding (--watch) puts another layer in its place.
+        setattr(self.model.get_submodule(frozen.layer), frozen.name, parameter)
 
 
 @torch.no_grad()

@@ -44,6 +44,7 @@ from plumbing.protobuf import fields
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
 BOS, PAD, EOS, UNK = range(4)
+SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
 
 NORMALIZER_FIELD = 3  # of SentencePiece's file: how it normalizes a text, a message
 TABLE_FIELD = 2       # of that message: the table of normal forms
@@ -161,7 +162,7 @@ class Tokenizer:
         """What the tokenizers library reads: the pieces with their scores, how a text is cut into
         words before they are looked up, and how pieces become text again."""
         vocab = [[special, 0.0] for special in SPECIALS]
-        for i in range(3, self.pieces.get_piece_size()):
+        for i in range(SPECIAL_PIECES, self.pieces.get_piece_size()):
             vocab.append([self.pieces.id_to_piece(i), self.pieces.get_score(i)])
         vocab += [[code, 0.0] for code in self.languages]
         vocab.append(["<mask>", 0.0])
@@ -245,7 +246,8 @@ def what_helps(folder):
 
 
 def check_source(folder, source):
-    """UserError if the encoder's own vocabulary, or None, is not the one that config.json says."""
+    """UserError unless config.json's source_vocab_size is that of `source`, the Tokenizer of the
+    encoder's own vocabulary (None: it has none)."""
     path = Path(folder) / "config.json"
     config = read_json(path)
     if not isinstance(config, dict):
@@ -326,7 +328,7 @@ def train_sentencepiece(
 
 def learn_pieces(sentences, path, vocab_size, required_chars, seed, character_coverage):
     sentencepiece.set_random_generator_seed(seed)
-    learned = io.BytesIO()  # so that only what fails in writing is said to have failed there
+    learned = io.BytesIO()  # in memory first: what fails on the disk is then reported as such
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=learned,

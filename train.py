@@ -78,8 +78,22 @@ from data import (
 from generate import longest_output
 from model import Config, MBart
 from plumbing.card import keep_scores, write_card
-from plumbing.files import UserError, beside_python, note, run, size_and_checksum
-from plumbing.models import model_folder, parts_of, pinned, same_model, weights_file
+from plumbing.files import (
+    UserError,
+    beside_python,
+    note,
+    run,
+    same_place,
+    size_and_checksum,
+)
+from plumbing.models import (
+    is_folder,
+    model_folder,
+    parts_of,
+    pinned,
+    same_model,
+    weights_file,
+)
 from plumbing.options import (
     COUNT,
     DECODING,
@@ -94,6 +108,7 @@ from plumbing.options import (
     device_name,
     number,
     option,
+    option_name,
     read_options,
 )
 from plumbing.runs import (
@@ -107,10 +122,12 @@ from plumbing.runs import (
     learned_in,
     longest_input,
     only_run_in,
+    origin_of,
     processes,
     read_settings,
     share_gradients,
     signals,
+    tell_untrained,
 )
 from qk_finetune import (
     LAYERS_HELP,
@@ -363,6 +380,7 @@ def parse_args(argv=None):
     remarks = unused(typed, settings) + doubts(settings)
     if typed.get("init", "").strip():
         settings.init = pinned(typed["init"])  # so that --resume finds what this run began with
+        tell_untrained(settings.init, model_folder(settings.init, weights=False))
     decide(settings)
     check(settings)
     if "tokens" not in typed and "accumulate" not in typed:
@@ -386,8 +404,8 @@ def default_preset(typed):
 
 
 def defaults_of(typed):
-    """The defaults of a command line: those of every stage, of its own, of a task's adversary; of
-    two the later one counts."""
+    """The preset's defaults for a command line: those of every stage, then of its own, then of an
+    adversary. A later one overrides an earlier one."""
     preset = SMALL if typed["preset"] == "small" else LARGE
     defaults = preset["every stage"] | preset[typed["stage"]]
     if typed.get("adversarial", "none") != "none":
@@ -425,7 +443,7 @@ def unused(typed, s):
     lines = []
     for name, reason in reasons.items():
         if name in typed:
-            lines.append(f"--{name.replace('_', '-')} has no effect {reason}")
+            lines.append(f"{option_name(name)} has no effect {reason}")
     if is_builtin(s.data) and s.data != "builtin" and s.stage != "pretrain":
         lines.append(f"the share of --data {s.data} has no effect but in stage pretrain")
     return lines
@@ -525,13 +543,15 @@ def resumed(typed):
     others = []
     for name in typed:
         if name not in MAY_DIFFER and differs(name, typed, own, world):
-            others.append("--" + name.replace("_", "-"))
+            others.append(option_name(name))
     if others:
         options = ", ".join(others)
         raise UserError(
             f"--resume goes on with the run's own options, and these differ: leave out {options}"
         )
     s = replace(own, **{name: typed[name] for name in (*MAY_DIFFER, "data") if name in typed})
+    if "init" in typed and not same_model(typed["init"], own.init):
+        s.init = typed["init"]  # where it is by now
     check_device(s, where)
     return s
 
@@ -568,7 +588,7 @@ def differs(name, typed, own, world):
     value = typed[name]
     there = getattr(own, name)
     if name == "init":
-        return not same_model(value, there)
+        return not same_model(value, there) and not has_moved(there, value, own.out)
     if name == "out":  # a folder has many names
         return Path(value).resolve() != Path(there).resolve()
     if name == "data" and not is_builtin(value):  # the folder may have moved; Fingerprint checks it
@@ -578,6 +598,11 @@ def differs(name, typed, own, world):
     if isinstance(value, list):  # what is typed twice counts once
         return list(dict.fromkeys(value)) != list(dict.fromkeys(there or []))
     return value != there
+
+
+def has_moved(init, folder, run_folder):
+    """Is the model that a run began from gone from its place, and is this one of the same base?"""
+    return not is_folder(init) and origin_of(model_folder(folder)) == origin_of(run_folder)
 
 
 def shared_equally(batches, world):
@@ -643,18 +668,23 @@ def started_from(s):
     return read_settings(model_folder(s.init, weights=False))
 
 
-def learned(s):
-    """["STAGE SRC-TGT"] of what the model will have learned to write, by this run and by those of
-    ours before it: of the rest eval.py says that it is zero-shot."""
+def learned(s, there):
+    """["STAGE SRC-TGT"], what the model will have learned to write, in this run and in our runs
+    before it. eval.py calls all other pairs zero-shot. there: {"SRC-TGT"} of the pairs that have
+    examples to train on."""
     before = read_settings(s.out) if s.resume else started_from(s)
+    # --mix trains the task "translate" where the data have translations (can_copy). Other data have
+    # summaries between languages too, which count for the run's own stage.
+    mixed_stage = s.stage
+    if can_copy(s.data):
+        mixed_stage = "translate"
     found = []
     for stage in STAGES:
         pairs = learned_in(before, stage)
         if stage == s.stage:
-            pairs = pairs + s.pairs
-        # What other data have between languages is the same for every stage: summaries.
-        if s.mix and stage == ("translate" if can_copy(s.data) else s.stage):
-            pairs = pairs + s.mix_pairs
+            pairs += [pair for pair in s.pairs if pair in there]
+        if s.mix and stage == mixed_stage:
+            pairs += [pair for pair in s.mix_pairs if pair in there]
         found.extend(f"{stage} {pair}" for pair in pairs)
     return list(dict.fromkeys(found))
 
@@ -709,7 +739,7 @@ def check(s):
             f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
             "it, --out names another folder"
         )
-    if os.path.realpath(s.out) == os.path.realpath(s.init):
+    if same_place(s.out, s.init):
         raise UserError(
             f"{s.out} is the model that training starts from, which a run would overwrite: --out "
             "names another folder"
@@ -743,13 +773,16 @@ def check_pairs(s):
             "languages with --langs, or pairs as en_XX-en_XX"
         )
     if s.adversarial != "none":
-        written_from = split_pairs(s.pairs + (s.mix_pairs if s.mix else []))
-        check_sources(s.adversarial, sorted({source for source, _ in written_from}))
+        pairs = list(s.pairs)
+        if s.mix:
+            pairs += s.mix_pairs
+        sources = {source for source, _ in split_pairs(pairs)}
+        check_sources(s.adversarial, sorted(sources))
 
 
 def check_one_pair(s):
     """UserError where a run would read lines that say no languages as those of several pairs."""
-    read = {*s.pairs, *beside(s), *(s.watch or [])}
+    read = {*s.pairs, *pairs_beside_task(s), *(s.watch or [])}
     if len(read) > 1 and says_no_languages(s.data, "train"):
         raise UserError(
             f"--data {s.data}: no column says the languages, and this run would read every line as "
@@ -776,10 +809,17 @@ def prepare_model(s):
     # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
     if s.resume and s.recipe != "lora":
         folder = s.out
-    place = model_folder(folder, weights=False)
+    try:
+        place = model_folder(folder, weights=False)
+    except UserError as error:
+        if not s.resume:
+            raise
+        raise UserError(
+            f"{error} (this run began from it: if it has moved, say with --init where it is)"
+        ) from None
     tokenizer = Tokenizer.from_pretrained(place)
     # What is mistyped, before the weights are fetched.
-    pairs = split_pairs(s.pairs + beside(s) + (s.watch or []))
+    pairs = split_pairs(s.pairs + pairs_beside_task(s) + (s.watch or []))
     for code in languages_of(pairs):
         tokenizer.lang_id(code)
     if is_builtin(s.data):  # what files have is known when they are read
@@ -805,8 +845,9 @@ def prepare_model(s):
     return model, tokenizer
 
 
-def beside(s):
-    """The pairs of translations beside a task's own pairs."""
+def pairs_beside_task(s):
+    """The language pairs of translations that a run reads beside its task's own: --align-layer's
+    and --mix's."""
     pairs = []
     if s.align_layer:
         pairs += s.align_pairs or []
@@ -816,8 +857,8 @@ def beside(s):
 
 
 def check_layers(s, config):
-    """UserError for layers or a vocabulary of its own that a model of this Config lacks, and where
-    that of --init goes without the residual of another layer than asked for."""
+    """UserError if a model of this Config lacks layers or the encoder vocabulary that the settings
+    name, or if it already goes without the residual of another layer than --residual-drop."""
     check_shape(s.recipe, s.recipe_layers, config)
     for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
         if layer > config.encoder_layers:
@@ -854,7 +895,11 @@ def check_adversary(s, config, names):
 
 def open_split(s, stage, pairs, split, tokenizer, max_length):
     """The training or validation examples that a stage makes of a run's data, as ids."""
-    trains = split == "train"
+    limit = None
+    minimum = (0, 0)
+    if split == "train":
+        limit = s.train_examples
+        minimum = s.min_words
     texts = open_data(
         s.data,
         stage,
@@ -863,9 +908,8 @@ def open_split(s, stage, pairs, split, tokenizer, max_length):
         tokenizer.languages,
         seed=s.seed,
         skip=s.skip_bad_lines,
-        minimum=s.min_words if trains else (0, 0),
+        minimum=minimum,
     )
-    limit = s.train_examples if trains else None
     tagged = not s.tagless
     return Examples(texts, tokenizer, stage, tagged, max_length, seed=s.seed, limit=limit)
 
@@ -874,17 +918,22 @@ def open_split(s, stage, pairs, split, tokenizer, max_length):
 class RunData:
     """What a run reads."""
     streams: dict              # {name: Batches} to train on; streams_of
-    held: list                 # batches to validate on
+    valid_batches: list        # to validate on
     fingerprint: Fingerprint   # of the files that the run depends on
 
     @property
-    def sources(self):
-        """The source languages that have examples to learn to write from."""
+    def pairs(self):
+        """{"SRC-TGT"} of the language pairs that have examples to learn to write from."""
         found = set()
         for name in ("task", "mix"):
             if name in self.streams:
-                found |= {source for source, _ in self.streams[name].pairs}
-        return sorted(found)
+                found |= {"-".join(pair) for pair in self.streams[name].pairs}
+        return found
+
+    @property
+    def sources(self):
+        """The source languages of these pairs."""
+        return sorted({source for source, _ in split_pairs(self.pairs)})
 
     def draw(self, name, count):
         """The next `count` batches of a stream; none where the run has no such stream."""
@@ -917,7 +966,7 @@ def read_data(s, tokenizer, max_length, say):
     streams = streams_of(s, tokenizer, max_length)
     valid = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
     # No gradients are kept, so twice the tokens fit.
-    held = held_out(valid, s.valid_examples, s.tokens * 2)
+    valid_batches = held_out(valid, s.valid_examples, s.tokens * 2)
 
     read = {}  # {a split's or a stream's name: Examples}
     for name, stream in streams.items():
@@ -928,9 +977,9 @@ def read_data(s, tokenizer, max_length, say):
         for stream in streams.values():
             stream.fill()  # a sample of all pairs, of which the checks and notes below speak
         if s.align_layer:
-            check_contrast(s, streams, held)
+            check_contrast(s, streams, valid_batches)
         for name, examples in read.items():
-            for line in examples.unread.told():
+            for line in examples.unread.warnings():
                 say(f"{name}: {line}")
 
     fingerprint = Fingerprint()
@@ -939,10 +988,10 @@ def read_data(s, tokenizer, max_length, say):
     if s.recipe == "lora":  # whose matrices mean nothing beside other weights
         for path in parts_of(weights_file(model_folder(s.init))):
             fingerprint.files[str(Path(s.init) / path.name)] = size_and_checksum(path)
-    return RunData(streams, held, fingerprint)
+    return RunData(streams, valid_batches, fingerprint)
 
 
-def check_contrast(s, streams, held):
+def check_contrast(s, streams, valid_batches):
     """UserError where alignment has no text to tell another from: its loss would be 0 for ever."""
     stream = streams["task" if s.stage == "align" else "alignment"]
     drawn = [collate(rows) for rows in stream.batches]  # a sample: the first pool
@@ -951,10 +1000,11 @@ def check_contrast(s, streams, held):
             "alignment tells a text's translation from others in its batch, and none of the first "
             f"{len(drawn)} batches has another text: raise --tokens, or give more data"
         )
-    if s.stage == "align" and not any(map(has_negatives, held)):
+    if s.stage == "align" and not any(map(has_negatives, valid_batches)):
         raise UserError(
             "alignment tells a text's translation from others in its batch, and no batch of "
-            "validation has another text: raise --valid-examples (or --tokens)"
+            "validation has another text: raise --valid-examples (or --tokens), or give more data "
+            "to validate on"
         )
 
 
@@ -968,8 +1018,8 @@ def make_adversary(s, d_model, sources, device):
 
 
 def check_scoring(s, tokenizer):
-    """UserError, or a note, before the training for what --watch and the scores at its end would
-    lack: a package, the test split, a pair of languages."""
+    """Says before the training what scoring would lack (a package, a split of the data, a language
+    pair), as a UserError or a note. Scoring: --watch, and the table at the end."""
     at_the_end = s.stage in TASKS and not s.no_eval
     if not at_the_end and not s.watch:
         return
@@ -1033,8 +1083,7 @@ def task_loss(
         with_states=with_states,
     )
     if with_states:
-        loss, states = found
-        return loss, states
+        return found  # (loss, states)
     return found, None
 
 
@@ -1098,9 +1147,9 @@ def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
     return total / tokens
 
 
-def score_watched_pairs(model, tokenizer, s, rank, has_learned):
+def score_watched_pairs(model, tokenizer, s, rank, learned_tasks):
     """The scores of --watch, of the model as it is: a row for every pair, as watch.csv has them
-    after the update's number. Only the first process decodes. has_learned: learned()'s."""
+    after the update's number. Only the first process decodes. learned_tasks: learned()'s."""
     if not s.watch or rank != 0:
         return []
     import eval as evaluation  # late: its metrics take seconds to import
@@ -1123,7 +1172,7 @@ def score_watched_pairs(model, tokenizer, s, rank, has_learned):
         split_pairs(s.watch),
         s.valid_examples,
         tokenizer.languages,
-        trained=evaluation.taught_pairs(vars(s) | {"learned": has_learned}),
+        trained=evaluation.pairs_ever_trained(vars(s) | {"learned": learned_tasks}),
         skip=s.skip_bad_lines,
         split="valid",
     )
@@ -1191,7 +1240,7 @@ def train(s, rank, world, device, command=None):
     this_run.say(f"reading the data ({s.data})")
     max_length = longest_input(vars(s), model.config.max_position_embeddings)
     data = read_data(s, tokenizer, max_length, this_run.say)
-    held = data.held
+    valid_batches = data.valid_batches
     if rank == 0:  # who scores
         check_scoring(s, tokenizer)
 
@@ -1215,13 +1264,13 @@ def train(s, rank, world, device, command=None):
         check_stop(s, this_run.progress.step)
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
     frozen = FrozenInHalf(model, HALVES.get(s.precision))
-    has_learned = learned(s)
+    learned_tasks = learned(s, data.pairs)
     if not s.resume:
-        loss = validation_loss(model, held, s, tokenizer, rank, world)
+        loss = validation_loss(model, valid_batches, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
         this_run.progress.start = loss
-        scores = score_watched_pairs(model, tokenizer, s, rank, has_learned)
-        this_run.begin(model, tokenizer, frozen.merged_state(), world, has_learned)
+        scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
+        this_run.begin(model, tokenizer, frozen.merged_state(), world, learned_tasks)
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
@@ -1268,21 +1317,23 @@ def train(s, rank, world, device, command=None):
             # Validate, log, save.
             if progress.step % s.eval_every == 0 or progress.step == s.steps:
                 seconds = time.perf_counter() - clock
-                held_loss = validation_loss(model, held, s, tokenizer, rank, world)
+                valid_loss = validation_loss(model, valid_batches, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                lines = this_run.report(held_loss, seen / seconds, rate, told)
-                scores = score_watched_pairs(model, tokenizer, s, rank, has_learned)
+                lines = this_run.report(valid_loss, seen / seconds, rate, told)
+                scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
                 lines += this_run.log_scores(scores)
-                better = progress.validated(held_loss, seconds)
-                kept = None
-                keeps = better or (s.keep == "last" and math.isfinite(held_loss))
-                if this_run.main_process and keeps:
-                    kept = frozen.merged_state()
-                this_run.save(model, parts, kept)
+                better = progress.validated(valid_loss, seconds)
+                tensors = None
+                replaces_model = better or (s.keep == "last" and math.isfinite(valid_loss))
+                if this_run.main_process and replaces_model:
+                    tensors = frozen.merged_state()
+                if math.isfinite(valid_loss):  # else the last checkpoint is better than this one
+                    this_run.save(model, parts, tensors)
+                del tensors  # or a second copy of the model would stay until the next validation
                 this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
-            signal = first_signal(received, world, device)
+            signal = first_signal(received, world)
             stops = signal or progress.step == s.stop_at
             if stops or time.perf_counter() - clock > SAVE_EVERY:  # validations may be hours apart
                 progress.seconds += time.perf_counter() - clock
@@ -1422,8 +1473,7 @@ def check_same_start(s, model, files, step, world):
     for name in options:
         values = [other["options"][name] for other in everyone]
         if any(value != values[0] for value in values):
-            option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} is not the same in all processes: {values}")
+            raise UserError(f"{option_name(name)} is not the same in all processes: {values}")
     if s.resume and (differ("update") or differ("weights")):
         steps = ", ".join(str(other["update"]) for other in everyone)
         raise UserError(

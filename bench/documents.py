@@ -49,14 +49,14 @@ def bench_documents(rounds, device, scratch):
     }
     same = equal_outputs(sides)
     seconds = take_turns(sides, rounds, "decoding documents")
-    words = [f"{side} {count} of {DOCUMENTS} outputs" for side, count in same.items()]
-    words.append(f"CTranslate2 in batches of {size} tokens")
+    parts = [f"{side} {count} of {DOCUMENTS} outputs" for side, count in same.items()]
+    parts.append(f"CTranslate2 in batches of {size} tokens")
     return {
         "documents": DOCUMENTS,
         "seconds": seconds,
         "ratio": {side: ratio(seconds, side) for side in same},
         "limit": {},
-        "same": ", ".join(words),
+        "same": ", ".join(parts),
     }
 
 

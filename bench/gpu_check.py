@@ -33,8 +33,8 @@ The exit code is 1 if a row is wrong. Without a card all run on the CPU with tin
 of themselves, and the columns that need a card say "no card".
 """
 import json
-import os
 import shutil
+import subprocess
 import sys
 import time
 from datetime import date
@@ -116,7 +116,7 @@ def table(results):
 def origin(results):
     """Lines that say when the checks were run, and what today's have besides."""
     command = "`python -m bench.gpu_check`"
-    names = names_by_words(results["measured"])
+    names = names_by_text(results["measured"])
     if len(names) == 1:
         lines = [f"{command}, {next(iter(names))}."]
     else:
@@ -124,15 +124,15 @@ def origin(results):
     lines += ["", "A time is the mean of 2 to 10 calls in a row, whose spread is not kept."]
     missing = lacking(results)
     if missing:
-        words = ", ".join(f"`{name}`" for name in missing)
-        lines += ["", f"Not run there, though today's command has them: {words}."]
+        names_shown = ", ".join(f"`{name}`" for name in missing)
+        lines += ["", f"Not run there, though today's command has them: {names_shown}."]
     return lines
 
 
-def names_by_words(words):
-    """{words: the names of which they are said, in a line} of {name: words}."""
+def names_by_text(texts):
+    """{text: the names of which it is said, in a line} of {name: text}."""
     found = {}
-    for name, said in words.items():
+    for name, said in texts.items():
         found.setdefault(said, []).append(f"`{name}`")
     return {said: ", ".join(names) for said, names in found.items()}
 
@@ -229,6 +229,13 @@ def check_all(names, has_card, folder, seconds):
     return found
 
 
+def is_card_there():
+    """Asked in a process of its own: one that has used CUDA cannot fork others that do."""
+    asks = "import torch; print(torch.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
+    return done.stdout.strip() == "True"
+
+
 def parse_args(argv):
     parser = parser_of(__doc__)
     add = parser.add_argument
@@ -244,9 +251,7 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    # Asked of the driver: a process that has used CUDA itself cannot fork others that do.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    has_card = torch.cuda.is_available()
+    has_card = is_card_there()
     if not has_card:
         say("no card: every check runs on the CPU with a tiny shape, as a test of itself")
         torch.optim.AdamW([torch.zeros(1)])  # imports 800 files when it is first called: once

@@ -79,8 +79,8 @@ def page():
     ]
     for recipe, need in needs(Config()).items():
         sizes = (need.weights, need.gradients, need.adamw, need.total)
-        words = " | ".join(f"{size / GIB:.2f}" for size in sizes)
-        lines.append(f"| `{recipe}` | {words} |")
+        sizes_shown = " | ".join(f"{size / GIB:.2f}" for size in sizes)
+        lines.append(f"| `{recipe}` | {sizes_shown} |")
     return lines
 
 

@@ -30,6 +30,7 @@ from eval import Decoder, first_examples
 from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
 from plumbing import runs
+from plumbing.files import first_line
 from plumbing.memory import Memory
 from plumbing.runs import read_log
 from qk_finetune import FrozenInHalf, apply_recipe
@@ -220,7 +221,7 @@ def loss_time(place):
 
 
 def batch_of(vocabulary, lengths, targets, seed=0):
-    """Random words: sources of these lengths, their targets so long."""
+    """Random tokens: sources of these lengths, their targets so long."""
     generator = torch.Generator().manual_seed(seed)
     examples = []
     for length in lengths:
@@ -268,7 +269,8 @@ def outputs(place):
     texts, _ = first_examples(data, pair, count)
     options = {"beam": 4, "max_new_tokens": 40 if place.has_card else 8}
     wanted = Decoder(train.BASE, **options)(texts, *pair)
-    # Rounded to half precision, of two words that are nearly alike now and then the other is taken.
+    # Rounded to half precision, of two tokens that are nearly as likely the other is taken now and
+    # then.
     for precision, least in (("fp32", count - count // 40), ("bf16", count * 3 // 4)):
         what = f"outputs in {precision} equal to the CPU's in fp32"
         if precision == "bf16" and not place.has_card:
@@ -320,33 +322,33 @@ WAYS = {
 }  # fmt: skip
 
 
-def words_of(place, name, steps, folder=None):
-    """train.py's words for one of the WAYS; folder: the run's name, by default the way's."""
+def command_of(place, name, steps, folder=None):
+    """train.py's arguments for one of the WAYS; folder: the run's name, by default the way's."""
     tokens = "1600" if place.has_card else "150"
-    words = [
+    command = [
         *WAYS[name], "--out", str(place.scratch / (folder or name)), "--device", place.device.type,
         "--steps", str(steps), "--eval-every", str(steps // 2), "--tokens", tokens,
         "--valid-examples", "8" if place.has_card else "2", "--warmup", "0", "--lr", "1e-3",
         "--no-eval",
     ]  # fmt: skip
     if name == "a new source":
-        return [*words, "--init", str(place.scratch / "start")]
-    return [*words, "--langs", "en_XX", "es_XX"]
+        return [*command, "--init", str(place.scratch / "start")]
+    return [*command, "--langs", "en_XX", "es_XX"]
 
 
-def run_of(words, folder, half):
+def run_of(command, folder, half):
     """One way of train.py in this process; half: it is stopped there, and goes on."""
-    if "--init" in words:  # the base with a French vocabulary of its own
-        start = words[words.index("--init") + 1]
+    if "--init" in command:  # the base with a French vocabulary of its own
+        start = command[command.index("--init") + 1]
         fresh = ["fresh", train.BASE, start, "--source", "fr_XX", "--pairs", "fr_XX-en_XX"]
         subprocess.run([sys.executable, "-m", "tools.new_language", *fresh], cwd=ROOT, check=True)
     if half:
         try:
-            train.main([*words, "--stop-at", str(half)])
+            train.main([*command, "--stop-at", str(half)])
         except SystemExit:
             pass
-        words = ["--resume", folder]
-    train.main(words)
+        command = ["--resume", folder]
+    train.main(command)
 
 
 def log_of(folder):
@@ -364,9 +366,9 @@ def training(place):
         running = {}
         for name in names[first:first + 4]:
             half = steps // 2 if "resumed" in name else 0
-            words = words_of(place, name, steps)
+            command = command_of(place, name, steps)
             log = place.scratch / f"{name}.txt"
-            running[name] = begin(run_of, (words, str(place.scratch / name), half), log)
+            running[name] = begin(run_of, (command, str(place.scratch / name), half), log)
         for name, child in running.items():
             log = place.scratch / f"{name}.txt"
             trouble = finish(child, ends - time.monotonic(), log)
@@ -402,14 +404,14 @@ def tell_run(place, name, trouble, printed):
 def two_processes(place):
     """train.py in two processes on this one device, against one process with the same batches."""
     steps = 20 if place.has_card else 2
-    words = {}
+    commands = {}
     for name in ("one", "two"):
-        words[name] = words_of(place, "fp32", steps, name) + ["--accumulate", "2"]
+        commands[name] = command_of(place, "fp32", steps, name) + ["--accumulate", "2"]
     port = free_port()
     starts = {
-        "one process": (train.main, (words["one"],)),
-        "process 1 of two": (run_of_two, (0, port, words["two"])),
-        "process 2 of two": (run_of_two, (1, port, words["two"])),
+        "one process": (train.main, (commands["one"],)),
+        "process 1 of two": (run_of_two, (0, port, commands["two"])),
+        "process 2 of two": (run_of_two, (1, port, commands["two"])),
     }
     running = {}
     for name, (function, arguments) in starts.items():
@@ -425,12 +427,12 @@ def two_processes(place):
         place.tell_below("losses of two processes against one", away, 1e-3)
 
 
-def run_of_two(rank, port, words):
+def run_of_two(rank, port, command):
     """One of two processes of a run, as torchrun would start it, but both on the first card."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     runs.backends = lambda: "gloo"  # NCCL wants a card for each
-    train.main(words)
+    train.main(command)
 
 
 def away_from(one, two):
@@ -453,14 +455,14 @@ def compiled(place):
         place.tell(what, expected, NO_CARD)
         place.tell(same, "below 1e-02", NO_CARD)
         return
-    words = words_of(place, "bf16", 60)
-    train.main([*words, "--compile"])
+    command = command_of(place, "bf16", 60)
+    train.main([*command, "--compile"])
     sys.stdout.flush()
     printed = (place.scratch / "log.txt").read_text(encoding="utf-8", errors="replace")
     lines = [line for line in printed.splitlines() if "_limit" in line]
     place.tell(what, expected, lines[0][:150] if lines else "none", not lines)
     found = log_of(place.scratch / "bf16")
-    train.main([*words, "--overwrite"])
+    train.main([*command, "--overwrite"])
     place.tell_below(same, away_from(found, log_of(place.scratch / "bf16")), 1e-2)
 
 
@@ -524,7 +526,13 @@ def updates_of(place, recipe, compiles):
 
         tokens = batches * rows * (SOURCE + TARGET)
         what = f"update of {tokens:,} tokens in {batches} under {recipe}, {how}"
-        step()
+        try:
+            step()
+        except torch.OutOfMemoryError as error:  # the smaller ones may fit
+            optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            place.tell(what, "memory for it", first_line(error, 100))
+            continue
         if not place.has_card:
             place.tell(what, "ms, tokens/s, GiB at most", NO_CARD)
             continue
@@ -608,20 +616,20 @@ def decoding(place):
 
 
 def drawn_documents(model, documents, length):
-    """(documents, length) random words."""
+    """(documents, length) random tokens."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.vocab_size
     return pad([random_ids(vocabulary, length, generator) for _ in range(documents)])
 
 
 def search(model, source, new):
-    """Beam search of so many new words, no fewer."""
+    """Beam search of so many new tokens, no fewer."""
     generate(model, source, model.config.vocab_size - 20, max_new_tokens=new, min_new_tokens=new)
 
 
 def decoding_step(place):
     """A step of beam search with 64 documents of 500 tokens in one batch of bf16, and what of it
-    are kernels: how much longer 32 new words take than 16, by the number of steps."""
+    are kernels: how much longer 32 new tokens take than 16, by the number of steps."""
     documents, length, new = (64, 500, 32) if place.has_card else (4, 20, 4)
     model = drawn(place).eval().bfloat16()
     source = drawn_documents(model, documents, length).to(place.device)
@@ -638,8 +646,7 @@ def decoding_step(place):
         return
     steps = new - new // 2
     whole, busy, count = [(long - short) / steps for short, long in zip(*found)]
-    words = f"{busy:.2f} of {whole:.2f} ms, {count:.0f} kernels"
-    place.tell(what, "nearly as long", words)
+    place.tell(what, "nearly as long", f"{busy:.2f} of {whole:.2f} ms, {count:.0f} kernels")
 
 
 @dataclass(frozen=True)

@@ -61,14 +61,18 @@ def as_on_a_gpu():
     """Inside, the loss is cut into a GPU's chunks, and every place counts as a label: nobody can
     count the labels of tensors without numbers."""
     budgets = model_file.LOGITS_BUDGET
-    counts = model_file.counts
+    counting = model_file.count_labels_and_tokens
     model_file.LOGITS_BUDGET = budgets | {"cpu": budgets["cuda"]}
-    model_file.counts = lambda is_label, is_token: (is_label.numel(), is_token.numel())
+    model_file.count_labels_and_tokens = count_places
     try:
         yield
     finally:
         model_file.LOGITS_BUDGET = budgets
-        model_file.counts = counts
+        model_file.count_labels_and_tokens = counting
+
+
+def count_places(is_label, is_token):
+    return is_label.numel(), is_token.numel()
 
 
 def peak_of_an_update(recipe, rows, target_length=TARGET):

@@ -52,15 +52,15 @@ SHAPES = {
     "B": Shape(vocabulary=8_000, width=256, layers=4, heads=4, ffn=1024, batch=16),
     "large": Shape(vocabulary=250_027, width=1024, layers=12, heads=16, ffn=4096, batch=32),
 }
-RECIPE_OF = {"full": "full+embeddings", "qk": "qk"}  # a row's word, and what trains
+RECIPE_OF = {"full": "full+embeddings", "qk": "qk"}  # {a row's name for it: the recipe that trains}
 UPDATES = 6  # in a pass over the training examples
 SOURCE_LENGTHS = (60, 240)
 TARGET_LENGTHS = (15, 60)
 SENTENCES = 8  # in a decoding batch
 BEAM = 5
 NEW_TOKENS = 64
-FIRST_WORD = 4  # ids below are <s>, <pad>, </s> and <unk>
-TAGS = 100  # ids that stand behind the words
+FIRST_TOKEN = 4  # ids below are <s>, <pad>, </s> and <unk>
+TAGS = 100  # ids at the end, for language tags
 
 
 def peer(module):
@@ -149,8 +149,8 @@ def sharpen(model, factor):
 
 
 def random_ids(vocabulary, length, generator):
-    """A list of random words."""
-    ids = torch.randint(FIRST_WORD, vocabulary - TAGS, (length,), generator=generator)
+    """A list of random tokens."""
+    ids = torch.randint(FIRST_TOKEN, vocabulary - TAGS, (length,), generator=generator)
     return ids.tolist()
 
 
@@ -496,12 +496,12 @@ def by_transformers(model, source, lang):
 
 
 def by_ctranslate2(translator, source, lang):
-    words = []
+    pieces = []
     for row in source.tolist():
-        words.append([piece_name(token) for token in row if token != PAD])
+        pieces.append([piece_name(token) for token in row if token != PAD])
     found = translator.translate_batch(
-        words,
-        target_prefix=[[piece_name(lang)]] * len(words),
+        pieces,
+        target_prefix=[[piece_name(lang)]] * len(pieces),
         beam_size=BEAM,
         max_decoding_length=NEW_TOKENS,
         min_decoding_length=NEW_TOKENS,
@@ -521,7 +521,7 @@ def translator_of(folder, kind):
     )
 
 
-SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]  # the ids below FIRST_WORD
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]  # the ids below FIRST_TOKEN
 
 
 def piece_name(token):
@@ -604,10 +604,10 @@ def bench_decode(name, rounds, device, scratch):
             f"only {same['transformers']} of {SENTENCES} outputs equal transformers'"
         )
     seconds = take_turns(sides, rounds, f"decoding {name}")
-    words = [f"{side} {count} of {SENTENCES} outputs" for side, count in same.items()]
+    parts = [f"{side} {count} of {SENTENCES} outputs" for side, count in same.items()]
     measured = rates(device)
     found = decoding_row(seconds, decoding_limit(ours, measured))
-    return found | {"rates": asdict(measured), "same": ", ".join(words)}
+    return found | {"rates": asdict(measured), "same": ", ".join(parts)}
 
 
 def equal_outputs(sides):

@@ -216,19 +216,19 @@ class Trained:
     after: float    # and after it
 
 
-def our_words(recipe, the_pass, work):
+def our_command(recipe, the_pass, work):
     """The command line of train.py, which writes work/ours."""
-    words = ["train.py", "--stage", "summarize", "--init", work, "--out", work / "ours"]
-    words += ["--data", f"jsonl:{work / 'data'}", "--langs", LANG, "--recipe", recipe]
-    words += ["--preset", "small", "--steps", the_pass.updates, "--tokens", the_pass.budget]
-    words += ["--lr", RATE, "--warmup", 0, "--weight-decay", 0, "--dropout", 0]
-    words += ["--eval-every", the_pass.updates, "--valid-examples", the_pass.size]
-    return [*words, "--device", "cpu", "--no-eval", "--overwrite"]
+    command = ["train.py", "--stage", "summarize", "--init", work, "--out", work / "ours"]
+    command += ["--data", f"jsonl:{work / 'data'}", "--langs", LANG, "--recipe", recipe]
+    command += ["--preset", "small", "--steps", the_pass.updates, "--tokens", the_pass.budget]
+    command += ["--lr", RATE, "--warmup", 0, "--weight-decay", 0, "--dropout", 0]
+    command += ["--eval-every", the_pass.updates, "--valid-examples", the_pass.size]
+    return [*command, "--device", "cpu", "--no-eval", "--overwrite"]
 
 
 def by_us(recipe, the_pass, work, threads):
     """train.py from its start to its end: Trained."""
-    done = run_alone(our_words(recipe, the_pass, work), threads)
+    done = run_alone(our_command(recipe, the_pass, work), threads)
     with open(work / "ours" / "log.csv", newline="", encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-1]  # the one line: it validates behind the last update
     shutil.rmtree(work / "ours")
@@ -243,16 +243,16 @@ def by_us(recipe, the_pass, work, threads):
     )
 
 
-def their_words(recipe, workers, the_pass, work):
+def their_command(recipe, workers, the_pass, work):
     """The command line of bench/seq2seq.py, which writes work/theirs."""
-    words = ["bench/seq2seq.py", work, work / "data", work / "theirs"]
-    words += ["--trains", RECIPES[recipe], "--batch", the_pass.size]
-    return [*words, "--workers", workers, "--lr", RATE]
+    command = ["bench/seq2seq.py", work, work / "data", work / "theirs"]
+    command += ["--trains", RECIPES[recipe], "--batch", the_pass.size]
+    return [*command, "--workers", workers, "--lr", RATE]
 
 
 def by_transformers(recipe, workers, the_pass, work, threads):
     """bench/seq2seq.py from its start to its end: Trained."""
-    done = run_alone(their_words(recipe, workers, the_pass, work), threads)
+    done = run_alone(their_command(recipe, workers, the_pass, work), threads)
     found = json.loads(done.printed.splitlines()[-1])
     shutil.rmtree(work / "theirs")
     check_updates("Seq2SeqTrainer", found["updates"], the_pass)

@@ -1,6 +1,6 @@
 """A program in a process of its own, which ends by printing the process's peak memory in bytes.
 
-    python -m bench.process train.py --stage summarize ...    the program's own words behind it
+    python -m bench.process train.py --stage summarize ...    the program's own arguments behind it
 
 A peak is known of a whole process alone: the benchmarks start every side so.
 """
@@ -19,6 +19,7 @@ from plumbing.files import UserError, last_line, parser_of, run
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30  # bytes
+STATUS = Path("/proc/self/status")
 
 
 def free_port():
@@ -37,12 +38,14 @@ class Done:
     seconds: float  # from its process's start to its end
 
 
-def run_alone(words, threads=1):
-    """Runs a program by its words, the first of them its file; returns its Done. UserError if it
-    fails."""
+def run_alone(command, threads=1):
+    """Runs a program by its command line, which begins with its file; returns its Done. UserError
+    if it fails."""
+    if not STATUS.exists():
+        raise UserError(f"a process's peak memory is read from {STATUS}, which Linux alone has")
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "bench.process", *map(str, words)],
+        [sys.executable, "-m", "bench.process", *map(str, command)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         capture_output=True,
@@ -50,7 +53,7 @@ def run_alone(words, threads=1):
     )
     if done.returncode:
         last = last_line(done.stderr, 500) or "it said nothing"
-        raise UserError(f"{words[0]} failed in its own process: {last}")
+        raise UserError(f"{command[0]} failed in its own process: {last}")
     printed, _, peak = done.stdout.rstrip().rpartition("\n")
     return Done(printed, int(peak), time.perf_counter() - start)
 
@@ -58,16 +61,16 @@ def run_alone(words, threads=1):
 def peak_memory():
     """Of this process, in bytes. Not getrusage's figure: that one starts at the size of the process
     that started this one."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    status = STATUS.read_text(encoding="utf-8")
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
 def main(argv=None):
     parser = parser_of(__doc__)
     parser.add_argument("program", help="the file of a program in this project")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help="what is typed behind it")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what is typed behind it")
     args = parser.parse_args(argv)
-    sys.argv = [args.program, *args.words]
+    sys.argv = [args.program, *args.arguments]
     runpy.run_path(str(ROOT / args.program), run_name="__main__")
     print(peak_memory())
 

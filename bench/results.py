@@ -76,8 +76,8 @@ class Table:
 NOTHING = "–"
 
 
-def cells(*words):
-    return "| " + " | ".join(words) + " |"
+def cells(*texts):
+    return "| " + " | ".join(texts) + " |"
 
 
 def gibibytes(peaks):
@@ -145,14 +145,14 @@ def cost_lines(name, found):
     """A row of the cost curve: a line for each of its points."""
     lines = []
     for point in found["points"]:
-        words = [f"`{name}`", f"{point['value']:,}"]
+        row_cells = [f"`{name}`", f"{point['value']:,}"]
         for recipe in ("full", "qk"):
             seconds = spread(point["seconds"][recipe], ".3f")
-            words += [f"{seconds} s", f"{point['limit'][recipe]:.3f} s"]
+            row_cells += [f"{seconds} s", f"{point['limit'][recipe]:.3f} s"]
         ratios = []
         for full, qk in zip(point["seconds"]["full"], point["seconds"]["qk"]):
             ratios.append(full / qk)
-        lines.append(cells(*words, spread(ratios, ".2f")))
+        lines.append(cells(*row_cells, spread(ratios, ".2f")))
     return lines
 
 
@@ -275,31 +275,31 @@ def table_of(row):
 
 def page(results):
     """BENCHMARKS.md; results: {machine: {row: its figures}}."""
-    words = [PAGE.rstrip()]
+    lines = [PAGE.rstrip()]
     for table in TABLES:
         machines = rows_of(table.prefix, results)
-        words += ["", f"## {table.question}", "", table.text]
+        lines += ["", f"## {table.question}", "", table.text]
         if not machines:
-            words += ["", f"Not measured yet: `{table.command}`."]
+            lines += ["", f"Not measured yet: `{table.command}`."]
             continue
         if table.prefix == COST:
-            words += ["", f"![{CAPTION}]({PICTURE})"]
+            lines += ["", f"![{CAPTION}]({PICTURE})"]
         for name, rows in machines.items():
-            words += section(table, name, rows)
+            lines += section(table, name, rows)
         others = [name for name in results if name not in machines]
-        words += not_measured_on(others, table)
+        lines += not_measured_on(others, table)
     if all(is_cpu(name) for name in results):
-        words += [
+        lines += [
             "",
             "## On a GPU",
             "",
             "Not measured yet: none was at hand. `python -m bench.speed --write` on a machine with "
             "one adds its tables.",
         ]
-    words += gpu_check.page(gpu_check.kept())
+    lines += gpu_check.page(gpu_check.kept())
     for part in (travel, memory, peak):
-        words += ["", *part.page()]
-    return "\n".join(words) + "\n"
+        lines += ["", *part.page()]
+    return "\n".join(lines) + "\n"
 
 
 def rows_of(prefix, results):
@@ -320,24 +320,24 @@ def section(table, name, rows):
     threads = next(iter(rows.values()))["threads"]
     if threads > 1:
         command += f" --threads {threads}"
-    words = ["", f"### {name}", "", "```", command, "```", ""]
-    words += [cells(*table.head), cells(*["---"] * len(table.head))]
+    lines = ["", f"### {name}", "", "```", command, "```", ""]
+    lines += [cells(*table.head), cells(*["---"] * len(table.head))]
     for row, found in rows.items():
-        words += table.lines(row, found)
-    words += ["", *measured_with(rows)]
+        lines += table.lines(row, found)
+    lines += ["", *measured_with(rows)]
     missing = [row for row in wanted(table, name) if row not in rows]
     if missing:
-        words += ["", f"Not measured here: {quoted(missing)}."]
-    return words
+        lines += ["", f"Not measured here: {quoted(missing)}."]
+    return lines
 
 
 def not_measured_on(names, table):
     """Lines that say which rows of a table these machines lack, of which none has any."""
     missing = {name: quoted(wanted(table, name)) for name in names if wanted(table, name)}
-    words = []
-    for rows, machines in gpu_check.names_by_words(missing).items():
-        words += ["", f"Not measured on {machines}: {rows}."]
-    return words
+    lines = []
+    for rows, machines in gpu_check.names_by_text(missing).items():
+        lines += ["", f"Not measured on {machines}: {rows}."]
+    return lines
 
 
 def wanted(table, name):
@@ -353,7 +353,7 @@ def quoted(names):
 
 def measured_with(rows):
     """Lines that say with what the rows were measured and when, each of which is said once."""
-    names = gpu_check.names_by_words({row: origin(found) for row, found in rows.items()})
+    names = gpu_check.names_by_text({row: origin(found) for row, found in rows.items()})
     if len(names) == 1:
         return [f"Measured with {next(iter(names))}."]
     return [f"- {some}: {measured}" for measured, some in names.items()]
@@ -425,9 +425,9 @@ def machine(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
-    words = [processor(), torch.backends.cpu.get_cpu_capability()]
-    words.append(f"{threads} thread{'s' if threads > 1 else ''}")
-    return ", ".join(words)
+    parts = [processor(), torch.backends.cpu.get_cpu_capability()]
+    parts.append(f"{threads} thread{'s' if threads > 1 else ''}")
+    return ", ".join(parts)
 
 
 def is_cpu(name):
@@ -445,9 +445,9 @@ def processor(file=Path("/proc/cpuinfo")):
 
 def measured_today(libraries=()):
     """With what a row is measured, in words: versions, the date."""
-    words = [f"torch {torch.__version__}"]
-    words += [f"{library} {peer(library).__version__}" for library in libraries]
-    return ", ".join([*words, date.today().isoformat()])
+    parts = [f"torch {torch.__version__}"]
+    parts += [f"{library} {peer(library).__version__}" for library in libraries]
+    return ", ".join([*parts, date.today().isoformat()])
 
 
 def measure(known, names, device, libraries=()):

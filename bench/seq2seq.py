@@ -84,7 +84,7 @@ def arguments(args):
     )
 
 
-def parser():
+def make_parser():
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("model", help="the folder of an mBART and its tokenizer")
@@ -98,7 +98,7 @@ def parser():
 
 
 def check(args):
-    """UserError for words that cannot lead to a training: said before a model is loaded."""
+    """UserError for arguments that no training can start from, before a model is loaded."""
     weights_file(args.model)
     for name in ("train.jsonl", "valid.jsonl"):
         for _ in rows_of(args.data / name):
@@ -121,7 +121,7 @@ def choose(model, expression):
 
 
 def main(argv=None):
-    args = parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     transformers = peer("transformers")
     check(args)
     tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)

@@ -483,7 +483,7 @@ def counts_of(maker, what, code):
     return line
 
 
-def parser():
+def make_parser():
     parser = parser_of(__doc__)
     add = parser.add_argument
     add(
@@ -517,7 +517,7 @@ def temporary_folder():
 
 
 def main(argv=None):
-    args = parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     check_out(args.out, args.overwrite)
     if args.packages and not Path(args.packages).is_dir():
         raise UserError(f"--packages {args.packages}: there is no such folder")

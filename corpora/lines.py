@@ -463,7 +463,7 @@ class ParallelText(LineFiles):
         for line in self.lines(path):
             file.offsets.append(line.offset)
             try:
-                file.words.append(words_of(decoded(line.content)))
+                file.words.append(checked_word_count(decoded(line.content)))
             except UserError as error:
                 if not self.skip:
                     raise UserError(
@@ -488,7 +488,7 @@ class ParallelText(LineFiles):
         return columns
 
 
-def words_of(text):
+def checked_word_count(text):
     """How many words a line has; UserError if it has nothing."""
     if is_blank(text):
         raise UserError("an empty line; remove it from all the files")

@@ -53,12 +53,12 @@ RETRIEVAL_PEAK = (
 
 @dataclass(frozen=True)
 class Claim:
-    """letter: the claim's group in RESULTS.md; word: the verdict; evidence: what it rests on;
-    conclusion: what a reader should take from it, where the verdict does not say all."""
+    """letter: the claim's group in RESULTS.md; evidence: what the verdict rests on; conclusion:
+    what a reader should take from it, where the verdict does not say all."""
 
     letter: str
     text: str
-    word: str
+    verdict: str
     evidence: str = ""
     conclusion: str = ""
 
@@ -95,8 +95,10 @@ def claims():
 
 def concluded(title, claim):
     """What papers/words.py says of a verdict; nothing where the verdict is another by now."""
-    verdict, sentence = CONCLUSIONS.get((title, claim.text), ("", ""))
-    return sentence.format_map(told_numbers()) if claim.word.startswith(verdict) else ""
+    if claim.verdict == "not measured":
+        return "Nothing: this was not run."
+    expected, sentence = CONCLUSIONS.get((title, claim.text), ("", ""))
+    return sentence.format_map(told_numbers()) if claim.verdict.startswith(expected) else ""
 
 
 @cache
@@ -146,16 +148,16 @@ def by_intervals(letter, text, differences):
     below = sum(found.high < 0 for found in intervals)
     fewest = min(found.seeds for found in intervals)
     most = max(found.seeds for found in intervals)
-    word = verdict(above, below, len(intervals), fewest)
+    verdict = verdict_of(above, below, len(intervals), fewest)
     seeds = f"{fewest} to {most}" if fewest < most else f"{most}"
     parts = [f"seeds: {seeds}"]
     for found in differences:
         d = found.interval
         parts.append(f"{found.what} {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
-    return Claim(letter, text, word, "; ".join(parts))
+    return Claim(letter, text, verdict, "; ".join(parts))
 
 
-def verdict(above, below, count, seeds):
+def verdict_of(above, below, count, seeds):
     """The word for a claim of `count` comparisons, of which `above` are for it and `below` against
     it; seeds: the fewest that one of them rests on."""
     counted = f"{above} of {count} for it, {below} against"
@@ -190,10 +192,10 @@ def every_seed(letter, text, comparisons):
         higher = " ".join(f"{compared.above[seed]:.1f}" for seed in seeds)
         lower = " ".join(f"{compared.below[seed]:.1f}" for seed in seeds)
         parts.append(f"{compared.what}: {higher} against {lower}")
-    word = verdict(above, below, len(comparisons), fewest)
-    if word in ("supported", "contradicted"):
-        word += f" ({fewest} of {fewest} seeds)"
-    return Claim(letter, text, word, "; ".join(parts))
+    verdict = verdict_of(above, below, len(comparisons), fewest)
+    if verdict in ("supported", "contradicted"):
+        verdict += f" ({fewest} of {fewest} seeds)"
+    return Claim(letter, text, verdict, "; ".join(parts))
 
 
 def compare(a, b, pairs, metric):
@@ -538,7 +540,7 @@ def probing_correlation(corpus):
     if corpus is BUILT_IN and len(of_full) == len(ADVERSARIES_OF_FULL):
         r = np.corrcoef(np.transpose(of_full))[0, 1]
         parts.append(f"{r:+.2f} over the {len(of_full)} of these under `full`, without an interval")
-    return Claim("f", CORRELATES, verdict(above, below, count, seeds), "; ".join(parts))
+    return Claim("f", CORRELATES, verdict_of(above, below, count, seeds), "; ".join(parts))
 
 
 def probed_and_scored(name):

@@ -5,17 +5,22 @@ from pathlib import Path
 import numpy as np
 
 from papers.scores import (
+    ACROSS,
     ALIGNED_LAYERS,
+    BUILT_IN,
     HELP,
     LOW_RESOURCE,
     PROBED,
     SCORES,
     SEEN_TARGET,
     SENTENCES,
+    TRANSLATED,
+    TRANSLATORS,
     UNALIGNED,
     WITHIN,
     ZERO_SHOT,
     Row,
+    arrow,
     english_only,
     low_resource,
     one_rate,
@@ -36,6 +41,20 @@ COLORS = {"full": "tab:red", "qk": "tab:blue", "lora": "tab:green"}
 RING = {"marker": "o", "markersize": 11, "fillstyle": "none"}  # around the rate that was chosen
 METRICS = ("R1", "off-target")
 AXIS_LABELS = ("ROUGE-1", "off-target, %")
+
+# Trained within English, Spanish and Russian; and what such models are asked for, mean of pairs.
+SETTINGS = [
+    Row("full", "joint-full"),
+    Row("qk", "joint-qk"),
+    Row("full, balanced adversary", "joint-balanced"),
+    Row("two steps, full", "two-step-full"),
+    Row("two steps, qk", "two-step-qk"),
+]
+ASKED = {
+    "into English and Russian,\nwhich had summaries": SEEN_TARGET,
+    "en→tr": ACROSS[4:5],
+    "within Turkish,\nwhich had none": ACROSS[5:],
+}
 
 ALIGNED = [
     Row("untuned base", "base"),
@@ -66,39 +85,62 @@ def markdown_of(name):
     return f"![{CAPTIONS[name]}](pictures/{name}.svg)"
 
 
-def has_all_pairs(name):
-    return all(rows_of(name, pair) for pair in WITHIN)
+def has_all_pairs(name, pairs=WITHIN):
+    return all(rows_of(name, pair) for pair in pairs)
 
 
 def zero_shot(plt):
     """Bars: every recipe in every language, ROUGE-1 above, off-target share below."""
     left_out = ("base", "supervised", "qk-pipeline")
     rows = [row for row in english_only() if row.name not in left_out and has_all_pairs(row.name)]
+    groups = {pair[:2]: [pair] for pair in WITHIN[1:]}
+    return bars(plt, rows, {"en (seen)": WITHIN[:1]} | groups, columns=4)
+
+
+def asked_across(corpus):
+    """Bars: what was trained within three languages, asked across them and in a fourth one."""
+
+    def draw(plt):
+        rows = [Row(row.label, corpus.row(row.name)) for row in SETTINGS]
+        rows = [row for row in rows if has_all_pairs(row.name, ACROSS)]
+        return bars(plt, rows, ASKED, columns=3)
+
+    return draw
+
+
+def bars(plt, rows, groups, columns):
+    """Bars with their 95% intervals, ROUGE-1 above and off-target share below, of Rows in groups
+    {name: language pairs, of which the mean is shown}. columns: of the legend. None without
+    rows."""
     if not rows:
         return None
     figure, axes = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
+    width = min(0.11, 0.8 / len(rows))
     for number, row in enumerate(rows):
-        position = np.arange(len(WITHIN)) + (number - len(rows) / 2) * 0.11
+        position = np.arange(len(groups)) + (number - (len(rows) - 1) / 2) * width
         for axis, metric in zip(axes, METRICS):
-            bars = [score_interval(values(row.name, pair, metric)) for pair in WITHIN]
-            below = [bar.mean - bar.low for bar in bars]
-            above = [bar.high - bar.mean for bar in bars]
+            found = [mean_over_pairs(row.name, pairs, metric) for pairs in groups.values()]
+            below = [interval.mean - interval.low for interval in found]
+            above = [interval.high - interval.mean for interval in found]
             axis.bar(
                 position,
-                [bar.mean for bar in bars],
-                0.1,
+                [interval.mean for interval in found],
+                0.9 * width,
                 yerr=[below, above],
                 label=row.label.replace("`", ""),
                 error_kw={"lw": 0.7},
             )
     top, bottom = axes
-    top.set_ylabel("ROUGE-1")
-    bottom.set_ylabel("off-target, %")
-    names = [pair[:2] for pair in WITHIN]
-    names[0] += " (seen)"
-    bottom.set_xticks(range(len(names)), names)
-    top.legend(ncol=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.4))
+    for axis, label in zip(axes, AXIS_LABELS):
+        axis.set_ylabel(label)
+    bottom.set_xticks(range(len(groups)), groups)
+    top.legend(ncol=columns, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.4))
     return figure
+
+
+def mean_over_pairs(name, pairs, metric):
+    """The Interval of a row's metric, the mean over language pairs."""
+    return score_interval(np.mean([values(name, pair, metric) for pair in pairs], 0))
 
 
 def learning_rates(plt):
@@ -120,9 +162,7 @@ def learning_rates(plt):
             for axis, metric in zip(axes, METRICS):
                 points = []
                 for rate in grid:
-                    name = f"rate-{recipe}-{rate}"
-                    means = np.mean([values(name, pair, metric) for pair in pairs], 0)
-                    points.append(score_interval(means))
+                    points.append(mean_over_pairs(f"rate-{recipe}-{rate}", pairs, metric))
                 at = [float(rate) for rate in grid]
                 axis.plot(
                     at,
@@ -190,15 +230,15 @@ def moments(recipe):
 
 
 def help_over_updates(plt):
-    """Lines over the updates of runs on real text, at three learning rates: greedy summaries of
-    validation texts, in English and, the mean, in the languages that were not seen."""
+    """Lines over the updates of runs on real text, by learning rate: greedy summaries of validation
+    texts, in English and, the mean, in the languages that were not seen."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 3))
     drawn = False
     for recipe in ("full", "qk"):
         grid = rates(HELP.prefix).get(recipe)
         if grid is None:
             continue
-        for rate, style in zip(sorted(grid.losses, key=float), (":", "--", "-")):
+        for rate, style in zip(sorted(grid.losses, key=float), (":", "--", "-", "-.")):
             lines = watched(f"{HELP.prefix}rate-{recipe}-{rate}")
             if not lines:
                 continue
@@ -339,6 +379,35 @@ def off_target_of(name):
     return np.mean(shares, 0)
 
 
+def taught_pair(plt):
+    """Bars: BLEU of the pairs that a translation model knew, after one of them was taught again."""
+    rows = [row for row in TRANSLATORS if row.name.startswith("translator") and results(row.name)]
+    if not rows:
+        return None
+    figure, axis = plt.subplots(figsize=(8, 3))
+    width = 0.8 / len(rows)
+    for number, row in enumerate(rows):
+        position = np.arange(len(TRANSLATED)) + (number - (len(rows) - 1) / 2) * width
+        found = [list(scores_of(row.name, "BLEU", pair).values()) for pair in TRANSLATED]
+        means = np.array([np.mean(bleu) for bleu in found])
+        below = means - [min(bleu) for bleu in found]
+        above = [max(bleu) for bleu in found] - means
+        axis.bar(
+            position,
+            means,
+            0.9 * width,
+            yerr=[below, above],
+            label=row.label.replace("`", ""),
+            error_kw={"lw": 0.7},
+        )
+    names = [arrow(pair) for pair in TRANSLATED]
+    names[0] += " (taught)"
+    axis.set_xticks(range(len(names)), names)
+    axis.set_ylabel("BLEU")
+    axis.legend(ncol=2, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.35))
+    return figure
+
+
 def few_sentences(plt):
     """Lines over the number of sentences: BLEU of a new source language, by recipe."""
     figure, axis = plt.subplots(figsize=(5, 3))
@@ -367,6 +436,9 @@ DRAWN = {
     "rates": learning_rates,
     "steps": over_updates,
     "help_steps": help_over_updates,
+    "across": asked_across(BUILT_IN),
+    "help_across": asked_across(HELP),
+    "taught_pair": taught_pair,
     "probing": probing,
     "retrieval": retrieval,
     "parameters": parameters,
@@ -378,8 +450,14 @@ CAPTIONS = {
     "rates": "Full and qk finetuning and LoRA on English over the learning rate: ROUGE-1 and "
     "off-target share; a ring around the rate that English validation chooses",
     "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",
-    "help_steps": "Real text: ROUGE-1 and off-target share over updates, full and qk at three "
-    "learning rates",
+    "help_steps": "Real text: ROUGE-1 and off-target share over updates, full and qk by learning "
+    "rate; greedy summaries of validation texts, the first seed",
+    "across": "Trained within en, es and ru on the built-in corpus: ROUGE-1 and off-target share "
+    "across languages and in Turkish",
+    "help_across": "Real text, trained within en, es and ru: ROUGE-1 and off-target share across "
+    "languages and in Turkish",
+    "taught_pair": "BLEU by language pair after English to Spanish was taught again; the lines go "
+    "from the lowest seed to the highest",
     "probing": "Mean probability of the source language under a probe, by layer",
     "retrieval": "Translation retrieval by encoder layer, before and after alignment",
     "parameters": "Zero-shot ROUGE-1 and off-target share over the share of parameters that train",

@@ -85,7 +85,7 @@ def main(argv=None):
 
     settings = read_settings(folder)
     data_spec = args.data or settings.get("data", "builtin")
-    trained = evaluation.taught_pairs(settings)
+    trained = evaluation.pairs_ever_trained(settings)
     print(
         f"{args.translator} around {args.summarizer}, to {args.pivot} and back, {data_spec}: "
         "score [95% bootstrap interval]"

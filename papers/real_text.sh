@@ -33,7 +33,7 @@ help_rates() {
 # --------------------------------------------------------------------------------------- part 14
 # The heart again: full and qk on English, at three rates each and qk at one more, watched as they
 # learn; five seeds at the best rate of each, and full at qk's. English is not learned to its end in
-# 3,000 updates: three runs of each take 8,000.
+# 3,000 updates: three runs of each take 8,000, both at full's best rate.
 part_14() {
     local rate seed
     heading 14 "full and qk on the help's English, by learning rate"
@@ -51,7 +51,7 @@ part_14() {
     done
     for seed in $SEEDS; do
         longer full "$HELP_FULL" "$seed"
-        longer qk "$HELP_QK" "$seed"
+        longer qk "$HELP_FULL" "$seed"
     done
 }
 

@@ -91,7 +91,7 @@ def write(path):
     write_text(evidence, claims_page(found))
     print(f"{path} and {evidence} are written")
     for corpus, claims_of in found.items():
-        supported = sum(claim.word.startswith("supported") for claim in claims_of)
+        supported = sum(claim.verdict.startswith("supported") for claim in claims_of)
         print(f"{corpus}: {supported} of {len(claims_of)} claims supported")
 
 
@@ -134,8 +134,8 @@ def built_in(these):
         return []
     return [
         "## Trained on English alone, asked within each language",
-        "400 updates. Validation loss on English by learning rate, in brackets the share of "
-        "zero-shot outputs in another language:",
+        "400 updates. Validation loss on English by learning rate (of seed 0), in brackets the "
+        "share of zero-shot outputs in another language (of all seeds):",
         rate_lines(),
         score_table(english_only(), WITHIN, BUILT_IN),
         these("zero_shot", "steps"),

@@ -23,6 +23,11 @@
 # validation loss of the seen language (parts 1, 9, 14 and 15).
 set -euo pipefail
 
+if [ "${BASH_VERSINFO[0]}" -lt 5 ]; then
+    echo "error: this needs bash 5, and this is $BASH_VERSION (macOS: brew install bash)" >&2
+    exit 2
+fi
+
 help() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; }
 
 BUILT_IN="1 2 3 4 5 6 7 8"

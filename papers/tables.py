@@ -114,17 +114,20 @@ def ours_stemmed(row, pair):
     return f"stemmed {stemmed.mean():.1f}; "
 
 
+FLOORS = {
+    "random": "baseline: another text's {summary}",
+    "lead": "baseline: the source's first sentence",
+    "references": "the references themselves",
+}
+
+
 def floors(pairs, corpus):
     """The rows of outputs that need no model, as every score file has them; last the references,
     which show how often the identifier of languages errs."""
     lines = []
-    for kind, label in (
-        ("random", f"baseline: another text's {corpus.summary}"),
-        ("lead", "baseline: the source's first sentence"),
-        ("references", "the references themselves"),
-    ):
+    for kind, label in FLOORS.items():
         cells = [floor_cell(kind, pair, corpus) for pair in pairs]
-        lines.append([label, NOTHING, *cells])
+        lines.append([label.format(summary=corpus.summary), NOTHING, *cells])
     return lines
 
 
@@ -363,18 +366,18 @@ def summary_table(found):
     away. found: {corpus's title: [Claim]}."""
     rows = []
     for letter, (asked, take_away) in GROUPS.items():
-        words_of = {}
+        verdicts_of = {}
         for corpus, claims in found.items():
-            words_of[corpus] = [claim.word for claim in claims if claim.letter == letter]
-        if any(words_of.values()):
-            rows.append([letter, asked, *map(counted, words_of.values()), take_away])
+            verdicts_of[corpus] = [claim.verdict for claim in claims if claim.letter == letter]
+        if any(verdicts_of.values()):
+            rows.append([letter, asked, *map(counted, verdicts_of.values()), take_away])
     return markdown(["", "what is asked", *found, "what to take away"], rows)
 
 
-def counted(words):
+def counted(verdicts):
     """["open", "leans for: 1 of 3", "open"] -> "1 leans for, 2 open"; in which way a verdict was
     reached, "supported (3 of 3 seeds)", does not count."""
-    kinds = [re.split(r":| \(", word)[0] for word in words]
+    kinds = [re.split(r":| \(", verdict)[0] for verdict in verdicts]
     order = (
         "supported",
         "leans for",
@@ -394,11 +397,10 @@ def verdict_table(found):
     verdicts = {}
     for corpus in corpora:
         for claim in found[corpus]:
-            verdicts.setdefault((claim.letter, claim.text), {})[corpus] = claim.word
+            verdicts.setdefault((claim.letter, claim.text), {})[corpus] = claim.verdict
     rows = []
-    for (letter, text), words_of in sorted(verdicts.items(), key=letter_of):
-        words = [words_of.get(corpus, NOTHING) for corpus in corpora]
-        rows.append([letter, text, *words])
+    for (letter, text), verdicts_of in sorted(verdicts.items(), key=letter_of):
+        rows.append([letter, text, *(verdicts_of.get(corpus, NOTHING) for corpus in corpora)])
     return markdown(["", "claim", *corpora], rows)
 
 
@@ -410,8 +412,8 @@ def letter_of(claim_and_verdicts):
 def evidence_table(claims):
     rows = []
     for claim in claims:
-        word = f"**{claim.word}**"
-        rows.append([claim.letter, claim.text, word, claim.conclusion, claim.evidence])
+        verdict = f"**{claim.verdict}**"
+        rows.append([claim.letter, claim.text, verdict, claim.conclusion, claim.evidence])
     heads = ["", "claim", "verdict", "what to conclude", "differences, mean [95% interval]"]
     return markdown(heads, rows)
 
@@ -453,11 +455,19 @@ def interval_cell(scores):
 
 def description_table():
     """English package descriptions, most of what was learned, and none of the test sections."""
+    english = HELP.within[0]
     rows = []
     for row in english_only(HELP):
-        rouge = values(f"{row.name}+descriptions", HELP.within[0], "R1")
+        name = f"{row.name}+descriptions"
+        rouge = values(name, english, "R1")
         if rouge is None:
             continue
+        if not rows:  # what needs no model is the same beside every row
+            scored = next(iter(rows_of(name, english).values()))
+            for kind in ("random", "lead"):
+                mean, low, high = scored["floors"][kind]["R1"]
+                label = FLOORS[kind].format(summary="title")
+                rows.append([label, f"{mean:.1f} [{low:.1f}, {high:.1f}]"])
         rows.append([row.label, interval_cell(rouge)])
     return markdown(["trained", "ROUGE-1"], rows)
 

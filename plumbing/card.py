@@ -15,10 +15,11 @@ from pathlib import Path
 from plumbing.files import UserError, read_json, saving, write_json, write_text
 from plumbing.hub import Repository
 from plumbing.layout import layout_of
-from plumbing.options import decoding_of
+from plumbing.options import decoding_of, option_name
 from plumbing.runs import (
     SIGN,
     is_ours,
+    is_untrained,
     longest_input,
     read_log,
     read_settings,
@@ -43,7 +44,7 @@ DATA = {
     "wikilingua": "WikiLingua (Ladhak et al. 2020), CC BY-NC-SA 3.0",
     "help": "LibreOffice's help, MPL 2.0, and descriptions of packages, under their own licences",
 }
-READ_HERE = {  # settings of a run, which args.json may lack
+READ_HERE = {  # the settings that a card shows; args.json may lack any of them
     "stage": str,
     "init": str,
     "data": str,
@@ -54,7 +55,7 @@ READ_HERE = {  # settings of a run, which args.json may lack
     "learned": list,
     "command": list,
 }
-# What reading scores raises that are none.
+# The errors that come of reading scores out of something else.
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
@@ -83,10 +84,10 @@ def card(folder, licence=None, base_model=None):
     if not isinstance(config, dict):
         raise UserError(f"{folder}: no config.json there; name a model folder")
     scores = read_scores(folder / "card.json")
-    said = head_of(folder / "README.md")  # by hand, when it was last written
+    earlier = head_of(folder / "README.md")  # to which somebody may have added by hand
     base = base_of(settings.get("init"))
-    base_model = base_model or said.get("base_model") or base.get("base_model")
-    for source in (said, base):
+    base_model = base_model or earlier.get("base_model") or base.get("base_model")
+    for source in (earlier, base):
         if licence is None and source.get("license", "unknown") != "unknown":
             licence = source["license"]
     parts = [
@@ -227,7 +228,7 @@ def made_from(folder, settings, licence, base_model):
     rows = {
         "base model": base,
         "licence of the base": licence or "unknown: see the base model",
-        "trained on": pairs_in_words(settings.get("pairs") or []),
+        "trained on": pairs_in_words(trained_on(settings)),
         "recipe": recipe(settings),
         "data": data_in_words(settings.get("data")),
         "training": amount(folder, settings),
@@ -243,6 +244,15 @@ def table_row(cells):
     """A line of a Markdown table: a | within a cell, as a recipe may have it, ends no cell."""
     escaped = [str(text).replace("|", "\\|") for text in cells]
     return f"| {' | '.join(escaped)} |"
+
+
+def trained_on(settings):
+    """The pairs of a run, as en_XX-es_XX, that had examples."""
+    pairs = settings.get("pairs") or []
+    learned = settings.get("learned")
+    if not learned:  # a run of an earlier version
+        return pairs
+    return [pair for pair in pairs if f"{settings.get('stage')} {pair}" in learned]
 
 
 def pairs_in_words(pairs):
@@ -284,6 +294,8 @@ def amount(folder, settings):
     """How long, how fast and in what precision; None if nothing tells."""
     if "steps" not in settings:
         return None
+    if is_untrained(folder):
+        return "stopped before its first validation: the weights are those that it began with"
     steps = settings["steps"]
     rows = read_log(folder / "log.csv")
     if rows:
@@ -355,26 +367,31 @@ def with_transformers(folder, settings, config, options, source, target):
         words.append("early_stopping=True")
     if options["no_repeat_ngram"]:
         words.append(f"no_repeat_ngram_size={options['no_repeat_ngram']}")
+    imports = []
+    reading = [
+        f'source = tokenizer(text, truncation=True, max_length={limit}, return_tensors="pt")'
+    ]
+    if settings.get("tagless"):  # it was trained without the language tag that the tokenizer adds
+        imports = ["import torch"]
+        reading = [
+            "pieces = tokenizer(text, add_special_tokens=False, truncation=True, "
+            f"max_length={limit - 1})",
+            'ids = torch.tensor([pieces["input_ids"] + [tokenizer.eos_token_id]])',
+            'source = {"input_ids": ids}',
+        ]
     lines = [
+        *imports,
         "from transformers import AutoModelForSeq2SeqLM, AutoTokenizer",
         "",
         f'tokenizer = AutoTokenizer.from_pretrained(".", src_lang="{source}")',
         'model = AutoModelForSeq2SeqLM.from_pretrained(".")',
         # On one line, as eval.py reads it.
         'text = " ".join(open("article.txt", encoding="utf-8").read().split())',
-        f'source = tokenizer(text, truncation=True, max_length={limit}, return_tensors="pt")',
+        *reading,
         f'tag = tokenizer.convert_tokens_to_ids("{target}")',
         f"output = model.generate(**source, {', '.join(words)})",
         "print(tokenizer.decode(output[0], skip_special_tokens=True))",
     ]
-    if settings.get("tagless"):  # it was trained without the language tag that the tokenizer adds
-        lines[5:6] = [
-            "pieces = tokenizer(text, add_special_tokens=False, truncation=True, "
-            f"max_length={limit - 1})",
-            'ids = torch.tensor([pieces["input_ids"] + [tokenizer.eos_token_id]])',
-            'source = {"input_ids": ids}',
-        ]
-        lines.insert(0, "import torch")
     return "\n".join(lines)
 
 
@@ -385,11 +402,10 @@ def with_this_project(folder, stage, options, source, target):
         "--source-lang", source, "--lang", target, "--file", "article.txt",
     ]
     for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
         if not isinstance(value, bool):
-            words += [option, str(value)]
+            words += [option_name(name), str(value)]
         elif value:
-            words.append(option)
+            words.append(option_name(name))
     return shlex.join(words)
 
 
@@ -444,7 +460,7 @@ def notes(row, seen):
 def training(folder, settings):
     """The command, the picture, and which files are to be handed on."""
     lines = ["## Training\n"]
-    if not (folder / "log.csv").is_file():
+    if not (folder / "log.csv").is_file() and not is_untrained(folder):
         lines.append(
             "This folder has no log.csv of its own: a tool may have made its weights from those of "
             "the run that is described here.\n"
@@ -484,7 +500,7 @@ def keep_scores(folder, report):
     for row in report["rows"]:
         names = ("source", "target", "n", "scores", "floors", "references")
         kept["rows"].append({name: row[name] for name in names})
-    results({}, kept)  # reads all of it
+    results({}, kept)  # raises one of BROKEN if anything is missing
     write_json(Path(folder) / "card.json", kept)
 
 

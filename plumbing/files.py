@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import time
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,23 +47,32 @@ def run(main):
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which this file does without
+        if not is_full_memory(error):
             raise
         print(
-            f"error: the GPU's memory is full ({first_line(error)}); train.py: lower --tokens and "
-            "raise --accumulate as much; eval.py: --precision bf16, or a smaller --beam",
+            f"error: the memory is full ({first_line(error)}); train.py: a run with fewer --tokens "
+            "and as much more --accumulate (not --resume, which keeps its own); eval.py: "
+            "--precision bf16, or a smaller --beam",
             file=sys.stderr,
         )
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(141)  # 128 + SIGPIPE, which Windows has not
+
+
+def is_full_memory(error):
+    """Did a GPU, one of its libraries or the CPU have no more memory? torch has several errors and
+    texts for that; this file does without torch."""
+    texts = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+    is_torchs_own = type(error).__name__ == "OutOfMemoryError"
+    return is_torchs_own or any(text in str(error) for text in texts)
 
 
 def beside_python(program=None):
-    """How to call a program that stands beside the Python that runs this one, as that was typed:
-    .venv/bin/pip beside .venv/bin/python; without a name that Python itself. For commands that a
-    message shows: what is copied from the screen must run."""
+    """The path of `program` in the folder of this Python, as that was typed (.venv/bin/pip for
+    .venv/bin/python); without a name, this Python. For commands in messages: a command copied from
+    the screen must run."""
     python = Path(sys.orig_argv[0])
     return str(python.with_name(program) if program else python)
 
@@ -83,12 +93,14 @@ def note(text):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with --quiet, whose errors are one line and which refuses an empty argument: such is
-    what --model "$RUN" gives where RUN is not set, and no program may choose a model instead. Those
-    of its commands are of this class too, so that the option may stand behind a command."""
+    """A parser with --quiet, whose errors are one line.
 
-    def __init__(self, **words):
-        super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | words)
+    It refuses an empty argument: --model "$RUN" gives one where RUN is not set, and no program may
+    then choose a model by itself. Subcommands get parsers of this class too, so that --quiet may
+    follow a command."""
+
+    def __init__(self, **keywords):
+        super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | keywords)
         self.add_argument("--quiet", action=Quiet)
 
     def parse_known_args(self, args=None, namespace=None):
@@ -106,15 +118,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; `{self.prog} --help` explains every option\n")
 
 
-def parser_of(doc, **words):
+def parser_of(doc, **keywords):
     """The ArgumentParser of a program whose docstring is `doc`: its --help is the docstring, the
-    options below the first paragraph. words: more for the parser."""
+    options below the first paragraph. keywords: more for the parser."""
     title, _, rest = doc.partition("\n\n")
     return Parser(
         description=title,
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **words,
+        **keywords,
     )
 
 
@@ -154,13 +166,13 @@ def saving(path):
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave a new name without its bytes
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except BaseException as error:
         try:
             os.remove(temporary)
         except OSError:
             pass
-        if not is_systems(error):
+        if not is_from_system(error):
             raise
         raise UserError(
             f"{path}: could not be written ({first_line(error)}); make room or mend the "
@@ -168,7 +180,22 @@ def saving(path):
         ) from None
 
 
-def is_systems(error):
+WAITS = (0.1, 0.5, 1, 2) if os.name == "nt" else ()  # seconds
+
+
+def put_in_place(temporary, path):
+    """os.replace(). Windows refuses it while another program has the old file open, such as a virus
+    scanner for a moment: there it is tried again."""
+    for seconds in WAITS:
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    os.replace(temporary, path)
+
+
+def is_from_system(error):
     """Did the system refuse to write? torch and safetensors wrap its error in one of their own."""
     return isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
 
@@ -215,10 +242,21 @@ def check_file_out(path, overwrite=True, read=()):
 def would_be_lost(path, name):
     """Is the file `path` there, and is it `name`, or in the folder `name` and no report?"""
     place = Path(path).resolve()
-    source = Path(name).resolve()
     if not place.is_file():
         return False
-    return place == source or (source in place.parents and not is_report(place))
+    if same_place(place, name):
+        return True
+    is_within = any(same_place(folder, name) for folder in place.parents)
+    return is_within and not is_report(place)
+
+
+def same_place(path, other):
+    """Do two paths name one file or folder? Links lead to it, and so do small and capital letters
+    on a disk that does not tell them apart."""
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there yet
+        return Path(path).resolve() == Path(other).resolve()
 
 
 def is_report(path):

@@ -49,13 +49,13 @@ def model_folder(name, weights=True):
     if repository.is_pinned():  # what is in the cache is what it was
         config = repository.cached(CONFIG)
         if config and can_be_read(config.parent, weights):
-            if not in_doubt(repository, config.parent):
+            if not files_in_doubt(repository, config.parent):
                 check_is_mbart(repository, config)
                 return config.parent
     try:
         return downloaded(repository, weights)
     except Unknown as error:
-        raise UserError(f"{no_folder(name)}, and {error}") from None
+        raise UserError(f"{no_folder_message(name)}, and {error}") from None
     except OutOfReach as error:
         return from_cache(name, repository, weights, error)
 
@@ -82,6 +82,8 @@ def same_model(name, other):
 # -------------------------------------------------------------------------- a folder's weights
 
 def weights_file(folder):
+    """The path of a folder's weights: the first of WEIGHT_FILES that is there. UserError if none
+    is."""
     for name in WEIGHT_FILES:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
@@ -136,7 +138,7 @@ def repository_named(name):
     repository = Repository.named(str(name))
     if repository is None or is_there(name):
         hint = f"; name a folder, or a model of the Hugging Face hub such as {EXAMPLES}"
-        raise UserError(f"{no_folder(name)}{hint}")
+        raise UserError(f"{no_folder_message(name)}{hint}")
     return repository
 
 
@@ -156,8 +158,8 @@ def is_there(name):
         return False
 
 
-def no_folder(name):
-    """That there is no such folder, and which of its neighbours may have been meant."""
+def no_folder_message(name):
+    """Says that there is no such folder, and which neighbour may have been meant."""
     path = Path(name)
     if is_there(path):
         return f"{name} is a file and no model folder"
@@ -242,7 +244,7 @@ def fetch_weights(repository, files):
         repository.fetch(shard)
 
 
-def in_doubt(repository, folder):
+def files_in_doubt(repository, folder):
     """The files that a repository may have at its folder's commit, and the cache has not.
 
     Other programs fetch fewer files: without its args.json, say, a model without tags would be
@@ -272,8 +274,8 @@ def from_cache(name, repository, weights, error):
     config = repository.cached(CONFIG)
     if config is None:
         raise UserError(
-            f"{no_folder(name)}, {error}, and nothing of that name was downloaded before; connect "
-            "to the network, or copy a folder from a machine that has it"
+            f"{no_folder_message(name)}, {error}, and nothing of that name was downloaded before; "
+            "connect to the network, or copy a folder from a machine that has it"
         )
     check_is_mbart(repository, config)
     folder = config.parent
@@ -284,7 +286,7 @@ def from_cache(name, repository, weights, error):
         )
     if not repository.is_pinned():
         note(f"{error}; {name} as it was downloaded before: {folder.name}")
-    missing = in_doubt(repository, folder)
+    missing = files_in_doubt(repository, folder)
     if missing:
         note(
             f"{name}: {', '.join(missing)} were not downloaded; if it has them, start once with a "

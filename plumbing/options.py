@@ -93,21 +93,29 @@ def default_device():
     return "cpu"
 
 
+AMPERE = 8  # the first of NVIDIA's generations that computes bf16
+
+
 def default_precision(device):
     """The type of the arithmetic where nobody named one: half precision on a GPU. One that computes
     bf16 in other types (before NVIDIA's Ampere) would be slower with it than with fp32."""
     if torch.device(device).type != "cuda":
         return "fp32"
-    if torch.cuda.is_bf16_supported(including_emulation=False):  # the current one
-        return "bf16"
-    return "fp16"
+    # Of this GPU: torch.cuda.is_bf16_supported() asks the current one alone.
+    has_bf16 = torch.cuda.get_device_properties(torch.device(device)).major >= AMPERE
+    return "bf16" if has_bf16 or torch.version.hip else "fp16"
 
 
-def option(meaning, default=MISSING, **words):
-    """A field of a dataclass of options: what it means, its default and more words for argparse.
+def option_name(name):
+    """lora_rank -> --lora-rank."""
+    return "--" + name.replace("_", "-")
+
+
+def option(meaning, default=MISSING, **keywords):
+    """A field of a dataclass of options: what it means, its default and more keywords for argparse.
 
     Without a default it is one that a preset must give."""
-    return field(default=default, metadata={"meaning": meaning, "words": words})
+    return field(default=default, metadata={"meaning": meaning, "keywords": keywords})
 
 
 def read_options(options, argv=None, doc=""):
@@ -115,70 +123,72 @@ def read_options(options, argv=None, doc=""):
 
     argv: the words, by default the program's; doc: what --help says before and behind them."""
     parser = parser_of(doc, argument_default=argparse.SUPPRESS)
-    for each in fields(options):
-        words = dict(each.metadata["words"])
-        if each.type is bool:
-            words["action"] = "store_true"
-        words["help"] = each.metadata["meaning"] + default_in_words(each)
-        parser.add_argument("--" + each.name.replace("_", "-"), **words)
+    for option_field in fields(options):
+        keywords = dict(option_field.metadata["keywords"])
+        if option_field.type is bool:
+            keywords["action"] = "store_true"
+        keywords["help"] = option_field.metadata["meaning"] + default_in_words(option_field)
+        parser.add_argument(option_name(option_field.name), **keywords)
     return vars(parser.parse_args(argv))
 
 
 def check_saved(options, values, where):
     """UserError if {name: value}, read from the file `where`, has what no command line gives for
     the options of a dataclass."""
-    for each in fields(options):
-        if each.name in values and not is_fit(each, values[each.name]):
-            value = repr(values[each.name])[:60]
-            raise UserError(f"{where}: {each.name} is {value}, which --help does not offer")
+    for option_field in fields(options):
+        name = option_field.name
+        if name in values and not fits_option(option_field, values[name]):
+            value = repr(values[name])[:60]
+            raise UserError(f"{where}: {name} is {value}, which --help does not offer")
 
 
-def is_fit(each, value):
+def fits_option(option_field, value):
     """Can a field of a dataclass of options have this value?"""
-    words = each.metadata["words"]
+    keywords = option_field.metadata["keywords"]
     if value is None:
-        return each.default is None
-    if each.type is bool:
+        return option_field.default is None
+    if option_field.type is bool:
         return isinstance(value, bool)
-    if "nargs" not in words:
-        return is_one(each.type, value, words)
-    count = words["nargs"]
+    if "nargs" not in keywords:
+        return fits_single(option_field.type, value, keywords)
+    count = keywords["nargs"]
     if not isinstance(value, list | tuple) or (isinstance(count, int) and len(value) != count):
         return False
-    return all(is_part(part, words) for part in value)
+    return all(fits_list_item(item, keywords) for item in value)
 
 
-def is_one(kind, value, words):
-    """Is this a value of a kind, which the option's choices and its converter take?"""
+def fits_single(kind, value, keywords):
+    """Is a saved value of this kind, and one that the option's choices and converter allow?"""
     kinds = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, kinds):
         return False
-    if "choices" in words:
-        return value in words["choices"]
-    if kind is str or "type" not in words:  # a device may be another machine's
+    if "choices" in keywords:
+        return value in keywords["choices"]
+    if kind is str or "type" not in keywords:  # a device may be another machine's
         return True
     try:
-        words["type"](str(value))
+        keywords["type"](str(value))
     except argparse.ArgumentTypeError:
         return False
     return True
 
 
-def is_part(value, words):
-    """Would the option's converter make this value of what was typed for one part of a list?"""
-    convert = words.get("type", str)
+def fits_list_item(value, keywords):
+    """Is this what the option's converter makes of one item of a list?"""
+    convert = keywords.get("type", str)
     try:
-        return convert(str(value)) == value and value in words.get("choices", [value])
+        return convert(str(value)) == value and value in keywords.get("choices", [value])
     except (argparse.ArgumentTypeError, TypeError, ValueError):
         return False
 
 
-def default_in_words(each):
+def default_in_words(option_field):
     """What --help says behind an option's meaning; the meaning itself explains a None."""
-    if each.default is MISSING:
+    default = option_field.default
+    if default is MISSING:
         return " (default: the preset's)"
-    if each.default is None or each.type is bool:
+    if default is None or option_field.type is bool:
         return ""
-    if isinstance(each.default, tuple):
-        return f" (default: {' '.join(map(str, each.default))})"
-    return f" (default: {each.default})"
+    if isinstance(default, tuple):
+        return f" (default: {' '.join(map(str, default))})"
+    return f" (default: {default})"

@@ -31,8 +31,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from plumbing.files import UserError
 
-BLOCKED = 2**18  # numbers in a weight beyond which oneDNN's blocks beat a plain transpose
-ROUNDED = 2**18  # and from which on rounding x costs less than 8-bit products save
+BLOCKED = 2**18  # weights with more numbers than this are stored in oneDNN's blocks
+ROUNDED = 2**18  # weights with at least this many are rounded for int8; else rounding x costs more
 HAS_VNNI = torch.cpu._is_vnni_supported()  # products of 8 bits, summed in 32
 LEVELS = 255 if HAS_VNNI else 127  # of a rounded x: 8 bits, or 7
 
@@ -112,7 +112,7 @@ class PackedProduct:
         self.version = None
 
     def __call__(self, x, weight, bias):
-        if not suits(x, weight):
+        if not can_use_copy(x, weight):
             return F.linear(x, weight, bias)
         if not self.is_current(weight):
             self.forget()  # first: a copy may be a gigabyte
@@ -130,7 +130,8 @@ class PackedProduct:
         return PackedProduct, (self.int8,)
 
 
-def suits(x, weight):
+def can_use_copy(x, weight):
+    """Rows in float32 on a CPU, without autograd: what the copy is for."""
     if torch.is_grad_enabled() or x.dim() != 2:
         return False
     return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32

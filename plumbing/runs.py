@@ -14,6 +14,7 @@ import sys
 import zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path, PurePath
 
 import torch
@@ -104,13 +105,14 @@ def learned_in(settings, stage):
     """The pairs, as en_XX-es_XX, that a model has learned in a stage, by its own run and by the
     runs of ours before it. Of an earlier version's run, whose args.json does not say, its own."""
     found = settings.get("learned")
+    pairs = []
     if isinstance(found, list):
-        words = [word for word in found if isinstance(word, str)]
-        pairs = [word.removeprefix(f"{stage} ") for word in words if word.startswith(f"{stage} ")]
+        prefix = f"{stage} "
+        for entry in found:
+            if isinstance(entry, str) and entry.startswith(prefix):
+                pairs.append(entry.removeprefix(prefix))
     elif settings.get("stage") == stage and isinstance(settings.get("pairs"), list):
         pairs = [pair for pair in settings["pairs"] if isinstance(pair, str)]
-    else:
-        pairs = []
     return [pair for pair in pairs if pair.count("-") == 1]
 
 
@@ -139,19 +141,22 @@ def longest_input(settings, positions):
 def shareable(value):
     """A path, KIND:PATH or a list of words of a command line as others may read it.
 
-    Of a path that starts at the root, leads upwards or names the user, the last part is left."""
+    Of a path that begins at the root, leads upwards or names the user, only the last part stays."""
     if value is None:
         return None
     if isinstance(value, list):
         return [shareable(word) for word in value]
-    prefix, path = re.fullmatch(r"((?:--[\w-]+=)?(?:[a-z]+:)?)(.*)", str(value), re.DOTALL).groups()
+    # --option= and KIND: stay as they are; what follows them may be a path. (c: is a drive.)
+    pattern = r"((?:--[\w-]+=)?(?:[a-z]{2,}:)?)(.*)"
+    prefix, path = re.fullmatch(pattern, str(value), re.DOTALL).groups()
     users = {os.environ.get("USER"), os.environ.get("LOGNAME")}
     try:
         users.add(Path.home().name)
     except RuntimeError:  # a user of a container may have no home
         pass
     parts = PurePath(path).parts
-    if not PurePath(path).is_absolute() and not users & set(parts) and ".." not in parts:
+    is_private = PurePath(path).is_absolute() or ".." in parts or users & set(parts)
+    if not is_private:
         return str(value)
     name = PurePath(path).name
     if name in users or name in ("", ".."):
@@ -186,20 +191,36 @@ def latest_run(stages):
             f"there is no run in runs/ yet; run `{beside_python()} train.py --stage translate` "
             "first (some minutes on two CPU cores), or name a model with --model FOLDER"
         )
-    return max(folders, key=written)
+    return max(folders, key=time_of_last_save)
 
 
-def written(folder):
+def time_of_last_save(folder):
     """When a run was last saved. Not by args.json, which tools.card writes anew."""
     saved = [folder / "config.json", folder / "state.pt"]
     return max(path.stat().st_mtime for path in saved if path.exists())
+
+
+def is_untrained(folder):
+    """Was a run stopped before its first validation? Its updates wait in state.pt then, and its
+    model is still the one that it began with."""
+    folder = Path(folder)
+    return (folder / "state.pt").is_file() and not (folder / "log.csv").is_file()
+
+
+def tell_untrained(name, folder):
+    """A note on a run of which that is true."""
+    if is_untrained(folder):
+        note(
+            f"{name} was stopped before its first validation, and its model is the one that it "
+            f"began with: `{beside_python()} train.py --resume {name}` goes on"
+        )
 
 
 @contextmanager
 def only_run_in(folder):
     """Holds a folder for one training run; the system lets go however the process ends.
 
-    On Windows nothing is held: who trains there sees to it that no two runs share a folder."""
+    On Windows nothing is locked: there the user must see to it that no two runs share a folder."""
     if fcntl is None:
         yield
         return
@@ -349,7 +370,7 @@ def read_state(path):
 class Progress:
     """How far a run is."""
     step: int = 0           # updates done
-    start: float = math.inf  # validation loss before training; of an earlier version's run: inf
+    start: float = math.inf  # validation loss before training
     best: float = math.inf  # lowest validation loss
     bad: int = 0            # validations in a row that were no lower
     seconds: float = 0.0    # of training
@@ -395,8 +416,8 @@ class Run:
         learned: "STAGE SRC-TGT" for all that the model will have been trained on (learned_in)."""
         if not self.main_process:
             return
-        # Whenever this run ends, nothing of an old one may be taken for its own; until the model is
-        # written, which comes last, the folder is none.
+        # However this run ends, no file of an old run may pass for its own. The model is written
+        # last: until then this is no model folder.
         old = ("config.json", "state.pt", "args.json", "log.csv", "watch.csv", "bad_batch.json")
         for name in old:
             (self.folder / name).unlink(missing_ok=True)
@@ -420,18 +441,18 @@ class Run:
             shown=self.main_process,
         )
 
-    def report(self, held_loss, speed, rate, told=""):
+    def report(self, valid_loss, speed, rate, told=""):
         """Writes a line of log.csv, of the updates since the last one; returns those for the
         screen. tell() prints them after save(), so that a closed pipe loses no update."""
         if not self.main_process:
             return []
         progress = self.progress
         loss = progress.loss / progress.tokens
-        self.log.write(progress.step, loss, held_loss, speed, rate)
+        self.log.write(progress.step, loss, valid_loss, speed, rate)
         if progress.overflows:
             told = f", {progress.overflows} updates skipped by overflow{told}"
         return [
-            f"update {progress.step}: loss {loss:.4f}, validation {held_loss:.4f}, "
+            f"update {progress.step}: loss {loss:.4f}, validation {valid_loss:.4f}, "
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{told}"
         ]
 
@@ -473,9 +494,6 @@ class Run:
     def restore(self, model, parts):
         """Puts model, parts and progress back to where save() was last called."""
         state = read_state(self.folder / "state.pt")
-        if "data" not in state:  # as runs were saved before there was a fingerprint
-            self.say("whether the data are those that this run began with is not known")
-            parts = {name: part for name, part in parts.items() if name != "data"}
         for name, part in parts.items():  # the data first: other data explain what else differs
             part.load_state_dict(state[name])
         for name, parameter in model.named_parameters():
@@ -484,8 +502,9 @@ class Run:
         self.progress = Progress(**state["progress"])
         self.log = Log(self.folder / "log.csv", self.progress.step)
         self.watch_log = Log(self.folder / "watch.csv", self.progress.step)
-        if self.main_process:  # the data may have moved
-            write_settings(self.folder, read_settings(self.folder) | {"data": self.settings.data})
+        if self.main_process:  # the data may have moved, and the model of --init
+            moved = {"data": self.settings.data, "init": self.settings.init}
+            write_settings(self.folder, read_settings(self.folder) | moved)
 
     def done(self):
         """Says that the training is over, and whether it was worth it."""
@@ -549,17 +568,22 @@ def signals():
             signal.signal(number, handler)
 
 
-def first_signal(received, world, device):
+def first_signal(received, world):
     """A signal's number that any of the processes received, the same in all of them; 0: none."""
     number = received[0] if received else 0
     if world > 1:
-        number = torch.tensor(number, device=device)
+        number = torch.tensor(number)  # on the CPU: no GPU is waited for
         all_reduce(number, dist.ReduceOp.MAX)
         number = number.item()
     return number
 
 
 # ----------------------------------------------------------------------------------- processes
+
+# How long a process that does not come is waited for, at the start and at every exchange. Meanwhile
+# the first one may be decoding for --watch, which the others do not.
+PATIENCE = timedelta(minutes=30)
+
 
 @contextmanager
 def processes():
@@ -574,8 +598,8 @@ def processes():
         yield rank, world
         return
     check_torchrun(world)
-    with nobody_gone():  # who does not come is waited for: half an hour, torch's own limit
-        dist.init_process_group(backends())
+    with nobody_gone():
+        dist.init_process_group(backends(), timeout=PATIENCE)
     try:
         yield rank, world
     finally:
@@ -601,8 +625,8 @@ def backends():
 
 
 def device_of_process(device, world):
-    """Of several processes on GPUs each has the one of its number on its machine; UserError where
-    there is none, or where another one is asked for."""
+    """The device of this process: of several on GPUs, process n of a machine takes GPU n. UserError
+    if there is none, or if --device names an index."""
     if world == 1 or device.type != "cuda":
         return device
     if device.index is not None:
@@ -638,6 +662,7 @@ def gather(value):
 
 @contextmanager
 def nobody_gone():
+    """Inside, a failed exchange with another process becomes a UserError."""
     try:
         yield
     except RuntimeError as error:

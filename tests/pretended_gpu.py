@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 assert "torch" not in sys.modules
 LIBRARIES = Path(importlib.util.find_spec("torch").origin).parent / "lib"
@@ -293,7 +294,7 @@ def as_tensor(values, device=None, **words):
 def plug_in():
     """From here on torch believes in the card."""
     torch.cuda.is_available = lambda: True
-    torch.cuda.is_bf16_supported = lambda *_, **__: True
+    torch.cuda.get_device_properties = lambda *_: SimpleNamespace(major=9)
     torch.cuda.device_count = lambda: 1
     torch.cuda.current_device = lambda: 0
     torch.cuda.get_device_name = lambda *_: "a pretended GPU"

@@ -336,12 +336,12 @@ def test_the_page_has_what_every_recipe_keeps():
 @pytest.mark.slow
 def test_the_page_has_what_an_update_takes_at_most(monkeypatch):
     """Two of its eight figures; tests/test_real_size.py has others."""
-    counts = peak.model_file.counts
+    counts = peak.model_file.count_labels_and_tokens
     monkeypatch.setattr(peak, "COUNTED", ("qk", "lora"))
     monkeypatch.setattr(peak, "ROWS", (5,))
     for line in COMPUTED["peak"]()[-2:]:
         assert any(told.startswith(line) for told in lines_of(PEAK)), line
-    assert peak.model_file.counts is counts
+    assert peak.model_file.count_labels_and_tokens is counts
 
 
 # ---------------------------------------------------------------------------------- the page

@@ -2,6 +2,7 @@
 two runs at once."""
 import errno
 import json
+import os
 import random
 import resource
 import shutil
@@ -16,6 +17,7 @@ from test_train import losses, same_weights
 
 import train
 from model import MBart
+from plumbing import files
 from plumbing.files import UserError
 from plumbing.runs import is_training, read_settings, read_state
 from tokenizer import Tokenizer
@@ -322,3 +324,19 @@ def test_a_mistake_leaves_no_folder_behind(run, tmp_path):
     out = tmp_path / "run"
     done = run("train.py", "--stage", "translate", "--langs", "xx_XX", "--out", out)
     assert done.returncode == 2 and not out.exists()
+
+
+def test_a_file_that_another_program_has_open_is_replaced_when_it_lets_go(tmp_path, monkeypatch):
+    """As on Windows, where a virus scanner has every new file open for a moment."""
+    replace = os.replace
+    refusals = [PermissionError(), PermissionError()]
+
+    def refuses_at_first(*names):
+        if refusals:
+            raise refusals.pop()
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", refuses_at_first)
+    monkeypatch.setattr(files, "WAITS", (0, 0))
+    files.write_text(tmp_path / "log.csv", "all of it")
+    assert (tmp_path / "log.csv").read_text() == "all of it"

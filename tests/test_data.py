@@ -443,7 +443,7 @@ def test_a_dialled_document_that_is_too_long_is_cut_to_the_same_sentences(tokeni
         example = examples(ES_ES, i)
         assert len(example.source) <= 40 and len(example.labels) <= 40
         assert example.source.count(EOS) == example.labels.count(EOS)
-    assert "too long and cut" in examples.unread.told()[0]
+    assert "too long and cut" in examples.unread.warnings()[0]
 
 
 def test_of_pairs_of_texts_in_files_pretraining_reads_the_source_alone(jsonl, tokenizer):
@@ -537,7 +537,7 @@ def test_what_is_cut_is_counted(tokenizer):
     assert (side.texts, side.cut, side.tokens) == (2, 1, whole + short)
     assert side.left_out == whole - 10
     share = f"{(whole - 10) / (whole + short):.1%}"
-    assert examples.unread.told() == [
+    assert examples.unread.warnings() == [
         f"1 of the first 2 {name} are too long and cut: {share} of all tokens are left out"
         for name in ("sources", "targets")
     ]
@@ -548,7 +548,7 @@ def test_what_is_cut_is_counted_in_other_stages(tokenizer, stage):
     long = "The teacher found a map. " * 20
     examples = Examples(Texts((long, "a map")), tokenizer, stage, max_length=12)
     examples(EN_EN, 0)
-    (line,) = examples.unread.told()
+    (line,) = examples.unread.warnings()
     assert line.startswith("1 of the first ") and "are too long and cut" in line
 
 
@@ -556,15 +556,15 @@ def test_text_that_the_vocabulary_cannot_read_is_told_with_its_share(tokenizer):
     letters = "\u2d5c\u2d49\u2d3c\u2d49\u2d4f\u2d30\u2d56"  # seven, of a script that it lacks
     examples = Examples(Texts((letters, "map"), ("\u200b", "a")), tokenizer, "summarize")
     examples(EN_EN, 0)
-    assert examples.unread.told() == [
+    assert examples.unread.warnings() == [
         "en_XX: the vocabulary has no piece for 70% of the characters in the first 2 texts; the "
         "model sees <unk> in their place"
     ]
     examples(EN_EN, 1)
-    assert examples.unread.told()[1].startswith("en_XX: 1 of the first 4 texts have no piece")
+    assert examples.unread.warnings()[1].startswith("en_XX: 1 of the first 4 texts have no piece")
     readable = Examples(Texts(("the map", "map")), tokenizer, "summarize")
     readable(EN_EN, 0)
-    assert readable.unread.told() == []
+    assert readable.unread.warnings() == []
 
 
 def test_sentences_end_in_every_script():

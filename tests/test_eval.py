@@ -56,6 +56,20 @@ def test_a_row_for_every_source_language_with_intervals_signatures_and_samples(
             assert low - 1e-9 <= value <= high + 1e-9
 
 
+def test_references_in_another_language_than_the_targets_are_told(run, small, tmp_path):
+    """As where a language that has no tag borrows one."""
+    rows = [("A text.", "The teacher found a map in the park yesterday.", "tr_TR", "tr_TR")] * 3
+    data = write_rows(tmp_path, rows)
+    words = ("--pairs", "tr_TR-tr_TR", "--data", data, "--max-new-tokens", 4)
+    done = run("eval.py", "--model", small, "--stage", "summarize", *words)
+    assert done.returncode == 0, done.stderr
+    assert "100% of the references are not in tr_TR" in done.stderr
+    rows = [("Bir metin.", "Öğretmen dün parkta bir harita buldu.", "tr_TR", "tr_TR")] * 3
+    write_rows(tmp_path, rows)
+    done = run("eval.py", "--model", small, "--stage", "summarize", *words)
+    assert done.returncode == 0 and "of the references" not in done.stderr, done.stderr
+
+
 def test_a_score_file_says_of_which_base_its_model_is_and_how_low_its_loss_was(
     run, small, tmp_path
 ):
@@ -797,6 +811,10 @@ def test_a_report_replaces_nothing_that_is_read(run, small, tmp_path):
         done = run(*words, *source, "--json", file, cwd=tmp_path)
         assert done.returncode == 2 and "is what is read here" in done.stderr, done.stderr
         assert file.read_bytes() == before
+    other = tmp_path / "other.txt"  # the same file by another name, as on a disk that ignores case
+    os.link(text, other)
+    done = run(*words, "--file", text, "--json", other)
+    assert done.returncode == 2 and "is what is read here" in done.stderr, done.stderr
     for _ in range(2):  # its own report may stand beside the model, and be replaced
         done = run(*words, "--file", text, "--json", folder / "scores.json")
         assert done.returncode == 0, done.stderr

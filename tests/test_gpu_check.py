@@ -175,7 +175,7 @@ def card(monkeypatch, tmp_path):
 
     monkeypatch.setitem(on_card.CHECKS, "machine", Check(machine, 60))
     monkeypatch.setitem(on_card.CHECKS, "calls", Check(lambda place: None, 60))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "is_card_there", lambda: True)
     monkeypatch.setattr(gpu_check, "RESULTS", tmp_path)
     return tmp_path
 
@@ -197,7 +197,7 @@ def test_results_of_two_machines_are_not_mixed(card, run, monkeypatch):
     (card / "gpu_check.json").write_text(json.dumps(kept))
     done = run("-m", "bench.gpu_check", "calls", "--out", card)
     assert done.returncode == 2 and "NVIDIA H200, and this is NVIDIA H100" in done.stderr
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu_check, "is_card_there", lambda: False)
     done = run("-m", "bench.gpu_check", "calls", "--out", card)
     assert done.returncode == 2 and "is of a card" in done.stderr
     assert checks_in(card) == kept["checks"]

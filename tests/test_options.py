@@ -1,6 +1,7 @@
 """plumbing/options.py: what a run has saved is what its command line gives."""
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,27 +70,38 @@ def test_the_largest_seed_is_taken_by_all_generators(tmp_path):
     train_sentencepiece(["a map", "the park"], tmp_path / "model", 20, seed=seed)
 
 
-@pytest.mark.parametrize("device, has_bf16, precision", [
-    ("cpu", True, "fp32"), ("cuda", True, "bf16"), ("cuda:1", False, "fp16"),
+@pytest.mark.parametrize("device, precision", [
+    ("cpu", "fp32"), ("cuda", "bf16"), ("cuda:0", "bf16"), ("cuda:1", "fp16"),
 ])
-def test_half_precision_is_the_one_that_a_gpu_computes_in(monkeypatch, device, has_bf16, precision):
-    def is_supported(including_emulation=True):
-        return has_bf16 or including_emulation
+def test_half_precision_is_the_one_that_a_gpu_computes_in(monkeypatch, device, precision):
+    """Of the GPU that is named, whichever is the current one."""
+    def properties(of):
+        return SimpleNamespace(major=7 if of.index == 1 else 9)
 
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
     assert default_precision(device) == precision
 
 
-def test_a_full_gpu_is_told_in_one_line(capsys, monkeypatch):
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+    RuntimeError("CUDA error: out of memory\nmore"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+])
+def test_full_memory_is_told_in_one_line(capsys, monkeypatch, error):
     monkeypatch.setattr("sys.argv", ["train.py"])
 
     def main():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+        raise error
 
     with pytest.raises(SystemExit) as ended:
         files.run(main)
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "lower --tokens" in said and len(said.splitlines()) == 1
+    assert ended.value.code == 2 and "fewer --tokens" in said and len(said.splitlines()) == 1
+
+
+def test_an_error_of_another_kind_is_not_taken_for_full_memory(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(RuntimeError, match="another"):
         files.run(lambda: (_ for _ in ()).throw(RuntimeError("another")))
 

@@ -219,7 +219,7 @@ UNKNOWN = Difference("R1 d", None)
 )
 def test_a_verdict_follows_from_the_intervals(differences, word):
     claim = by_intervals("a", "a claim", differences)
-    assert claim.word.startswith(word)
+    assert claim.verdict.startswith(word)
     assert claim.evidence.count("R1") == (0 if word == "not measured" else len(differences))
 
 
@@ -245,15 +245,15 @@ def test_a_claim_on_numbers_by_seed_must_hold_in_every_seed(pairs, word):
     for above, below in pairs:
         by_seed = [{str(seed): x for seed, x in enumerate(numbers)} for numbers in (above, below)]
         comparisons.append(Comparison("BLEU", *by_seed))
-    assert every_seed("g", "a claim", comparisons).word.startswith(word)
+    assert every_seed("g", "a claim", comparisons).verdict.startswith(word)
 
 
 def test_a_seed_is_compared_with_itself_alone():
     """Where a run of seed 0 is missing on one side."""
     claim = every_seed("g", "x", [Comparison("BLEU", {"0": 9, "1": 2}, {"1": 1, "2": 5})])
-    assert claim.word.startswith("one seed") and claim.evidence == "BLEU: 2.0 against 1.0"
+    assert claim.verdict.startswith("one seed") and claim.evidence == "BLEU: 2.0 against 1.0"
     claim = every_seed("g", "x", [Comparison("BLEU", {"0": 9}, {"1": 1})])
-    assert claim.word == "not measured"
+    assert claim.verdict == "not measured"
 
 
 def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folder):
@@ -264,14 +264,14 @@ def test_the_probes_probabilities_must_be_in_order_and_apart_in_every_seed(folde
             write_layers(name, seed, [0.5, last + 0.01 * seed])
             write_scores(name, seed, ACROSS, rouge=100 - 100 * last)
     order, correlation = claims.probing_claims(BUILT_IN)
-    assert order.word == "supported (2 of 2 seeds)"
+    assert order.verdict == "supported (2 of 2 seeds)"
     assert "joint-full > joint-standard, %: 90.0 91.0 against 80.0 81.0" in order.evidence
-    assert correlation.word == "supported" and "over 5 settings;" in correlation.evidence
+    assert correlation.verdict == "supported" and "over 5 settings;" in correlation.evidence
 
     scores.results.cache_clear()
     write_layers("joint-standard", 1, [0.5, 0.95])  # above full's
     order, _ = claims.probing_claims(BUILT_IN)
-    assert order.word == "leans for: 2 of 3"
+    assert order.verdict == "leans for: 2 of 3"
 
 
 def test_a_correlation_pairs_each_run_with_its_own_seed(folder):
@@ -302,7 +302,7 @@ def test_a_correlation_is_of_settings_and_must_hold_among_those_with_an_adversar
             write_layers(name, seed, [0.5, probability])
             write_scores(name, seed, ACROSS, rouge)
     claim = claims.probing_correlation(BUILT_IN)
-    assert claim.word == "mixed: 1 of 2 for it, 1 against"
+    assert claim.verdict == "mixed: 1 of 2 for it, 1 against"
     everywhere, with_one, of_full = claim.evidence.split("; ")
     assert everywhere.startswith("Pearson r = -0.9") and everywhere.endswith("over 7 settings")
     assert with_one.startswith("Pearson r = +") and "4 settings with an adversary" in with_one
@@ -312,11 +312,11 @@ def test_a_correlation_is_of_settings_and_must_hold_among_those_with_an_adversar
 def test_one_base_gives_no_verdict_on_where_retrieval_peaks(folder):
     layers = [{"retrieval": {f"en_XX {lang}": share for lang in ("es_XX", "ru_RU", "tr_TR")}}
               for share in (0.1, 0.1, 0.2, 0.9, 0.2, 0.1, 0.8)]
-    assert claims.retrieval_peak().word == "not measured"
+    assert claims.retrieval_peak().verdict == "not measured"
     write_result("base+retrieval", 0, {"layers": {"encoder": layers, "decoder": layers}})
     scores.results.cache_clear()
     claim = claims.retrieval_peak()
-    assert claim.word == "one seed: 2 of 2 for it, 0 against"
+    assert claim.verdict == "one seed: 2 of 2 for it, 0 against"
     assert "% of layer 3 above last layer +10.0 [+10.0, +10.0]" in claim.evidence
     assert claim.evidence.endswith("embedding to last layer: 10.0 10.0 20.0 90.0 20.0 10.0 80.0")
 
@@ -329,7 +329,7 @@ def test_a_smaller_recipe_is_compared_with_full_at_both_rates(folder):
         for seed in (0, 1):
             write_scores(f"rate-{recipe}-{rate}", seed, WITHIN, rouge, loss=loss)
             write_scores("frozen_decoder", seed, WITHIN, rouge=45.0)
-    words = {claim.text: claim.word for claim in claims.recipe_claims(BUILT_IN)}
+    words = {claim.text: claim.verdict for claim in claims.recipe_claims(BUILT_IN)}
     text = "`frozen_decoder` lies above `full` at {} zero-shot"
     assert words[text.format("`qk`'s rate")] == "supported"
     assert words[text.format("its own best rate")] == "contradicted"
@@ -382,7 +382,7 @@ def test_each_attempt_at_an_unseen_target_has_its_own_verdict(folder):
         write_scores("joint-balanced-again", seed, ACROSS, off_target=50.0)
         write_scores("joint-balanced-mix-tr", seed, ACROSS, off_target=5.0)
         write_scores("joint-balanced-aligned", seed, ACROSS, off_target=80.0)
-    words = {claim.text: claim.word for claim in claims.unseen_target_claims()}
+    words = {claim.text: claim.verdict for claim in claims.unseen_target_claims()}
     assert len(words) == 5
     assert [word for text, word in words.items() if "en, es, ru, tr" in text] == ["supported"]
     assert [word for text, word in words.items() if "alignment" in text] == ["contradicted"]
@@ -395,7 +395,7 @@ def test_what_was_not_measured_is_no_verdict(folder):
     assert {claim.letter for claim in found["built-in corpus"]} == set("abcdefghi")
     assert {claim.letter for claim in found["real text"]} == set("abcdef")
     for of_corpus in found.values():
-        assert {claim.word for claim in of_corpus} == {"not measured"}
+        assert {claim.verdict for claim in of_corpus} == {"not measured"}
 
 
 def test_a_conclusion_stands_beside_the_verdict_that_it_was_written_for(folder, monkeypatch):
@@ -432,8 +432,8 @@ def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monk
     lacking = []
     for title, of_corpus in found.items():
         for claim in of_corpus:
-            if not claim.word.startswith(("supported", "not measured")) and not claim.conclusion:
-                lacking.append(f"{title}: {claim.text}: {claim.word}")
+            if not claim.verdict.startswith(("supported", "not measured")) and not claim.conclusion:
+                lacking.append(f"{title}: {claim.text}: {claim.verdict}")
             if "{" in claim.conclusion:
                 lacking.append(f"{title}: {claim.text}: a number")
     assert not lacking

@@ -166,11 +166,13 @@ def test_the_shape_is_the_one_asked_for(run, tmp_path):
 
 
 def test_mbart_large_is_a_shape_with_a_name():
-    from tools.start import parser, shape_of
+    from tools.start import make_parser, shape_of
 
-    large = json.loads(json.dumps(shape_of(parser().parse_args(["out", "--shape", "mbart-large"]))))
+    args = make_parser().parse_args(["out", "--shape", "mbart-large"])
+    large = json.loads(json.dumps(shape_of(args)))
     assert large == {}  # Config's own
-    shape = shape_of(parser().parse_args(["out", "--shape", "mbart-large", "--layers", "6", "3"]))
+    args = make_parser().parse_args(["out", "--shape", "mbart-large", "--layers", "6", "3"])
+    shape = shape_of(args)
     assert shape == {"encoder_layers": 6, "decoder_layers": 3}
 
 

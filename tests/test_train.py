@@ -2,6 +2,7 @@
 import csv
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -200,7 +201,11 @@ def test_a_model_has_learned_what_the_runs_before_it_learned(
     shutil.copytree(small, init)
     (init / "args.json").write_text(json.dumps(settings), encoding="utf-8")
     s = parse_args(["--stage", "summarize", "--init", str(init), "--langs", "tr_TR", *words])
-    assert train.learned(s) == learned
+    there = {*s.pairs, *(s.mix_pairs or [])}
+    assert train.learned(s, there) == learned
+    assert train.learned(s, there - {"tr_TR-tr_TR"}) == [
+        task for task in learned if task != "summarize tr_TR-tr_TR"
+    ]
 
 
 def test_summaries_across_languages_may_stand_line_by_line():
@@ -1265,18 +1270,6 @@ def test_data_that_changed_since_the_run_began_are_named_at_resume(
     assert run("train.py", "--resume", out).returncode == 0
 
 
-def test_a_checkpoint_without_a_fingerprint_goes_on_and_says_so(
-    run, small, tmp_path, two_languages
-):
-    out = tmp_path / "run"
-    assert run(*on_files(two_languages, small, "--stop-at", 2, "--out", out)).returncode == 0
-    state = read_state(out / "state.pt")
-    assert len(state.pop("data")["files"]) == 2
-    torch.save(state, out / "state.pt")
-    done = run("train.py", "--resume", out)
-    assert done.returncode == 0 and "this run began with is not known" in done.stdout, done.stderr
-
-
 def test_a_changed_lexicon_and_a_changed_base_of_lora_are_other_data(
     run, small, tmp_path, monkeypatch
 ):
@@ -1299,6 +1292,55 @@ def test_a_changed_lexicon_and_a_changed_base_of_lora_are_other_data(
     assert done.returncode == 2 and "lexicon/partners.txt: not what it was" in done.stderr
 
 
+def test_a_run_goes_on_from_a_base_that_has_moved_and_from_no_other_one(run, small, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(small, base)
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", base, "--recipe", "lora", "--steps", 3, "--stop-at", 1)
+    assert run("train.py", *options, "--out", out).returncode == 0
+    base.rename(tmp_path / "moved")
+    done = run("train.py", "--resume", out)
+    assert done.returncode == 2 and "say with --init where it is" in done.stderr, done.stderr
+    done = run("train.py", "--resume", out, "--init", ROOT / "base")
+    assert done.returncode == 2 and "leave out --init" in done.stderr, done.stderr
+    done = run("train.py", "--resume", out, "--init", tmp_path / "moved", "--stop-at", 2)
+    assert done.returncode == 0, done.stderr
+    assert run("train.py", "--resume", out).returncode == 0, "where it is now was not kept"
+
+
+def test_a_run_that_was_stopped_before_its_first_validation_says_so(run, small, tmp_path):
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", small, "--steps", 4, "--eval-every", 2, "--out", out)
+    assert run("train.py", *options, "--stop-at", 1).returncode == 0
+    said = "stopped before its first validation"
+    words = ("--pairs", "en_XX-es_XX", "--examples", 2, "--max-new-tokens", 4)
+    assert said in run("eval.py", "--model", out, *words).stderr
+    child = ("train.py", *QUICK, "--init", out, "--steps", 1, "--out", tmp_path / "child")
+    assert said in run(*child).stderr
+    assert run("-m", "tools.card", out).returncode == 0
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert said in card and "updates of" not in card
+    assert run("train.py", "--resume", out).returncode == 0
+    assert said not in run("eval.py", "--model", out, *words).stderr
+
+
+def test_a_checkpoint_whose_validation_is_no_number_does_not_replace_the_last_good_one(
+    run, small, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    options = (*QUICK, "--init", small, "--steps", 3, "--eval-every", 1, "--out", out)
+    validate = train.validation_loss
+    calls = []
+
+    def breaks_at_last(*args):
+        calls.append(args)
+        return validate(*args) if len(calls) <= 3 else math.nan
+
+    monkeypatch.setattr(train, "validation_loss", breaks_at_last)
+    assert run("train.py", *options).returncode == 0
+    assert read_state(out / "state.pt")["progress"]["step"] == 2
+
+
 def test_languages_without_data_are_named_and_the_adversary_does_not_count_them(
     run, small, tmp_path, two_languages
 ):
@@ -1310,6 +1352,10 @@ def test_languages_without_data_are_named_and_the_adversary_does_not_count_them(
         assert f"{split}: fr_XX: no example" in done.stderr
     classifier = read_state(out / "state.pt")["adversary"]["classifier"]
     assert classifier["layers.3.bias"].shape == (2,)
+    learned = ["summarize en_XX-en_XX", "summarize tr_TR-tr_TR"]  # so French stays zero-shot
+    assert read_settings(out)["learned"] == learned
+    assert run("-m", "tools.card", out).returncode == 0
+    assert "| trained on | en_XX-en_XX tr_TR-tr_TR |" in (out / "README.md").read_text()
 
 
 def test_what_the_scores_will_lack_is_said_before_the_training(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, check_place, make_folder
+from plumbing.files import UserError, check_place, make_folder, same_place
 from plumbing.runs import is_training, origin_of, read_settings, remove_descriptions, write_settings
 from plumbing.weights import check_numbers
 from qk_finetune import TABLES
@@ -29,7 +29,7 @@ def check_out(out, overwrite=False, read=()):
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder to write")
     for folder in read:
-        if out.resolve() == Path(folder).resolve():
+        if same_place(out, folder):
             raise UserError(f"{out} is what the new folder is made from; name another folder")
     if (out / "log.csv").exists() or (out / "state.pt").exists() or is_training(out):
         raise UserError(f"{out} is a training run; name another folder")

@@ -56,7 +56,7 @@ from plumbing.files import UserError, check_file_out, note, parser_of, run, writ
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import TASKS, default_device, device_name, stage_of
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, origin_of, read_settings
+from plumbing.runs import latest_run, longest_input, origin_of, read_settings, tell_untrained
 from tokenizer import EOS, Tokenizer
 
 MEASURES = ("probe", "svcca", "retrieval")
@@ -476,6 +476,7 @@ def main(argv=None):
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)
     trained = read_settings(folder)
+    tell_untrained(name, folder)
     stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data", "builtin")
     check_spec(data)
@@ -492,7 +493,7 @@ def main(argv=None):
         languages=args.source_lang,
         tokenizer=tokenizer,
         tagged=not trained.get("tagless"),  # as it was trained; the probe leaves tags out
-        max_length=model.config.max_position_embeddings,
+        max_length=longest_input(trained, model.config.max_position_embeddings),
         skip_bad_lines=args.skip_bad_lines,
     )
     report = measure_layers(model, texts, measures)

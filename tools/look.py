@@ -29,7 +29,7 @@ from eval import Decoder, own_text, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, decoding_of, default_device, device_name, stage_of
-from plumbing.runs import origin_of, read_settings
+from plumbing.runs import origin_of, read_settings, tell_untrained
 from tokenizer import Tokenizer
 from tools.inside import (
     LEVELS,
@@ -159,6 +159,7 @@ def main(argv=None):
         check_spec(args.data)
     run_folder = model_folder(args.model)
     settings = read_settings(run_folder)
+    tell_untrained(args.model, run_folder)
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
     folders = [base_folder(names[0], args, settings), *map(model_folder, args.beside), run_folder]
     check_file_out(args.out, read=folders)
@@ -266,8 +267,8 @@ def base_folder(name, args, settings):
     origin = settings.get("origin")
     if origin is not None and origin != origin_of(folder):
         raise UserError(
-            f"{name} is not the model any more that {args.model} began from: its weights are of "
-            "another base; name the right one with --base FOLDER"
+            f"{name} is not the model any more that {args.model} began from: its weights, or the "
+            "file that holds them, are others; name the right one with --base FOLDER"
         )
     return folder
 

@@ -22,7 +22,7 @@ from data import language_pairs
 from model import Config, MBart
 from plumbing.files import UserError, beside_python, note, parser_of, run
 from plumbing.models import model_folder
-from plumbing.options import COUNT, SEED, number
+from plumbing.options import COUNT, SEED, number, option_name
 from tokenizer import (
     MBART25,
     MBART50,
@@ -203,7 +203,7 @@ def coverage(text):
     return value
 
 
-def parser():
+def make_parser():
     parser = parser_of(__doc__)
     add = parser.add_argument
     add("out", metavar="OUT", help="the folder to write")
@@ -260,12 +260,13 @@ def check_body(args):
     """UserError if a shape is asked for beside the model whose shape it will be."""
     for name in ("shape", "d_model", "layers", "heads", "ffn", "positions"):
         if args.body and getattr(args, name) is not None:
-            option = name.replace("_", "-")
-            raise UserError(f"--body {args.body} has a shape of its own, so no --{option} with it")
+            raise UserError(
+                f"--body {args.body} has a shape of its own, so no {option_name(name)} with it"
+            )
 
 
 def main(argv=None):
-    args = parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     check_body(args)
     body = None
     layout = "mbart25"

@@ -24,11 +24,10 @@ from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, stage_of
 from plumbing.protobuf import MESSAGE, fields
 from plumbing.runs import read_settings
-from tokenizer import MODEL_FILE, UNK, Tokenizer
+from tokenizer import MODEL_FILE, SPECIAL_PIECES, UNK, Tokenizer
 from tools.folders import add_overwrite, check_out, write_like
 
-SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
-PIECE_FIELD = 1     # of its file: once for each piece of the vocabulary, in order
+PIECE_FIELD = 1  # of its file: once for each piece of the vocabulary, in order
 
 
 # ------------------------------------------------------------------------- the tokenizer's file
