@@ -309,7 +309,8 @@ def evaluate(
         for text, reference, output in zip(texts, references, outputs, strict=True):
             row.examples.append({"source": text, "reference": reference, "output": output})
         row.references = means(off_target(references, target, identify))
-        tell_borrowed(row)
+        if tell:
+            tell_borrowed(row)
         rows.append(row)
         for signature in scored.signatures:
             targets_of.setdefault(signature, []).append(target)
@@ -860,16 +861,25 @@ def decoding_precision(device):
     return precision if precision in PRECISIONS else "fp32"
 
 
+def tell_training(name, folder, settings, asked):
+    """Notes on a model that was not finetuned, or whose training has hardly begun. asked: the
+    --stage that was typed."""
+    tell_untrained(name, folder)
+    own = settings.get("stage")
+    # Published weights have no args.json: whoever names --stage for them vouches for the task.
+    user_vouches = asked and not own
+    if own not in TASKS and not user_vouches:
+        stage = stage_of(settings, asked)
+        note(f"nothing says that {name} was finetuned (taken for --stage {stage}); {PRETRAINED}")
+
+
 def main(argv=None):
     """Returns the scores, as report_of() has them; None for one's own text."""
     args = parse_args(argv)
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
-    tell_untrained(name, folder)
     stage = stage_of(settings, args.stage)
-    if not args.stage and settings.get("stage") not in TASKS:
-        note(f"nothing says what {name} was trained for: read as --stage {stage}")
     data_spec = args.data or settings.get("data", "builtin")
     if args.json:  # what it needs is looked at before the decoding, not after it
         lowest_validation_loss(name)
@@ -895,14 +905,11 @@ def main(argv=None):
     if args.int8:
         options["int8"] = True
     languages = decoder.tokenizer.languages
-    was_finetuned = settings.get("stage") in TASKS
-    # Published weights have no args.json: whoever names --stage for them vouches for the task.
-    user_vouches = args.stage and not settings.get("stage")
-    if not was_finetuned and not user_vouches:
-        note(f"nothing says that {name} was finetuned; {PRETRAINED}")
+    tell_training(name, folder, settings, args.stage)
     if is_own_text(args):
         if not args.model:
             note(f"by the latest run, {name} (--model names another)")
+        was_finetuned = settings.get("stage") in TASKS
         row = write_own_text(text, source, args.lang, decoder, was_finetuned)
         if args.json:
             write_report(args.json, name, stage, None, options, [], [row], sys.stderr)

@@ -530,8 +530,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 if needs_table:
                     add_product(grad_table, gradient.T, h, scale, is_first=(start == 0))
 
-        if device == "cpu":  # on a GPU, where fresh memory costs nothing, it would be in the way
-            memory["logits"] = all_logits
+        memory["logits"] = all_logits
         ctx.table = table
         ctx.gradients = grad_hidden, grad_table
         return total * scale

@@ -374,13 +374,13 @@ def parse_args(argv=None):
         return resumed(typed)
     if "stage" not in typed:
         raise UserError(f"--stage is required: one of {', '.join(STAGES)}")
+    if typed.get("init", "").strip():
+        typed["init"] = pinned(typed["init"])  # so that --resume finds what this run began with
+        tell_untrained(typed["init"], model_folder(typed["init"], weights=False))
     if "preset" not in typed:
         typed["preset"] = default_preset(typed)
     settings = Settings(**defaults_of(typed) | typed)
     remarks = unused(typed, settings) + doubts(settings)
-    if typed.get("init", "").strip():
-        settings.init = pinned(typed["init"])  # so that --resume finds what this run began with
-        tell_untrained(settings.init, model_folder(settings.init, weights=False))
     decide(settings)
     check(settings)
     if "tokens" not in typed and "accumulate" not in typed:
@@ -601,8 +601,12 @@ def differs(name, typed, own, world):
 
 
 def has_moved(init, folder, run_folder):
-    """Is the model that a run began from gone from its place, and is this one of the same base?"""
-    return not is_folder(init) and origin_of(model_folder(folder)) == origin_of(run_folder)
+    """Is the model that a run began from gone from its place, and is this folder's of the same
+    base?"""
+    if is_folder(init) or not is_folder(folder):
+        return False
+    origin = origin_of(run_folder)
+    return origin is not None and origin == origin_of(folder)
 
 
 def shared_equally(batches, world):
@@ -1274,6 +1278,7 @@ def train(s, rank, world, device, command=None):
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
+    diverged = False  # was the last validation's loss no number?
     seen = 0  # tokens, source and target, since `clock`
     clock = time.perf_counter()
     with signals() as received, this_run.bar() as bar:
@@ -1323,13 +1328,10 @@ def train(s, rank, world, device, command=None):
                 scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
                 lines += this_run.log_scores(scores)
                 better = progress.validated(valid_loss, seconds)
-                tensors = None
-                replaces_model = better or (s.keep == "last" and math.isfinite(valid_loss))
-                if this_run.main_process and replaces_model:
-                    tensors = frozen.merged_state()
-                if math.isfinite(valid_loss):  # else the last checkpoint is better than this one
-                    this_run.save(model, parts, tensors)
-                del tensors  # or a second copy of the model would stay until the next validation
+                diverged = not math.isfinite(valid_loss)
+                if not diverged:  # else the last checkpoint is better than this one would be
+                    replaces_model = better or s.keep == "last"
+                    this_run.save(model, parts, frozen.merged_state if replaces_model else None)
                 this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
@@ -1337,7 +1339,8 @@ def train(s, rank, world, device, command=None):
             stops = signal or progress.step == s.stop_at
             if stops or time.perf_counter() - clock > SAVE_EVERY:  # validations may be hours apart
                 progress.seconds += time.perf_counter() - clock
-                this_run.save(model, parts)
+                if not diverged:
+                    this_run.save(model, parts)
                 seen = 0
                 clock = time.perf_counter()
             if stops:

@@ -45,6 +45,7 @@ import torch
 from bench.on_card import CHECKS, WAYS, Place, begin, finish
 from plumbing.files import (
     UserError,
+    last_line,
     make_folder,
     note,
     parser_of,
@@ -233,6 +234,8 @@ def is_card_there():
     """Asked in a process of its own: one that has used CUDA cannot fork others that do."""
     asks = "import torch; print(torch.cuda.is_available())"
     done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"torch cannot say whether a card is there: {last_line(done.stderr, 300)}")
     return done.stdout.strip() == "True"
 
 

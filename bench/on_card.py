@@ -526,12 +526,16 @@ def updates_of(place, recipe, compiles):
 
         tokens = batches * rows * (SOURCE + TARGET)
         what = f"update of {tokens:,} tokens in {batches} under {recipe}, {how}"
+        full = ""
         try:
             step()
-        except torch.OutOfMemoryError as error:  # the smaller ones may fit
+        except torch.OutOfMemoryError as error:
+            full = first_line(error, 100)
+        if full:  # the next one is smaller
             optimizer.zero_grad()
             torch.cuda.empty_cache()
-            place.tell(what, "memory for it", first_line(error, 100))
+            right = None if batches * rows > 5 else False
+            place.tell(what, "memory for it", full, right)
             continue
         if not place.has_card:
             place.tell(what, "ms, tokens/s, GiB at most", NO_CARD)

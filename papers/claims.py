@@ -95,8 +95,8 @@ def claims():
 
 def concluded(title, claim):
     """What papers/words.py says of a verdict; nothing where the verdict is another by now."""
-    if claim.verdict == "not measured":
-        return "Nothing: this was not run."
+    if claim.verdict == NOT_MEASURED:
+        return "Nothing: not all of it was run."
     expected, sentence = CONCLUSIONS.get((title, claim.text), ("", ""))
     return sentence.format_map(told_numbers()) if claim.verdict.startswith(expected) else ""
 

@@ -137,11 +137,13 @@ def warning(corpus):
     for rate in dict.fromkeys((first, of_qk)):
         if rate is None or rate == grid.best or rate not in grid.losses:
             continue
+        share = off_target_at(corpus, "full", rate)
+        if share is None:
+            continue
         loss, best = mean_losses(corpus, "full", rate, grid.best)
         told.append(
-            f"At {rate} English warns of it by a loss of {loss:.2f} under `full` in place of "
-            f"{best:.2f} (the same seeds), and {off_target_at(corpus, 'full', rate):.0f}% are "
-            "off-target."
+            f"At {rate} {share:.0f}% are off-target under `full`, of which its English loss warns "
+            f"by {loss:.2f} in place of {best:.2f} (the same seeds)."
         )
     return " ".join(told)
 
@@ -191,7 +193,8 @@ def after_more(corpus):
     if mean_of(full, unseen, "R1") is None or mean_of(qk, unseen, "R1") is None:
         return ""
     return f"""\
-After 8,000 updates in place of 3,000, {len(results(full))} run of each at 2e-3, English has
+After 8,000 updates in place of 3,000, both at {rates(corpus.prefix)['full'].best} (seeds:
+{len(results(full))} and {len(results(qk))}), English has
 {mean(full, seen, 'R1', 1)} under `full` and {mean(qk, seen, 'R1', 1)} under `qk`. In the unseen
 languages {mean(full, unseen, 'off-target')}% are then off-target under `full` and
 {mean(qk, unseen, 'off-target')}% under `qk`."""

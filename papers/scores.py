@@ -517,17 +517,18 @@ def results(name):
     """The score files of a row: {seed: what the file holds}."""
     found = {}
     for path in sorted(SCORES.glob("*.json")):
-        row, seed = row_and_seed(path)
-        if row == name and seed is not None:
-            content = read_json(path)
-            if is_of_another_base(content):
-                continue
-            if not all("off-target-p" in row["each"] for row in content.get("rows", ())):
-                raise UserError(
-                    f"{path}: not what eval.py writes today; remove it and run papers/reproduce.sh "
-                    "again"
-                )
-            found[seed] = content
+        row_name, seed = row_and_seed(path)
+        if row_name != name or seed is None:
+            continue
+        content = read_json(path)
+        if is_of_another_base(content):
+            continue
+        if not all("off-target-p" in row["each"] for row in content.get("rows", ())):
+            raise UserError(
+                f"{path}: not what eval.py writes today; remove it and run papers/reproduce.sh "
+                "again"
+            )
+        found[seed] = content
     return found
 
 

@@ -74,7 +74,7 @@ GROUPS = {
         "alignment (C)",
         "it brings languages together, those without translations too, and mends what is written "
         "across languages with summaries; where a language had neither it costs some. This base "
-        "shares next to no meaning before it, in no layer, so nothing follows for middle layers",
+        "shares next to no meaning before it, in any layer, so nothing follows for middle layers",
     ),
     "i": (
         "what the papers leave open",
@@ -384,7 +384,7 @@ CONCLUSIONS = {
     ),
     ("built-in corpus", "after `adv_tuned`, balanced beats standard: fewer off-target outputs"): (
         "open",
-        "Nor does this one (published: 1.3% against 38.6%).",
+        "Nor does the published one (1.3% against 38.6%) appear.",
     ),
     (
         "built-in corpus",
@@ -565,8 +565,9 @@ CONCLUSIONS = {
         "has not than `full` at its best rate (ours)",
     ): (
         "open",
-        "On headings this tells nothing: `qk` finds 1% of such words in English and less elsewhere "
-        "(0.2 to 0.4%, the untuned base 0.7 to 1.2%). No sign that a skill crosses.",
+        "On headings this tells nothing: `qk` finds 1% of such words in English, less elsewhere "
+        "(0.2 to 0.4%, the untuned base 0.7 to 1.2%). By this measure no skill is seen to "
+        "cross.",
     ),
     (
         "real text",

@@ -189,7 +189,7 @@ def base_of(init):
 def languages(settings, scores):
     """The codes of the languages that a model was trained on and scored in."""
     codes = {}
-    for pair in settings.get("pairs") or []:
+    for pair in trained_on(settings):
         codes |= dict.fromkeys(pair.split("-"))
     for row in scores.get("rows", []):
         codes |= dict.fromkeys((row["source"], row["target"]))
@@ -341,7 +341,7 @@ def example_pair(settings, scores):
     """(source, target) for the lines: the first pair scored or trained on, of translation one that
     is no copying."""
     pairs = [(row["source"], row["target"]) for row in scores.get("rows", [])]
-    pairs += [tuple(pair.split("-")) for pair in settings.get("pairs") or []]
+    pairs += [tuple(pair.split("-")) for pair in trained_on(settings)]
     for source, target in pairs:
         if settings["stage"] == "summarize" or source != target:
             return source, target

@@ -471,16 +471,17 @@ class Run:
         for line in lines:
             say_on_the_way(line)
 
-    def save(self, model, parts, tensors=None):
-        """Writes state.pt; and the model, where tensors for its file are given.
+    def save(self, model, parts, merged_state=None):
+        """Writes state.pt; and the model, where merged_state() is given for the tensors of its file.
 
         parts: {name: object with a state_dict()}, all that changes in training but the model. Of
         that state.pt has its own copy: a crash between the two files mixes no moments."""
         if not self.main_process:
             return
-        if tensors is not None:
+        if merged_state is not None:
             remove_descriptions(self.folder)
-            model.save_pretrained(self.folder, tensors)
+            # Not kept: on a GPU these tensors are a second copy of the model.
+            model.save_pretrained(self.folder, merged_state())
         weights = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

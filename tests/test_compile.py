@@ -60,12 +60,23 @@ def batch_of(rows, source, target):
     return x, y, y
 
 
+def additive_mask(model, source):
+    """MBart.mask() as it is on a GPU: 0 at tokens and -inf at padding."""
+    is_token = (source != model.config.pad_token_id)[:, None, None, :]
+    mask = torch.zeros_like(is_token, dtype=torch.bfloat16)
+    return mask.masked_fill_(~is_token, -torch.inf)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_one_run_makes_a_few_whole_graphs_and_each_computes_the_same(compiled, precision):
-    """bf16 as on a GPU: autocast, and what is frozen in half precision by itself."""
+def test_one_run_makes_a_few_whole_graphs_and_each_computes_the_same(
+    compiled, precision, monkeypatch
+):
+    """bf16 as on a GPU: autocast, its mask, and what is frozen in half precision by itself."""
     half = precision == "bf16"
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
     tolerance = {"rtol": 2e-2, "atol": 2e-3} if half else {"rtol": 1e-3, "atol": 1e-6}
+    if half:
+        monkeypatch.setattr(MBart, "mask", additive_mask)
     models = (drawn("qk"), compiled(drawn("qk")))
     for model in models:
         FrozenInHalf(model, torch.bfloat16 if half else None)

@@ -676,7 +676,11 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
         write_layers(name, 0, [0.5, 0.9, 0.8, 0.7])
     write_scores("help-base", 0, [*HELP.within, *ACROSS[:-1]], facts=False)
     write_scores("help-joint-full", 0, ACROSS, rouge=31.0, facts=False)
+    for name in ("joint-balanced", "joint-qk", "two-step-qk", "two-step-full"):
+        write_scores(f"help-{name}", 0, ACROSS, facts=False)
     write_scores("translator-qk", 0, scores.TRANSLATED, off_target=40.0, bleu=33.0)
+    for name in ("translator", "translator-full", "translator-full-slow"):
+        write_scores(name, 0, scores.TRANSLATED, bleu=30.0)
     for recipe in scores.LOW_RESOURCE:
         for seed, bleu in ((0, 10.0), (1, 14.0)):
             write_scores(f"low-{recipe}@300", seed, ["de_DE-en_XX"], bleu=bleu)

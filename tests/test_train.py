@@ -12,6 +12,7 @@ import sys
 import time
 import weakref
 from argparse import Namespace
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -311,6 +312,9 @@ def test_a_gpu_with_room_does_the_large_presets_update_in_one_batch(
 ):
     monkeypatch.setattr(train, "device_of", lambda s: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 80 * 2**30))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9)
+    )
     monkeypatch.setenv("WORLD_SIZE", str(world))
     s = parse_args(["--stage", "summarize", "--preset", "large", *words])
     assert (s.tokens, s.accumulate) == batches

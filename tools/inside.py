@@ -361,14 +361,17 @@ def probe_verdicts(decoder, ids, texts):
     texts: tools.layers.Texts, from which it learns. {"languages", "accuracy": on held-out
     documents, "verdicts": one list of probabilities for every token of `ids`}"""
     pairs = [(lang, lang) for lang in texts.languages]
-    known = []
-    for split, count in (("train", PROBED), ("test", PROBED // 2)):
+
+    def last_states(split, count):
+        """The last layer's states of so many documents, and their languages' numbers."""
         batches = texts.probed(split, pairs, count)
         states, classes = token_states(
             decoder.model, texts.tokenizer, batches, texts.languages, "encoder"
         )
-        known.append((states[-1], classes))
-    (states, classes), (held, held_classes) = known
+        return states[-1], classes
+
+    states, classes = last_states("train", PROBED)
+    held, held_classes = last_states("test", PROBED // 2)
     classifier = fitted_probe(states, classes, len(texts.languages), STEPS)
     place = next(decoder.model.parameters()).device
     with torch.no_grad():
