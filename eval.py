@@ -869,8 +869,10 @@ def tell_training(name, folder, settings, asked):
     # Published weights have no args.json: whoever names --stage for them vouches for the task.
     user_vouches = asked and not own
     if own not in TASKS and not user_vouches:
-        stage = stage_of(settings, asked)
-        note(f"nothing says that {name} was finetuned (taken for --stage {stage}); {PRETRAINED}")
+        taken = ""
+        if not asked:
+            taken = f" (taken for --stage {stage_of(settings)})"
+        note(f"nothing says that {name} was finetuned{taken}; {PRETRAINED}")
 
 
 def main(argv=None):

@@ -472,7 +472,7 @@ class Run:
             say_on_the_way(line)
 
     def save(self, model, parts, merged_state=None):
-        """Writes state.pt; and the model, where merged_state() is given for the tensors of its file.
+        """Writes state.pt; and the model, where merged_state() is given for its tensors.
 
         parts: {name: object with a state_dict()}, all that changes in training but the model. Of
         that state.pt has its own copy: a crash between the two files mixes no moments."""
