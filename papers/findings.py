@@ -93,12 +93,12 @@ def of_forgetting(corpus):
 **Learning English, on the {corpus.title}.** More than a tenth of the outputs in unseen languages is
 off-target under `full` {drift(corpus, 'full')}, under `qk`
 {drift(corpus, 'qk')}. English validation loss picks
-{grids['full'].best} for `full` and {grids['qk'].best} for `qk`. There
+{grids['full'].best} for `full` and {grids['qk'].best} for `qk`. At these rates
 {mean(full, unseen, 'off-target')}% are off-target under `full` and
-{mean(qk, unseen, 'off-target')}% under `qk`. {warning(corpus)}
-ROUGE-1 in English is then {mean(full, seen, 'R1', 1)} under `full` and {mean(qk, seen, 'R1', 1)}
-under `qk`. In the unseen languages it is {mean(full, unseen, 'R1', 1)} under `full` and
-{mean(qk, unseen, 'R1', 1)} under `qk`. {beside_baselines(corpus, full, qk)}
+{mean(qk, unseen, 'off-target')}% under `qk`; ROUGE-1 in English is {mean(full, seen, 'R1', 1)}
+under `full` and {mean(qk, seen, 'R1', 1)} under `qk`, in the unseen languages
+{mean(full, unseen, 'R1', 1)} and {mean(qk, unseen, 'R1', 1)}.
+{beside_baselines(corpus, full, qk)} {warning(corpus)}
 {after_more(corpus)} {TAKE_AWAY[corpus.title]}"""
 
 
@@ -142,8 +142,8 @@ def warning(corpus):
             continue
         loss, best = mean_losses(corpus, "full", rate, grid.best)
         told.append(
-            f"At {rate} {share:.0f}% are off-target under `full`, of which its English loss warns "
-            f"by {loss:.2f} in place of {best:.2f} (the same seeds)."
+            f"At {rate} {share:.0f}% are off-target under `full`; in English only its loss warns, "
+            f"{loss:.2f} in place of {best:.2f} (the same seeds)."
         )
     return " ".join(told)
 
@@ -170,8 +170,8 @@ def beside_baselines(corpus, full, qk):
     if None in (*baselines.values(), *rouges.values()):
         return NOTHING
     have = " and ".join(f"{what} has {score:.1f}" for what, score in baselines.items())
-    near = [f"Nearest to `{recipe}` {nearest(r, baselines)}." for recipe, r in rouges.items()]
-    return f"Of what needs no model {have}. {' '.join(near)}"
+    near = [f"the nearest to `{recipe}` {nearest(r, baselines)}" for recipe, r in rouges.items()]
+    return f"Of what needs no model {have}; {'; '.join(near)}."
 
 
 def nearest(rouge, baselines):
@@ -179,9 +179,9 @@ def nearest(rouge, baselines):
     apart = {what: round(score, 1) - round(rouge, 1) for what, score in baselines.items()}
     what = min(apart, key=lambda name: abs(apart[name]))
     if abs(apart[what]) < 0.05:
-        return f"is {what}, which has as much"
-    side = "more" if apart[what] > 0 else "less"
-    return f"is {what}, which has {abs(apart[what]):.1f} {side}"
+        return f"is {what}, level with it"
+    side = "above" if apart[what] > 0 else "below"
+    return f"is {what}, {abs(apart[what]):.1f} {side} it"
 
 
 def after_more(corpus):

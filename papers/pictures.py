@@ -115,7 +115,7 @@ def bars(plt, rows, groups, columns):
     if not rows:
         return None
     figure, axes = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
-    width = min(0.11, 0.8 / len(rows))
+    width = 0.8 / len(rows)
     for number, row in enumerate(rows):
         position = np.arange(len(groups)) + (number - (len(rows) - 1) / 2) * width
         for axis, metric in zip(axes, METRICS):

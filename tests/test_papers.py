@@ -647,9 +647,9 @@ def test_the_baselines_are_told_before_the_untuned_base_was_run(folder):
 
 def test_a_score_is_told_beside_the_baseline_that_is_nearest():
     baselines = {"a copy": 15.92, "another": 10.91}
-    assert findings.nearest(11.36, baselines) == "is another, which has 0.5 less"
-    assert findings.nearest(14.5, baselines) == "is a copy, which has 1.4 more"
-    assert findings.nearest(15.9, baselines) == "is a copy, which has as much"
+    assert findings.nearest(11.36, baselines) == "is another, 0.5 below it"
+    assert findings.nearest(14.5, baselines) == "is a copy, 1.4 above it"
+    assert findings.nearest(15.9, baselines) == "is a copy, level with it"
 
 
 @pytest.mark.slow
@@ -704,7 +704,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert f"| a | and the lower zero-shot ROUGE-1 | {verdict}" in evidence
     flat = " ".join(page.split())
     assert "from a learning rate of 1e-3 on, under `qk` at no rate" in flat
-    assert "There 50% are off-target under `full` and 10% under `qk`." in flat
+    assert "At these rates 50% are off-target under `full` and 10% under `qk`;" in flat
     assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page
     assert "- `qk`: 1e-3: 2.0000 (10%), 4e-3: 1.0000 (10%); best: 4e-3" in page
@@ -827,6 +827,7 @@ def test_every_run_of_reproduce_sh_has_the_preset_that_results_tells_of(tmp_path
     trainings = [words[1:] for words in reproduce(tmp_path, "--seeds", "0") if "train.py" in words]
     for looks_at_folders in ("pinned", "decide", "check"):
         monkeypatch.setattr(train, looks_at_folders, lambda given: given)
+    monkeypatch.setattr(train, "model_folder", lambda name, weights: ROOT / "base")
     for words in trainings:
         if "--resume" not in words:
             settings = train.parse_args(words)
