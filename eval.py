@@ -5,7 +5,7 @@
     python eval.py --pairs en_XX-en_XX es_XX-en_XX       any rows
     python eval.py --lang tr_TR --model base --stage translate        another model
     python eval.py --lang es_XX --model runs/translate --source-lang en_XX --text "Nobody was hurt."
-    python eval.py --lang tr_TR --file article.txt       summarize a file; - reads standard input
+    python eval.py --lang tr_TR --model runs/summarize --file article.txt     - is standard input
 
 Decoding is beam search with 5 beams and the target language's tag in front (Solovyev et al. 2024,
 section 4). Columns: BLEU and chrF for translation, of which chrF compares languages;
@@ -551,7 +551,11 @@ def parse_args(argv=None):
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
     add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
     add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
-    add("--stage", choices=TASKS, help="the task (default: what the model was trained for)")
+    add(
+        "--stage",
+        choices=TASKS,
+        help="the task (default: what the model was trained for, else translate)",
+    )
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
     add(

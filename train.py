@@ -167,7 +167,8 @@ class Settings:
     out: str = option("the run folder (default: runs/STAGE)", None, metavar="FOLDER")
     overwrite: bool = option("replace a run folder that has a model already", False)
     resume: str = option(
-        "go on with the stopped run in FOLDER, with its own options (--data where its files moved)",
+        "go on with the stopped run in FOLDER, with its own options (--data and --init where these "
+        "have moved; --stop-at, --device and --no-eval as you like)",
         None, metavar="FOLDER"
     )
     seed: int = option("seed of the data's order, dropout and new weights", 0, type=SEED)
@@ -193,7 +194,7 @@ class Settings:
     pairs: list = option(
         "language pairs to train on, e.g. en_XX-es_XX (default: for translate all pairs of "
         "--langs, and copying where the data have it: builtin, parallel:DIR, help:; for align "
-        "those of --align-pairs, else within each language)",
+        "those of --align-pairs; for the other stages within each language)",
         None, nargs="+", metavar="SRC-TGT"
     )
     skip_bad_lines: bool = option("leave out and count lines of data that cannot be read", False)
@@ -255,7 +256,10 @@ class Settings:
     dropout: float = option("dropout of states and of attention; 0: none", type=SHARE)
 
     # Validation: what is kept, and when to stop.
-    eval_every: int = option("updates between validations and checkpoints", type=COUNT)
+    eval_every: int = option(
+        "updates between validations, each with a checkpoint (which is written every quarter of an "
+        "hour too)", type=COUNT
+    )
     valid_examples: int = option(
         "validation examples for each language pair, spread over all that there are", type=COUNT
     )
@@ -271,8 +275,8 @@ class Settings:
     )
     watch: list = option(
         "language pairs to score at every validation too, zero-shot ones as a rule, by greedy "
-        "decoding of validation examples: watch.csv, and curves in the run's log.svg (default: "
-        "none)", None, nargs="+", metavar="SRC-TGT"
+        "decoding of validation examples: watch.csv, and curves in log.svg where matplotlib is "
+        "installed (default: none)", None, nargs="+", metavar="SRC-TGT"
     )
     stop_at: int = option(
         "save and stop after this update, as if interrupted (for job queues)",

@@ -218,7 +218,8 @@ the pass (equal to within one in the fourth digit, which is checked) and after i
         question="What does an update cost?",
         text="""\
 Seconds of one of our updates against the tokens in it, the layers of each stack and the vocabulary,
-one varied at a time around shape B; the floor is the machine's limit.""",
+one varied at a time around shape B; the floor is the machine's limit; "full by qk" is full's time
+divided by qk's.""",
         command="python -m bench.cost",
         head=("row", "value", "full", "its floor", "qk", "its floor", "full by qk"),
         lines=cost_lines,

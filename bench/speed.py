@@ -10,11 +10,12 @@ Then they take turns, round by round, and the ratio of each round is formed: thi
 may swing, the ratio hardly does. The peer runs its best settings: SDPA attention and fused AdamW
 (its default AdamW is shown too), examples grouped by length; on a GPU bf16 autocast on both sides.
 
-A share of the machine's limit is the time that the same matrix products would take at the rate of a
-large product, measured with the row. Of an update all count, attention's too. Of decoding only
-those with the decoder's and the output's matrices at every position (or reading these once a
-position at the rate of a copy, if that is longer): not the encoder and cross-attention's keys and
-values, which are computed once a sentence, nor attention itself.
+A share of the machine's limit: the time that the same matrix products would take at the rate of a
+large product, measured with the row, divided by the side's own time. Of an update all count,
+attention's too. Of decoding only those with the decoder's and the output's matrices at every
+position (or reading these once a position at the rate of a copy, if that is longer): not the
+encoder and cross-attention's keys and values, which are computed once a sentence, nor attention
+itself.
 """
 from functools import partial
 

@@ -143,7 +143,7 @@ def warning(corpus):
         loss, best = mean_losses(corpus, "full", rate, grid.best)
         told.append(
             f"At {rate} {share:.0f}% are off-target under `full`; in English only its loss warns, "
-            f"{loss:.2f} in place of {best:.2f} (the same seeds)."
+            f"{loss:.2f} in place of {best:.2f} (means over the seeds that both rates have)."
         )
     return " ".join(told)
 
@@ -169,9 +169,9 @@ def beside_baselines(corpus, full, qk):
     rouges = {"full": mean_of(full, unseen, "R1"), "qk": mean_of(qk, unseen, "R1")}
     if None in (*baselines.values(), *rouges.values()):
         return NOTHING
-    have = " and ".join(f"{what} has {score:.1f}" for what, score in baselines.items())
-    near = [f"the nearest to `{recipe}` {nearest(r, baselines)}" for recipe, r in rouges.items()]
-    return f"Of what needs no model {have}; {'; '.join(near)}."
+    have = " and ".join(f"{what} scores {score:.1f}" for what, score in baselines.items())
+    near = [f"the nearer to `{recipe}` {nearest(r, baselines)}" for recipe, r in rouges.items()]
+    return f"Without a model {have}; {'; '.join(near)}."
 
 
 def nearest(rouge, baselines):

@@ -6,8 +6,8 @@ INTRODUCTION = """\
 Three papers in small, from this repository's own bases: Solovyev, Liu and Niehues 2024 (A), Gheini,
 Ren and May 2021 (B), Liu and Niehues 2025 (C). Two corpora: the built-in grammar of news-like
 sentences (6 + 3 layers), and real text, sections of LibreOffice's help and their headings (3 + 3
-layers). Two minutes for what was found, one for the summary of the verdicts; the tables come after.
-What has not been run yet on these bases says so: "not measured", or – in a table.
+layers). *What was found* takes two minutes to read, the summary of the verdicts one; the tables
+follow. What has not been run yet on these bases says so: "not measured", or – in a table.
 
 The words that come again and again:
 
@@ -58,8 +58,8 @@ GROUPS = {
     "e": (
         "the two adversaries (A)",
         "not told apart where source and target were seen; from an unseen source `balanced` "
-        "leaves fewer off-target on real text; an unseen target gets lost under both, under "
-        "`balanced` most",
+        "leaves fewer outputs off-target on real text; an unseen target gets lost under both, most "
+        "under `balanced`",
     ),
     "f": (
         "what a probe reads (A)",
@@ -107,6 +107,9 @@ apart, which is not equal. Where some hold zero and all others lie on one side i
 chance alone puts three seeds on the claimed side once in eight times. Of the one untuned base pairs
 of languages are drawn in place of examples. A correlation is of the means of settings, for seeds of
 one setting are no runs of their own; its interval is Fisher's, and it needs four settings.
+"off-target − 50" is by how many points more than half of the outputs are off-target; "R1 + 2" is a
+difference to which the two points that the claim allows are added; "above floor": above the
+baseline that the claim names.
 
 The bootstrap draws seeds and examples; a difference is taken example by example, and a baseline
 counts as a constant, its mean. Three seeds say little of how far seeds differ: their distances from
@@ -177,8 +180,8 @@ sentences with their English translations."""
 
 ABOUT_TRANSLATION = """\
 400 updates on English to Spanish alone, of the base and of the model that translates all pairs of
-en, es, ru and tr; the rates are those of this page's other tables, 2e-3 for `full` and 4e-3 for
-`qk`, and a quarter of that for `full` too. A cell: BLEU, mean over seeds [lowest, highest], and the
+en, es, ru and tr; the rates are those of this page's other tables, 4e-3 for `qk` and 2e-3 for
+`full`, which is also tried at a quarter of that, 5e-4. A cell: BLEU, mean over seeds [lowest, highest], and the
 share of outputs in another language; 100 test sentences."""
 
 ABOUT_FREEZING = """\
@@ -667,7 +670,7 @@ That the layer is the middle one matters little: 1, 3 and 6 all help, and which 
 not tell. The languages matter: of runs with one pair, off-target outputs fall to 2 to 19% between
 the two that were aligned, elsewhere among the three they stay at 42 to 99%. With two pairs, both
 with English, Spanish to Russian is mended as well (1 to 23%): they meet in English. From Turkish,
-which was never aligned, into English it is 12 to 44% on the mean in place of 68, which three seeds
+which was never aligned, into English it is 11 to 44% on the mean in place of 68, which three seeds
 do not decide. The run without alignment and layer 3 on both pairs ran on CPU cores, the rest on a
 GPU; repeated there these two had 92 and 16% in place of 91 and 15.""",
     "both sides": """\
@@ -700,8 +703,8 @@ Everywhere:
   0.1, mBART variants 0.2): the built-in corpus is endless, so nothing is learned by heart. The
   classifiers of the adversary and of the probe alone have dropout, 0.1, as A's has.
 - Arithmetic in float32, on CPU cores, parts 11 to 13 of `reproduce.sh` on a GPU (A: fp16).
-- Test sets of the built-in corpus are the first 100 texts of a pair (the papers: all), for two
-  cores. No text is left out
+- Test sets of the built-in corpus are the first 100 texts of a pair (the papers: all), since two
+  cores must do. No text is left out
   (A: of XL-Sum, those of up to 20 words, summaries of up to 10): these headlines are short.
 - Gradients are clipped at norm 1 (A: 0.1): updates here are larger for their rates.
 - Layout: no `<s>` before source and target (A: before both), which is how transformers reads the
@@ -759,7 +762,9 @@ The same on real text, where it is otherwise than on the built-in corpus:
   layers take `full`'s. Languages are drawn by size^(1/1.5).
 - The adversary has 1,000 updates and the same ten of its classifier for each. Probes read sections,
   retrieval paragraphs; there is no SVCCA, which needs several times as many documents as
-  dimensions, and 124 test sections are there in all languages.
+  dimensions, and 124 test sections are there in all languages. Probes leave out `qk` and the two
+  steps, retrieval leaves out the adversaries, and the curves over updates are of one seed: for want
+  of time.
 - What takes part on the built-in corpus alone: a model supervised in all languages, the pipeline,
   few-shot, residual drop, `adv_tuned`, the cross-attention's q and k in a second step.
 

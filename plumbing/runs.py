@@ -2,8 +2,8 @@
 
 A run folder has, beside the model, args.json (its settings), log.csv (a line a validation),
 watch.csv (scores at validations, if asked), state.pt (what a resume needs), state.json (paths of
-this machine) and, while it trains, .lock; and in the end what describes its model: README.md,
-log.svg, card.json (plumbing/card.py).
+this machine), .lock (locked while it trains), bad_batch.json (after a loss that is no number); and
+in the end what describes its model: README.md, log.svg, card.json (plumbing/card.py).
 """
 import csv
 import math

@@ -517,7 +517,11 @@ def parse_args(argv=None):
     )
     add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
-    add("--stage", choices=TASKS, help="the task (default: what the model was trained for)")
+    add(
+        "--stage",
+        choices=TASKS,
+        help="the task (default: what the model was trained for, else translate)",
+    )
     add(
         "--measures",
         nargs="+",

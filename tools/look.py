@@ -3,7 +3,7 @@
     python -m tools.look runs/summarize --beside runs/full --source-lang es_XX --lang es_XX \\
         --text "…" --out page.html
 
-It stands the base, the models of --beside and the run next to each other:
+It shows the base, the models of --beside and the run side by side:
 
 HOW FAR each weight matrix moved from the base's. Under the recipe qk two columns of each stack are
 lit, and all else is exactly 0.
@@ -220,7 +220,11 @@ def parse_args(argv=None):
     )
     add("--data", metavar="SPEC", help="where their texts are, as train.py's (default: the run's)")
     add("--skip-bad-lines", action="store_true", help="leave out lines that cannot be read")
-    add("--stage", choices=TASKS, help="the task (default: what RUN was trained for)")
+    add(
+        "--stage",
+        choices=TASKS,
+        help="the task (default: what RUN was trained for, else translate)",
+    )
     add(
         "--probe",
         action="store_true",

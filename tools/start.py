@@ -1,7 +1,7 @@
 """A vocabulary and a random model: the folder that pretraining starts from.
 
     python -m tools.start runs/start
-    python train.py --stage pretrain --init runs/start --out base
+    python train.py --stage pretrain --init runs/start --out runs/base
 
 The vocabulary is learned from training texts, of the built-in corpus or of --data (some of every
 language, from all over the data). The model has 6 + 3 layers of width 128, which a laptop

@@ -1,6 +1,6 @@
 """Vocabulary trimming: a model folder with only the pieces that its data and languages need.
 
-    python -m tools.trim mbart-large-cc25 mbart-trimmed --data jsonl:DIR --langs en_XX es_XX ru_RU
+    python -m tools.trim facebook/mbart-large-cc25 runs/trimmed --data jsonl:DIR --langs en_XX es_XX
 
 Of mBART-large's 610 million parameters 256 million are the embeddings of 250,027 tokens; one task
 in a few languages uses a fraction of them. Kept are all pieces that the data's texts of the task
