@@ -181,8 +181,8 @@ sentences with their English translations."""
 ABOUT_TRANSLATION = """\
 400 updates on English to Spanish alone, of the base and of the model that translates all pairs of
 en, es, ru and tr; the rates are those of this page's other tables, 4e-3 for `qk` and 2e-3 for
-`full`, which is also tried at a quarter of that, 5e-4. A cell: BLEU, mean over seeds [lowest, highest], and the
-share of outputs in another language; 100 test sentences."""
+`full`, which is also tried at a quarter of that, 5e-4. A cell: BLEU, mean over seeds [lowest,
+highest], and the share of outputs in another language; 100 test sentences."""
 
 ABOUT_FREEZING = """\
 On English alone, at `qk`'s learning rate: what of the model's parameters trains, in percent, and

@@ -6,8 +6,8 @@
     python -m tools.card runs/summarize --scores tr.json        with these scores in the table
 
 train.py writes both when it ends, log.svg where matplotlib is installed; this is for folders that
-have none, for other scores, and for what only you know. The paths of this machine that args.json has are moved to state.json, which is
-not for others. The card itself says how to upload the folder.
+have none, for other scores, and for what only you know. The paths of this machine that args.json
+has are moved to state.json, which is not for others. The card itself says how to upload the folder.
 """
 import re
 from pathlib import Path
