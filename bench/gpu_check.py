@@ -42,7 +42,7 @@ from pathlib import Path
 
 import torch
 
-from bench.on_card import CHECKS, WAYS, Place, begin, finish
+from bench.on_card import CHECKS, WAYS, Place, begin, finish, patience
 from plumbing.files import (
     UserError,
     last_line,
@@ -208,13 +208,13 @@ def check_all(names, has_card, folder, seconds):
     """Runs these checks within so many seconds; prints their rows as they come, and keeps them
     beside those of other checks. Returns the rows of all these checks."""
     device = torch.device("cuda" if has_card else "cpu")
-    ends = time.monotonic() + seconds
+    ends = time.monotonic() + seconds * patience(has_card)
     results = earlier(folder, has_card)
     found = []
     with progress_line(title="checks", total=len(names), unit="check") as bar:
         for name in names:
             bar.set_postfix_str(name)
-            limit = min(CHECKS[name].limit, ends - time.monotonic())
+            limit = min(CHECKS[name].limit * patience(has_card), ends - time.monotonic())
             rows = checked(name, device, folder, limit)
             found += rows
             for row in rows:

@@ -39,6 +39,12 @@ NO_CARD = "no card"
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def patience(has_card):
+    """By how much a limit of time is longer: without a card the checks test themselves, on machines
+    that may be busy."""
+    return 1 if has_card else 10
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a check computes, and where it writes."""
@@ -50,6 +56,10 @@ class Place:
     @property
     def has_card(self):
         return self.device.type == "cuda"
+
+    @property
+    def patience(self):
+        return patience(self.has_card)
 
     def tell(self, what, expected, found, right=None):
         """One row, kept at once: what comes later may hang. right: None where nobody can say."""
@@ -359,7 +369,7 @@ def log_of(folder):
 def training(place):
     """train.py in nine ways, four at a time."""
     steps = 40 if place.has_card else 2
-    seconds = 140
+    seconds = 140 * place.patience
     names = list(WAYS)
     ends = time.monotonic() + seconds
     for first in range(0, len(names), 4):
@@ -416,7 +426,7 @@ def two_processes(place):
     running = {}
     for name, (function, arguments) in starts.items():
         running[name] = begin(function, arguments, place.scratch / f"{name}.txt")
-    ends = time.monotonic() + 140
+    ends = time.monotonic() + 140 * place.patience
     troubles = []
     for name, child in running.items():
         trouble = finish(child, ends - time.monotonic(), place.scratch / f"{name}.txt")
@@ -493,7 +503,7 @@ def real_size(place):
             how = "compiled" if compiles else "eager"
             log = place.scratch / f"{recipe}-{how}.txt"
             child = begin(updates_of, (place, recipe, compiles), log)
-            trouble = finish(child, 90, log)
+            trouble = finish(child, 90 * place.patience, log)
             if trouble:
                 place.tell(f"update under {recipe}, {how}", "milliseconds", trouble, False)
 

@@ -22,8 +22,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, programs would 
 # What the shell of a reader, or a cluster, may have set.
 for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
     os.environ.pop(name, None)
-for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "PYTHONWARNINGS", "COLUMNS"):
     os.environ.pop(name, None)
+for name in list(os.environ):
+    if name.startswith(("MKL_", "TQDM_")):
+        del os.environ[name]
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

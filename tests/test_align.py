@@ -58,7 +58,13 @@ def test_the_anchor_looks_for_its_translation_and_not_the_other_way_round():
     """Two anchors near one translation: each is told apart among the translations, by row."""
     anchors = torch.tensor([[1.0, 0.0], [1.0, 0.1]])
     translations = torch.tensor([[1.0, 0.05], [-1.0, 0.0]])
-    assert contrastive_loss(anchors, translations) != contrastive_loss(translations, anchors)
+    expected = 0.0
+    for own in range(2):
+        s = [torch.cosine_similarity(anchors[own], other, 0).item() / 0.1 for other in translations]
+        expected -= (s[own] - math.log(sum(map(math.exp, s)))) / 2
+    assert contrastive_loss(anchors, translations).item() == pytest.approx(expected, rel=1e-4)
+    other_way = contrastive_loss(translations, anchors).item()
+    assert other_way != pytest.approx(expected, rel=1e-2)
 
 
 def test_a_batch_of_one_sentence_alone_has_nothing_to_tell_apart():
@@ -68,10 +74,12 @@ def test_a_batch_of_one_sentence_alone_has_nothing_to_tell_apart():
 
 
 def test_pooling_leaves_out_padding_tags_and_ends(small):
+    """A text without a piece has none of its own: zeros, no NaN."""
     tokenizer = Tokenizer.from_pretrained(small)
-    ids = torch.tensor([[10, 11, 2, tokenizer.tag["en_XX"], 1]])
-    states = torch.arange(10.0).view(1, 5, 2)
-    assert mean_pool(states, ids, tokenizer).tolist() == [[1.0, 2.0]]
+    tag = tokenizer.tag["en_XX"]
+    ids = torch.tensor([[10, 11, 2, tag, 1], [2, tag, 1, 1, 1]])
+    states = torch.arange(20.0).view(2, 5, 2)
+    assert mean_pool(states, ids, tokenizer).tolist() == [[1.0, 2.0], [0.0, 0.0]]
 
 
 @pytest.fixture

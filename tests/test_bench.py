@@ -614,7 +614,7 @@ def test_other_losses_or_updates_than_ours_are_refused():
 def test_where_the_help_is_missing_the_command_that_makes_it_is_said(real, run, tmp_path):
     words = ("-m", "bench.pipeline", "--data", f"help:{tmp_path}/none", "--scratch", tmp_path)
     done = run(*words)
-    assert done.returncode == 2 and "python -m corpora.help" in done.stderr
+    assert done.returncode == 2 and "-m corpora.help" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -366,6 +366,25 @@ def test_sentences_end_in_eos_are_shuffled_on_a_share_of_documents_and_keep_thei
     assert shuffled > 10
 
 
+def test_three_tenths_of_the_words_are_masked_and_a_fifth_of_the_documents_shuffled(
+    tokenizer, monkeypatch
+):
+    """What pretraining takes where nobody says otherwise."""
+    words = list(range(10, 1010))
+    left = infill(words, [True] * 1000, 7, random.Random(0))
+    assert len(left) - left.count(7) == 700
+    monkeypatch.setattr("data.infill", lambda ids, *rest: ids)
+    examples = Examples(Builtin("pretrain", "train", [EN_EN]), tokenizer, "pretrain")
+    shuffled = 0
+    several = 0
+    for i in range(1000):
+        example = examples(EN_EN, i)
+        if example.labels.count(EOS) > 2:  # of two sentences half of the shuffles change nothing
+            several += 1
+            shuffled += example.source != example.labels
+    assert several > 200 and 0.12 < shuffled / several < 0.24
+
+
 def test_pretraining_pairs_noised_text_with_the_text_itself(tokenizer):
     data = Builtin("pretrain", "train", [EN_EN])
     examples = Examples(data, tokenizer, "pretrain", permuted=0.0)

@@ -56,6 +56,20 @@ def test_a_row_for_every_source_language_with_intervals_signatures_and_samples(
             assert low - 1e-9 <= value <= high + 1e-9
 
 
+def test_no_more_of_a_text_is_read_than_the_model_was_trained_on(run, small, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    settings = {"stage": "summarize", "max_length": 6, "pairs": ["en_XX-en_XX"]}
+    (folder / "args.json").write_text(json.dumps(settings), encoding="utf-8")
+    text = "The teacher found a map in the park."
+    data = write_rows(tmp_path, [(text, "A map", "en_XX", "en_XX")])
+    words = ("--pairs", "en_XX-en_XX", "--data", data, "--max-new-tokens", 4)
+    done = run("eval.py", "--model", folder, *words)
+    assert done.returncode == 0 and "more than the 6 tokens that the model reads" in done.stderr
+    done = run("generate.py", folder, "en_XX", "en_XX", text)  # of 6 two are </s> and the tag
+    assert done.returncode == 0 and "the model reads the first 4;" in done.stderr
+
+
 def test_references_in_another_language_than_the_targets_are_told(run, small, tmp_path):
     """As where a language that has no tag borrows one."""
     rows = [("A text.", "The teacher found a map in the park yesterday.", "tr_TR", "tr_TR")] * 3

@@ -336,7 +336,7 @@ def test_what_is_there_is_replaced_as_a_whole_or_not_at_all(
 def test_a_folder_that_was_not_finished_is_not_read(run, made, packages, tmp_path):
     out, _ = made
     (out / "README.md").rename(out / "README.md.tmp")  # as a power cut leaves it
-    command = f"python -m corpora.help {out} --overwrite`"
+    command = f"-m corpora.help {out} --overwrite`"
     with pytest.raises(UserError, match=f"{out} has no README.md.* not finished; .*{command}"):
         open_data(f"help:{out}", "pretrain", "train", [("en_XX", "en_XX")], MBART25)
     done = run(*HELP, "out", "--packages", packages, "--overwrite", cwd=tmp_path)
@@ -608,8 +608,8 @@ def test_each_stage_opens_its_own_files(made):
 
 def test_what_is_not_there_is_told_with_the_command(made, capsys):
     out, _ = made
-    for spec, command in (("help:", "python -m corpora.help`"),
-                          ("help:nowhere", "python -m corpora.help nowhere`")):
+    for spec, command in (("help:", "-m corpora.help`"),
+                          ("help:nowhere", "-m corpora.help nowhere`")):
         with pytest.raises(UserError, match=f"there is no folder .*{command} makes it"):
             open_data(spec, "pretrain", "train", [("en_XX", "en_XX")], MBART25)
     for stage in ("pretrain", "translate", "summarize"):

@@ -116,6 +116,7 @@ def test_intervals_of_a_corpus_are_sacrebleus_own():
         result = metric.corpus_score(outputs, [references], n_bootstrap=1000)
         scores, signatures = bleu_chrf(outputs, references)
         assert scores[name].low == pytest.approx(result.score - result._ci)
+        assert scores[name].high == pytest.approx(min(100, result.score + result._ci))
         assert f"{name}: {metric.get_signature()}" in signatures
 
 
@@ -183,6 +184,24 @@ def test_russian_and_turkish_are_stemmed_and_gujarati_is_not():
         assert metrics.has_stemmer(language)
         assert "Snowball" in metrics.rouge_signature(language, stem=True)
     assert not metrics.has_stemmer("gu_IN") and not metrics.has_stemmer("my_MM")
+
+
+@pytest.mark.parametrize("language, one, other", [
+    ("es_XX", "canción", "canciones"), ("de_DE", "Haus", "Häuser"),
+    ("fr_XX", "continuelle", "continuellement"), ("it_IT", "abbandonata", "abbandonato"),
+])
+def test_each_language_has_a_stemmer_of_its_own(language, one, other):
+    assert rouge([one], [other], language)["R1"][0] == 0
+    assert rouge([one], [other], language, stem=True)["R1"][0] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("language, letters", [
+    ("th_TH", "กขคง"), ("lo_LA", "ກຂຄງ"), ("my_MM", "ကခဂဃ"), ("km_KH", "កខគឃ"),
+    ("zh_CN", "医生地图"), ("ja_XX", "ちずカメ"),
+])
+def test_half_of_a_text_without_spaces_is_half_of_its_words(language, letters):
+    found = rouge([letters[:2]], [letters], language)["R1"][0]
+    assert found == pytest.approx(100 * 2 / 3)  # precision 1, recall 1/2
 
 
 def test_the_signature_says_where_a_character_is_a_word():

@@ -281,6 +281,19 @@ def test_a_run_with_an_expression_and_layers_resumes_bit_exactly_and_is_stored_a
     assert done.returncode == 0 and f": {count} tensors, " in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize("rank", [2, 5])
+def test_lora_adds_twice_its_product_whatever_the_rank(small, rank):
+    """alpha is twice the rank, so alpha / rank is 2."""
+    model = MBart.from_pretrained(small)
+    add_lora(model, rank=rank)
+    layer = model.model.encoder.layers[0].fc1
+    with torch.no_grad():
+        layer.lora_b.normal_()
+        expected = layer.weight + 2 * layer.lora_b @ layer.lora_a
+    merged = merged_state(model)["model.encoder.layers.0.fc1.weight"]
+    torch.testing.assert_close(merged, expected)
+
+
 def test_lora_starts_as_the_model_it_adapts_and_saves_as_plain_mbart(small, tmp_path):
     model = MBart.from_pretrained(small).eval()
     names = [name for name, _ in model.named_parameters()]

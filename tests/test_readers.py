@@ -309,6 +309,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, read, name):
     tmp_path.chmod(0o755)
     path = Path("data") / name  # from here: the folders above are closed to others
     path.parent.mkdir()
+    path.parent.chmod(0o755)  # whatever the umask
     path.write_text(row())
     path.chmod(0)
     with permissions_hold():

@@ -24,8 +24,9 @@ import train
 from corpora import builtin
 from data import language_pairs, split_pairs
 from model import Config, MBart
-from plumbing.files import UserError
+from plumbing.files import UserError, beside_python
 from plumbing.runs import RUN_FORMAT, read_settings, read_state
+from tokenizer import Tokenizer
 from train import evaluation_arguments, parse_args
 
 HELP_BASE = str(ROOT / "base-help")
@@ -398,7 +399,7 @@ def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
     (("--stage", "translate", "--steps", "0"), "--steps: must be at least 1"),
     (("--stage", "summarize", "--recipe", "qkk"), "did you mean qk?"),
     (("--resume", "/nowhere"), "no args.json"),
-    (("--stage", "pretrain"), "python -m tools.start"),
+    (("--stage", "pretrain"), f"{beside_python()} -m tools.start"),
     (("--stage", "align"), "--align-layer"),
     (("--stage", "translate", "--out", "base"), "has a model already"),
 ])
@@ -436,7 +437,8 @@ def test_what_the_model_does_not_take_is_said_before_its_weights_are_read(run, s
 
 def test_a_missing_base_names_the_commands_that_make_it(monkeypatch, tmp_path):
     monkeypatch.setattr(train, "BASE", tmp_path / "base")
-    with pytest.raises(UserError, match="python -m tools.start .* --stage pretrain --init"):
+    made = re.escape(f"{beside_python()} -m tools.start")
+    with pytest.raises(UserError, match=f"{made} .* --stage pretrain --init"):
         parse_args(["--stage", "summarize"])
 
 
@@ -547,6 +549,69 @@ def test_a_run_stops_after_as_many_bad_validations_as_patience_allows_and_keeps_
     held = [float(row[2]) for row in losses(tmp_path / "run")]
     assert len(held) < 100 and min(held) < min(held[-2:])
     assert f"{min(held):.4f}" in done.stdout.splitlines()[-1]
+
+
+def test_patience_counts_validations_in_a_row_that_are_no_better(
+    run, small, tmp_path, monkeypatch
+):
+    """The first is before training. A better one starts the count anew."""
+    known = iter([9.0, 5.0, 6.0, 4.0, 4.5, 4.0, 3.0])
+    monkeypatch.setattr(train, "validation_loss", lambda *args: next(known))
+    done = run(
+        "train.py", *QUICK, "--init", small, "--out", tmp_path / "run", "--steps", 400,
+        "--eval-every", 1, "--patience", 2,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [float(row[2]) for row in losses(tmp_path / "run")] == [5.0, 6.0, 4.0, 4.5, 4.0]
+
+
+def test_the_logged_loss_is_the_mean_over_all_label_tokens_since_the_last_line(
+    run, small, tmp_path, monkeypatch
+):
+    known = iter([1.0, 2.0, 6.0])
+    tokens = []
+    draw = train.RunData.draw_update
+
+    def counted(data, s):
+        batches = draw(data, s)
+        tokens.append(sum(batch.target_tokens for batch in batches))
+        return batches
+
+    def told(*args, **words):
+        loss = next(known)
+        return loss, loss
+
+    monkeypatch.setattr(train.RunData, "draw_update", counted)
+    monkeypatch.setattr(train, "add_gradients", told)
+    words = ("--init", small, "--out", tmp_path / "run", "--steps", 3, "--eval-every", 3)
+    assert run("train.py", *QUICK, *words).returncode == 0
+    expected = sum(loss * count for loss, count in zip((1.0, 2.0, 6.0), tokens)) / sum(tokens)
+    ((_, loss, *_),) = losses(tmp_path / "run")
+    assert float(loss) == pytest.approx(expected, abs=1e-3) and len(set(tokens)) > 1
+
+
+def test_pairs_are_watched_without_tags_where_the_run_has_none(run, small, tmp_path, monkeypatch):
+    tokenizer = Tokenizer.from_pretrained(small)
+    tags = set(tokenizer.tag.values())
+    tagged = []
+    decode = evaluation.decode
+
+    def seen(model, tokenizer, sources, *rest, **options):
+        tagged.extend(bool(tags & set(ids)) for ids in sources)
+        return decode(model, tokenizer, sources, *rest, **options)
+
+    monkeypatch.setattr(evaluation, "decode", seen)
+    for more, expected in (((), True), (("--tagless",), False)):
+        tagged.clear()
+        words = ("--watch", "en_XX-es_XX", "--steps", 1, "--out", tmp_path / f"run {expected}")
+        assert run("train.py", *QUICK, "--init", small, *words, *more).returncode == 0
+        assert tagged and set(tagged) == {expected}
+
+
+def test_bad_lines_are_left_out_of_the_scores_too():
+    words = ["--stage", "summarize", "--data", "jsonl:DIR"]
+    assert "--skip-bad-lines" in evaluation_arguments(parse_args([*words, "--skip-bad-lines"]))
+    assert "--skip-bad-lines" not in evaluation_arguments(parse_args(words))
 
 
 def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, monkeypatch):
@@ -685,14 +750,18 @@ def test_a_mixed_run_is_resumed_bit_exactly_and_keeps_its_pairs(run, small, tmp_
     assert not same_weights(tmp_path / "plain", tmp_path / "whole")
 
 
-def test_the_streams_of_an_update_draw_dropout_unlike_each_other():
+def test_streams_batches_and_runs_draw_dropout_unlike_each_other():
     seeds = set()
     for stream in ("task", "mix", "alignment"):
         train.seed_dropout(5, Namespace(number=7, stream=stream))
         seeds.add(torch.initial_seed())
     train.seed_dropout(5, Namespace(number=7, stream="task"), "classifier")
     seeds.add(torch.initial_seed())
-    assert len(seeds) == 4
+    train.seed_dropout(5, Namespace(number=8, stream="task"))
+    seeds.add(torch.initial_seed())
+    train.seed_dropout(6, Namespace(number=7, stream="task"))
+    seeds.add(torch.initial_seed())
+    assert len(seeds) == 6
 
 
 def test_the_files_of_a_mix_are_part_of_the_fingerprint(run, small, tmp_path):
@@ -1106,6 +1175,35 @@ def test_two_processes_follow_one_process_on_the_same_global_batch(
         assert done.returncode == 0, done.stderr
         assert_near(tmp_path / f"{name}-one", tmp_path / f"{name}-two", rel=2e-6)
         assert sum(shares) == batches and min(shares) > 0  # validation is shared
+
+
+# Each process writes down its classifier of the source language after every update.
+TOLD_CLASSIFIER = '''
+update = train.Adversary.update
+def told(self, *args):
+    update(self, *args)
+    numbers = [parameter.tolist() for parameter in self.classifier.parameters()]
+    with open(f"{folder}/classifier-" + os.environ["RANK"], "a") as file:
+        file.write(json.dumps(numbers) + "\\n")
+train.Adversary.update = told
+
+def work('''
+
+
+@pytest.mark.slow
+def test_the_classifier_of_two_processes_is_one(run_process, small, tmp_path):
+    words = (
+        *QUICK, "--stage", "summarize", "--init", small, "--steps", 3, "--accumulate", 2,
+        "--adversarial", "balanced", "--recipe", "full", "--classifier-updates", 2,
+        "--out", tmp_path / "run",
+    )
+    program = TWO.format(root=str(ROOT), folder=tmp_path)
+    told = TOLD_CLASSIFIER.replace("{folder}", str(tmp_path))
+    program = program.replace("\ndef work(", told)
+    done = run_process("-c", program, json.dumps([[str(word) for word in words]]))
+    assert done.returncode == 0, done.stderr
+    one, other = ((tmp_path / f"classifier-{rank}").read_text().splitlines() for rank in (0, 1))
+    assert one == other and len(set(one)) == 3
 
 
 @pytest.mark.slow
