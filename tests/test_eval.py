@@ -65,7 +65,7 @@ def test_no_more_of_a_text_is_read_than_the_model_was_trained_on(run, small, tmp
     data = write_rows(tmp_path, [(text, "A map", "en_XX", "en_XX")])
     words = ("--pairs", "en_XX-en_XX", "--data", data, "--max-new-tokens", 4)
     done = run("eval.py", "--model", folder, *words)
-    assert done.returncode == 0 and "more than the 6 tokens that the model reads" in done.stderr
+    assert done.returncode == 0 and "the model reads 6: the first 50%" in done.stderr
     done = run("generate.py", folder, "en_XX", "en_XX", text)  # of 6 two are </s> and the tag
     assert done.returncode == 0 and "the model reads the first 4;" in done.stderr
 

@@ -810,6 +810,27 @@ def test_an_embedded_text_is_dropped_in_training_and_never_otherwise():
         assert (stack.embed(ids, model.model.shared.weight) != 0).all()
 
 
+@pytest.mark.parametrize("side, part", [
+    ("encoder", "self_attn.out_proj"), ("encoder", "fc2"), ("decoder", "self_attn.out_proj"),
+    ("decoder", "encoder_attn.out_proj"), ("decoder", "fc2"),
+])
+def test_what_a_part_of_a_layer_adds_is_dropped_in_training(side, part):
+    """The part adds ones, the others nothing."""
+    model = MBart(Config(vocab_size=50, d_model=64, encoder_layers=1, decoder_layers=1,
+                         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=8,
+                         decoder_ffn_dim=8, max_position_embeddings=40, dropout=0.3))
+    stack = getattr(model.model, side)
+    for name, parameter in stack.layers[0].named_parameters():
+        if name.startswith(("self_attn.out_proj", "encoder_attn.out_proj", "fc2")):
+            torch.nn.init.constant_(parameter, float(name == f"{part}.bias"))
+    x = torch.randn(4, 30, 64)
+    added = stack.train()(x, encoder_states=torch.randn(4, 5, 64), upto=1) - x
+    assert (added.abs() < 1e-4).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(added[added > 0.5], torch.full_like(added[added > 0.5], 1 / 0.7))
+    added = stack.eval()(x, encoder_states=torch.randn(4, 5, 64), upto=1) - x
+    torch.testing.assert_close(added, torch.ones_like(added))
+
+
 def test_a_source_is_padded_for_a_gpu_within_the_models_positions():
     model = MBart(Config(vocab_size=50, d_model=8, encoder_layers=1, decoder_layers=1,
                          encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8,
