@@ -641,7 +641,7 @@ def test_the_baselines_are_told_before_the_untuned_base_was_run(folder):
     assert tables.off_target_references(HELP) == "en 2.0%, es 2.0%, ru 2.0%, tr 2.0%"
     assert scores.english_only(HELP)[0].label == "`full` at 1e-3, the best of both"
     told = " ".join(findings.of_forgetting(HELP).split())
-    assert "the text's first sentence has 5.0 and the heading of another text has 5.0" in told
+    assert "the text's first sentence scores 5.0 and the heading of another text scores 5.0" in told
     assert tables.NOTHING not in told
 
 
