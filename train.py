@@ -471,7 +471,7 @@ def doubts(s):
         lines.append(
             f"--stop-at {s.stop_at} has no effect: the run is over after --steps {s.steps}"
         )
-    starts_from_base = s.init is None or Path(s.init).resolve() == BASE
+    starts_from_base = s.init is None or same_place(s.init, BASE)
     if starts_from_base and s.stage != "pretrain" and not is_builtin(s.data):
         lines.append(
             "base/ knows the words of the built-in corpus alone; for other texts name a model with "
@@ -594,7 +594,7 @@ def differs(name, typed, own, world):
     if name == "init":
         return not same_model(value, there) and not has_moved(there, value, own.out)
     if name == "out":  # a folder has many names
-        return Path(value).resolve() != Path(there).resolve()
+        return not same_place(value, there)
     if name == "data" and not is_builtin(value):  # the folder may have moved; Fingerprint checks it
         return value.partition(":")[0] != there.partition(":")[0]
     if name in ("accumulate", "mix"):

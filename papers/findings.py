@@ -143,8 +143,10 @@ def warning(corpus):
         loss, best = mean_losses(corpus, "full", rate, grid.best)
         told.append(
             f"At {rate} {share:.0f}% are off-target under `full`; in English only its loss warns, "
-            f"{loss:.2f} in place of {best:.2f} (means over the seeds that both rates have)."
+            f"{loss:.2f} in place of {best:.2f}."
         )
+    if told:
+        told.append("(Losses are means over the seeds that both rates have.)")
     return " ".join(told)
 
 

@@ -1,5 +1,6 @@
 """The pictures of RESULTS.md, as SVG files in pictures/. One function draws one picture."""
 import re
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -115,27 +116,35 @@ def bars(plt, rows, groups, columns):
     if not rows:
         return None
     figure, axes = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
-    width = 0.8 / len(rows)
     for number, row in enumerate(rows):
-        position = np.arange(len(groups)) + (number - (len(rows) - 1) / 2) * width
         for axis, metric in zip(axes, METRICS):
             found = [mean_over_pairs(row.name, pairs, metric) for pairs in groups.values()]
-            below = [interval.mean - interval.low for interval in found]
-            above = [interval.high - interval.mean for interval in found]
-            axis.bar(
-                position,
-                [interval.mean for interval in found],
-                0.9 * width,
-                yerr=[below, above],
-                label=row.label.replace("`", ""),
-                error_kw={"lw": 0.7},
-            )
+            lows = [interval.low for interval in found]
+            means = [interval.mean for interval in found]
+            highs = [interval.high for interval in found]
+            add_bars(axis, (number, len(rows)), row.label, lows, means, highs)
     top, bottom = axes
     for axis, label in zip(axes, AXIS_LABELS):
         axis.set_ylabel(label)
     bottom.set_xticks(range(len(groups)), groups)
     top.legend(ncol=columns, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.4))
     return figure
+
+
+def add_bars(axis, place, label, lows, means, highs):
+    """One bar in each group, from 0 to a mean, with a line from a low to a high.
+
+    place: (number, count), which of so many bars of its group it is."""
+    number, count = place
+    width = 0.8 / count
+    axis.bar(
+        np.arange(len(means)) + (number - (count - 1) / 2) * width,
+        means,
+        0.9 * width,
+        yerr=[np.subtract(means, lows), np.subtract(highs, means)],
+        label=label.replace("`", ""),
+        error_kw={"lw": 0.7},
+    )
 
 
 def mean_over_pairs(name, pairs, metric):
@@ -238,7 +247,7 @@ def help_over_updates(plt):
         grid = rates(HELP.prefix).get(recipe)
         if grid is None:
             continue
-        for rate, style in zip(sorted(grid.losses, key=float), (":", "--", "-", "-.")):
+        for rate, style in zip(sorted(grid.losses, key=float), cycle((":", "--", "-", "-."))):
             lines = watched(f"{HELP.prefix}rate-{recipe}-{rate}")
             if not lines:
                 continue
@@ -388,21 +397,12 @@ def taught_pair(plt):
     if not rows:
         return None
     figure, axis = plt.subplots(figsize=(8, 3))
-    width = 0.8 / len(rows)
     for number, row in enumerate(rows):
-        position = np.arange(len(TRANSLATED)) + (number - (len(rows) - 1) / 2) * width
         found = [list(scores_of(row.name, "BLEU", pair).values()) for pair in TRANSLATED]
-        means = np.array([np.mean(bleu) for bleu in found])
-        below = means - [min(bleu) for bleu in found]
-        above = [max(bleu) for bleu in found] - means
-        axis.bar(
-            position,
-            means,
-            0.9 * width,
-            yerr=[below, above],
-            label=row.label.replace("`", ""),
-            error_kw={"lw": 0.7},
-        )
+        lows = [min(bleu) for bleu in found]
+        means = [np.mean(bleu) for bleu in found]
+        highs = [max(bleu) for bleu in found]
+        add_bars(axis, (number, len(rows)), row.label, lows, means, highs)
     names = [arrow(pair) for pair in TRANSLATED]
     names[0] += " (taught)"
     axis.set_xticks(range(len(names)), names)

@@ -250,7 +250,7 @@ def trained_on(settings):
     """The pairs of a run, as en_XX-es_XX, that had examples."""
     pairs = settings.get("pairs") or []
     learned = settings.get("learned")
-    if not learned:  # a run of an earlier version
+    if not learned:  # an earlier version's run, or a model that a tool has given new embeddings
         return pairs
     return [pair for pair in pairs if f"{settings.get('stage')} {pair}" in learned]
 

@@ -13,7 +13,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from plumbing.files import UserError, beside_python, note, read_json, refuse_pointer
+from plumbing.files import (
+    UserError,
+    beside_python,
+    note,
+    read_json,
+    refuse_pointer,
+    same_place,
+)
 from plumbing.hub import OutOfReach, Repository, Unknown
 from plumbing.layout import MODEL_FILE
 
@@ -75,7 +82,7 @@ def same_model(name, other):
     first = Repository.named(str(name))
     second = Repository.named(str(other))
     if is_folder(name) or not first or not second or first.name != second.name:
-        return Path(name).resolve() == Path(other).resolve()
+        return same_place(name, other)
     return "@" not in str(name) or second.revision.startswith(first.revision)
 
 

@@ -795,11 +795,19 @@ def test_the_bases_weights_written_again_are_the_same_file(tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == base.read_bytes()
 
 
+def tiny(**changes):
+    """A model of one layer a side."""
+    shape = {
+        "vocab_size": 50, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1,
+        "encoder_attention_heads": 1, "decoder_attention_heads": 1, "encoder_ffn_dim": 8,
+        "decoder_ffn_dim": 8, "max_position_embeddings": 40,
+    }
+    return MBart(Config(**shape | changes))
+
+
 def test_an_embedded_text_is_dropped_in_training_and_never_otherwise():
     """As transformers has it (Lewis 2019): dropout follows the embeddings' norm."""
-    model = MBart(Config(vocab_size=50, d_model=64, encoder_layers=1, decoder_layers=1,
-                         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=8,
-                         decoder_ffn_dim=8, max_position_embeddings=40, dropout=0.3))
+    model = tiny(d_model=64, dropout=0.3)
     ids = torch.randint(4, 50, (4, 30))
     for stack in (model.model.encoder, model.model.decoder):
         model.train()
@@ -816,9 +824,7 @@ def test_an_embedded_text_is_dropped_in_training_and_never_otherwise():
 ])
 def test_what_a_part_of_a_layer_adds_is_dropped_in_training(side, part):
     """The part adds ones, the others nothing."""
-    model = MBart(Config(vocab_size=50, d_model=64, encoder_layers=1, decoder_layers=1,
-                         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=8,
-                         decoder_ffn_dim=8, max_position_embeddings=40, dropout=0.3))
+    model = tiny(d_model=64, dropout=0.3)
     stack = getattr(model.model, side)
     for name, parameter in stack.layers[0].named_parameters():
         if name.startswith(("self_attn.out_proj", "encoder_attn.out_proj", "fc2")):
@@ -832,18 +838,14 @@ def test_what_a_part_of_a_layer_adds_is_dropped_in_training(side, part):
 
 
 def test_a_source_is_padded_for_a_gpu_within_the_models_positions():
-    model = MBart(Config(vocab_size=50, d_model=8, encoder_layers=1, decoder_layers=1,
-                         encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8,
-                         decoder_ffn_dim=8, max_position_embeddings=40))
+    model = tiny()
     for length, width in ((1, 16), (16, 16), (17, 32), (33, 40), (40, 40)):
         ids = torch.ones(2, length, dtype=torch.long, device="meta")
         assert model.widened(ids).shape == (2, width)
 
 
 def test_a_target_that_is_too_long_is_one_error():
-    model = MBart(Config(vocab_size=50, d_model=8, encoder_layers=1, decoder_layers=1,
-                         encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8,
-                         decoder_ffn_dim=8, max_position_embeddings=10))
+    model = tiny(max_position_embeddings=10)
     short = torch.full((1, 10), 7)
     model.loss(short, short, short)
     long = torch.full((1, 11), 7)

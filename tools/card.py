@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from plumbing.card import BROKEN, HUB_ID, keep_scores, write_card
-from plumbing.files import UserError, parser_of, read_json, run
+from plumbing.files import UserError, parser_of, read_json, run, same_place
 from plumbing.runs import is_ours, read_settings, write_settings
 
 LICENCE = re.compile(r"[\w.-]+", re.ASCII)
@@ -42,7 +42,7 @@ def take_scores(file, folder):
         raise UserError(f"--scores {file}: not found")
     try:
         model = str(report["model"])
-        if Path(model).resolve() != folder.resolve():
+        if not same_place(model, folder):
             raise UserError(f"--scores {file}: is of {model}, not of {folder}")
         keep_scores(folder, report)
     except BROKEN as error:
