@@ -164,8 +164,9 @@ def test_the_chunked_loss_is_cross_entropy_whatever_the_chunk(
     )
     expected.backward()
     wanted = {name: p.grad.clone() for name, p in ours.named_parameters()}
-    for rows in (1, 3, 1000):
+    for rows, slab in ((1, 1), (3, 7), (3, ours.config.vocab_size - 1), (1000, 1000)):
         monkeypatch.setitem(model_file.LOGITS_BUDGET, "cpu", 4 * ours.config.vocab_size * rows)
+        monkeypatch.setattr(model_file, "SLAB", slab)
         ours.zero_grad()
         value = ours.loss(x, decoder_input, labels, label_smoothing=smoothing, reduction=reduction)
         value.backward()
