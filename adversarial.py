@@ -11,14 +11,14 @@ can only follow its target tag.
       standard   -log(1 - p_true)                             any WRONG language will do
       balanced   KL(uniform || p) = -log n - 1/n sum_l log p_l      zero only where p is uniform
 
-(Solovyev et al. 2024, section 3.3.) The standard loss is small when the states look like one other
-language, and its gradient keeps on pushing p_true down from where p is uniform: states wander from
+(Solovyev et al. 2024, section 3.3.) The standard loss is small as soon as the states look like one
+other language. Even where p is uniform, its gradient pushes p_true further down: states wander from
 one language to the next, and the classifier follows. The balanced loss rests at "cannot tell",
 whichever side it comes from.
 
-The updates alternate, each on batches of its own: the classifier reads the next ones of the task's
-stream, the task those behind them, as the authors draw both from one iterator. Task and fooling
-loss are sums over tokens, divided by the same number of target tokens.
+The updates alternate, each on batches of its own: the classifier takes the next batches of the
+task's stream, the task's update those after them, as the authors draw both from one iterator. Task
+and fooling loss are sums over tokens, divided by the same number of target tokens.
 
 Where this differs from the authors' code:
     the classifier's loss    divided by its own source tokens, not clipped; theirs by the target
@@ -81,8 +81,8 @@ KINDS = ("none", *FOOLING)
 def source_classes(batch, keep, languages, count=None):
     """The source language, as its place in `languages`, of every token that keep (B, S) keeps.
 
-    Returns (N,), in the order of states[keep]. count: N, where it is known; otherwise a GPU is
-    waited for."""
+    Returns (N,), in the order of states[keep]. count: N, where it is known; otherwise the CPU waits
+    for a GPU to count."""
     if count is None:
         count = keep.sum().item()
     places = [languages.index(lang) for lang in batch.source_langs]
@@ -121,7 +121,7 @@ class Adversary:
         self.classifier.requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), lr)
         # Since the last accuracy(), in this process: a guess for every token and classifier update.
-        self.right = 0  # a tensor after the first: a GPU is not waited for
+        self.right = 0  # a tensor after the first: the CPU need not wait for a GPU
         self.seen = 0
 
     def classes(self, batch, count):

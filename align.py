@@ -66,9 +66,13 @@ def same_rows(ids):
 
 def alignment_loss(model, batch, layer, tokenizer):
     """The contrastive loss of a ParallelBatch in encoder layer `layer`, counted from 1."""
-    pooled = []
-    for ids in (batch.source, batch.translation):
-        ids = model.widened(ids)
-        states = model.encode(ids, upto=layer).float()  # (B, T, D)
-        pooled.append(mean_pool(states, ids, tokenizer.source))
-    return contrastive_loss(*pooled, twins(batch))
+    anchors = text_vectors(model, batch.source, layer, tokenizer)
+    translations = text_vectors(model, batch.translation, layer, tokenizer)
+    return contrastive_loss(anchors, translations, twins(batch))
+
+
+def text_vectors(model, ids, layer, tokenizer):
+    """ids (B, T) of texts -> the mean state of each in encoder layer `layer`: (B, D)."""
+    ids = model.widened(ids)
+    states = model.encode(ids, upto=layer).float()  # (B, T, D)
+    return mean_pool(states, ids, tokenizer.source)

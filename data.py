@@ -10,7 +10,7 @@ What a stage makes of a data set's texts (a source text, a target text):
 
 Batches hold examples of like length, up to a budget of tokens. Language pairs are drawn with
 temperature T (Liu 2020, section 2.1, with T = 1/alpha):
-    p_l ~ n_l^(1/T)      n_l: examples of pair l; T = 1 draws by size, a large T all pairs alike
+    p_l ∝ n_l^(1/T)      n_l: examples of pair l; T = 1 draws by size, a large T all pairs alike
 A stream without end counts as n_l = 1: data sets have one kind or the other.
 The stream of batches is a pure function of (seed, position): a resumed run sees the same ones.
 """
@@ -101,11 +101,11 @@ def mixing_pairs(langs=None, mix_pairs=None, copying=True):
 # --------------------------------------------------------------------------------------- noise
 
 def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
-    """Text infilling (Lewis 2019, section 2.2; Liu 2020, section 2.1).
+    """Text infilling (Lewis et al. 2019, section 2.2; Liu et al. 2020, section 2.1).
 
-    Spans of whole words, lengths ~ Poisson(mean_span) but at least 1, are each replaced by ONE
-    <mask>, until `share` of them is gone or 10 tries a word are used up. A span is never longer
-    than what is left to mask; each </s> counts as a word here.
+    Draws spans of whole words, of lengths ~ Poisson(mean_span) but at least 1, and replaces each
+    by ONE <mask>, until `share` of the words is masked, or after 10 tries for each word of the
+    text. A span is never longer than what is left to mask; each </s> counts as a word here.
 
     ids: pieces, with </s> between sentences, which stays; is_start[i]: does a word begin at piece
     i. Returns the noised ids."""
@@ -183,10 +183,10 @@ class ParallelExample:
 class Examples:
     """Examples as ids: what a stage makes of a data set's text. `examples(pair, index)` is one.
 
-    tagged=False leaves out the source's tag; max_length: ids of a side, the rest is cut; permuted:
-    share of the documents whose sentences pretraining shuffles; limit keeps the first so many
-    examples of every pair (few-shot). `unread` counts how much of the texts so far the model does
-    not see. UserError for pretraining where the encoder has a vocabulary of its own."""
+    tagged: has the source its language's tag? max_length: most ids of a side; the rest is cut off.
+    permuted: share of the documents whose sentences pretraining shuffles. limit: only the first
+    `limit` examples of every pair (few-shot). `unread` counts how much of the texts so far the
+    model does not see. UserError for pretraining where the encoder has a vocabulary of its own."""
 
     def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
                  limit=None):
@@ -226,8 +226,9 @@ class Examples:
         )
 
     def denoising(self, pair, index):
-        """pretrain (Liu 2020, section 2.1): sentences end in </s>, the order of some documents'
-        sentences is shuffled, spans are masked; the target is the document as it was.
+        """pretrain (Liu et al. 2020, section 2.1): sentences end in </s>, their order is shuffled
+        in the share `permuted` of the documents (in the paper in all), spans are masked; the
+        target is the document as it was.
 
         The built-in corpus alone has documents whose target says the same sentences in other
         words; of other data sets' pairs of texts the source alone is read."""
@@ -242,9 +243,11 @@ class Examples:
 
         # Both are cut before the source is shuffled, so that they keep the same sentences.
         room = self.max_length - 2  # for </s> and the tag
+        source_sentences = first_sentences(source_sentences, room)
         target_sentences = first_sentences(target_sentences, room)
-        source_sentences = first_sentences(source_sentences, room)[:len(target_sentences)]
-        kept = joined(target_sentences[:len(source_sentences)])
+        count = min(len(source_sentences), len(target_sentences))
+        source_sentences = source_sentences[:count]
+        kept = joined(target_sentences[:count])
         self.unread.count(target, target_ids, len(kept), pair[1], "documents", self.tokenizer)
         labels = self.tokenizer.with_specials(kept, pair[1])
 
@@ -514,10 +517,10 @@ def collate(rows, number=0, stream="task"):
     )
 
 
-def cut(rows, tokens, most=math.inf, length=attrgetter("length")):
+def batches_of_like_length(rows, max_tokens, max_rows=math.inf, length=attrgetter("length")):
     """Rows -> lists of rows of like length, the shortest first.
 
-    A list has at most `most` rows and, padded, at most `tokens` tokens: its rows x the longest
+    A list has at most max_rows rows and, padded, at most max_tokens tokens: its rows x the longest
     length. A row that is longer than that stands alone. length: of a row; an Example's own is that
     of its longer side."""
     batches = []
@@ -525,7 +528,7 @@ def cut(rows, tokens, most=math.inf, length=attrgetter("length")):
         has_room = False
         if batches:
             count = len(batches[-1]) + 1  # with this row, the longest so far
-            has_room = count <= most and count * length(row) <= tokens
+            has_room = count <= max_rows and count * length(row) <= max_tokens
         if not has_room:
             batches.append([])
         batches[-1].append(row)
@@ -537,7 +540,7 @@ def held_out(examples, count, tokens):
     rows = []
     for pair, size in sorted(examples.sizes.items()):
         rows += [examples(pair, index) for index in spread(count, size)]
-    return [collate(batch) for batch in cut(rows, tokens)]
+    return [collate(batch) for batch in batches_of_like_length(rows, tokens)]
 
 
 def spread(count, size):
@@ -546,6 +549,7 @@ def spread(count, size):
     if size is None:
         return list(range(count))
     count = at_most(count, size)
+    # The middle of each of `count` equal parts.
     return [(2 * i + 1) * size // (2 * count) for i in range(count)]
 
 
@@ -585,15 +589,21 @@ class Batches:
         self.next_pool = None  # a Future of the next pool's draw()
 
     def probabilities(self, temperature):
-        """How often each of self.pairs is drawn: p_l ~ n_l^(1/T), streams without end alike."""
-        sizes = [self.examples.sizes[pair] or 1 for pair in self.pairs]
-        # The largest to the power of 100, which is of T = 0.01, is no finite number: by logarithms.
+        """How often each of self.pairs is drawn: p_l ∝ n_l^(1/T), streams without end alike."""
+        sizes = []
+        for pair in self.pairs:
+            size = self.examples.sizes[pair]
+            if size is None:
+                size = 1
+            sizes.append(size)
+        # In logarithms, for n^(1/T) overflows with a small T: n^100 with T = 0.01.
         logs = np.log(sizes) / temperature
         weights = np.exp(logs - logs.max())
         return weights / weights.sum()
 
     def index(self, pair, cursor):
-        """The cursor-th example of a pair: each once an epoch, in an order of the epoch's own."""
+        """The index of the example that is a pair's cursor-th: in each epoch every example once, in
+        a new order."""
         size = self.examples.sizes[pair]
         if size is None:
             return cursor
@@ -605,7 +615,8 @@ class Batches:
         return int(self.orders[pair][place])
 
     def fill(self):
-        """Takes over the pool at this position, or draws it where nobody has begun to."""
+        """Makes the pool at this position the current one: the one drawn in the background, or else
+        one drawn now."""
         if self.next_pool is None:
             self.batches, self.next_cursors = self.draw(self.position.pool, self.position.cursors)
         else:
@@ -626,7 +637,7 @@ class Batches:
             row = self.examples(pair, self.index(pair, cursor))
             rows.append(row)
             drawn += row.length
-        batches = cut(rows, self.tokens)
+        batches = batches_of_like_length(rows, self.tokens)
         return [batches[i] for i in rng.permutation(len(batches))], cursors
 
     def __iter__(self):

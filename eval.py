@@ -41,7 +41,7 @@ from data import (
     UNREADABLE,
     LanguageCount,
     at_most,
-    cut,
+    batches_of_like_length,
     language_pairs,
     pad,
     split_pairs,
@@ -79,7 +79,7 @@ from tokenizer import Tokenizer
 PENALTY = number(float, *LENGTH_PENALTIES)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PRETRAINED = "a model that was only pretrained copies its input"
-# When the language of one's own text is doubted: characters of a text, and the least posterior.
+# --source-lang is doubted where a text of so many characters gives another language this posterior.
 LONG_ENOUGH = 50
 SURE = 0.99
 
@@ -103,7 +103,8 @@ def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decod
     alone = len(sources) < 2  # one text needs no bar
     with progress_line(title=title, total=len(sources), unit="text", shown=not alone) as bar:
         numbers = range(len(sources))
-        for batch in cut(numbers, tokens, most=rows, length=lambda i: len(sources[i])):
+        batches = batches_of_like_length(numbers, tokens, rows, lambda i: len(sources[i]))
+        for batch in batches:
             padded = pad([sources[i] for i in batch]).to(device)
             decoded = generate(model, padded, tokenizer.lang_id(lang), **options)
             for i, ids in zip(batch, decoded):
@@ -128,8 +129,8 @@ def batch_sizes(model, beams, length):
     if table.device.type == "cpu":
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
     config = model.config
-    # Of a position its keys and values; of an output's logits them, their softmax and what is being
-    # sorted, in float32.
+    # Bytes of one position's keys and values in all decoder layers, of an encoder position's widest
+    # activation, and of one output's logits, their softmax and a copy for the search (float32).
     position_bytes = 2 * config.decoder_layers * config.d_model * table.itemsize
     widest_bytes = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
     logits_bytes = 3 * 4 * config.vocab_size
@@ -182,10 +183,10 @@ class Decoder:
                 f"{self.limit / lengths[0]:.0%} of it was used, the rest left out"
             )
             return
-        cut = sum(length > self.limit for length in lengths)
+        too_long = sum(length > self.limit for length in lengths)
         note(
-            f"{cut} of {len(texts)} {source} sources have more than the {self.limit} tokens that "
-            f"the model reads: {left / sum(lengths):.1%} of all tokens were left out"
+            f"{too_long} of {len(texts)} {source} sources have more than the {self.limit} tokens "
+            f"that the model reads: {left / sum(lengths):.1%} of all tokens were left out"
         )
 
     def tell_references(self, texts, target):
@@ -196,13 +197,13 @@ class Decoder:
         if self.tokenizer.layout == "mbart50":
             specials = 2  # and so is the tag
         lengths = [len(self.tokenizer.piece_ids(text)) + specials for text in texts]
-        cut = sum(length > limit for length in lengths)
+        too_long = sum(length > limit for length in lengths)
         left = sum(max(0, length - limit) for length in lengths)
-        if cut:
+        if too_long:
             note(
-                f"{cut} of {len(texts)} {target} references have more than the {limit} tokens of "
-                f"the longest output (--max-new-tokens): {left / sum(lengths):.1%} of all tokens "
-                "are beyond its end; scores are of whole references"
+                f"{too_long} of {len(texts)} {target} references have more than the {limit} tokens "
+                f"of the longest output (--max-new-tokens): {left / sum(lengths):.1%} of all "
+                "tokens are beyond its end; scores are of whole references"
             )
 
 
@@ -240,12 +241,12 @@ class Row:
     source: str
     target: str
     n: int  # examples
-    scores: dict  # as in Scored
-    each: dict  # as in Scored
+    scores: dict = field(default_factory=dict)  # as in Scored
+    each: dict = field(default_factory=dict)  # as in Scored
     # Of summaries: the scores of outputs that need no model, {"random": another example's headline
     # (where there is another), "lead": the source's first sentence}.
-    floors: dict
-    examples: list  # {"source", "reference", "output"}
+    floors: dict = field(default_factory=dict)
+    examples: list = field(default_factory=list)  # {"source", "reference", "output"}
     # How far off target the references seem to be, {"off-target", "off-target-p"}: the
     # identifier's own error.
     references: dict = field(default_factory=dict)
@@ -303,7 +304,13 @@ def evaluate(
         )
 
         scored = score_outputs(outputs)
-        row = Row(source, target, len(outputs), scored.scores, scored.each, {}, [])
+        row = Row(
+            source=source,
+            target=target,
+            n=len(outputs),
+            scores=scored.scores,
+            each=scored.each,
+        )
         if stage == "summarize":
             row.floors = floors(score_outputs, texts, references)
         for text, reference, output in zip(texts, references, outputs, strict=True):
@@ -578,8 +585,14 @@ def parse_args(argv=None):
     )
     add("--beam", type=COUNT, help="beams; 1: greedy (default %(default)s)")
     add("--max-new-tokens", type=COUNT, help="longest output (default %(default)s)")
-    add("--min-new-tokens", type=number(int, 0), help="fewest (default %(default)s)")
-    add("--length-penalty", type=PENALTY, help="score / length^it; 0: off (default %(default)s)")
+    add("--min-new-tokens", type=number(int, 0), help="shortest output (default %(default)s)")
+    add(
+        "--length-penalty",
+        type=PENALTY,
+        metavar="P",
+        help="hypotheses compete by their log-probability / length^P; 0: by that alone (default "
+        "%(default)s)",
+    )
     add(
         "--no-repeat-ngram",
         type=number(int, 0),
@@ -612,7 +625,7 @@ def parse_args(argv=None):
     parser.set_defaults(**DECODING)
     args = parser.parse_args(argv)
     if is_own_text(args) and args.lang is None and args.pairs is None:
-        raise UserError("say in which language to write of the text: --lang tr_TR")
+        raise UserError("name the language of the output: --lang tr_TR")
     if (args.lang is None) == (args.pairs is None):
         raise UserError(
             "say what to evaluate: --lang tr_TR (every source language), or --pairs es_XX-en_XX"
@@ -626,7 +639,7 @@ def parse_args(argv=None):
     if is_own_text(args):
         for name in ("pairs", "data", "skip_bad_lines", "examples", "samples", "stem"):
             if getattr(args, name) != parser.get_default(name):
-                raise UserError(f"{option_name(name)} is of a test set, not of one's own text")
+                raise UserError(f"{option_name(name)} is for a test set, not for one's own text")
     return args
 
 
@@ -807,7 +820,7 @@ def write_own_text(text, source, target, decoder, was_finetuned):
     if output and output in text and not was_finetuned:
         note(f"the output is a piece of the text, word for word; {PRETRAINED}")
     example = {"source": text, "reference": None, "output": output}
-    return Row(source, target, 1, {}, {}, {}, [example])
+    return Row(source=source, target=target, n=1, examples=[example])
 
 
 def asked_for(args, stage):

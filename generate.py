@@ -155,7 +155,7 @@ def beam_search(
             done = worst_finished > NEVER / 2
         else:  # the best running beam cannot beat the worst of the finished
             done = scores[:, 0] / position**length_penalty <= worst_finished
-        is_done = done.tolist()  # a GPU is waited for here, and in sweep()
+        is_done = done.tolist()  # here, and in sweep(), the CPU waits for a GPU
         going = [i for i in range(len(rows)) if not is_done[i]]
         if len(going) < len(rows):
             best_finished = finished[:, 0].tolist()
@@ -193,8 +193,8 @@ def one_for_every_row(lang, source):
 
 def first_tokens(config, language_ids):
     """language_ids (B,) -> what the decoder must start with: (B, 1), in mBART-50 (B, 2)."""
-    # mBART-25 has none, or the id of a language in some finetuned checkpoints; a folder's layout
-    # has the last word when its config is read (Config.learn_layout).
+    # In mBART-25 decoder_start_token_id is None, or a language's id in some finetuned checkpoints;
+    # a folder's layout has the last word when its config is read (Config.learn_layout).
     if config.decoder_start_token_id != config.eos_token_id:
         return language_ids[:, None]
     ends = torch.full_like(language_ids, config.eos_token_id)
@@ -311,8 +311,8 @@ def encode_source(model, source):
 
 
 def encode_in_chunks(model, source):
-    """model.encode(source) of some texts at a time where that is on a CPU: the hidden states of
-    many more would not stay in its cache from one operation to the next."""
+    """model.encode(source), on a CPU a few texts at a time: the hidden states of many more would
+    not stay in its cache from one operation to the next."""
     if source.device.type != "cpu":
         return model.encode(source)
     chunks = max(1, math.ceil(source.numel() / ENCODED_TOKENS))
@@ -323,20 +323,23 @@ LIKE_LENGTH = 0.8  # a group's shortest sentence has at least this share of its 
 
 
 def groups_of(source, pad_token_id):
-    """source (N, S) in groups (n, S') without their common padding: a sentence that is shorter than
-    LIKE_LENGTH of the group's first begins the next one. Few groups where the longest come first.
+    """source (N, S) -> groups of sentences that follow each other, each (n, S') as wide as its
+    longest.
 
-    On a GPU, where one product over padding costs less than several small ones: a single group."""
+    A sentence that is shorter than LIKE_LENGTH of its group's first one begins the next group, so
+    there are few groups where the longest come first. On a GPU, where one product over padding
+    costs less than several small ones, a single group."""
     if source.device.type != "cpu":
         return [source]
     lengths = (source != pad_token_id).sum(1).tolist()
     groups = []
     first = 0
-    for last in range(1, len(lengths) + 1):
-        if last == len(lengths) or lengths[last] < LIKE_LENGTH * lengths[first]:
-            width = max(1, *lengths[first:last])  # a source may be nothing but padding
-            groups.append(source[first:last, :width])
-            first = last
+    for end in range(1, len(lengths) + 1):
+        if end < len(lengths) and lengths[end] >= LIKE_LENGTH * lengths[first]:
+            continue  # the sentence at `end` is of this group too
+        width = max(1, *lengths[first:end])  # a source may be nothing but padding
+        groups.append(source[first:end, :width])
+        first = end
     return groups
 
 
@@ -407,8 +410,8 @@ class Cache:
         self.filled += count
 
     def make_room(self, slots):
-        """Makes room for `slots`, in steps: in room for the longest output, the few filled slots of
-        each sentence and head would lie far apart in memory."""
+        """Grows the cache to at least `slots` slots. With room for the longest output from the
+        start the few filled slots of each sentence and head would lie far apart in memory."""
         slots = math.ceil(slots / MASK_WIDTH) * MASK_WIDTH
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
@@ -440,10 +443,10 @@ class Cache:
         outs = []
         first = 0
         for group in self.groups:
-            last = first + len(group.mask)
+            end = first + len(group.mask)
             k = group.keys[number]  # (n, H, S, d)
-            outs.append(attention.attend(q[first:last], k, group.values[number], group.mask))
-            first = last
+            outs.append(attention.attend(q[first:end], k, group.values[number], group.mask))
+            first = end
         out = outs[0] if len(outs) == 1 else torch.cat(outs)  # (N, K, D)
         return attention.out_proj(out.view(x.shape))
 
@@ -463,14 +466,14 @@ class Cache:
         groups = []
         first = 0
         for group in self.groups:
-            last = first + len(group.mask)
+            end = first + len(group.mask)
             own = going
             if len(self.groups) > 1:
-                own = going[(going >= first) & (going < last)] - first
+                own = going[(going >= first) & (going < end)] - first
             if len(own):
                 group.keep(own)
                 groups.append(group)
-            first = last
+            first = end
         self.groups = groups
 
     def sweep(self):

@@ -80,9 +80,10 @@ class Interval(NamedTuple):
 class Words:
     """Splits text into words: runs of letters, marks and digits of any script, folded in case.
 
-    Scripts that are written without spaces count by character. language: an mBART code, for what
-    is a capital of what differs in Turkish. stem: cut endings off with the language's Snowball
-    stemmer (see has_stemmer), of words longer than three letters, as rouge-score does."""
+    Scripts that are written without spaces count by character. language: an mBART code, for Turkish
+    and Azerbaijani have capitals of their own (I of dotless i). stem: cut endings off with the
+    language's Snowball stemmer (see has_stemmer), of words longer than three letters, as
+    rouge-score does."""
 
     def __init__(self, language="en_XX", stem=False):
         self.dotless = iso(language) in DOTLESS

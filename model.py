@@ -50,7 +50,8 @@ ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 # second each on a B200, as is reported of torch 2.11), and nearly every batch has a new one.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
-MASK_WIDTH = 16  # a mask's width is a multiple of it: a GPU would copy any other in every layer
+# On a GPU a mask's width is a multiple of it: attention would copy any other mask in every layer.
+MASK_WIDTH = 16
 
 
 class Attention(nn.Module):
@@ -206,7 +207,9 @@ class MBart(nn.Module):
 
     def forward(self, source, decoder_input):
         """(B, S), (B, T) int64 -> logits (B, T, V)."""
-        return self.project(self.decode(decoder_input, self.encode(source), source))
+        encoder_states = self.encode(source)  # (B, S, D)
+        hidden = self.decode(decoder_input, encoder_states, source)  # (B, T, D)
+        return self.project(hidden)
 
     def encode(self, source, upto=None, all_states=False):
         """source (B, S) -> states (B, S, D) after the last layer norm.
@@ -247,7 +250,7 @@ class MBart(nn.Module):
 
     def widened(self, source):
         """source (B, S) -> on a GPU padded to a multiple of MASK_WIDTH, but not beyond the model's
-        positions; on a CPU as it is. (A compiled layer has one variant for each kind of width.)"""
+        positions; on a CPU as it is."""
         if source.device.type == "cpu":
             return source
         width = math.ceil(source.size(1) / MASK_WIDTH) * MASK_WIDTH
@@ -279,12 +282,12 @@ class MBart(nn.Module):
         reduction="mean",
         with_states=False,
     ):
-        """Cross-entropy over the labels (B, T) that are not padding.
+        """Cross-entropy, in nats, of the labels (B, T) that are not padding: a scalar.
 
-        Only the positions that have a label are projected, a chunk at a time, so the logits of all
-        of them never exist at once. reduction: "mean" or "sum" over the labels, or a number to
-        divide the sum by. with_states=True returns (loss, token_states(source)). ValueError if
-        padding is not on the right, or there is no label."""
+        source (B, S), decoder_input (B, T). Only the positions that have a label are projected, a
+        chunk at a time, so the logits of all of them never exist at once. reduction: "mean" or
+        "sum" over the labels, or a number to divide the sum by. with_states=True returns (loss,
+        token_states(source)). ValueError if padding is not on the right, or there is no label."""
         source = self.widened(source)
         is_label = labels != self.config.pad_token_id
         is_token = source != self.config.pad_token_id
@@ -296,7 +299,7 @@ class MBart(nn.Module):
         hidden = select_where(hidden, is_label, label_count)  # (N, D)
         table = self.model.shared.weight
         if not torch.is_grad_enabled():
-            table = table.detach()  # ctx.needs_input_grad is true of a parameter even then
+            table = table.detach()  # else ctx.needs_input_grad would be true of it even so
         loss = ChunkedCrossEntropy.apply(
             hidden,
             table,
@@ -379,7 +382,8 @@ class MBart(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         tensors = read_fitting(Path(folder), model.state_dict())
-        for name in list(tensors):  # one at a time: no second copy of a file in half precision
+        # One tensor at a time: no file in half precision is in memory in both types as a whole.
+        for name in list(tensors):
             check_numbers({name: tensors[name]}, weights_file(folder))
             tensors[name] = tensors[name].to(dtype)
         model.load_state_dict(tensors, assign=True)
@@ -433,7 +437,7 @@ def count_labels_and_tokens(is_label, is_token):
     ValueError for a batch without a label, and for labels behind padding, which the decoder, with
     no mask but the causal one, would read.
 
-    They are counted in one transfer: a GPU is waited for here and nowhere else in a batch."""
+    They are counted in one transfer: here, and nowhere else in a batch, the CPU waits for a GPU."""
     misplaced = (is_label[:, 1:] & ~is_label[:, :-1]).sum()
     answers = torch.stack([misplaced, is_label.sum(), is_token.sum()])
     misplaced, label_count, token_count = answers.tolist()
@@ -491,13 +495,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
         (1 - a) (-log p_n[y_n]) + a / V sum_v -log p_n[v]        p_n = softmax(h_n E^T + b)
 
-    The gradient by a chunk's logits is known as soon as the logits are. So forward() computes the
-    gradients of h and, if E trains, of E as well, before the next chunk's logits overwrite these;
-    backward() hands them on. E's gradient goes straight into E.grad.
+    The gradient with respect to a chunk's logits is known as soon as the logits are. So forward()
+    computes the gradients of h and, if E trains, of E as well, before the next chunk's logits
+    overwrite these; backward() hands them on. E's gradient goes straight into E.grad.
 
-    In half precision only the matrix products are rounded. Over the chunks they are added up in
-    float32, and multiplied by `scale` there: it is often below a thousandth, and would make small
-    numbers of half precision zero."""
+    Under autocast only the inputs and results of the matrix products are in half precision. The
+    results are summed over the chunks, and multiplied by `scale`, in float32: `scale` is often
+    below 0.001, and in half precision small gradients times it would underflow to 0."""
 
     @staticmethod
     def forward(ctx, hidden, table, bias, labels, smoothing, scale, memory, loss_and_gradient):
@@ -543,7 +547,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         if grad_hidden is None and grad_table is None:
             raise RuntimeError("this loss gave its gradients already; compute the loss anew")
         ctx.gradients = None, None
-        if gradient.is_cuda or gradient != 1:  # on a GPU, asking would wait for it
+        if gradient.is_cuda or gradient != 1:  # of a GPU it is not asked: the CPU would wait for it
             for tensor in (grad_hidden, grad_table):
                 if tensor is not None:
                     tensor.mul_(gradient.to(tensor.dtype))
@@ -570,10 +574,10 @@ def write_logits(out, h, table):
 
 def loss_and_gradient(logits, bias, labels, smoothing):
     """logits (R, V) without bias, bias (V,), labels (R,) -> the summed loss and its gradient (R, V)
-    by the logits.
+    with respect to the logits.
 
-    The gradient has the logits' type. Those in half precision are computed with in float32; those
-    in float32 are overwritten by their gradient. With p the softmax and a the smoothing, the
+    The gradient has the type of the logits. Half-precision logits are first converted to float32;
+    float32 logits are overwritten by the gradient. With p the softmax and a the smoothing, the
     gradient is  p - (1 - a) onehot(y) - a / V."""
     given = logits.dtype
     logits = logits.to(torch.promote_types(given, torch.float32)).add_(bias)
@@ -592,7 +596,7 @@ def loss_and_gradient(logits, bias, labels, smoothing):
 
 
 def add_product(total, a, b, scale, is_first):
-    """total + scale a b, in total's own memory; is_first: without what that held before.
+    """total += scale * (a @ b), in place; with is_first: total = scale * (a @ b).
 
     total (V, D), a (V, R), b (R, D); total is float32 where a and b are in half precision."""
     beta = 1.0
@@ -649,9 +653,10 @@ class Config:
     decoder_start_token_id: int | None = None  # mBART-50: </s>; mBART-25: none (starts with LANG)
     extra: dict = field(default_factory=dict)  # all other keys of config.json, kept as they are
 
-    # Ours: rows of an embedding that the encoder has to itself (None: it shares the decoder's),
-    # and the encoder layer, from 1, whose self-attention has no residual (0: none).
+    # Two keys of ours, which transformers does not have.
+    # Rows of the encoder's own token embedding; None: it shares the decoder's.
     source_vocab_size: int | None = None
+    # The encoder layer, from 1, whose self-attention has no residual; 0: none.
     residual_drop_layer: int = 0
 
     # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is
@@ -714,7 +719,9 @@ class Config:
                 )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{where}: {name} {getattr(self, name)} is not from 0 up to 1")
+                raise UserError(
+                    f"{where}: {name} {getattr(self, name)} is not at least 0 and less than 1"
+                )
         if self.residual_drop_layer > self.encoder_layers:
             raise UserError(
                 f"{where}: residual_drop_layer {self.residual_drop_layer} is none of the "

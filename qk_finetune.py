@@ -57,7 +57,8 @@ SIDES = {  # the embeddings of one side where it has a vocabulary of its own
     "src": r"model\.encoder\.(embed_\w+|layernorm_embedding)\.",
     "tgt": r"model\.(shared|decoder\.embed_positions|decoder\.layernorm_embedding)\.",
 }
-TABLES = {"src": "model.encoder.embed_tokens.weight", "tgt": "model.shared.weight"}  # of tokens
+# The token embeddings of each side.
+TABLES = {"src": "model.encoder.embed_tokens.weight", "tgt": "model.shared.weight"}
 BOTH = f"{SIDES['src']}|{SIDES['tgt']}"
 
 RECIPES = {
@@ -134,8 +135,11 @@ def in_layers(name, layers):
     if layers is None:
         return True
     first, last = first_and_last(layers)
-    number = re.match(r"model\.(?:encoder|decoder)\.layers\.(\d+)\.", name)
-    return number is not None and first <= int(number[1]) + 1 <= last
+    found = re.match(r"model\.(?:encoder|decoder)\.layers\.(\d+)\.", name)
+    if found is None:
+        return False
+    number = int(found[1]) + 1  # names count layers from 0
+    return first <= number <= last
 
 
 def first_and_last(layers):
@@ -257,17 +261,19 @@ def needed_by(name, layer, untied=False):
     untied: the encoder has a table of its own (Config.source_vocab_size), and shares none."""
     if untied and name == TABLES["tgt"]:
         return False
-    number = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
-    if number:
-        return int(number[1]) < layer
+    found = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
+    if found:
+        number = int(found[1]) + 1  # names count layers from 0
+        return number <= layer
+    # What remains beside the decoder and the encoder's last norm are the embeddings.
     return not re.match(r"model\.(decoder\.|encoder\.layer_norm\.)", name)
 
 
 # ----------------------------------------------------------------------------------- the table
 
 @dataclass
-class Share:
-    """How much of a part of the model trains."""
+class Counted:
+    """How many tensors and parameters a part of the model has, and how many of them train."""
     tensors: int = 0
     parameters: int = 0
     training_tensors: int = 0
@@ -283,10 +289,10 @@ class Share:
 
 def describe(model):
     """The table of what trains and what is frozen: tensors, parameters and share of the model."""
-    whole = Share()
+    whole = Counted()
     parts = {}
     for name, parameter in model.named_parameters():
-        part = parts.setdefault(part_of(name), Share())
+        part = parts.setdefault(part_of(name), Counted())
         part.count(parameter)
         whole.count(parameter)
     lines = [row("part", "tensors that train", "parameters", "share of model")]
@@ -357,8 +363,7 @@ def trained_share(config, recipe, layers=None, rank=8, projections=PROJECTIONS):
 
 
 def count_parameters(config, recipe, layers=None, rank=8, projections=PROJECTIONS):
-    """The Share that a recipe (with its layers, as apply_recipe() has them) trains of a model of
-    this shape.
+    """Counted of a whole model of this shape under a recipe; layers as in apply_recipe().
 
     Recipes for a new language are counted as if its vocabulary had the model's own size; `lora`
     with its additions, of this rank to these projections. Nothing is allocated."""
@@ -369,7 +374,7 @@ def count_parameters(config, recipe, layers=None, rank=8, projections=PROJECTION
         if recipe == "lora":
             add_lora(model, rank, projections=projections, layers=layers)
     apply_recipe(model, recipe, layers)
-    whole = Share()
+    whole = Counted()
     for parameter in model.parameters():
         whole.count(parameter)
     return whole
@@ -392,6 +397,7 @@ class LoRALinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(out_features, rank, device=device))
         self.scale = alpha / rank
         self.dropout = dropout
+        # Uniform within 1 / sqrt(in), as in the authors' code (the paper says Gaussian).
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
         self.train(linear.training)
 
@@ -429,6 +435,8 @@ def check_lora(rank, projections):
         raise UserError(f"a LoRA rank must be at least 1, not {rank}")
 
 
+# ------------------------------------------------------------------------------ half precision
+
 @dataclass
 class FrozenTensor:
     """A frozen weight or bias of a linear layer in both precisions."""
@@ -439,10 +447,10 @@ class FrozenTensor:
 
 
 class FrozenInHalf:
-    """The frozen matrices of a model in the half precision of its arithmetic, while it trains.
+    """Keeps the frozen weights and biases of linear layers in half precision while a model trains.
 
-    Autocast would make the very same copies of them anew for every batch: under qk a seventh of all
-    kernels that an update launches. Their float32 numbers wait on the CPU."""
+    Autocast would convert them anew for every batch: under qk a seventh of all kernels that an
+    update launches. Their float32 values stay on the CPU."""
 
     def __init__(self, model, dtype):
         """dtype: torch.bfloat16 or torch.float16; None: all stays as it is."""
@@ -462,8 +470,8 @@ class FrozenInHalf:
                 self.kept.append(FrozenTensor(layer, name, full, half))
                 setattr(module, name, half)
 
-    def merged_state(self):
-        """merged_state() of the model as it is to be saved, in float32."""
+    def state_to_save(self):
+        """merged_state() of the model with its frozen tensors in float32 again."""
         try:
             for frozen in self.kept:
                 full = nn.Parameter(frozen.full.to(frozen.half.device), requires_grad=False)

@@ -94,8 +94,13 @@ class Tokenizer:
         except (UnicodeEncodeError, RuntimeError):
             check_whole(text)
             raise
-        # 0 is SentencePiece's own <unk>.
-        return [piece + 1 if piece else UNK for piece in pieces]
+        ids = []
+        for piece in pieces:
+            if piece == 0:  # SentencePiece's own <unk>
+                ids.append(UNK)
+            else:
+                ids.append(piece + 1)
+        return ids
 
     def with_specials(self, ids, lang):
         """Pieces -> pieces with </s> and the language's tag, in this folder's layout.

@@ -167,8 +167,8 @@ class Settings:
     out: str = option("the run folder (default: runs/STAGE)", None, metavar="FOLDER")
     overwrite: bool = option("replace a run folder that has a model already", False)
     resume: str = option(
-        "go on with the stopped run in FOLDER, with its own options (--data and --init where these "
-        "have moved; --stop-at, --device and --no-eval as you like)",
+        "go on with the stopped run in FOLDER, with the options it was begun with; --stop-at, "
+        "--device and --no-eval may differ, --data and --init where these folders have moved",
         None, metavar="FOLDER"
     )
     seed: int = option("seed of the data's order, dropout and new weights", 0, type=SEED)
@@ -404,7 +404,10 @@ def default_preset(typed):
     if not init:
         return "small"
     config = Config.read(model_folder(init, weights=False) / "config.json")
-    return "small" if config.d_model < Config.d_model else "large"
+    mbart_large = Config()  # its defaults
+    if config.d_model < mbart_large.d_model:
+        return "small"
+    return "large"
 
 
 def defaults_of(typed):
@@ -553,7 +556,11 @@ def resumed(typed):
         raise UserError(
             f"--resume goes on with the run's own options, and these differ: leave out {options}"
         )
-    s = replace(own, **{name: typed[name] for name in (*MAY_DIFFER, "data") if name in typed})
+    changed = {}
+    for name in (*MAY_DIFFER, "data"):
+        if name in typed:
+            changed[name] = typed[name]
+    s = replace(own, **changed)
     if "init" in typed and not same_model(typed["init"], own.init):
         s.init = typed["init"]  # where it is by now
     check_device(s, where)
@@ -590,23 +597,25 @@ def check_device(s, where):
 def differs(name, typed, own, world):
     """Does a typed value differ from the run's own? `world`: how many processes it had."""
     value = typed[name]
-    there = getattr(own, name)
+    saved = getattr(own, name)
     if name == "init":
-        return not same_model(value, there) and not has_moved(there, value, own.out)
+        if same_model(value, saved):
+            return False
+        return not has_moved(saved, value, own.out)
     if name == "out":  # a folder has many names
-        return not same_place(value, there)
+        return not same_place(value, saved)
     if name == "data" and not is_builtin(value):  # the folder may have moved; Fingerprint checks it
-        return value.partition(":")[0] != there.partition(":")[0]
+        return value.partition(":")[0] != saved.partition(":")[0]
     if name in ("accumulate", "mix"):
-        return shared_equally(value, world) != there
+        return shared_equally(value, world) != saved
     if isinstance(value, list):  # what is typed twice counts once
-        return list(dict.fromkeys(value)) != list(dict.fromkeys(there or []))
-    return value != there
+        return list(dict.fromkeys(value)) != list(dict.fromkeys(saved or []))
+    return value != saved
 
 
 def has_moved(init, folder, run_folder):
-    """Is the model that a run began from gone from its place, and is this folder's of the same
-    base?"""
+    """Has `init`, which the run in run_folder began from, gone from its place, and is the model in
+    `folder` of the same base?"""
     if is_folder(init) or not is_folder(folder):
         return False
     origin = origin_of(run_folder)
@@ -830,7 +839,7 @@ def prepare_model(s):
     pairs = split_pairs(s.pairs + pairs_beside_task(s) + (s.watch or []))
     for code in languages_of(pairs):
         tokenizer.lang_id(code)
-    if is_builtin(s.data):  # what files have is known when they are read
+    if is_builtin(s.data):  # for its errors alone; what files have is known when they are read
         open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
     check_layers(s, Config.read(place / "config.json"))
     model = MBart.from_pretrained(model_folder(folder))
@@ -978,7 +987,9 @@ def read_data(s, tokenizer, max_length, say):
 
     read = {}  # {a split's or a stream's name: Examples}
     for name, stream in streams.items():
-        read["train" if name == "task" else name] = stream.examples
+        if name == "task":
+            name = "train"
+        read[name] = stream.examples
     read["valid"] = valid
 
     if not s.resume:
@@ -1072,15 +1083,15 @@ def divisors(batches):
 def task_loss(
     model, batch, divisor, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
 ):
-    """A batch's loss, summed over its label tokens and divided by `divisor` (divisors() has an
-    update's; in validation it is 1); and the encoder's states (N, D) of its source tokens, None
-    without with_states.
+    """(loss, states) of a batch. The loss, in nats, is the sum over its label tokens, divided by
+    `divisor` (divisors() has an update's; in validation it is 1); the states (N, D) are the
+    encoder's of its source tokens, None without with_states.
 
     For a ParallelBatch: its mean alignment loss in encoder layer `layer`, times the number of its
     translations' tokens, divided alike; None for states."""
     if isinstance(batch, ParallelBatch):
         loss = alignment_loss(model, batch, layer, tokenizer)
-        tokens = (batch.translation != PAD).sum()  # a tensor: a GPU is not waited for
+        tokens = (batch.translation != PAD).sum()  # a tensor: the CPU need not wait for a GPU
         return loss * tokens / divisor, None
     found = model.loss(
         batch.source,
@@ -1217,6 +1228,17 @@ def seed_dropout(seed, batch, use=None):
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
 
+def adamw(weights, s):
+    return torch.optim.AdamW(
+        weights,
+        lr=s.lr,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=s.weight_decay,
+        fused=True,
+    )
+
+
 def learning_rate(step, s):
     """Linear warm-up to lr over `warmup` updates, then linear decay that would reach final_lr one
     update after the last."""
@@ -1224,6 +1246,13 @@ def learning_rate(step, s):
         return s.lr * (step + 1) / s.warmup
     left = (s.steps - step) / max(1, s.steps - s.warmup)
     return s.final_lr + (s.lr - s.final_lr) * left
+
+
+def is_over(s, progress):
+    """Are all updates done, or have --patience validations in a row brought no improvement?"""
+    if s.patience and progress.bad >= s.patience:
+        return True
+    return progress.step >= s.steps
 
 
 # ------------------------------------------------------------------------------------- the loop
@@ -1248,14 +1277,13 @@ def train(s, rank, world, device, command=None):
     this_run.say(f"reading the data ({s.data})")
     max_length = longest_input(vars(s), model.config.max_position_embeddings)
     data = read_data(s, tokenizer, max_length, this_run.say)
-    valid_batches = data.valid_batches
     if rank == 0:  # who scores
         check_scoring(s, tokenizer)
 
     # What trains it.
     model.to(device).train()
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(weights, s.lr, (0.9, 0.999), 1e-8, s.weight_decay, fused=True)
+    optimizer = adamw(weights, s)
     scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
     adversary = make_adversary(s, model.config.d_model, data.sources, device)
     if s.compile:
@@ -1274,11 +1302,11 @@ def train(s, rank, world, device, command=None):
     frozen = FrozenInHalf(model, HALVES.get(s.precision))
     learned_tasks = learned(s, data.pairs)
     if not s.resume:
-        loss = validation_loss(model, valid_batches, s, tokenizer, rank, world)
+        loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
         this_run.progress.start = loss
         scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
-        this_run.begin(model, tokenizer, frozen.merged_state(), world, learned_tasks)
+        this_run.begin(model, tokenizer, frozen.state_to_save(), world, learned_tasks)
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
@@ -1286,7 +1314,7 @@ def train(s, rank, world, device, command=None):
     seen = 0  # tokens, source and target, since `clock`
     clock = time.perf_counter()
     with signals() as received, this_run.bar() as bar:
-        while progress.step < s.steps and not (s.patience and progress.bad >= s.patience):
+        while not is_over(s, progress):
             # Every process walks the whole streams and computes its own share of an update.
             rate = learning_rate(progress.step, s)
             set_learning_rate(optimizer, rate)
@@ -1326,7 +1354,7 @@ def train(s, rank, world, device, command=None):
             # Validate, log, save.
             if progress.step % s.eval_every == 0 or progress.step == s.steps:
                 seconds = time.perf_counter() - clock
-                valid_loss = validation_loss(model, valid_batches, s, tokenizer, rank, world)
+                valid_loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
                 lines = this_run.report(valid_loss, seen / seconds, rate, told)
                 scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
@@ -1335,7 +1363,7 @@ def train(s, rank, world, device, command=None):
                 diverged = not math.isfinite(valid_loss)
                 if not diverged:  # else the last checkpoint is better than this one would be
                     replaces_model = better or s.keep == "last"
-                    this_run.save(model, parts, frozen.merged_state if replaces_model else None)
+                    this_run.save(model, parts, frozen.state_to_save if replaces_model else None)
                 this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from data import Example, collate, cut, pad
+from data import Example, batches_of_like_length, collate, pad
 from generate import generate
 from model import MBart
 from plumbing.files import UserError, make_folder
@@ -284,9 +284,9 @@ def our_batches(examples, updates):
     """As train.py cuts them, with the smallest budget of padded tokens that makes no more batches
     than `updates`: both sides then take as many steps of the optimizer."""
     budget = sum(example.length for example in examples) // updates
-    while len(cut(examples, budget)) > updates:
+    while len(batches_of_like_length(examples, budget)) > updates:
         budget += 1
-    return [collate(rows) for rows in cut(examples, budget)]
+    return [collate(rows) for rows in batches_of_like_length(examples, budget)]
 
 
 def peer_batches(examples, size):

@@ -20,8 +20,8 @@ from data import (
     Examples,
     ParallelBatch,
     alignment_pairs,
+    batches_of_like_length,
     collate,
-    cut,
     first_sentences,
     held_out,
     infill,
@@ -135,10 +135,10 @@ def test_batches_keep_the_token_budget_and_their_sentences_are_of_like_length(to
 def test_cut_sorts_by_length_and_an_example_beyond_the_budget_stands_alone():
     lengths = [5, 1, 30, 4, 2, 5]
     rows = [Example([7] * n, [7], [7], "en_XX") for n in lengths]
-    batches = cut(rows, 15)
+    batches = batches_of_like_length(rows, 15)
     assert [[row.length for row in batch] for batch in batches] == [[1, 2, 4], [5, 5], [30]]
     assert batches[1][0] is rows[0] and batches[1][1] is rows[5], "like lengths keep their order"
-    assert cut([], 15) == []
+    assert batches_of_like_length([], 15) == []
 
 
 def test_a_batch_of_stage_align_holds_texts_and_their_translations(tokenizer):

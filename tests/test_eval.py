@@ -693,7 +693,7 @@ def test_ones_own_text_may_be_written_as_json_too(run, small, tmp_path):
 def test_an_option_that_ones_own_text_would_ignore_is_refused(run, small, words, named):
     done = run("eval.py", "--model", small, "--text", "A map.", *words)
     assert done.returncode == 2 and not done.stdout
-    assert f"{named} is of a test set" in done.stderr
+    assert f"{named} is for a test set" in done.stderr
 
 
 def test_a_text_and_a_file_at_once_are_refused(run, small):
@@ -884,7 +884,7 @@ def test_what_was_mistyped_is_said_before_the_weights_are_read(run, small, tmp_p
         (["--lang", "tr_TR", "--file", tmp_path / "none.txt"], "name a text file, or - for"),
         (["--lang", "tr_TR", "--file", tmp_path], "Is a directory; name a text file"),
         (["--lang", "tr_TR", "--file", tmp_path / "empty.txt"], "give a text of at least a word"),
-        (["--file", tmp_path / "none.txt"], "in which language to write of the text: --lang tr_TR"),
+        (["--file", tmp_path / "none.txt"], "name the language of the output: --lang tr_TR"),
         (["--lang", "tr_TR", "--text", "a", "--source-lang", "en_XX", "es_XX"], "in one language"),
         (["--lang", "tr_TR", "--json", ROOT / "eval.py" / "x.json"], "is no folder"),
         (["--lang", "tr_TR", "--length-penalty", "1000"], "at least -1 and less than 10"),

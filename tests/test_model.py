@@ -614,7 +614,7 @@ def hostile(folder):
         (edit("activation_function", "swish"), "activation_function 'swish'"),
         (edit("pad_token_id", 0), "pad_token_id is 0"),
         (edit("eos_token_id", 5), "eos_token_id is 5"),
-        (edit("dropout", 1.5), "dropout 1.5 is not from 0 up to 1"),
+        (edit("dropout", 1.5), "dropout 1.5 is not at least 0 and less than 1"),
         (edit("attention_dropout", float("nan")), "attention_dropout nan"),
         (edit("residual_drop_layer", 2), "residual_drop_layer 2 is none of the 1 encoder layers"),
         (edit("bos_token_id", 2), "bos_token_id is 2"),
