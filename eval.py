@@ -533,7 +533,7 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
     """What write_report() writes, but for the origin."""
     return {
         "model": str(folder),
-        "validation loss": lowest_validation_loss(folder),
+        "validation loss": validation_loss_of(folder),
         "stage": stage,
         "data": data_spec,
         "options": options,
@@ -542,10 +542,16 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
     }
 
 
-def lowest_validation_loss(folder):
-    """The lowest of a run's log.csv; None where the folder is no run of train.py."""
-    losses = [row["validation loss"] for row in read_log(Path(folder) / "log.csv")]
-    return min(filter(math.isfinite, losses), default=None)
+def validation_loss_of(folder):
+    """That of the model that a run's folder keeps, by log.csv: the lowest, or with --keep last the
+    last. None where the folder is no run of train.py."""
+    rows = read_log(Path(folder) / "log.csv")
+    losses = [row["validation loss"] for row in rows if math.isfinite(row["validation loss"])]
+    if not losses:
+        return None
+    if read_settings(folder).get("keep") == "last":
+        return losses[-1]
+    return min(losses)
 
 
 # ------------------------------------------------------------------------------- the command line
@@ -694,6 +700,13 @@ def check_languages(args, tokenizer):
         named.extend(pair)
     for lang in named:
         tokenizer.lang_id(lang)
+
+
+def has_new_source(tokenizer, settings):
+    """Has the encoder a vocabulary of the languages alone that it was trained on? A new one on the
+    decoder's side (recipes tgt...) leaves it its parent's."""
+    is_target = str(settings.get("recipe")).startswith("tgt")
+    return tokenizer.source is not tokenizer and not is_target
 
 
 def pairs_to_score(args, stage, data_spec, languages, trained=()):
@@ -882,6 +895,8 @@ def tell_training(name, folder, settings, asked):
     """Notes on a model that was not finetuned, or whose training has hardly begun. asked: the
     --stage that was typed."""
     tell_untrained(name, folder)
+    if settings.get("fresh"):
+        note(f"{name} has embeddings as they were drawn; train.py --init {name} trains them")
     own = settings.get("stage")
     # Published weights have no args.json: whoever names --stage for them vouches for the task.
     user_vouches = asked and not own
@@ -901,7 +916,7 @@ def main(argv=None):
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
     if args.json:  # what it needs is looked at before the decoding, not after it
-        lowest_validation_loss(name)
+        validation_loss_of(name)
         check_file_out(args.json, read=what_is_read(args, folder, data_spec))
     check_languages(args, Tokenizer.from_pretrained(folder))
     if is_own_text(args):
@@ -935,9 +950,8 @@ def main(argv=None):
         return
 
     trained = trained_pairs(settings)
-    if str(settings.get("recipe")).startswith(("src", "both")) and not args.pairs:
-        # Its encoder has a new vocabulary, of the language that it was trained on.
-        args.source_lang = args.source_lang or sorted({source for source, _ in trained})
+    if has_new_source(decoder.tokenizer, settings) and not args.pairs and not args.source_lang:
+        args.source_lang = sorted({source for source, _ in pairs_ever_trained(settings)}) or None
     pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(

@@ -82,6 +82,7 @@ from plumbing.files import (
     UserError,
     beside_python,
     note,
+    read_json,
     run,
     same_place,
     size_and_checksum,
@@ -124,6 +125,7 @@ from plumbing.runs import (
     only_run_in,
     origin_of,
     processes,
+    rank_and_world,
     read_settings,
     share_gradients,
     signals,
@@ -384,6 +386,7 @@ def parse_args(argv=None):
     if "preset" not in typed:
         typed["preset"] = default_preset(typed)
     settings = Settings(**defaults_of(typed) | typed)
+    check_pairs_are_named(typed)
     remarks = unused(typed, settings) + doubts(settings)
     decide(settings)
     check(settings)
@@ -392,6 +395,19 @@ def parse_args(argv=None):
     for remark in remarks:
         note(remark)
     return settings
+
+
+def check_pairs_are_named(typed):
+    """UserError where a vocabulary that tools.new_language has made would be trained on the default
+    languages."""
+    init = typed.get("init", "").strip()
+    if not init or typed.get("pairs") or typed.get("langs"):
+        return
+    if read_settings(model_folder(init, weights=False)).get("fresh"):
+        raise UserError(
+            f"--init {init} has a vocabulary for one language, and nothing says which pairs to "
+            "train it on; name them with --pairs, as when it was made"
+        )
 
 
 def default_preset(typed):
@@ -506,11 +522,11 @@ def join_batches(s):
     It does not with --mix, --align-layer or an adversary, whose losses depend on how an update is
     cut into batches; nor in fp32; nor with several processes, which share the batches out."""
     device = device_of(s)
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    _, world = rank_and_world()
     plain = not s.mix and not s.align_layer and s.adversarial == "none" and s.precision != "fp32"
     if s.preset != "large" or s.stage not in ROOM_FOR_ONE_BATCH or not plain:
         return []
-    if device.type != "cuda" or not alone:
+    if device.type != "cuda" or world > 1:
         return []
     free, _ = torch.cuda.mem_get_info(device)
     room = ROOM_FOR_ONE_BATCH[s.stage]
@@ -527,7 +543,8 @@ def resumed(typed):
     saved = read_settings(folder)
     if not saved:
         mend = "name the folder of an interrupted run"
-        if int(os.environ.get("RANK", 0)) > 0:
+        rank, _ = rank_and_world()
+        if rank > 0:
             mend += ", or copy it here from the machine of the first process"
         raise UserError(f"--resume {folder}: no args.json there; {mend}")
     if saved.get("run_format") != RUN_FORMAT:
@@ -1447,12 +1464,18 @@ def show_result(s):
 
 
 def zero_shot_language(s):
-    """A language of the run's data that most runs are not trained on; of a user's own data only
-    those are known that this one was."""
-    if is_builtin(s.data) or is_help(s.data):
+    """A language of the run's data that most runs are not trained on; of a user's own data, and of
+    an encoder with a vocabulary of its own, only those are known that this one was."""
+    if (is_builtin(s.data) or is_help(s.data)) and not has_own_source(s.out):
         return "tr_TR"
     _, target = split_pairs(s.pairs)[0]
     return target
+
+
+def has_own_source(folder):
+    """Has the encoder of a folder's model a vocabulary of its own?"""
+    config = read_json(Path(folder) / "config.json") or {}
+    return config.get("source_vocab_size") is not None
 
 
 def scored_pairs(s):
@@ -1460,7 +1483,7 @@ def scored_pairs(s):
     and with the built-in corpus summaries within the other languages, which are zero-shot."""
     if s.stage == "translate":
         return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
-    if is_builtin(s.data):
+    if is_builtin(s.data) and not has_own_source(s.out):
         within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
         return within + [pair for pair in s.pairs if pair not in within]
     return s.pairs

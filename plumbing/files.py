@@ -14,7 +14,7 @@ import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
-from plumbing.progress import Quiet, bytes_bar
+from plumbing.progress import Quiet, bytes_bar, speaks
 
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no text can be made of it
 EMPTY_OPTION = re.compile(r"--[\w-]+=")
@@ -88,7 +88,7 @@ def own_name():
 def note(text):
     """A remark on what a user may not expect, on standard error; of several processes the first
     speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if speaks():
         print(f"note: {text}", file=sys.stderr)
 
 

@@ -36,9 +36,16 @@ class Quiet(argparse.Action):
         Quiet.asked = True
 
 
+def speaks():
+    """Does this process speak to the user? Of several that torchrun started the first does. A RANK
+    alone, which a cluster's own starter may leave behind, makes no several."""
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return alone or os.environ.get("RANK", "0") == "0"
+
+
 def is_shown():
-    """Does this process show progress lines? Of several that torchrun started, the first does."""
-    return sys.stderr.isatty() and not Quiet.asked and os.environ.get("RANK", "0") == "0"
+    """Does this process show progress lines?"""
+    return sys.stderr.isatty() and not Quiet.asked and speaks()
 
 
 def progress_line(items=None, title="", shown=True, **words):

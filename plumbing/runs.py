@@ -180,10 +180,12 @@ def remove_descriptions(folder):
 
 
 def latest_run(stages):
-    """The folder of the newest run in runs/ of one of these stages that has a model."""
+    """The folder of the newest run in runs/ of one of these stages that has a model; one whose
+    embeddings tools.new_language has drawn is no run yet."""
     folders = []
     for path in Path("runs").glob("*/args.json"):
-        trained = read_settings(path.parent).get("stage") in stages
+        settings = read_settings(path.parent)
+        trained = settings.get("stage") in stages and not settings.get("fresh")
         if trained and (path.parent / "config.json").exists():
             folders.append(path.parent)
     if not folders:
@@ -510,9 +512,12 @@ class Run:
     def done(self):
         """Says that the training is over, and whether it was worth it."""
         progress = self.progress
+        kept = ""
+        if self.settings.keep == "last":
+            kept = " (the model is that of the last)"
         self.say(
             f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
-            f"{progress.best:.4f}; model in {self.folder}"
+            f"{progress.best:.4f}{kept}; model in {self.folder}"
         )
         if progress.best == math.inf:
             note("no validation loss was a number: the model is as it was before training")
@@ -528,6 +533,8 @@ class Run:
             f"\nstopped at update {self.progress.step}; go on with: "
             f"{beside_python()} train.py --resume {self.folder}"
         )
+        if self.settings.keep == "last" and self.progress.step % self.settings.eval_every:
+            self.say("the folder's model is still that of the last validation")
         if number:
             sys.exit(128 + number)
         sys.exit(0)
@@ -593,8 +600,7 @@ def processes():
 
     It is the first thing that a program does: one that ends later, by whatever mistake, ends the
     others with it (all_reduce); one that never joined would be waited for."""
-    rank = int(os.environ.get("RANK", 0))
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = rank_and_world()
     if world == 1:
         yield rank, world
         return
@@ -605,6 +611,25 @@ def processes():
         yield rank, world
     finally:
         dist.destroy_process_group()
+
+
+def rank_and_world():
+    """The number of this process and how many there are, as torchrun tells them in the environment;
+    (0, 1) where it started none, whatever RANK says. UserError for what is no number."""
+    numbers = {"RANK": 0, "WORLD_SIZE": 1}
+    for name in numbers:
+        told = os.environ.get(name)
+        if told is None:
+            continue
+        if not told.isdecimal():
+            raise UserError(
+                f"{name} is {told!r} in the environment, which is no number: start the processes "
+                f"with torchrun, or unset it for one process"
+            )
+        numbers[name] = int(told)
+    if numbers["WORLD_SIZE"] <= 1:
+        return 0, 1
+    return numbers["RANK"], numbers["WORLD_SIZE"]
 
 
 def check_torchrun(world):

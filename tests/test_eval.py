@@ -748,6 +748,9 @@ def test_the_latest_run_is_the_newest_of_a_task_that_has_a_model(tmp_path):
     assert str(latest_run(("translate", "summarize"))) == "runs/newest of a task"
     (tmp_path / "runs/older/state.pt").touch()  # as --resume does
     assert str(latest_run(("translate", "summarize"))) == "runs/older"
+    drawn = {"stage": "translate", "fresh": ["src"]}  # as tools.new_language leaves it
+    (tmp_path / "runs/older/args.json").write_text(json.dumps(drawn))
+    assert str(latest_run(("translate", "summarize"))) == "runs/newest of a task"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")

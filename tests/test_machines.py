@@ -168,6 +168,23 @@ def test_several_processes_that_torchrun_did_not_start_are_told_what_is_missing(
         pass
 
 
+@pytest.mark.parametrize("world", [None, "1"])
+def test_a_rank_that_nobody_meant_leaves_the_one_process_whole(monkeypatch, world):
+    """Of one process of rank 1 nothing would be saved."""
+    monkeypatch.setenv("RANK", "1")
+    if world:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with runs.processes() as (rank, count):
+        assert (rank, count) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+def test_what_is_no_number_of_processes_is_told(monkeypatch, name):
+    monkeypatch.setenv(name, "first")
+    with pytest.raises(train.UserError, match=f"{name} is 'first'"), runs.processes():
+        pass
+
+
 def test_a_process_that_is_gone_is_said_in_one_line():
     with pytest.raises(train.UserError, match=r"be reached \(Connection closed by peer\); what"):
         with runs.nobody_gone():

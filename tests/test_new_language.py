@@ -156,6 +156,8 @@ def test_a_fresh_folder_trains_with_a_recipe_that_reaches_its_new_side_and_no_ot
     assert json.loads((out / "args.json").read_text())["tagless"] is True
     assert tokenizer.piece_ids("map") == Tokenizer.from_pretrained(small).piece_ids("map")
 
+    done = run("train.py", *TRAIN, "--init", out, "--out", tmp_path / "run", "--recipe", "src")
+    assert done.returncode == 2 and "name them with --pairs" in done.stderr
     pairs = ("--pairs", "de_DE-en_XX", "--init", out, "--out", tmp_path / "run")
     done = run("train.py", *TRAIN, *pairs, "--recipe", "qk")
     assert done.returncode == 2 and "fresh src embeddings frozen" in done.stderr
@@ -170,6 +172,16 @@ def test_a_fresh_folder_trains_with_a_recipe_that_reaches_its_new_side_and_no_ot
     options = ("--lang", "en_XX", "--examples", 1, "--max-new-tokens", 3, "--device", "cpu")
     done = run("eval.py", "--model", tmp_path / "run", *options)  # German is all that it reads
     assert done.returncode == 0, done.stderr
+    rows = [line.split()[0] for line in done.stdout.splitlines() if " -> en_XX" in line]
+    assert rows == ["de_DE"]
+
+    done = run("eval.py", "--model", out, *options)
+    assert "embeddings as they were drawn" in done.stderr
+    # So does whoever trains it on, whatever the recipe is called.
+    more = ("--init", tmp_path / "run", "--recipe", "qk", "--out", tmp_path / "more")
+    done = run("train.py", *TRAIN, "--pairs", "de_DE-en_XX", *more)
+    assert done.returncode == 0, done.stderr
+    done = run("eval.py", "--model", tmp_path / "more", *options)
     rows = [line.split()[0] for line in done.stdout.splitlines() if " -> en_XX" in line]
     assert rows == ["de_DE"]
 

@@ -74,10 +74,13 @@ def test_quiet_may_stand_behind_a_command(run):
 
 def test_only_the_first_of_several_processes_shows_progress(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert progress.is_shown()
     monkeypatch.setenv("RANK", "1")
     assert not progress.is_shown()
+    monkeypatch.delenv("WORLD_SIZE")  # a cluster's starter left RANK behind: this process is alone
+    assert progress.is_shown()
 
 
 # ------------------------------------------------------------------------------- large files

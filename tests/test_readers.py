@@ -243,6 +243,7 @@ def test_languages_and_pairs_without_an_example_are_named(tmp_path, capsys, monk
     assert capsys.readouterr().err.splitlines() == [
         f"note: {where}: fr_XX: no example", f"note: {where}: no example of es_XX-en_XX"
     ]
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")  # another process of several
     opened(f"jsonl:{tmp_path}", pairs=pairs)
     assert capsys.readouterr().err == ""

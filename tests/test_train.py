@@ -481,6 +481,17 @@ def test_the_folder_keeps_the_best_model_or_the_last(run, small, tmp_path, monke
         last = read_state(tmp_path / keep / "state.pt")["weights"]
         kept = MBart.from_pretrained(tmp_path / keep).state_dict()
         assert all(torch.equal(last[name], kept[name]) for name in last) == (keep == "last")
+        assert ("the model is that of the last" in done.stdout) == (keep == "last")
+        assert evaluation.validation_loss_of(tmp_path / keep) == {"best": 2.0, "last": 6.0}[keep]
+
+
+def test_a_stop_between_validations_says_which_model_the_folder_has(run, small, tmp_path):
+    words = ("train.py", *QUICK, "--init", small, "--eval-every", 2, "--steps", 6)
+    told = "the folder's model is still that of the last validation"
+    for keep, stop, is_told in (("last", 3, True), ("last", 4, False), ("best", 3, False)):
+        out = tmp_path / f"{keep} {stop}"
+        done = run(*words, "--keep", keep, "--stop-at", stop, "--out", out)
+        assert done.returncode == 0 and (told in done.stdout) == is_told, done.stderr
 
 
 def test_a_model_that_training_made_worse_is_told(run, small, tmp_path):

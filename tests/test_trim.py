@@ -231,9 +231,15 @@ def test_the_texts_of_every_task_that_is_asked_for_are_read(run, small, tmp_path
     translating = tmp_path / "run"
     shutil.copytree(small, translating)
     (translating / "args.json").write_text('{"stage": "translate"}', encoding="utf-8")
+    mixed = tmp_path / "mixed"  # summaries, and translations beside them
+    shutil.copytree(small, mixed)
+    learned = ["summarize en_XX-en_XX", "translate en_XX-en_XX"]
+    settings = json.dumps({"stage": "summarize", "learned": learned})
+    (mixed / "args.json").write_text(settings, encoding="utf-8")
     cases = [
         (small, (), [False, True]),
         (translating, (), [True, False]),
+        (mixed, (), [True, True]),
         (small, ("--stage", "translate"), [True, False]),
         (small, ("--stage", "translate", "summarize"), [True, True]),
     ]

@@ -10,7 +10,14 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder, same_place
-from plumbing.runs import is_training, origin_of, read_settings, remove_descriptions, write_settings
+from plumbing.runs import (
+    is_training,
+    origin_of,
+    read_settings,
+    remove_descriptions,
+    tell_untrained,
+    write_settings,
+)
 from plumbing.weights import check_numbers
 from qk_finetune import TABLES
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
@@ -68,6 +75,7 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
     settings: the same for args.json ({}: none). The model is written last: a folder that was not
     finished has no config.json."""
     check_numbers(tensors, out)
+    tell_untrained(folder, folder)
     config = fitting_config(folder, tensors, residual_drop_layer)
     if tokenizer is not None:
         move_tags(config, folder, tokenizer)

@@ -23,7 +23,7 @@ from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, stage_of
 from plumbing.protobuf import MESSAGE, fields
-from plumbing.runs import read_settings
+from plumbing.runs import learned_in, read_settings
 from tokenizer import MODEL_FILE, SPECIAL_PIECES, UNK, Tokenizer
 from tools.folders import add_overwrite, check_out, write_like
 
@@ -134,7 +134,7 @@ def main(argv=None):
     for lang in args.langs:
         tokenizer.lang_id(lang)
     pairs = pairs_within(args.data, args.langs)
-    stages = args.stage or [stage_of(read_settings(folder), untrained="summarize")]
+    stages = args.stage or stages_learned(read_settings(folder))
     texts = chain.from_iterable(
         texts_of(args.data, stage, pairs, tokenizer.languages, skip=args.skip_bad_lines)
         for stage in dict.fromkeys(stages)
@@ -147,6 +147,12 @@ def main(argv=None):
         f"{args.out}: {len(trimmed.old_ids):,} of {tokenizer.vocab_size:,} tokens, "
         f"{parameters(trimmed.model):,} of {parameters(model):,} parameters"
     )
+
+
+def stages_learned(settings):
+    """The tasks that a model was trained for, by --mix and before its own run too."""
+    own = stage_of(settings, untrained="summarize")
+    return [stage for stage in TASKS if stage == own or learned_in(settings, stage)]
 
 
 def parameters(model):
