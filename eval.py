@@ -48,7 +48,15 @@ from data import (
 )
 from generate import LENGTH_PENALTIES, check_lengths, generate, longest_output
 from model import Config, MBart
-from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
+from plumbing.files import (
+    UserError,
+    beside_python,
+    check_file_out,
+    note,
+    parser_of,
+    run,
+    write_json,
+)
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import (
     COUNT,
@@ -702,11 +710,11 @@ def check_languages(args, tokenizer):
         tokenizer.lang_id(lang)
 
 
-def has_new_source(tokenizer, settings):
-    """Has the encoder a vocabulary of the languages alone that it was trained on? A new one on the
-    decoder's side (recipes tgt...) leaves it its parent's."""
-    is_target = str(settings.get("recipe")).startswith("tgt")
-    return tokenizer.source is not tokenizer and not is_target
+def has_new_source(settings):
+    """Has the encoder a vocabulary of the languages alone that it was trained on? Runs of earlier
+    versions say it by their recipe."""
+    recipe = str(settings.get("recipe"))
+    return settings.get("new_source") is True or recipe.startswith(("src", "both"))
 
 
 def pairs_to_score(args, stage, data_spec, languages, trained=()):
@@ -896,7 +904,10 @@ def tell_training(name, folder, settings, asked):
     --stage that was typed."""
     tell_untrained(name, folder)
     if settings.get("fresh"):
-        note(f"{name} has embeddings as they were drawn; train.py --init {name} trains them")
+        note(
+            f"{name} has embeddings as they were drawn: train it with `{beside_python()} train.py "
+            f"--init {name} --pairs ... --recipe ...`"
+        )
     own = settings.get("stage")
     # Published weights have no args.json: whoever names --stage for them vouches for the task.
     user_vouches = asked and not own
@@ -950,7 +961,7 @@ def main(argv=None):
         return
 
     trained = trained_pairs(settings)
-    if has_new_source(decoder.tokenizer, settings) and not args.pairs and not args.source_lang:
+    if has_new_source(settings) and not args.pairs and not args.source_lang:
         args.source_lang = sorted({source for source, _ in pairs_ever_trained(settings)}) or None
     pairs = pairs_to_score(args, stage, data_spec, languages, trained)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")

@@ -401,12 +401,15 @@ def check_pairs_are_named(typed):
     """UserError where a vocabulary that tools.new_language has made would be trained on the default
     languages."""
     init = typed.get("init", "").strip()
-    if not init or typed.get("pairs") or typed.get("langs"):
+    names = ["pairs", "langs"]
+    if typed["stage"] == "align":
+        names.append("align_pairs")
+    if not init or any(typed.get(name) for name in names):
         return
     if read_settings(model_folder(init, weights=False)).get("fresh"):
         raise UserError(
-            f"--init {init} has a vocabulary for one language, and nothing says which pairs to "
-            "train it on; name them with --pairs, as when it was made"
+            f"--init {init} has a vocabulary that was made for some pairs, and nothing says which "
+            "to train it on; name them with --pairs, as when it was made"
         )
 
 
@@ -1465,15 +1468,15 @@ def show_result(s):
 
 def zero_shot_language(s):
     """A language of the run's data that most runs are not trained on; of a user's own data, and of
-    an encoder with a vocabulary of its own, only those are known that this one was."""
-    if (is_builtin(s.data) or is_help(s.data)) and not has_own_source(s.out):
+    a model with two vocabularies, only those are known that this one was."""
+    if (is_builtin(s.data) or is_help(s.data)) and not has_two_vocabularies(s.out):
         return "tr_TR"
     _, target = split_pairs(s.pairs)[0]
     return target
 
 
-def has_own_source(folder):
-    """Has the encoder of a folder's model a vocabulary of its own?"""
+def has_two_vocabularies(folder):
+    """Have encoder and decoder of a folder's model vocabularies of their own?"""
     config = read_json(Path(folder) / "config.json") or {}
     return config.get("source_vocab_size") is not None
 
@@ -1483,7 +1486,7 @@ def scored_pairs(s):
     and with the built-in corpus summaries within the other languages, which are zero-shot."""
     if s.stage == "translate":
         return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
-    if is_builtin(s.data) and not has_own_source(s.out):
+    if is_builtin(s.data) and not has_two_vocabularies(s.out):
         within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
         return within + [pair for pair in s.pairs if pair not in within]
     return s.pairs

@@ -4,9 +4,10 @@ bench/speed.py is the program; this file is what it measures. bench/pipeline.py 
 measure with parts of it.
 
 TRAINING  Both sides train on the same examples, each through its own pipeline. Ours sorts them by
-          length and cuts batches by a budget of padded tokens (data.cut); transformers' sorts them
-          by length too (group_by_length) and takes a fixed number of sequences, padded to the
-          longest. Both take the same number of updates; compared is the time for all the examples.
+          length and cuts batches by a budget of padded tokens (data.batches_of_like_length);
+          transformers' sorts them by length too (group_by_length) and takes a fixed number of
+          sequences, padded to the longest. Both take the same number of updates; compared is the
+          time for all the examples.
 DECODING  Both sides decode the same sentences with the same options.
 """
 import importlib

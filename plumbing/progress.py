@@ -38,8 +38,8 @@ class Quiet(argparse.Action):
 
 def speaks():
     """Does this process speak to the user? Of several that torchrun started the first does. A RANK
-    alone, which a cluster's own starter may leave behind, makes no several."""
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    alone, which a cluster's own starter may leave behind, is no sign of others."""
+    alone = os.environ.get("WORLD_SIZE", "1") in ("0", "1")
     return alone or os.environ.get("RANK", "0") == "0"
 
 

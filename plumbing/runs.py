@@ -398,8 +398,8 @@ class Run:
     Of several processes the first writes and speaks; the others take the same steps in silence."""
 
     def __init__(self, settings, main_process=True, command=None):
-        """settings: a dataclass with init, keep, out, stage and steps. command: the words that
-        began the run."""
+        """settings: a dataclass with eval_every, init, keep, out, stage and steps. command: the
+        words that began the run."""
         self.settings = settings
         self.command = command
         self.main_process = main_process
@@ -429,6 +429,8 @@ class Run:
         begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
             begun["origin"] = origin_of(model_folder(self.settings.init))
+            if read_settings(model_folder(self.settings.init)).get("new_source"):
+                begun["new_source"] = True  # eval.has_new_source() asks for it
         write_settings(self.folder, asdict(self.settings) | machine | begun)
         model.save_pretrained(self.folder, tensors)
 
@@ -514,7 +516,7 @@ class Run:
         progress = self.progress
         kept = ""
         if self.settings.keep == "last":
-            kept = " (the model is that of the last)"
+            kept = ", but the model is that of the last validation"
         self.say(
             f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
             f"{progress.best:.4f}{kept}; model in {self.folder}"
@@ -533,11 +535,19 @@ class Run:
             f"\nstopped at update {self.progress.step}; go on with: "
             f"{beside_python()} train.py --resume {self.folder}"
         )
-        if self.settings.keep == "last" and self.progress.step % self.settings.eval_every:
-            self.say("the folder's model is still that of the last validation")
+        if self.settings.keep == "last" and not self.is_validated():
+            if self.progress.step < self.settings.eval_every:
+                self.say("the folder's model is still the one that the run began with")
+            else:
+                self.say("the folder's model is still that of the last validation")
         if number:
             sys.exit(128 + number)
         sys.exit(0)
+
+    def is_validated(self):
+        """Was there a validation after the last update?"""
+        step = self.progress.step
+        return step % self.settings.eval_every == 0 or step == self.settings.steps
 
     def end_with_bad_batch(self, loss, rows):
         """Ends a run whose loss is no number; rows: its last examples, saved for a look at them."""
@@ -615,7 +625,8 @@ def processes():
 
 def rank_and_world():
     """The number of this process and how many there are, as torchrun tells them in the environment;
-    (0, 1) where it started none, whatever RANK says. UserError for what is no number."""
+    (0, 1) where it started none, whatever number RANK is. UserError for what is no whole number
+    from 0 on."""
     numbers = {"RANK": 0, "WORLD_SIZE": 1}
     for name in numbers:
         told = os.environ.get(name)
@@ -623,8 +634,8 @@ def rank_and_world():
             continue
         if not told.isdecimal():
             raise UserError(
-                f"{name} is {told!r} in the environment, which is no number: start the processes "
-                f"with torchrun, or unset it for one process"
+                f"{name} is {told!r} in the environment, which is no whole number from 0 on: start "
+                "the processes with torchrun, or unset it for one process"
             )
         numbers[name] = int(told)
     if numbers["WORLD_SIZE"] <= 1:

@@ -132,7 +132,7 @@ def test_batches_keep_the_token_budget_and_their_sentences_are_of_like_length(to
     assert filled / total > 0.75
 
 
-def test_cut_sorts_by_length_and_an_example_beyond_the_budget_stands_alone():
+def test_batches_are_of_like_length_and_an_example_beyond_the_budget_stands_alone():
     lengths = [5, 1, 30, 4, 2, 5]
     rows = [Example([7] * n, [7], [7], "en_XX") for n in lengths]
     batches = batches_of_like_length(rows, 15)

@@ -196,6 +196,23 @@ def test_a_new_target_keeps_the_encoders_vocabulary(run, small, tmp_path):
     assert config.vocab_size == new.vocab_size < old.vocab_size == config.source_vocab_size
 
 
+def test_after_a_new_target_every_source_of_the_parent_is_scored(run, small, tmp_path):
+    """Whatever the recipe of the last run is called."""
+    pairs = ("--pairs", "en_XX-fr_XX")
+    done = run(*FRESH, small, tmp_path / "start", "--target", "fr_XX", *pairs, "--pieces", 300)
+    assert done.returncode == 0, done.stderr
+    model = tmp_path / "start"
+    for recipe in ("tgt+xattn", "qk"):
+        out = tmp_path / recipe
+        done = run("train.py", *TRAIN, *pairs, "--init", model, "--recipe", recipe, "--out", out)
+        assert done.returncode == 0, done.stderr
+        options = ("--lang", "fr_XX", "--examples", 1, "--max-new-tokens", 3, "--device", "cpu")
+        done = run("eval.py", "--model", out, *options)
+        rows = [line.split()[0] for line in done.stdout.splitlines() if " -> fr_XX" in line]
+        assert rows == ["en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN"]
+        model = out
+
+
 def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp_path):
     done = run(*OTHER, small, tmp_path / "start", "--seed", 5)
     assert done.returncode == 0, done.stderr

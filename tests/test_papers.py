@@ -645,6 +645,35 @@ def test_the_baselines_are_told_before_the_untuned_base_was_run(folder):
     assert tables.NOTHING not in told
 
 
+def test_what_a_lower_rate_keeps_is_told_and_how_far_seeds_differ(folder):
+    of_rates = [("1e-3", 0, [2.5]), ("2e-3", 4, [2.25, 2.0]), ("4e-3", 40, [3.0])]
+    for rate, off_target, losses in of_rates:
+        for seed, loss in enumerate(losses):
+            name = f"help-rate-full-{rate}"
+            write_scores(
+                name, seed, HELP.within, 20.0, off_target=off_target, facts=False, loss=loss
+            )
+    write_scores("help-rate-qk-4e-3", 0, HELP.within, 15.0, facts=False, loss=2.75)
+    told = " ".join(findings.of_forgetting(HELP).split())
+    assert "its loss alone tells, 3.00 in place of 2.25 (seeds that both have: 1)" in told
+    assert "From seed to seed that loss at 2e-3 lies between 2.00 and 2.25." in told
+    assert "At 1e-3, the next rate below `full`'s best (seeds that both have: 1), 0% of" in told
+    assert "with a loss of 2.50 in place of 2.25." in told
+
+
+def test_rows_beside_which_a_finding_is_read_are_told_where_they_were_run(folder):
+    pairs = [*scores.SEEN_TARGET, "tr_TR-tr_TR", "en_XX-tr_TR"]
+    for name in ("joint-full", "joint-qk", "joint-balanced", "two-step-qk", "two-step-full"):
+        write_scores(name, 0, pairs, 10.0)
+    write_scores("two-step-full-best", 0, pairs, 33.0, off_target=7)
+    write_scores("joint-full-best", 0, pairs, 30.0, off_target=6)
+    write_scores("joint-balanced-drop", 0, pairs, 28.0)
+    told = findings.of_languages(BUILT_IN)
+    assert "(7% and 33 at its best rate on English, half of the rate here)" in told
+    assert "(`balanced` with residual drop) has 28" in " ".join(told.split())
+    assert "(6% at its best rate on English)" in findings.of_unseen(BUILT_IN)
+
+
 def test_a_score_is_told_beside_the_baseline_that_is_nearest():
     baselines = {"a copy": 15.92, "another": 10.91}
     assert findings.nearest(11.36, baselines) == "is another, 0.5 below it"

@@ -38,7 +38,7 @@ from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import SEED, number
-from plumbing.runs import read_settings
+from plumbing.runs import read_settings, tell_untrained
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
@@ -172,6 +172,8 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
         fresh = set(SIDES)
     # No pair with the new side has been learned.
     settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
+    if side == "src":
+        settings["new_source"] = True  # eval.has_new_source() asks for it
     # `out` is not touched before everything that can be refused is behind us.
     with TemporaryDirectory() as folder:
         path = Path(folder) / MODEL_FILE
@@ -257,7 +259,12 @@ def make_graft(body, donor, side, out, overwrite=False):
         tokenizer = Tokenizer(own.model_file, own.layout, source=other.source)
     else:
         tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
+    tell_untrained(donor, donor)
     settings = read_settings(body)
+    if side == "src":
+        settings.pop("new_source", None)
+        if read_settings(donor).get("new_source"):
+            settings["new_source"] = True
     fresh = set(fresh_sides(body)) - {side}  # those embeddings are left behind
     if side in fresh_sides(donor):
         fresh.add(side)

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from corpora.sets import check_spec, pairs_within, texts_of
+from corpora.sets import check_spec, is_builtin, is_help, pairs_within, texts_of
 from model import MBart
 from plumbing.files import UserError, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
@@ -135,6 +135,8 @@ def main(argv=None):
         tokenizer.lang_id(lang)
     pairs = pairs_within(args.data, args.langs)
     stages = args.stage or stages_learned(read_settings(folder))
+    if not (is_builtin(args.data) or is_help(args.data)):
+        stages = stages[:1]  # other data sets have the same texts for every stage
     texts = chain.from_iterable(
         texts_of(args.data, stage, pairs, tokenizer.languages, skip=args.skip_bad_lines)
         for stage in dict.fromkeys(stages)
