@@ -324,6 +324,12 @@ def recipe_claims(corpus):
             text = f"`{recipe}` lies above `full` {rate} zero-shot"
             found.append(by_intervals("c", text, compare(row, full, pairs, "R1")))
     return [
+        by_intervals(
+            "c",
+            "with the embeddings trained too (`full+embeddings`): more off-target outputs than "
+            "`qk`",
+            compare(corpus.row("full+embeddings"), qk, pairs, "off-target"),
+        ),
         *found,
         by_intervals(
             "c",
