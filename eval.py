@@ -73,6 +73,7 @@ from plumbing.options import (
 from plumbing.packed import HAS_VNNI, pack_for_decoding
 from plumbing.progress import progress_line
 from plumbing.runs import (
+    has_new_source,
     latest_run,
     learned_in,
     longest_input,
@@ -708,13 +709,6 @@ def check_languages(args, tokenizer):
         named.extend(pair)
     for lang in named:
         tokenizer.lang_id(lang)
-
-
-def has_new_source(settings):
-    """Has the encoder a vocabulary of the languages alone that it was trained on? Runs of earlier
-    versions say it by their recipe."""
-    recipe = str(settings.get("recipe"))
-    return settings.get("new_source") is True or recipe.startswith(("src", "both"))
 
 
 def pairs_to_score(args, stage, data_spec, languages, trained=()):

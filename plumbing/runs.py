@@ -116,6 +116,14 @@ def learned_in(settings, stage):
     return [pair for pair in pairs if pair.count("-") == 1]
 
 
+def has_new_source(settings):
+    """Has the encoder a vocabulary of those languages alone that it was trained on? tools and runs
+    say so; of earlier versions' runs their recipe tells."""
+    if "new_source" in settings:
+        return settings["new_source"] is True
+    return str(settings.get("recipe")).startswith(("src", "both"))
+
+
 def seen_in(settings, stage):
     """The pairs, as en_XX-es_XX, that are not zero-shot for a model. None if that is not known: of
     published weights, of a summarizer that is to translate, and of an old run without its pairs."""
@@ -429,8 +437,9 @@ class Run:
         begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
             begun["origin"] = origin_of(model_folder(self.settings.init))
-            if read_settings(model_folder(self.settings.init)).get("new_source"):
-                begun["new_source"] = True  # eval.has_new_source() asks for it
+            before = read_settings(model_folder(self.settings.init))
+            if "new_source" in before or has_new_source(before):
+                begun["new_source"] = has_new_source(before)
         write_settings(self.folder, asdict(self.settings) | machine | begun)
         model.save_pretrained(self.folder, tensors)
 

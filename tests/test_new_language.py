@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from model import MBart, sinusoids
 from plumbing.files import UserError
+from plumbing.runs import has_new_source, read_settings
 from qk_finetune import apply_recipe
 from tokenizer import Tokenizer
 from tools.new_language import graft, new_language, random_cross_attention
@@ -211,6 +212,28 @@ def test_after_a_new_target_every_source_of_the_parent_is_scored(run, small, tmp
         rows = [line.split()[0] for line in done.stdout.splitlines() if " -> fr_XX" in line]
         assert rows == ["en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN"]
         model = out
+
+
+def test_a_graft_reads_what_the_folder_with_its_source_reads(run, small, tmp_path):
+    """Runs of earlier versions say what that is by their recipe alone."""
+    pairs = ("--pairs", "de_DE-en_XX")
+    child = tmp_path / "child"
+    done = run(*FRESH, small, child, "--source", "de_DE", *pairs, "--pieces", 300)
+    assert done.returncode == 0, done.stderr
+    for folder, recipe in ((small, "qk"), (child, "src+xattn")):
+        old = tmp_path / recipe
+        shutil.copytree(folder, old)
+        (old / "args.json").write_text(json.dumps({"stage": "translate", "recipe": recipe}))
+    cases = [
+        ("src+xattn", "qk", "src", False),  # the parent's source back in its child
+        ("qk", "src+xattn", "src", True),
+        ("src+xattn", "qk", "tgt", True),
+    ]
+    for number, (body, donor, side, is_new) in enumerate(cases):
+        out = tmp_path / str(number)
+        done = run(*GRAFT, tmp_path / body, tmp_path / donor, side, out)
+        assert done.returncode == 0, done.stderr
+        assert has_new_source(read_settings(out)) == is_new, (body, donor, side)
 
 
 def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp_path):

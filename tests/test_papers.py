@@ -468,6 +468,8 @@ README_ROWS = {
     "no model: the document's first": (BUILT_IN, ["lead"]),
     "`full` at 1e-3, 2e-3, 4e-3": (HELP, [f"help-rate-full-{rate}e-3" for rate in (1, 2, 4)]),
     "`qk` at 1e-3, 2e-3, 4e-3": (HELP, [f"help-rate-qk-{rate}e-3" for rate in (1, 2, 4)]),
+    "`full+embeddings`, all of": (HELP, ["help-full+embeddings"]),
+    "`frozen_decoder`, the encoder": (HELP, ["help-frozen_decoder"]),
     "`full` at 2e-3, `--steps 8000`": (HELP, ["help-long-full"]),
     "`qk` at 2e-3, `--steps 8000`": (HELP, ["help-long-qk"]),
     "`base-help/` as it is": (HELP, ["help-base"]),

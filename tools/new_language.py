@@ -38,7 +38,7 @@ from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import SEED, number
-from plumbing.runs import read_settings, tell_untrained
+from plumbing.runs import has_new_source, read_settings, tell_untrained
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
@@ -172,8 +172,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
         fresh = set(SIDES)
     # No pair with the new side has been learned.
     settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
-    if side == "src":
-        settings["new_source"] = True  # eval.has_new_source() asks for it
+    settings["new_source"] = side == "src" or has_new_source(settings)
     # `out` is not touched before everything that can be refused is behind us.
     with TemporaryDirectory() as folder:
         path = Path(folder) / MODEL_FILE
@@ -261,10 +260,11 @@ def make_graft(body, donor, side, out, overwrite=False):
         tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
     tell_untrained(donor, donor)
     settings = read_settings(body)
+    encoder_from = settings  # whose vocabulary the encoder has
     if side == "src":
-        settings.pop("new_source", None)
-        if read_settings(donor).get("new_source"):
-            settings["new_source"] = True
+        encoder_from = read_settings(donor)
+    if has_new_source(settings) or has_new_source(encoder_from):
+        settings["new_source"] = has_new_source(encoder_from)
     fresh = set(fresh_sides(body)) - {side}  # those embeddings are left behind
     if side in fresh_sides(donor):
         fresh.add(side)
