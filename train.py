@@ -1372,7 +1372,7 @@ def train(s, rank, world, device, command=None):
             bar.set_postfix_str(f"loss {mean_loss:.3f}", refresh=False)
 
             # Validate, log, save.
-            if progress.step % s.eval_every == 0 or progress.step == s.steps:
+            if this_run.is_validation_due():
                 seconds = time.perf_counter() - clock
                 valid_loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
                 told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""

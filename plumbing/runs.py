@@ -436,8 +436,9 @@ class Run:
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
         begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
-            begun["origin"] = origin_of(model_folder(self.settings.init))
-            before = read_settings(model_folder(self.settings.init))
+            folder = model_folder(self.settings.init)
+            begun["origin"] = origin_of(folder)
+            before = read_settings(folder)
             if "new_source" in before or has_new_source(before):
                 begun["new_source"] = has_new_source(before)
         write_settings(self.folder, asdict(self.settings) | machine | begun)
@@ -544,7 +545,7 @@ class Run:
             f"\nstopped at update {self.progress.step}; go on with: "
             f"{beside_python()} train.py --resume {self.folder}"
         )
-        if self.settings.keep == "last" and not self.is_validated():
+        if self.settings.keep == "last" and not self.is_validation_due():
             if self.progress.step < self.settings.eval_every:
                 self.say("the folder's model is still the one that the run began with")
             else:
@@ -553,8 +554,8 @@ class Run:
             sys.exit(128 + number)
         sys.exit(0)
 
-    def is_validated(self):
-        """Was there a validation after the last update?"""
+    def is_validation_due(self):
+        """Is this update, the last that was made, one after which a run validates?"""
         step = self.progress.step
         return step % self.settings.eval_every == 0 or step == self.settings.steps
 
