@@ -34,7 +34,7 @@ PATIENCE = 600  # seconds until a hanging child is ended: far more than any of t
 
 
 def pytest_collection_modifyitems(items):
-    """What is not marked slow is quick: `python -m pytest -m quick` answers within a minute."""
+    """What is not marked slow is quick: `python -m pytest -m quick` takes half of the time."""
     for item in items:
         if item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.quick)
