@@ -139,10 +139,10 @@ def batch_sizes(model, beams, length):
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
     config = model.config
     # Bytes of one position's keys and values in all decoder layers, of an encoder position's widest
-    # activation, and of one output's logits, their softmax and a copy for the search (float32).
+    # activation, and of one output's logits, twice, their softmax and a copy for the search.
     position_bytes = 2 * config.decoder_layers * config.d_model * table.itemsize
     widest_bytes = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
-    logits_bytes = 3 * 4 * config.vocab_size
+    logits_bytes = 4 * 4 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(table.device)
     free += torch.cuda.memory_reserved(table.device) - torch.cuda.memory_allocated(table.device)
     quarter = free // 4  # one for the encoder's states, one for the beams

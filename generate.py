@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from model import MASK_WIDTH, MBart
+from model import MASK_WIDTH, MBart, table_in_half
 from plumbing.files import UserError, note, parser_of, run
+from plumbing.graphs import Recording
 from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import DECODING
@@ -155,18 +156,19 @@ def beam_search(
             done = worst_finished > NEVER / 2
         else:  # the best running beam cannot beat the worst of the finished
             done = scores[:, 0] / position**length_penalty <= worst_finished
-        is_done = done.tolist()  # here, and in sweep(), the CPU waits for a GPU
-        going = [i for i in range(len(rows)) if not is_done[i]]
-        if len(going) < len(rows):
+        is_done = done.tolist()  # here the CPU waits for a GPU
+        newly_done = [i for i, row in enumerate(rows) if is_done[i] and row is not None]
+        if newly_done:
             best_finished = finished[:, 0].tolist()
-            for i, row in enumerate(rows):
-                if is_done[i]:
-                    outputs[row] = strip(best_finished[i], prompt.size(1), config)
+            for i in newly_done:
+                outputs[rows[i]] = strip(best_finished[i], prompt.size(1), config)
+                rows[i] = None  # what is still computed of it, until it leaves, is not looked at
+        going = [i for i, row in enumerate(rows) if row is not None]
         if not going:
             break
 
         cache.reorder(running_parents)
-        if len(going) < len(rows):
+        if len(rows) - len(going) > cache.may_stay * len(rows):
             rows = [rows[i] for i in going]
             remaining = torch.tensor(going).to(device, non_blocking=True)
             cache.keep(remaining)
@@ -218,17 +220,25 @@ def strip(ids, start, config):
 
 # ---------------------------------------------------------------------- tokens
 
-def logits_of(model, states):
-    """states (R, D) -> logits (R, V). A GPU does not round them to the weights' half precision, in
-    which close tokens would tie."""
+def head_of(model):
+    """The function states (R, D) -> logits (R, V).
+
+    A GPU does not round them to the weights' half precision, in which close tokens would tie; the
+    rows are longer then (model.table_in_half), which -inf fills."""
     table = model.model.shared.weight
-    if states.is_cuda and torch.is_autocast_enabled("cuda"):
-        states = states.to(torch.get_autocast_dtype("cuda"))
-        table = table.to(states.dtype)
-    if states.is_cuda and states.dtype == table.dtype and table.dtype.itemsize == 2:
-        logits = torch.mm(states, table.T, out_dtype=torch.float32)
-        return logits.add_(model.final_logits_bias)
-    return model.project(states)
+    dtype = table.dtype
+    if table.is_cuda and torch.is_autocast_enabled("cuda"):
+        dtype = torch.get_autocast_dtype("cuda")
+    if not table.is_cuda or dtype.itemsize != 2:
+        return model.project
+    half = table_in_half(table, dtype)  # (V', D)
+    missing = len(half) - len(table)
+    bias = F.pad(model.final_logits_bias.float(), (0, missing), value=-torch.inf)  # (1, V')
+
+    def logits_of(states):
+        return torch.mm(states.to(dtype), half.T, out_dtype=torch.float32).add_(bias)
+
+    return logits_of
 
 
 def log_sum_exp(logits, memory):
@@ -344,6 +354,7 @@ def groups_of(source, pad_token_id):
 
 
 FIRST_SLOTS = 64  # of self-attention's cache, which grows as it is filled
+MAY_STAY = 0.25  # the share of a GPU's batch that finished sentences may be
 
 
 class Cache:
@@ -364,6 +375,7 @@ class Cache:
         if not is_packed(model):
             pack_for_decoding(model)
         self.model = model
+        self.logits_of = head_of(model)
         self.position = 0  # of the next step's tokens
         self.filled = 0  # slots in use
         self.groups = []  # a CrossAttentionCache each
@@ -377,6 +389,15 @@ class Cache:
             self.keys.append(like.new_empty(len(source), heads, 0, d))
             self.values.append(like.new_empty(len(source), heads, 0, d))
         self.ancestors = self.keys[0].new_empty(len(source), beams, 0)
+
+        # A GPU replays a step's layers from a CUDA graph, which is recorded anew when a shape has
+        # changed. So every step reads all slots there are, and finished sentences stay until there
+        # are enough of them. (Under autocast not: it casts the weights in every step.)
+        self.is_graphed = source.is_cuda and not torch.is_autocast_enabled("cuda")
+        self.recording = Recording()
+        self.may_stay = MAY_STAY if self.is_graphed else 0
+        self.beam_numbers = torch.arange(beams, device=source.device)
+        self.new_slots = torch.empty_like(self.beam_numbers)  # where a graph's step writes
         self.make_room(min(self.max_slots, FIRST_SLOTS))
 
     def step(self, tokens):
@@ -384,24 +405,32 @@ class Cache:
 
         Or (N,) -> (N, V): before the first choice a sentence has one row, which all of its beams
         will descend from."""
-        decoder = self.model.model.decoder
         table = self.model.model.shared.weight
         self.add_slots(len(tokens) // len(self.ancestors))
-        x = decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
+        x = self.model.model.decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
+        self.position += 1
+        if self.is_graphed:
+            return self.recording(self.through_layers, x)
+        return self.through_layers(x)
+
+    def through_layers(self, x):
+        """A step's tokens, embedded x (N*K, D) -> logits (N*K, V) of the next position."""
+        decoder = self.model.model.decoder
         for number, layer in enumerate(decoder.layers):
             normed = layer.self_attn_layer_norm(x)
             x = x + self.attend_to_ancestors(layer.self_attn, normed, number)
             normed = layer.encoder_attn_layer_norm(x)
             x = x + self.attend_to_source(layer.encoder_attn, normed, number)
             x = layer.ffn(x)
-        self.position += 1
-        return logits_of(self.model, decoder.layer_norm(x))
+        return self.logits_of(decoder.layer_norm(x))
 
     def add_slots(self, count):
         """Takes `count` more slots into use: K, each seen only by its own beam, or one that every
         beam sees."""
         if self.filled + count > self.ancestors.size(2):
             self.make_room(min(self.max_slots, 2 * (self.filled + count)))
+        if self.is_graphed:
+            torch.add(self.beam_numbers, self.filled, out=self.new_slots)
         new = self.ancestors[..., self.filled:self.filled + count]  # (N, K, count)
         if count == 1:
             new.zero_()
@@ -416,6 +445,7 @@ class Cache:
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
         self.change_slots(lambda tensor: F.pad(tensor, (0, 0, 0, missing)))
+        self.recording.forget()
 
     def change_slots(self, change):
         """Replaces all keys and values by change(tensor), one tensor at a time: old and new of all
@@ -428,14 +458,24 @@ class Cache:
         """Self-attention of layer `number`, from 0: x (N*K, D), before the first choice (N, D) ->
         the same shape."""
         q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
-        new = slice(self.filled - q.size(2), self.filled)
-        self.keys[number][:, :, new] = self.split(attention, attention.k_proj(x))
-        self.values[number][:, :, new] = self.split(attention, attention.v_proj(x))
-        k = self.keys[number][:, :, :self.filled]  # (N, H, slots, d)
-        v = self.values[number][:, :, :self.filled]
-        mask = self.ancestors[:, None, :q.size(2), :self.filled]  # (N, 1, K, slots)
+        self.put(self.keys[number], self.split(attention, attention.k_proj(x)))
+        self.put(self.values[number], self.split(attention, attention.v_proj(x)))
+        read = self.filled
+        if self.is_graphed:  # all, so that every step's shapes are the same; empty ones are masked
+            read = self.ancestors.size(2)
+        k = self.keys[number][:, :, :read]  # (N, H, slots, d)
+        v = self.values[number][:, :, :read]
+        mask = self.ancestors[:, None, :q.size(2), :read]  # (N, 1, K, slots)
         out = attention.attend(q, k, v, mask)  # (N, K, D)
         return attention.out_proj(out.view(x.shape))
+
+    def put(self, slots, new):
+        """Writes keys or values, new (N, H, K, d), into the slots that were added last."""
+        count = new.size(2)
+        if self.is_graphed:
+            slots.index_copy_(2, self.new_slots[:count], new)
+        else:
+            slots[:, :, self.filled - count:self.filled] = new
 
     def attend_to_source(self, attention, x, number):
         """Cross-attention of layer `number`, from 0: x (N*K, D) -> (N*K, D)."""
@@ -463,6 +503,7 @@ class Cache:
         """Leaves only the sentences `going` (numbers, rising): the others are finished."""
         self.ancestors = self.ancestors.index_select(0, going)
         self.change_slots(lambda tensor: tensor.index_select(0, going))
+        self.recording.forget()
         groups = []
         first = 0
         for group in self.groups:
@@ -478,7 +519,10 @@ class Cache:
 
     def sweep(self):
         """Drops slots that no running beam descends from, if these are at least half of those in
-        use; the others move to the front."""
+        use; the others move to the front. With a GPU, which it would have to wait for, it does so
+        only where the next step has no room."""
+        if self.is_graphed and self.filled + len(self.beam_numbers) <= self.ancestors.size(2):
+            return
         ancestors = self.ancestors[..., :self.filled]  # (N, K, slots)
         is_live = (ancestors == 0).any(1)  # (N, slots)
         live = int(is_live.sum(1).max())  # of the sentence that has most

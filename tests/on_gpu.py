@@ -26,7 +26,7 @@ from adversarial import Adversary
 from align import alignment_loss
 from data import Example, ParallelExample, collate
 from eval import Decoder, batch_sizes, decode
-from generate import generate, logits_of
+from generate import generate, head_of
 from model import MBart
 from qk_finetune import FrozenInHalf, add_lora, apply_recipe
 from tokenizer import Tokenizer
@@ -175,6 +175,23 @@ def generation(folder, scratch):
     return found
 
 
+def leaving(folder, scratch):
+    """What base/ writes of texts that end one after the other (it copies them), in both layouts,
+    and what was counted meanwhile."""
+    texts = [" ".join(["The teacher found a map."] * number) for number in range(1, 9)]
+    found = {}
+    for layout in ("mbart25", "mbart50"):
+        outputs = []
+        for device in ("cpu", "cuda"):
+            decoder = Decoder(train.BASE, device, beam=3, max_new_tokens=60)
+            decoder.model.config.learn_layout(layout)
+            with gpu.counted():
+                outputs.append(decoder(texts, "en_XX", "en_XX"))
+        counts = {"launches": dict(gpu.launches), "waits": dict(gpu.waits)}
+        found[layout] = {"outputs": outputs, **counts}
+    return found
+
+
 def test_set(folder, scratch):
     """eval.py's decoding of texts in batches."""
     tokenizer = Tokenizer.from_pretrained(folder)
@@ -188,7 +205,9 @@ def test_set(folder, scratch):
     model = halved.model
     table = model.model.shared.weight
     states = torch.randn(6, table.size(1)).bfloat16()
-    logits = logits_of(model, states.to("cuda"))
+    logits = head_of(model)(states.to("cuda"))
+    assert logits[:, len(table):].eq(-torch.inf).all()
+    logits = logits[:, :len(table)]
     expected = states.float() @ table.cpu().float().T
     return {
         "outputs": outputs,
@@ -274,7 +293,7 @@ def mixing(folder, scratch):
 
 
 CHECKS = (
-    loss, adversary, alignment, generation, test_set, training, update, resumed, mixing
+    loss, adversary, alignment, generation, leaving, test_set, training, update, resumed, mixing
 )
 
 

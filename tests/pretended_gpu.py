@@ -16,7 +16,8 @@ import importlib.util
 import os
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,11 +139,15 @@ def compute(operation, args, kwargs):
         count_waits(name, args, here)
     before = {id(x.value): x for x in here}
     values = {key: each(value_of, x) for key, x in kwargs.items()}
-    result = OF_A_CARD.get(str(operation), operation)(*each(value_of, args), **values)
+    arguments = each(value_of, args)
+    call = partial(OF_A_CARD.get(str(operation), operation), *arguments, **values)
+    result = call()
     if moves and name == "_to_copy" and result is value_of(args[0]):
         result = result.clone()  # the device changes and the type does not: the CPU copied nothing
     if stays and name not in NO_LAUNCH and not moves:
         launches[name] += 1
+    if recording is not None:
+        recording.add(name, call, result, moves or not stays)
     if not stays:
         return result
     return each(lambda x: before[id(x)] if id(x) in before else on_gpu(x), result)
@@ -186,6 +191,54 @@ class Creation(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         return compute(operation, args, kwargs or {})
+
+
+# ------------------------------------------------------------------------- graphs
+
+recording = None  # the Graph that is being recorded
+
+
+class Graph:
+    """torch.cuda.CUDAGraph: replay() computes the operations that were recorded anew, from the
+    memory that they read then into the memory that they wrote then."""
+
+    def __init__(self):
+        self.calls = []
+
+    def pool(self):
+        return self
+
+    def capture_begin(self, pool, capture_error_mode):
+        global recording
+        recording = self
+
+    def capture_end(self):
+        global recording
+        recording = None
+        launches.subtract(self.launches)  # nothing ran yet
+
+    def add(self, name, call, result, waits):
+        if waits:
+            raise RuntimeError(f"{name} within a graph: a card refuses what waits or carries")
+        if name not in NO_LAUNCH:
+            self.calls.append((name, call, result))
+
+    @property
+    def launches(self):
+        return Counter(name for name, _, _ in self.calls)
+
+    def replay(self):
+        launches["graph"] += 1
+        for _, call, result in self.calls:
+            put_into(result, call())
+
+
+def put_into(old, new):
+    if isinstance(old, list | tuple):
+        for one, two in zip(old, new):
+            put_into(one, two)
+    elif isinstance(old, torch.Tensor) and old is not new:
+        old.copy_(new)
 
 
 # ------------------------------------------------------------------------- the fused attention
@@ -301,6 +354,10 @@ def plug_in():
     torch.cuda._lazy_init = lambda: None
     torch.cuda.manual_seed_all = lambda seed: None
     torch.cuda.synchronize = lambda *_: None
+    torch.cuda.CUDAGraph = Graph
+    torch.cuda.Stream = lambda *_: SimpleNamespace(wait_stream=lambda _: None)
+    torch.cuda.current_stream = lambda *_: None
+    torch.cuda.stream = lambda _: nullcontext()
     torch.cuda.mem_get_info = lambda *_: (2**30, 2**30)
     torch.cuda.memory_reserved = lambda *_: 0
     torch.cuda.memory_allocated = lambda *_: 0

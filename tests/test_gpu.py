@@ -53,10 +53,10 @@ def test_tensors_of_both_devices_are_refused(found):
 
 
 CEILINGS = {  # launches, forward and backward, of a model of 2 + 2 layers
-    "full+embeddings": (300, 515),  # in float32, in bf16 under autocast
-    "full": (285, 500),
-    "qk": (215, 302),
-    "lora": (515, 736),
+    "full+embeddings": (303, 518),  # in float32, in bf16 under autocast
+    "full": (288, 503),
+    "qk": (218, 305),
+    "lora": (518, 739),
 }
 
 
@@ -90,7 +90,17 @@ def test_beam_search_writes_what_it_writes_on_the_cpu_also_under_autocast(found)
     for name, row in rows.items():
         assert row["outputs"][0] == row["outputs"][1], name
         assert row["waits a step"] < 3, row["waits"]
-        assert row["launches a step"] < 130
+        assert row["launches a step"] < (130 if "bf16" in name else 70)  # under autocast no graph
+
+
+def test_most_steps_of_decoding_are_a_graph_while_texts_end_and_slots_are_swept(found):
+    for layout, row in of(found, "leaving").items():
+        there, here = row["outputs"]
+        assert there == here and len({len(text) for text in here}) > 1, layout
+        replayed = row["launches"]["graph"]
+        others = row["launches"]["gelu"] // 4 - 1  # of 4 decoder layers; the encoder's come first
+        assert replayed > 2 * others > 0, layout
+        assert sum(row["waits"].values()) < 2 * (replayed + others), layout
 
 
 def test_a_test_set_is_decoded_in_large_batches_and_in_half_precision(found):

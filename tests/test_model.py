@@ -238,41 +238,47 @@ def test_the_loss_under_autocast_is_close_and_its_gradients_point_the_same_way(d
     assert F.cosine_similarity(grads[0][1], grads[1][1], dim=0) > 0.99
 
 
-def half_precision_loss(dtype, scale, rows):
-    """The gradients (hidden's, the table's) of a loss over 256 labels, divided by 300, under
-    autocast to dtype, times a loss scale that is divided out again; `rows` positions a chunk."""
+def half_precision_loss(dtype, scale, rows, smoothing):
+    """(a loss, its gradients: hidden's, the table's) over 256 labels of a vocabulary of 500, which
+    half precision widens to 512, divided by 300, under autocast to dtype; the gradients times a
+    loss scale that is divided out again; `rows` positions a chunk."""
     torch.manual_seed(0)
     table = torch.randn(500, 16, requires_grad=True)
     hidden = torch.randn(256, 16, requires_grad=True)
+    bias = torch.randn(500)
     labels = torch.randint(0, 500, (256,))
     if dtype == torch.float64:
-        wide = [hidden.double(), table.double()]
-        loss = F.cross_entropy(wide[0] @ wide[1].T, labels, reduction="sum") / 300
-        return torch.autograd.grad(loss, [hidden, table])
+        logits = hidden.double() @ table.double().T + bias
+        loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing) / 300
+        return loss, torch.autograd.grad(loss, [hidden, table])
     with (
         pytest.MonkeyPatch.context() as patch,
         torch.autocast("cpu", dtype),
     ):
         patch.setitem(model_file.LOGITS_BUDGET, "cpu", 4 * 500 * rows)
         value = ChunkedCrossEntropy.apply(
-            hidden, table, torch.zeros(500), labels, 0.0, 1 / 300, Memory(), loss_and_gradient
+            hidden, table, bias, labels, smoothing, 1 / 300, Memory(), loss_and_gradient
         )
     (value * scale).backward()
-    return hidden.grad / scale, table.grad / scale
+    return value, (hidden.grad / scale, table.grad / scale)
 
 
 def away(found, wanted):
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
-def test_half_precision_gradients_bear_every_loss_scale_and_chunks_cost_no_digits(dtype, tolerance):
+def test_half_precision_gradients_bear_every_loss_scale_and_chunks_cost_no_digits(
+    dtype, tolerance, smoothing
+):
     """A scale of 65,536 is infinite in float16, and a loss divided by its tokens almost zero."""
-    wanted = half_precision_loss(torch.float64, 1, 256)
+    wanted_loss, wanted = half_precision_loss(torch.float64, 1, 256, smoothing)
     for scale in (1, 32768, 65536):
-        for whole, chunked, exact in zip(
-            half_precision_loss(dtype, scale, 256), half_precision_loss(dtype, scale, 8), wanted
-        ):
+        loss, in_one = half_precision_loss(dtype, scale, 256, smoothing)
+        _, in_chunks = half_precision_loss(dtype, scale, 8, smoothing)
+        assert loss.item() == pytest.approx(wanted_loss.item(), rel=tolerance)
+        for whole, chunked, exact in zip(in_one, in_chunks, wanted):
             assert whole.isfinite().all() and chunked.isfinite().all()
             assert away(whole, exact) < tolerance
             assert away(chunked, exact) < 1.1 * away(whole, exact)
