@@ -470,6 +470,7 @@ README_ROWS = {
     "`qk` at 1e-3, 2e-3, 4e-3": (HELP, [f"help-rate-qk-{rate}e-3" for rate in (1, 2, 4)]),
     "`full+embeddings`, all of": (HELP, ["help-full+embeddings"]),
     "`frozen_decoder`, the encoder": (HELP, ["help-frozen_decoder"]),
+    "`attn_ln`, attention and": (HELP, ["help-attn_ln"]),
     "`full` at 2e-3, `--steps 8000`": (HELP, ["help-long-full"]),
     "`qk` at 2e-3, `--steps 8000`": (HELP, ["help-long-qk"]),
     "`base-help/` as it is": (HELP, ["help-base"]),
