@@ -57,6 +57,7 @@ from plumbing.files import (
     run,
     write_json,
 )
+from plumbing.graphs import release
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import (
     COUNT,
@@ -119,6 +120,7 @@ def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decod
             for i, ids in zip(batch, decoded):
                 outputs[i] = tokenizer.decode(ids)
             bar.update(len(batch))
+    release()  # training may want the memory
     return outputs
 
 
@@ -139,12 +141,15 @@ def batch_sizes(model, beams, length):
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
     config = model.config
     # Bytes of one position's keys and values in all decoder layers, of an encoder position's widest
-    # activation, and of one output's logits, twice, their softmax and a copy for the search.
+    # activation, and of one output's logits, a recorded step's too, their softmax and a copy for
+    # the search. In half precision decoding has a copy of the table.
     position_bytes = 2 * config.decoder_layers * config.d_model * table.itemsize
     widest_bytes = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
     logits_bytes = 4 * 4 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(table.device)
     free += torch.cuda.memory_reserved(table.device) - torch.cuda.memory_allocated(table.device)
+    if table.itemsize == 2:
+        free = max(0, free - table.nbytes)
     quarter = free // 4  # one for the encoder's states, one for the beams
     tokens = quarter // (position_bytes + 4 * widest_bytes)
     rows = quarter // (beams * (length * position_bytes + logits_bytes))

@@ -6,9 +6,10 @@ Each step extends the K beams of a sentence by every token of the vocabulary, an
 continuations: at most K of them can end in </s>, so K remain to go on with. Those among the best K
 that end become finished hypotheses. A sentence is done when its best running beam could no longer
 beat the worst of K finished ones (by score / t^length_penalty at the present t), or at
-max_new_tokens; it then leaves the batch. With early_stopping it is done as soon as K hypotheses are
-finished, as in fairseq and CTranslate2: fewer steps, and now and then a worse output. Either way
-outputs equal those of the transformers library (early_stopping is its option too).
+max_new_tokens; it then leaves the batch (on a GPU, some time later: Cache tells why). With
+early_stopping it is done as soon as K hypotheses are finished, as in fairseq and CTranslate2: fewer
+steps, and now and then a worse output. Either way outputs equal those of the transformers library
+(early_stopping is its option too).
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
@@ -168,7 +169,7 @@ def beam_search(
             break
 
         cache.reorder(running_parents)
-        if len(rows) - len(going) > cache.may_stay * len(rows):
+        if len(rows) - len(going) > cache.share_that_may_stay * len(rows):
             rows = [rows[i] for i in going]
             remaining = torch.tensor(going).to(device, non_blocking=True)
             cache.keep(remaining)
@@ -220,11 +221,11 @@ def strip(ids, start, config):
 
 # ---------------------------------------------------------------------- tokens
 
-def head_of(model):
+def projection_of(model):
     """The function states (R, D) -> logits (R, V).
 
-    A GPU does not round them to the weights' half precision, in which close tokens would tie; the
-    rows are longer then (model.table_in_half), which -inf fills."""
+    A GPU does not round them to the weights' half precision, in which close tokens would tie. Its
+    rows are longer then (model.table_in_half), V' in place of V, which -inf fills."""
     table = model.model.shared.weight
     dtype = table.dtype
     if table.is_cuda and torch.is_autocast_enabled("cuda"):
@@ -364,7 +365,11 @@ class Cache:
     sentence, in groups of like length. Self-attention's are never moved when beams are reordered:
     every step fills K slots, one for each beam, and all later beams that descend from that beam
     read its slot. `ancestors` (N, K, slots) is 0 at the slots that a beam descends from and -inf
-    elsewhere: it is attention's mask, and all that is reordered."""
+    elsewhere: it is attention's mask, and all that is reordered.
+
+    A GPU replays a step's layers from a CUDA graph (plumbing/graphs.py), which must be recorded
+    anew when a shape has changed. So there every step reads all slots that there are, and finished
+    sentences stay until they are more than MAY_STAY of the batch."""
 
     def __init__(self, model, source, beams, length):
         """Encodes source (N, S), which should have the longest sentence first; `length` positions
@@ -375,7 +380,7 @@ class Cache:
         if not is_packed(model):
             pack_for_decoding(model)
         self.model = model
-        self.logits_of = head_of(model)
+        self.logits_of = projection_of(model)
         self.position = 0  # of the next step's tokens
         self.filled = 0  # slots in use
         self.groups = []  # a CrossAttentionCache each
@@ -389,15 +394,12 @@ class Cache:
             self.keys.append(like.new_empty(len(source), heads, 0, d))
             self.values.append(like.new_empty(len(source), heads, 0, d))
         self.ancestors = self.keys[0].new_empty(len(source), beams, 0)
-
-        # A GPU replays a step's layers from a CUDA graph, which is recorded anew when a shape has
-        # changed. So every step reads all slots there are, and finished sentences stay until there
-        # are enough of them. (Under autocast not: it casts the weights in every step.)
+        self.beam_numbers = torch.arange(beams, device=source.device)
+        self.new_slots = torch.empty_like(self.beam_numbers)
+        # Under autocast, train.py's on a GPU, a graph would hold a cast copy of every weight.
         self.is_graphed = source.is_cuda and not torch.is_autocast_enabled("cuda")
         self.recording = Recording()
-        self.may_stay = MAY_STAY if self.is_graphed else 0
-        self.beam_numbers = torch.arange(beams, device=source.device)
-        self.new_slots = torch.empty_like(self.beam_numbers)  # where a graph's step writes
+        self.share_that_may_stay = MAY_STAY if self.is_graphed else 0
         self.make_room(min(self.max_slots, FIRST_SLOTS))
 
     def step(self, tokens):
@@ -409,7 +411,7 @@ class Cache:
         self.add_slots(len(tokens) // len(self.ancestors))
         x = self.model.model.decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
         self.position += 1
-        if self.is_graphed:
+        if self.is_graphed and len(tokens) == len(self.ancestors) * len(self.beam_numbers):
             return self.recording(self.through_layers, x)
         return self.through_layers(x)
 
@@ -429,8 +431,7 @@ class Cache:
         beam sees."""
         if self.filled + count > self.ancestors.size(2):
             self.make_room(min(self.max_slots, 2 * (self.filled + count)))
-        if self.is_graphed:
-            torch.add(self.beam_numbers, self.filled, out=self.new_slots)
+        torch.add(self.beam_numbers, self.filled, out=self.new_slots)
         new = self.ancestors[..., self.filled:self.filled + count]  # (N, K, count)
         if count == 1:
             new.zero_()
@@ -460,14 +461,18 @@ class Cache:
         q = self.split(attention, attention.q_proj(x))  # (N, H, K, d)
         self.put(self.keys[number], self.split(attention, attention.k_proj(x)))
         self.put(self.values[number], self.split(attention, attention.v_proj(x)))
-        read = self.filled
-        if self.is_graphed:  # all, so that every step's shapes are the same; empty ones are masked
-            read = self.ancestors.size(2)
-        k = self.keys[number][:, :, :read]  # (N, H, slots, d)
-        v = self.values[number][:, :, :read]
-        mask = self.ancestors[:, None, :q.size(2), :read]  # (N, 1, K, slots)
+        count = self.slots_to_read()
+        k = self.keys[number][:, :, :count]  # (N, H, slots, d)
+        v = self.values[number][:, :, :count]
+        mask = self.ancestors[:, None, :q.size(2), :count]  # (N, 1, K, slots)
         out = attention.attend(q, k, v, mask)  # (N, K, D)
         return attention.out_proj(out.view(x.shape))
+
+    def slots_to_read(self):
+        """Those in use; for a graph, whose shapes must not change, all: the mask forbids others."""
+        if self.is_graphed:
+            return self.ancestors.size(2)
+        return self.filled
 
     def put(self, slots, new):
         """Writes keys or values, new (N, H, K, d), into the slots that were added last."""

@@ -16,7 +16,7 @@
 
 Shapes, here and in the other files: B texts of S source and T target tokens, D = d_model, d = D / H
 with H heads, V entries of the vocabulary; N tokens (or labels) that are not padding; R rows of a
-chunk; L layers of a stack.
+chunk; L layers of a stack; V' is V rounded up, in half precision (table_in_half(), below).
 
 The architecture is that of Vaswani et al. 2017 with the changes of BART and mBART: learned
 positions (their table starts with two unused rows), layer norm after the embedding, a last layer
@@ -466,7 +466,7 @@ def select_where(x, keep, count):
 
 # Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
 LOGITS_BUDGET = {"cpu": 2**28, "cuda": 2**30}
-LOGITS_WIDTH = 64  # a row of half-precision logits is a multiple of it, below
+LOGITS_WIDTH = 64  # table_in_half() makes their rows a multiple of it: whole cache lines
 SLAB = 1024  # entries of the vocabulary whose logits a CPU computes at a time
 
 
@@ -537,8 +537,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                     grad_hidden[chunk] = gradient @ weight
                     grad_hidden[chunk].mul_(scale)
                 if needs_table:
-                    own = gradient[:, :vocab]  # (R, V)
-                    add_product(grad_table, own.T, h, scale, is_first=(start == 0))
+                    without_padding = gradient[:, :vocab].T  # (V, R)
+                    add_product(grad_table, without_padding, h, scale, is_first=(start == 0))
 
         memory["logits"] = all_logits
         ctx.table = table
@@ -569,8 +569,8 @@ def table_in_half(table, dtype):
     LOGITS_WIDTH.
 
     A GPU multiplies with its quick products where the rows of a result begin at multiples of 16
-    bytes. mBART's of 250,027 numbers do not: on an H200 a product with E took nine times as long
-    as what its arithmetic takes."""
+    bytes. mBART's of 250,027 numbers do not: on an H200 a product with E took four to eight times
+    as long."""
     vocab, width = table.shape
     rows = math.ceil(vocab / LOGITS_WIDTH) * LOGITS_WIDTH
     half = table.new_empty(rows, width, dtype=dtype)
@@ -580,7 +580,7 @@ def table_in_half(table, dtype):
 
 
 def write_logits(out, h, table):
-    """h E^T of h (R, D) and E (V, D), written to out (R, V).
+    """h E^T of h (R, D) and E (V or V', D), written to out (R, V or V').
 
     On a CPU a slab of E at a time: MKL's product that writes rows of 2,771 or 250,027 numbers, no
     multiple of a cache line, has half the speed of one that writes rows of 1,024 (AMD EPYC). In
@@ -597,10 +597,10 @@ def loss_and_gradient(logits, bias, labels, smoothing, vocab):
     """logits (R, V') without bias, bias (V',), labels (R,) -> the summed loss and its gradient
     (R, V') with respect to the logits.
 
-    The first `vocab` logits count; the bias of others is -inf. The gradient has the type of the
-    logits. Half-precision logits are first converted to float32; float32 logits are overwritten by
-    the gradient. With p the softmax and a the smoothing, the
-    gradient is  p - (1 - a) onehot(y) - a / V."""
+    The first `vocab` logits count; the bias of others is -inf, their gradient 0. The gradient has
+    the type of the logits. Half-precision logits are first converted to float32; float32 logits are
+    overwritten by the gradient. With p the softmax and a the smoothing, the gradient is
+    p - (1 - a) onehot(y) - a / V."""
     given = logits.dtype
     logits = logits.to(torch.promote_types(given, torch.float32)).add_(bias)
     labels = labels[:, None]

@@ -3,21 +3,24 @@
 A step of decoding is 300 kernels of a few microseconds. Python takes longer to ask for them, one by
 one, than the GPU to run them; a graph that was recorded once is asked for as a whole.
 """
+from contextlib import suppress
+
 import torch
 
-# {device: (the graph recorded last, the stream on which all are recorded)}. That graph keeps the
-# memory that all of them compute in, of which the next one takes over what is free. So what a graph
-# returns is to be used before another one runs.
+# Both by device. All graphs are recorded on one stream, and the latest of them keeps the memory
+# that they compute in, of which the next one takes over what is free.
+streams = {}
 latest = {}
 
 
 class Recording:
-    """recording(function, x) = function(x), on a GPU from a CUDA graph.
+    """recording(function, x) = function(x), on a GPU from a CUDA graph; always the same function.
 
     The first call with an x of some shape runs as it is, and makes what is made once. The second is
     recorded; from then on the recording is replayed. That reads and writes the very tensors that
     were there when it was recorded: after one of them was replaced, forget() must be called. The
-    function must not wait for the GPU. What it returns is overwritten by the next call."""
+    function must not wait for the GPU. What it returns is overwritten by the next call, of another
+    recording too: two threads cannot have one on the same GPU."""
 
     def __init__(self):
         self.forget()
@@ -34,24 +37,41 @@ class Recording:
             return function(x)
         self.x.copy_(x)
         if self.graph is None:
-            self.graph, self.result = recorded(function, self.x)
+            try:
+                self.graph, self.result = recorded(function, self.x)
+            except torch.OutOfMemoryError:  # while it records, torch gives back nothing it has kept
+                torch.cuda.empty_cache()
+                return function(x)
         self.graph.replay()
         return self.result
 
 
 def recorded(function, x):
     """(a CUDA graph of function(x), what it returns)."""
+    if x.device not in streams:
+        streams[x.device] = torch.cuda.Stream(x.device)
+    stream = streams[x.device]
+    pool = None
+    if x.device in latest:
+        pool = latest[x.device].pool()
     graph = torch.cuda.CUDAGraph()
-    before, stream = latest.get(x.device, (None, None))
-    stream = stream or torch.cuda.Stream(x.device)
-    pool = before.pool() if before else None
     stream.wait_stream(torch.cuda.current_stream(x.device))
     with torch.cuda.stream(stream):
         # Other threads may go on to use the GPU meanwhile.
         graph.capture_begin(pool, capture_error_mode="thread_local")
         try:
             result = function(x)
-        finally:
-            graph.capture_end()
-    latest[x.device] = graph, stream
+        except BaseException:
+            with suppress(RuntimeError):  # what went wrong in the function is to be told
+                graph.capture_end()
+            raise
+        graph.capture_end()
+    latest[x.device] = graph
     return graph, result
+
+
+def release():
+    """Gives back the memory that graphs computed in; none of them may be replayed any more."""
+    if latest:
+        latest.clear()
+        torch.cuda.empty_cache()

@@ -26,8 +26,9 @@ from adversarial import Adversary
 from align import alignment_loss
 from data import Example, ParallelExample, collate
 from eval import Decoder, batch_sizes, decode
-from generate import generate, head_of
+from generate import generate, projection_of
 from model import MBart
+from plumbing import graphs
 from qk_finetune import FrozenInHalf, add_lora, apply_recipe
 from tokenizer import Tokenizer
 
@@ -189,7 +190,43 @@ def leaving(folder, scratch):
                 outputs.append(decoder(texts, "en_XX", "en_XX"))
         counts = {"launches": dict(gpu.launches), "waits": dict(gpu.waits)}
         found[layout] = {"outputs": outputs, **counts}
+    assert graphs.latest == {}  # no memory is held
     return found
+
+
+def graphed(folder, scratch):
+    """What a LoRA in bf16 writes by graphs, and with every step launched by itself."""
+    model = start(folder)
+    add_lora(model)
+    model = model.to("cuda", torch.bfloat16).eval()
+    source = batch_of(model).source.to("cuda")
+
+    def written():
+        return generate(model, source, model.config.vocab_size - 20, beam=3, max_new_tokens=20)
+
+    found = []
+    with gpu.counted():
+        found.append(written())
+    count = gpu.launches["graph"]
+    call = graphs.Recording.__call__
+    graphs.Recording.__call__ = lambda self, function, x: function(x)
+    found.append(written())
+    graphs.Recording.__call__ = call
+    return {"outputs": found, "graphs": count, "refused": refused()}
+
+
+def refused():
+    """What a recording says to a function that waits; then one that does not is recorded."""
+    recording = graphs.Recording()
+    x = torch.ones(2, device="cuda")
+    said = ""
+    recording(lambda x: x.sum().item(), x)
+    try:
+        recording(lambda x: x.sum().item(), x)
+    except RuntimeError as error:
+        said = str(error)
+    results = [recording(lambda x: x + x, x * number).tolist() for number in range(3)]
+    return [said, results]
 
 
 def test_set(folder, scratch):
@@ -205,7 +242,7 @@ def test_set(folder, scratch):
     model = halved.model
     table = model.model.shared.weight
     states = torch.randn(6, table.size(1)).bfloat16()
-    logits = head_of(model)(states.to("cuda"))
+    logits = projection_of(model)(states.to("cuda"))
     assert logits[:, len(table):].eq(-torch.inf).all()
     logits = logits[:, :len(table)]
     expected = states.float() @ table.cpu().float().T
@@ -293,7 +330,8 @@ def mixing(folder, scratch):
 
 
 CHECKS = (
-    loss, adversary, alignment, generation, leaving, test_set, training, update, resumed, mixing
+    loss, adversary, alignment, generation, leaving, graphed, test_set, training, update, resumed,
+    mixing,
 )
 
 

@@ -49,6 +49,13 @@ INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 launches = Counter()  # {operation: how often}
 waits = Counter()
+recording = None  # the Graph that is being recorded
+
+
+def wait(name):
+    waits[name] += 1
+    if recording is not None:
+        raise RuntimeError(f"{name} within a graph: a card refuses to wait there")
 
 
 @contextmanager
@@ -85,11 +92,11 @@ class OnGpu(torch.Tensor):
         return self.value.__reduce_ex__(protocol)
 
     def tolist(self):
-        waits["tolist"] += 1
+        wait("tolist")
         return self.value.tolist()
 
     def __index__(self):
-        waits["__index__"] += 1
+        wait("__index__")
         return self.value.__index__()
 
     def numpy(self):
@@ -130,10 +137,12 @@ def compute(operation, args, kwargs):
         kwargs = kwargs | {"device": torch.device("cpu")}
 
     moves = is_move(name, args, stays, here)
+    if moves and recording is not None:
+        raise RuntimeError(f"{name} within a graph: a card refuses to carry what is the CPU's")
     if moves:
         launches["copy"] += 1
         if not stays or not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2)):
-            waits["copy"] += 1
+            wait("copy")
     else:
         check_devices(name, tensors, here)
         count_waits(name, args, here)
@@ -147,7 +156,7 @@ def compute(operation, args, kwargs):
     if stays and name not in NO_LAUNCH and not moves:
         launches[name] += 1
     if recording is not None:
-        recording.add(name, call, result, moves or not stays)
+        recording.add(name, call, result)
     if not stays:
         return result
     return each(lambda x: before[id(x)] if id(x) in before else on_gpu(x), result)
@@ -169,7 +178,7 @@ def check_devices(name, tensors, here):
     if not here or not others:
         return
     if name in INDEXING:
-        waits[f"{name} with places of the CPU"] += 1
+        wait(f"{name} with places of the CPU")
     elif any(x.dim() for x in others):
         shapes = [f"{'cuda' if isinstance(x, OnGpu) else 'cpu'} {tuple(x.shape)}" for x in tensors]
         raise RuntimeError(f"{name} mixes devices: {', '.join(shapes)}")
@@ -179,11 +188,11 @@ def count_waits(name, args, here):
     if not here:
         return
     if name in WAITS:
-        waits[name] += 1
+        wait(name)
     if name in INDEXING:
         for places in args[1]:
             if places is not None and places.dtype in (torch.bool, torch.uint8):
-                waits[f"{name} by bool"] += 1  # how many are true must be known
+                wait(f"{name} by bool")  # how many are true must be known
 
 
 class Creation(TorchDispatchMode):
@@ -194,9 +203,6 @@ class Creation(TorchDispatchMode):
 
 
 # ------------------------------------------------------------------------- graphs
-
-recording = None  # the Graph that is being recorded
-
 
 class Graph:
     """torch.cuda.CUDAGraph: replay() computes the operations that were recorded anew, from the
@@ -217,9 +223,7 @@ class Graph:
         recording = None
         launches.subtract(self.launches)  # nothing ran yet
 
-    def add(self, name, call, result, waits):
-        if waits:
-            raise RuntimeError(f"{name} within a graph: a card refuses what waits or carries")
+    def add(self, name, call, result):
         if name not in NO_LAUNCH:
             self.calls.append((name, call, result))
 
@@ -334,7 +338,7 @@ def tensor(values, *, device=None, **words):
     if device is None or torch.device(device).type == "cpu":
         return made
     launches["copy"] += 1
-    waits["torch.tensor"] += 1
+    wait("torch.tensor")
     return OnGpu(made)
 
 

@@ -103,6 +103,15 @@ def test_most_steps_of_decoding_are_a_graph_while_texts_end_and_slots_are_swept(
         assert sum(row["waits"].values()) < 2 * (replayed + others), layout
 
 
+def test_a_graph_of_bf16_and_lora_computes_what_its_launches_do_and_refuses_to_wait(found):
+    row = of(found, "graphed")
+    by_graphs, by_launches = row["outputs"]
+    assert row["graphs"] > 5 and by_graphs == by_launches and any(by_graphs)
+    said, results = row["refused"]
+    assert said == "_local_scalar_dense within a graph: a card refuses to wait there"
+    assert results == [[0, 0], [2, 2], [4, 4]]
+
+
 def test_a_test_set_is_decoded_in_large_batches_and_in_half_precision(found):
     row = of(found, "test_set")
     assert row["outputs"][0] == row["outputs"][1] and all(row["outputs"][0])
