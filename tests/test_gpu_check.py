@@ -203,9 +203,15 @@ def test_results_of_two_machines_are_not_mixed(card, run, monkeypatch):
     assert checks_in(card) == kept["checks"]
 
 
-def test_the_page_says_that_its_checks_are_of_an_earlier_version():
-    page = "\n".join(gpu_check.page(gpu_check.read_results(gpu_check.HERE)))
-    assert "an earlier version" in page and "`decoding-step`, `train.py, a new source`" in page
+def test_the_page_says_of_which_version_its_checks_are_and_what_todays_have_besides():
+    kept = gpu_check.read_results(gpu_check.HERE)
+    kept["measured"]["training"] = "2026-01-01, with an earlier version"
+    del kept["checks"]["decoding-step"]
+    rows = kept["checks"]["training"]
+    kept["checks"]["training"] = [row for row in rows if "new source" not in row["what"]]
+    page = "\n".join(gpu_check.page(kept))
+    assert "- `training`: 2026-01-01, with an earlier version" in page
+    assert "`decoding-step`, `train.py, a new source`" in page
     assert "## The checks of a card: NVIDIA H200" in page and "spread is not kept" in page
 
 
