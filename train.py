@@ -38,6 +38,9 @@ SIGTERM or the end of the terminal (but for nohup) saves and exits, and --resume
 there (on a GPU, which adds up in an order of its own, up to rounding): dropout is seeded by the
 batch's number and the stream of batches by its position, so nothing depends on how often a run was
 interrupted.
+
+In this file: the loop, the losses, how model and data are made, what is shown afterwards; and in
+its second half the settings `s`, every option with its default and what it may be.
 """
 import argparse
 import math
@@ -150,6 +153,727 @@ from tokenizer import PAD, Tokenizer
 
 STAGES = ("pretrain", "translate", "summarize", "align")
 BASE = Path(__file__).resolve().parent / "base"
+
+
+# ------------------------------------------------------------------------------------- the loop
+
+SAVE_EVERY = 900  # seconds at most between two checkpoints
+
+
+def train(s, rank, world, device, command=None):
+    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes.
+
+    s: the Settings. command: the words that began it, for the model's card."""
+    this_run = Run(s, rank == 0, command)
+    share_batches(s, world, this_run.say)
+
+    # The model and the data.
+    recipe = in_words(s.recipe, s.recipe_layers)
+    this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {recipe}, on {device}")
+    model, tokenizer = prepare_model(s)
+    this_run.say(describe(model))
+    if s.stage == "align":
+        this_run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
+    this_run.say(f"reading the data ({s.data})")
+    max_length = longest_input(vars(s), model.config.max_position_embeddings)
+    data = read_data(s, tokenizer, max_length, this_run.say)
+    if rank == 0:  # who scores
+        check_scoring(s, tokenizer)
+
+    # What trains it.
+    model.to(device).train()
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = adamw(weights, s)
+    scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
+    adversary = make_adversary(s, model.config.d_model, data.sources, device)
+    if s.compile:
+        model.compile_layers()
+    parts = {"data": data.fingerprint, "optimizer": optimizer, "scaler": scaler, **data.streams}
+    if adversary:
+        parts["adversary"] = adversary
+
+    # Where it stands.
+    if s.resume:
+        this_run.restore(model, parts)
+    check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
+    if s.resume:
+        check_stop(s, this_run.progress.step)
+        this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
+    frozen = FrozenInHalf(model, HALVES.get(s.precision))
+    learned_tasks = learned(s, data.pairs)
+    if not s.resume:
+        loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
+        this_run.say(f"before training: validation loss {loss:.4f}")
+        this_run.progress.start = loss
+        scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
+        this_run.begin(model, tokenizer, frozen.state_to_save(), world, learned_tasks)
+        this_run.tell(this_run.log_scores(scores))
+
+    progress = this_run.progress
+    diverged = False  # was the last validation's loss no number?
+    seen = 0  # tokens, source and target, since `clock`
+    clock = time.perf_counter()
+    with signals() as received, this_run.bar() as bar:
+        while not is_over(s, progress):
+            # Every process walks the whole streams and computes its own share of an update.
+            rate = learning_rate(progress.step, s)
+            set_learning_rate(optimizer, rate)
+            classifier_batches = []
+            if adversary:  # the classifier learns, on batches of its own; then it is fooled
+                classifier_batches = data.draw_update(s)
+                mine = [batch.to(device) for batch in classifier_batches[rank::world]]
+                seed_dropout(s.seed, mine[0], "classifier")
+                with autocast(device, s.precision):
+                    adversary.update(model, mine, world)
+            batches = data.draw_update(s)
+            parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
+            mean_loss, whole_loss = add_gradients(
+                s,
+                model,
+                batches,
+                parallel,
+                adversary=adversary,
+                scaler=scaler,
+                tokenizer=tokenizer,
+                rank=rank,
+                world=world,
+            )
+            if not math.isfinite(whole_loss):
+                rows = readable(classifier_batches + batches + parallel, tokenizer)
+                this_run.end_with_bad_batch(whole_loss, rows)
+            skipped = update(model, weights, optimizer, scaler, s.clip, world)
+            tokens = sum(batch.target_tokens for batch in batches)
+            progress.overflows += skipped
+            progress.step += 1
+            progress.loss += mean_loss * tokens
+            progress.tokens += tokens
+            seen += tokens + sum(batch.source_tokens for batch in batches)
+            bar.update()
+            bar.set_postfix_str(f"loss {mean_loss:.3f}", refresh=False)
+
+            # Validate, log, save.
+            if this_run.is_validation_due():
+                seconds = time.perf_counter() - clock
+                valid_loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
+                told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
+                lines = this_run.report(valid_loss, seen / seconds, rate, told)
+                scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
+                lines += this_run.log_scores(scores)
+                better = progress.validated(valid_loss, seconds)
+                diverged = not math.isfinite(valid_loss)
+                if not diverged:  # else the last checkpoint is better than this one would be
+                    replaces_model = better or s.keep == "last"
+                    this_run.save(model, parts, frozen.state_to_save if replaces_model else None)
+                this_run.tell(lines)
+                seen = 0
+                clock = time.perf_counter()
+            signal = first_signal(received, world)
+            stops = signal or progress.step == s.stop_at
+            if stops or time.perf_counter() - clock > SAVE_EVERY:  # validations may be hours apart
+                progress.seconds += time.perf_counter() - clock
+                if not diverged:
+                    this_run.save(model, parts)
+                seen = 0
+                clock = time.perf_counter()
+            if stops:
+                bar.close()
+                this_run.stop(signal)
+    this_run.done()
+
+
+def set_learning_rate(optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def update(model, weights, optimizer, scaler, clip, world):
+    """One step of the optimizer by the gradients of all processes.
+
+    Returns whether it was left out, as fp16 does where a gradient overflows."""
+    share_gradients(weights, world)
+    scaler.unscale_(optimizer)
+    if clip:
+        torch.nn.utils.clip_grad_norm_(weights, clip)
+    scale = scaler.get_scale()
+    scaler.step(optimizer)
+    scaler.update()
+    model.zero_grad()
+    return scaler.get_scale() < scale
+
+
+def readable(batches, tokenizer):
+    """The examples of some batches, as ids and as text."""
+    rows = []
+    for batch in batches:
+        for place, source in enumerate(batch.source.tolist()):
+            row = {"stream": batch.stream, "batch": batch.number, "source ids": source}
+            row["source"] = tokenizer.source.decode(source)
+            if isinstance(batch, ParallelBatch):
+                row["translation ids"] = batch.translation[place].tolist()
+                row["translation"] = tokenizer.source.decode(row["translation ids"])
+            else:
+                row["source language"] = batch.source_langs[place]
+                row["label ids"] = batch.labels[place].tolist()
+                row["labels"] = tokenizer.decode(row["label ids"])
+            rows.append(row)
+    return rows
+
+
+# -------------------------------------------------------------------------------------- losses
+
+def divisors(batches):
+    """{stream k: N_k / w_k} of an update, as in the head of this file: a loss that is summed over
+    the tokens of one of its batches is divided by this."""
+    counts = Counter()
+    tokens = Counter()
+    for batch in batches:
+        counts[batch.stream] += 1
+        tokens[batch.stream] += batch.target_tokens
+    return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
+
+
+def task_loss(
+    model, batch, divisor, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
+):
+    """(loss, states) of a batch. The loss, in nats, is the sum over its label tokens, divided by
+    `divisor` (divisors() has an update's; in validation it is 1); the states (N, D) are the
+    encoder's of its source tokens, None without with_states.
+
+    For a ParallelBatch: its mean alignment loss in encoder layer `layer`, times the number of its
+    translations' tokens, divided alike; None for states."""
+    if isinstance(batch, ParallelBatch):
+        loss = alignment_loss(model, batch, layer, tokenizer)
+        tokens = (batch.translation != PAD).sum()  # a tensor: the CPU need not wait for a GPU
+        return loss * tokens / divisor, None
+    found = model.loss(
+        batch.source,
+        batch.decoder_input,
+        batch.labels,
+        label_smoothing,
+        reduction=divisor,
+        with_states=with_states,
+    )
+    if with_states:
+        return found  # (loss, states)
+    return found, None
+
+
+def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, rank, world):
+    """Adds to the model's gradients those of this process's share of an update: its batches of the
+    task (and of --mix), and of the translations `parallel` that are to meet.
+
+    Returns two numbers, over the batches of all processes: the task's loss (label-smoothed where
+    asked, as validation's is not), and the whole that is minimized, with fooling and alignment."""
+    device = next(model.parameters()).device
+    divisor_of = divisors(batches)
+    loss_sum = torch.zeros((), device=device)
+    whole_sum = torch.zeros((), device=device)
+    for batch in batches[rank::world]:
+        batch = batch.to(device)
+        divisor = divisor_of[batch.stream]
+        seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
+        with autocast(device, s.precision):
+            loss, states = task_loss(
+                model,
+                batch,
+                divisor,
+                s.label_smoothing,
+                s.align_layer,
+                tokenizer,
+                with_states=adversary is not None,
+            )
+            whole = loss
+            if adversary is not None:
+                whole = loss + adversary.loss(states, batch) / divisor
+        loss_sum += loss.detach()
+        whole_sum += whole.detach()
+        scaler.scale(whole).backward()
+    for batch in parallel[rank::world]:
+        batch = batch.to(device)
+        seed_dropout(s.seed, batch)
+        with autocast(device, s.precision):
+            loss = alignment_loss(model, batch, s.align_layer, tokenizer) / len(parallel)
+        whole_sum += loss.detach()
+        scaler.scale(loss).backward()
+    return add_up(torch.stack((loss_sum, whole_sum)), world)
+
+
+@torch.no_grad()
+def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
+    """Mean task loss per label token over the held-out batches: every process takes its share of
+    them, and all return the same number."""
+    device = next(model.parameters()).device
+    total = 0.0
+    tokens = 0
+    model.eval()
+    for batch in batches[rank::world]:
+        tokens += batch.target_tokens
+        batch = batch.to(device)
+        with autocast(device, s.precision):
+            loss, _ = task_loss(model, batch, 1, layer=s.align_layer, tokenizer=tokenizer)
+        total += loss.item()
+    model.train()
+    sums = torch.tensor([total, tokens], dtype=torch.float64, device=device)
+    total, tokens = add_up(sums, world)
+    return total / tokens
+
+
+def score_watched_pairs(model, tokenizer, s, rank, learned_tasks):
+    """The scores of --watch, of the model as it is: a row for every pair, as watch.csv has them
+    after the update's number. Only the first process decodes. learned_tasks: learned()'s."""
+    if not s.watch or rank != 0:
+        return []
+    import eval as evaluation  # late: its metrics take seconds to import
+
+    limit = longest_input(vars(s), model.config.max_position_embeddings)
+    longest = min(DECODING["max_new_tokens"], longest_output(model.config))
+    options = decoding_of(s.stage) | {"beam": 1, "max_new_tokens": longest}
+
+    def decoder(texts, source, target):
+        tag = None if s.tagless else source
+        sources = [tokenizer.encode(text, tag, limit) for text in texts]
+        title = f"watching {source} -> {target}"
+        with autocast(next(model.parameters()).device, s.precision):
+            return evaluation.decode(model, tokenizer, sources, target, title=title, **options)
+
+    rows, _ = evaluation.evaluate(
+        decoder,
+        s.stage,
+        s.data,
+        split_pairs(s.watch),
+        s.valid_examples,
+        tokenizer.languages,
+        trained=evaluation.pairs_ever_trained(vars(s) | {"learned": learned_tasks}),
+        skip=s.skip_bad_lines,
+        split="valid",
+    )
+    column = "chrF" if s.stage == "translate" else "R1"
+    scores = []
+    for row in rows:
+        off_target = row.scores["off-target"]
+        wrong = "" if off_target is None else off_target.value
+        scores.append((row.source, row.target, column, row.scores[column].value, wrong))
+    return scores
+
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device, precision):
+    """Half precision, where it was asked for, in the arithmetic within."""
+    dtype = HALVES.get(precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+# One for each use of a batch: batches of the same number, but of different uses, draw different
+# dropout.
+SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
+
+
+def seed_dropout(seed, batch, use=None):
+    """Seeds dropout by the run's seed, the batch's number and its use (default: its stream's), so
+    that it is the same in every process and after a resume.
+
+    The classifier's batches of an update are read together: it is seeded once, by the first that
+    this process has, and the others go on from there."""
+    numbers = (seed, batch.number, *SALTS[use or batch.stream])
+    torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
+
+
+def adamw(weights, s):
+    return torch.optim.AdamW(
+        weights,
+        lr=s.lr,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=s.weight_decay,
+        fused=True,
+    )
+
+
+def learning_rate(step, s):
+    """Linear warm-up to lr over `warmup` updates, then linear decay that would reach final_lr one
+    update after the last."""
+    if step < s.warmup:
+        return s.lr * (step + 1) / s.warmup
+    left = (s.steps - step) / max(1, s.steps - s.warmup)
+    return s.final_lr + (s.lr - s.final_lr) * left
+
+
+def is_over(s, progress):
+    """Are all updates done, or have --patience validations in a row brought no improvement?"""
+    if s.patience and progress.bad >= s.patience:
+        return True
+    return progress.step >= s.steps
+
+
+# ----------------------------------------------------------------------------- model and data
+
+def prepare_model(s):
+    """(model, tokenizer) as a run starts or goes on; which of its tensors train is marked."""
+    folder = s.init
+    # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
+    if s.resume and s.recipe != "lora":
+        folder = s.out
+    try:
+        place = model_folder(folder, weights=False)
+    except UserError as error:
+        if not s.resume:
+            raise
+        raise UserError(
+            f"{error} (this run began from it: if it has moved, say with --init where it is)"
+        ) from None
+    tokenizer = Tokenizer.from_pretrained(place)
+    # What is mistyped, before the weights are fetched.
+    pairs = split_pairs(s.pairs + pairs_beside_task(s) + (s.watch or []))
+    for code in languages_of(pairs):
+        tokenizer.lang_id(code)
+    if is_builtin(s.data):  # for its errors alone; what files have is known when they are read
+        open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
+    check_layers(s, Config.read(place / "config.json"))
+    model = MBart.from_pretrained(model_folder(folder))
+    model.config.dropout = s.dropout
+    model.config.attention_dropout = s.dropout
+    if s.residual_drop:
+        model.drop_residual(s.residual_drop)
+    if s.recipe == "lora":
+        add_lora(
+            model,
+            rank=s.lora_rank,
+            dropout=s.lora_dropout,
+            projections=s.lora_projections,
+            seed=s.seed,
+            layers=s.recipe_layers,
+        )
+    names = apply_recipe(model, s.recipe, s.recipe_layers)
+    check_alignment(s, model.config, names)
+    check_adversary(s, model.config, names)
+    return model, tokenizer
+
+
+def pairs_beside_task(s):
+    """The language pairs of translations that a run reads beside its task's own: --align-layer's
+    and --mix's."""
+    pairs = []
+    if s.align_layer:
+        pairs += s.align_pairs or []
+    if s.mix:
+        pairs += s.mix_pairs
+    return pairs
+
+
+def check_layers(s, config):
+    """UserError if a model of this Config lacks layers or the encoder vocabulary that the settings
+    name, or if it already goes without the residual of another layer than --residual-drop."""
+    check_shape(s.recipe, s.recipe_layers, config)
+    for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
+        if layer > config.encoder_layers:
+            raise UserError(
+                f"--{name} {layer}: the encoder has layers 1 to {config.encoder_layers}"
+            )
+    dropped = config.residual_drop_layer
+    if s.residual_drop and dropped not in (0, s.residual_drop):
+        raise UserError(
+            f"--residual-drop {s.residual_drop}: {s.init} was trained without the residual of "
+            f"layer {dropped}, and only one layer can go without; leave the option out to keep it "
+            "so, or name another model with --init"
+        )
+
+
+def check_alignment(s, config, names):
+    """UserError if `names`, which train, cannot move the states of that layer."""
+    if s.align_layer and not moves_encoder(names, config, s.align_layer):
+        raise UserError(
+            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the states of "
+            f"encoder layer {s.align_layer} depend on: alignment has nothing to move"
+        )
+
+
+def check_adversary(s, config, names):
+    """UserError if `names`, which train, cannot move the encoder's states."""
+    if s.adversarial != "none" and not moves_encoder(names, config):
+        raise UserError(
+            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the encoder's "
+            f"states depend on: it cannot fool --adversarial {s.adversarial}; leave --recipe out "
+            "to train all layers"
+        )
+
+
+def open_split(s, stage, pairs, split, tokenizer, max_length):
+    """The training or validation examples that a stage makes of a run's data, as ids."""
+    limit = None
+    minimum = (0, 0)
+    if split == "train":
+        limit = s.train_examples
+        minimum = s.min_words
+    texts = open_data(
+        s.data,
+        stage,
+        split,
+        split_pairs(pairs),
+        tokenizer.languages,
+        seed=s.seed,
+        skip=s.skip_bad_lines,
+        minimum=minimum,
+    )
+    tagged = not s.tagless
+    return Examples(texts, tokenizer, stage, tagged, max_length, seed=s.seed, limit=limit)
+
+
+@dataclass
+class RunData:
+    """What a run reads."""
+    streams: dict              # {name: Batches} to train on; streams_of
+    valid_batches: list        # to validate on
+    fingerprint: Fingerprint   # of the files that the run depends on
+
+    @property
+    def pairs(self):
+        """{"SRC-TGT"} of the language pairs that have examples to learn to write from."""
+        found = set()
+        for name in ("task", "mix"):
+            if name in self.streams:
+                found |= {"-".join(pair) for pair in self.streams[name].pairs}
+        return found
+
+    @property
+    def sources(self):
+        """The source languages of these pairs."""
+        return sorted({source for source, _ in split_pairs(self.pairs)})
+
+    def draw(self, name, count):
+        """The next `count` batches of a stream; none where the run has no such stream."""
+        if name not in self.streams:
+            return []
+        return [next(self.streams[name]) for _ in range(count)]
+
+    def draw_update(self, s):
+        """The batches whose label tokens an update learns to write: the task's, and the mix's."""
+        return self.draw("task", s.accumulate) + self.draw("mix", s.mix)
+
+
+def streams_of(s, tokenizer, max_length):
+    """{name: Batches} that a run trains on: those of its "task"; where asked, translations that are
+    to be written in the same loss ("mix"), and others that are to meet in a layer ("alignment")."""
+    sources = {"task": (s.stage, s.pairs)}
+    if s.mix:
+        sources["mix"] = ("translate", s.mix_pairs)
+    if s.align_layer and s.stage != "align":
+        sources["alignment"] = ("align", s.align_pairs)
+    streams = {}
+    for name, (stage, pairs) in sources.items():
+        examples = open_split(s, stage, pairs, "train", tokenizer, max_length)
+        streams[name] = Batches(examples, s.tokens, s.seed, s.temperature, name=name)
+    return streams
+
+
+def read_data(s, tokenizer, max_length, say):
+    """The RunData of a run; says at its start what the model will not see of the texts."""
+    streams = streams_of(s, tokenizer, max_length)
+    valid = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
+    # No gradients are kept, so twice the tokens fit.
+    valid_batches = held_out(valid, s.valid_examples, s.tokens * 2)
+
+    read = {}  # {a split's or a stream's name: Examples}
+    for name, stream in streams.items():
+        if name == "task":
+            name = "train"
+        read[name] = stream.examples
+    read["valid"] = valid
+
+    if not s.resume:
+        for stream in streams.values():
+            stream.fill()  # a sample of all pairs, of which the checks and notes below speak
+        if s.align_layer:
+            check_contrast(s, streams, valid_batches)
+        for name, examples in read.items():
+            for line in examples.unread.warnings():
+                say(f"{name}: {line}")
+
+    fingerprint = Fingerprint()
+    for examples in read.values():
+        fingerprint.files |= examples.data.fingerprint
+    if s.recipe == "lora":  # whose matrices mean nothing beside other weights
+        for path in parts_of(weights_file(model_folder(s.init))):
+            fingerprint.files[str(Path(s.init) / path.name)] = size_and_checksum(path)
+    return RunData(streams, valid_batches, fingerprint)
+
+
+def check_contrast(s, streams, valid_batches):
+    """UserError where alignment has no text to tell another from: its loss would be 0 for ever."""
+    stream = streams["task" if s.stage == "align" else "alignment"]
+    drawn = [collate(rows) for rows in stream.batches]  # a sample: the first pool
+    if not any(map(has_negatives, drawn)):
+        raise UserError(
+            "alignment tells a text's translation from others in its batch, and none of the first "
+            f"{len(drawn)} batches has another text: raise --tokens, or give more data"
+        )
+    if s.stage == "align" and not any(map(has_negatives, valid_batches)):
+        raise UserError(
+            "alignment tells a text's translation from others in its batch, and no batch of "
+            "validation has another text: raise --valid-examples (or --tokens), or give more data "
+            "to validate on"
+        )
+
+
+def make_adversary(s, d_model, sources, device):
+    """The adversary of these source languages; None where not asked."""
+    if s.adversarial == "none":
+        return None
+    return Adversary(
+        s.adversarial, d_model, sources, s.classifier_lr, s.classifier_updates, device, s.seed
+    )
+
+
+def check_scoring(s, tokenizer):
+    """Says before the training what scoring would lack (a package, a split of the data, a language
+    pair), as a UserError or a note. Scoring: --watch, and the table at the end."""
+    at_the_end = s.stage in TASKS and not s.no_eval
+    if not at_the_end and not s.watch:
+        return
+    try:
+        import eval as evaluation  # noqa: F401    late: its metrics take seconds to import
+    except ImportError as error:
+        pip = f"{beside_python('pip')} install -r {BASE.parent / 'requirements.txt'}"
+        raise UserError(
+            f"scores need a package that cannot be imported ({error}): `{pip}` brings it; or train "
+            "without scores by --no-eval, and without --watch"
+        ) from None
+    if s.watch:
+        check_split(s, "valid", s.watch, tokenizer, "or leave out --watch")
+    if at_the_end:
+        pairs = scored_pairs(s)
+        check_split(s, "test", pairs, tokenizer, "or train without scores by --no-eval")
+
+
+def check_split(s, split, pairs, tokenizer, advice):
+    """UserError with this advice where a split cannot be read or has none of these pairs; a note
+    of those that it lacks."""
+    languages = tokenizer.languages
+    try:
+        open_data(s.data, s.stage, split, split_pairs(pairs), languages, skip=s.skip_bad_lines)
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
+
+
+# ------------------------------------------------------------------------------------ afterwards
+
+def show_result(s):
+    """What eval.py prints of the model, which its card keeps, and what to run next."""
+    if s.stage in TASKS:
+        import eval as evaluation  # late: its metrics take seconds to import
+
+        keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
+        write_card(s.out, picture=False)  # that of the log is there
+    translations = "" if is_builtin(s.data) else f" --data {s.data}"
+    summaries = translations
+    kind = s.data.partition(":")[0]
+    if kind in ("xlsum", "wikilingua"):  # which have no translations
+        translations = " --data parallel:DIR"
+    if kind == "parallel":  # which has no summaries
+        summaries = " --data jsonl:DIR"
+    nexts = {
+        "pretrain": f"train.py --stage translate --init {s.out}{translations}",
+        "align": f"train.py --stage summarize --init {s.out}{summaries}",
+        "translate": f"train.py --stage summarize --init {s.out}{summaries}    (the second step: "
+                     "QK finetuning on summaries)",
+        "summarize": f"eval.py --model {s.out} --lang {zero_shot_language(s)}    (from every "
+                     "source language)",
+    }
+    print(f"next: {beside_python()} {nexts[s.stage]}")
+
+
+def zero_shot_language(s):
+    """A language of the run's data that most runs are not trained on; of a user's own data, and of
+    a model with two vocabularies, only those are known that this one was."""
+    if (is_builtin(s.data) or is_help(s.data)) and not has_two_vocabularies(s.out):
+        return "tr_TR"
+    _, target = split_pairs(s.pairs)[0]
+    return target
+
+
+def has_two_vocabularies(folder):
+    """Have encoder and decoder of a folder's model vocabularies of their own?"""
+    config = read_json(Path(folder) / "config.json") or {}
+    return config.get("source_vocab_size") is not None
+
+
+def scored_pairs(s):
+    """The pairs, as en_XX-es_XX, that show what a run has learned: those that it was trained on,
+    and with the built-in corpus summaries within the other languages, which are zero-shot."""
+    if s.stage == "translate":
+        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
+    if is_builtin(s.data) and not has_two_vocabularies(s.out):
+        within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
+        return within + [pair for pair in s.pairs if pair not in within]
+    return s.pairs
+
+
+def evaluation_arguments(s):
+    """eval.py's command line for a finished run."""
+    count = 50 if s.stage == "translate" else 100
+    words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
+    words += ["--pairs", *scored_pairs(s)]
+    if s.skip_bad_lines:
+        words.append("--skip-bad-lines")
+    if s.device:
+        words += ["--device", s.device]
+    if s.precision == "fp32" and device_of(s).type != "cpu":
+        words += ["--precision", "fp32"]
+    return words
+
+
+def check_stop(s, step):
+    """UserError if a run that goes on at update `step` is to stop there or earlier."""
+    if s.stop_at is not None and s.stop_at <= step:
+        raise UserError(
+            f"--stop-at {s.stop_at}: the run in {s.out} is at update {step} already; name a later "
+            "one, or leave the option out"
+        )
+
+
+def check_same_start(s, model, files, step, world):
+    """UserError unless all processes, which may stand on several machines, begin with the same.
+
+    files: {name: [bytes, CRC-32]} of the data; the names may be another machine's."""
+    if world == 1:
+        return
+    options = asdict(s)
+    for name in (*PATHS, "resume", "overwrite", "device", "no_eval"):
+        options.pop(name)
+    mine = {"options": options, "update": step, "init": s.init, "data": sorted(files.values())}
+    mine["weights"] = checksum_of(model)
+    everyone = gather(mine)
+
+    def differ(name):
+        return any(other[name] != everyone[0][name] for other in everyone)
+
+    for name in options:
+        values = [other["options"][name] for other in everyone]
+        if any(value != values[0] for value in values):
+            raise UserError(f"{option_name(name)} is not the same in all processes: {values}")
+    if s.resume and (differ("update") or differ("weights")):
+        steps = ", ".join(str(other["update"]) for other in everyone)
+        raise UserError(
+            f"the processes go on from different checkpoints, of updates {steps}: copy {s.out} "
+            "from the machine of the first process to the others"
+        )
+    if differ("weights"):  # each asked the hub by itself, which may have had a new commit meanwhile
+        names = ", ".join(dict.fromkeys(str(other["init"]) for other in everyone))
+        raise UserError(
+            f"the processes begin with different models: {names}; name one commit of it, --init "
+            "NAME@COMMIT, or copy the folder to all machines"
+        )
+    if differ("data"):
+        raise UserError(f"--data {s.data}: its files are not the same in all processes")
+
+
+def checksum_of(model):
+    """CRC-32 of all numbers of a model."""
+    value = 0
+    for tensor in model.state_dict().values():
+        value = zlib.crc32(tensor.cpu().contiguous().view(torch.uint8).numpy(), value)
+    return value
 
 
 # ------------------------------------------------------------------------------------ settings
@@ -836,727 +1560,6 @@ def is_within(pair):
 
 def device_of(s):
     return torch.device(s.device or default_device())
-
-
-# ----------------------------------------------------------------------------- model and data
-
-def prepare_model(s):
-    """(model, tokenizer) as a run starts or goes on; which of its tensors train is marked."""
-    folder = s.init
-    # LoRA restarts from --init: the run folder has W + BA merged, and B and A come from state.pt.
-    if s.resume and s.recipe != "lora":
-        folder = s.out
-    try:
-        place = model_folder(folder, weights=False)
-    except UserError as error:
-        if not s.resume:
-            raise
-        raise UserError(
-            f"{error} (this run began from it: if it has moved, say with --init where it is)"
-        ) from None
-    tokenizer = Tokenizer.from_pretrained(place)
-    # What is mistyped, before the weights are fetched.
-    pairs = split_pairs(s.pairs + pairs_beside_task(s) + (s.watch or []))
-    for code in languages_of(pairs):
-        tokenizer.lang_id(code)
-    if is_builtin(s.data):  # for its errors alone; what files have is known when they are read
-        open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
-    check_layers(s, Config.read(place / "config.json"))
-    model = MBart.from_pretrained(model_folder(folder))
-    model.config.dropout = s.dropout
-    model.config.attention_dropout = s.dropout
-    if s.residual_drop:
-        model.drop_residual(s.residual_drop)
-    if s.recipe == "lora":
-        add_lora(
-            model,
-            rank=s.lora_rank,
-            dropout=s.lora_dropout,
-            projections=s.lora_projections,
-            seed=s.seed,
-            layers=s.recipe_layers,
-        )
-    names = apply_recipe(model, s.recipe, s.recipe_layers)
-    check_alignment(s, model.config, names)
-    check_adversary(s, model.config, names)
-    return model, tokenizer
-
-
-def pairs_beside_task(s):
-    """The language pairs of translations that a run reads beside its task's own: --align-layer's
-    and --mix's."""
-    pairs = []
-    if s.align_layer:
-        pairs += s.align_pairs or []
-    if s.mix:
-        pairs += s.mix_pairs
-    return pairs
-
-
-def check_layers(s, config):
-    """UserError if a model of this Config lacks layers or the encoder vocabulary that the settings
-    name, or if it already goes without the residual of another layer than --residual-drop."""
-    check_shape(s.recipe, s.recipe_layers, config)
-    for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
-        if layer > config.encoder_layers:
-            raise UserError(
-                f"--{name} {layer}: the encoder has layers 1 to {config.encoder_layers}"
-            )
-    dropped = config.residual_drop_layer
-    if s.residual_drop and dropped not in (0, s.residual_drop):
-        raise UserError(
-            f"--residual-drop {s.residual_drop}: {s.init} was trained without the residual of "
-            f"layer {dropped}, and only one layer can go without; leave the option out to keep it "
-            "so, or name another model with --init"
-        )
-
-
-def check_alignment(s, config, names):
-    """UserError if `names`, which train, cannot move the states of that layer."""
-    if s.align_layer and not moves_encoder(names, config, s.align_layer):
-        raise UserError(
-            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the states of "
-            f"encoder layer {s.align_layer} depend on: alignment has nothing to move"
-        )
-
-
-def check_adversary(s, config, names):
-    """UserError if `names`, which train, cannot move the encoder's states."""
-    if s.adversarial != "none" and not moves_encoder(names, config):
-        raise UserError(
-            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the encoder's "
-            f"states depend on: it cannot fool --adversarial {s.adversarial}; leave --recipe out "
-            "to train all layers"
-        )
-
-
-def open_split(s, stage, pairs, split, tokenizer, max_length):
-    """The training or validation examples that a stage makes of a run's data, as ids."""
-    limit = None
-    minimum = (0, 0)
-    if split == "train":
-        limit = s.train_examples
-        minimum = s.min_words
-    texts = open_data(
-        s.data,
-        stage,
-        split,
-        split_pairs(pairs),
-        tokenizer.languages,
-        seed=s.seed,
-        skip=s.skip_bad_lines,
-        minimum=minimum,
-    )
-    tagged = not s.tagless
-    return Examples(texts, tokenizer, stage, tagged, max_length, seed=s.seed, limit=limit)
-
-
-@dataclass
-class RunData:
-    """What a run reads."""
-    streams: dict              # {name: Batches} to train on; streams_of
-    valid_batches: list        # to validate on
-    fingerprint: Fingerprint   # of the files that the run depends on
-
-    @property
-    def pairs(self):
-        """{"SRC-TGT"} of the language pairs that have examples to learn to write from."""
-        found = set()
-        for name in ("task", "mix"):
-            if name in self.streams:
-                found |= {"-".join(pair) for pair in self.streams[name].pairs}
-        return found
-
-    @property
-    def sources(self):
-        """The source languages of these pairs."""
-        return sorted({source for source, _ in split_pairs(self.pairs)})
-
-    def draw(self, name, count):
-        """The next `count` batches of a stream; none where the run has no such stream."""
-        if name not in self.streams:
-            return []
-        return [next(self.streams[name]) for _ in range(count)]
-
-    def draw_update(self, s):
-        """The batches whose label tokens an update learns to write: the task's, and the mix's."""
-        return self.draw("task", s.accumulate) + self.draw("mix", s.mix)
-
-
-def streams_of(s, tokenizer, max_length):
-    """{name: Batches} that a run trains on: those of its "task"; where asked, translations that are
-    to be written in the same loss ("mix"), and others that are to meet in a layer ("alignment")."""
-    sources = {"task": (s.stage, s.pairs)}
-    if s.mix:
-        sources["mix"] = ("translate", s.mix_pairs)
-    if s.align_layer and s.stage != "align":
-        sources["alignment"] = ("align", s.align_pairs)
-    streams = {}
-    for name, (stage, pairs) in sources.items():
-        examples = open_split(s, stage, pairs, "train", tokenizer, max_length)
-        streams[name] = Batches(examples, s.tokens, s.seed, s.temperature, name=name)
-    return streams
-
-
-def read_data(s, tokenizer, max_length, say):
-    """The RunData of a run; says at its start what the model will not see of the texts."""
-    streams = streams_of(s, tokenizer, max_length)
-    valid = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
-    # No gradients are kept, so twice the tokens fit.
-    valid_batches = held_out(valid, s.valid_examples, s.tokens * 2)
-
-    read = {}  # {a split's or a stream's name: Examples}
-    for name, stream in streams.items():
-        if name == "task":
-            name = "train"
-        read[name] = stream.examples
-    read["valid"] = valid
-
-    if not s.resume:
-        for stream in streams.values():
-            stream.fill()  # a sample of all pairs, of which the checks and notes below speak
-        if s.align_layer:
-            check_contrast(s, streams, valid_batches)
-        for name, examples in read.items():
-            for line in examples.unread.warnings():
-                say(f"{name}: {line}")
-
-    fingerprint = Fingerprint()
-    for examples in read.values():
-        fingerprint.files |= examples.data.fingerprint
-    if s.recipe == "lora":  # whose matrices mean nothing beside other weights
-        for path in parts_of(weights_file(model_folder(s.init))):
-            fingerprint.files[str(Path(s.init) / path.name)] = size_and_checksum(path)
-    return RunData(streams, valid_batches, fingerprint)
-
-
-def check_contrast(s, streams, valid_batches):
-    """UserError where alignment has no text to tell another from: its loss would be 0 for ever."""
-    stream = streams["task" if s.stage == "align" else "alignment"]
-    drawn = [collate(rows) for rows in stream.batches]  # a sample: the first pool
-    if not any(map(has_negatives, drawn)):
-        raise UserError(
-            "alignment tells a text's translation from others in its batch, and none of the first "
-            f"{len(drawn)} batches has another text: raise --tokens, or give more data"
-        )
-    if s.stage == "align" and not any(map(has_negatives, valid_batches)):
-        raise UserError(
-            "alignment tells a text's translation from others in its batch, and no batch of "
-            "validation has another text: raise --valid-examples (or --tokens), or give more data "
-            "to validate on"
-        )
-
-
-def make_adversary(s, d_model, sources, device):
-    """The adversary of these source languages; None where not asked."""
-    if s.adversarial == "none":
-        return None
-    return Adversary(
-        s.adversarial, d_model, sources, s.classifier_lr, s.classifier_updates, device, s.seed
-    )
-
-
-def check_scoring(s, tokenizer):
-    """Says before the training what scoring would lack (a package, a split of the data, a language
-    pair), as a UserError or a note. Scoring: --watch, and the table at the end."""
-    at_the_end = s.stage in TASKS and not s.no_eval
-    if not at_the_end and not s.watch:
-        return
-    try:
-        import eval as evaluation  # noqa: F401    late: its metrics take seconds to import
-    except ImportError as error:
-        pip = f"{beside_python('pip')} install -r {BASE.parent / 'requirements.txt'}"
-        raise UserError(
-            f"scores need a package that cannot be imported ({error}): `{pip}` brings it; or train "
-            "without scores by --no-eval, and without --watch"
-        ) from None
-    if s.watch:
-        check_split(s, "valid", s.watch, tokenizer, "or leave out --watch")
-    if at_the_end:
-        pairs = scored_pairs(s)
-        check_split(s, "test", pairs, tokenizer, "or train without scores by --no-eval")
-
-
-def check_split(s, split, pairs, tokenizer, advice):
-    """UserError with this advice where a split cannot be read or has none of these pairs; a note
-    of those that it lacks."""
-    languages = tokenizer.languages
-    try:
-        open_data(s.data, s.stage, split, split_pairs(pairs), languages, skip=s.skip_bad_lines)
-    except UserError as error:
-        raise UserError(f"{error}; {advice}") from None
-
-
-# -------------------------------------------------------------------------------------- losses
-
-def divisors(batches):
-    """{stream k: N_k / w_k} of an update, as in the head of this file: a loss that is summed over
-    the tokens of one of its batches is divided by this."""
-    counts = Counter()
-    tokens = Counter()
-    for batch in batches:
-        counts[batch.stream] += 1
-        tokens[batch.stream] += batch.target_tokens
-    return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
-
-
-def task_loss(
-    model, batch, divisor, label_smoothing=0.0, layer=0, tokenizer=None, with_states=False
-):
-    """(loss, states) of a batch. The loss, in nats, is the sum over its label tokens, divided by
-    `divisor` (divisors() has an update's; in validation it is 1); the states (N, D) are the
-    encoder's of its source tokens, None without with_states.
-
-    For a ParallelBatch: its mean alignment loss in encoder layer `layer`, times the number of its
-    translations' tokens, divided alike; None for states."""
-    if isinstance(batch, ParallelBatch):
-        loss = alignment_loss(model, batch, layer, tokenizer)
-        tokens = (batch.translation != PAD).sum()  # a tensor: the CPU need not wait for a GPU
-        return loss * tokens / divisor, None
-    found = model.loss(
-        batch.source,
-        batch.decoder_input,
-        batch.labels,
-        label_smoothing,
-        reduction=divisor,
-        with_states=with_states,
-    )
-    if with_states:
-        return found  # (loss, states)
-    return found, None
-
-
-def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, rank, world):
-    """Adds to the model's gradients those of this process's share of an update: its batches of the
-    task (and of --mix), and of the translations `parallel` that are to meet.
-
-    Returns two numbers, over the batches of all processes: the task's loss (label-smoothed where
-    asked, as validation's is not), and the whole that is minimized, with fooling and alignment."""
-    device = next(model.parameters()).device
-    divisor_of = divisors(batches)
-    loss_sum = torch.zeros((), device=device)
-    whole_sum = torch.zeros((), device=device)
-    for batch in batches[rank::world]:
-        batch = batch.to(device)
-        divisor = divisor_of[batch.stream]
-        seed_dropout(s.seed, batch)  # a resumed run drops the same numbers
-        with autocast(device, s.precision):
-            loss, states = task_loss(
-                model,
-                batch,
-                divisor,
-                s.label_smoothing,
-                s.align_layer,
-                tokenizer,
-                with_states=adversary is not None,
-            )
-            whole = loss
-            if adversary is not None:
-                whole = loss + adversary.loss(states, batch) / divisor
-        loss_sum += loss.detach()
-        whole_sum += whole.detach()
-        scaler.scale(whole).backward()
-    for batch in parallel[rank::world]:
-        batch = batch.to(device)
-        seed_dropout(s.seed, batch)
-        with autocast(device, s.precision):
-            loss = alignment_loss(model, batch, s.align_layer, tokenizer) / len(parallel)
-        whole_sum += loss.detach()
-        scaler.scale(loss).backward()
-    return add_up(torch.stack((loss_sum, whole_sum)), world)
-
-
-@torch.no_grad()
-def validation_loss(model, batches, s, tokenizer, rank=0, world=1):
-    """Mean task loss per label token over the held-out batches: every process takes its share of
-    them, and all return the same number."""
-    device = next(model.parameters()).device
-    total = 0.0
-    tokens = 0
-    model.eval()
-    for batch in batches[rank::world]:
-        tokens += batch.target_tokens
-        batch = batch.to(device)
-        with autocast(device, s.precision):
-            loss, _ = task_loss(model, batch, 1, layer=s.align_layer, tokenizer=tokenizer)
-        total += loss.item()
-    model.train()
-    sums = torch.tensor([total, tokens], dtype=torch.float64, device=device)
-    total, tokens = add_up(sums, world)
-    return total / tokens
-
-
-def score_watched_pairs(model, tokenizer, s, rank, learned_tasks):
-    """The scores of --watch, of the model as it is: a row for every pair, as watch.csv has them
-    after the update's number. Only the first process decodes. learned_tasks: learned()'s."""
-    if not s.watch or rank != 0:
-        return []
-    import eval as evaluation  # late: its metrics take seconds to import
-
-    limit = longest_input(vars(s), model.config.max_position_embeddings)
-    longest = min(DECODING["max_new_tokens"], longest_output(model.config))
-    options = decoding_of(s.stage) | {"beam": 1, "max_new_tokens": longest}
-
-    def decoder(texts, source, target):
-        tag = None if s.tagless else source
-        sources = [tokenizer.encode(text, tag, limit) for text in texts]
-        title = f"watching {source} -> {target}"
-        with autocast(next(model.parameters()).device, s.precision):
-            return evaluation.decode(model, tokenizer, sources, target, title=title, **options)
-
-    rows, _ = evaluation.evaluate(
-        decoder,
-        s.stage,
-        s.data,
-        split_pairs(s.watch),
-        s.valid_examples,
-        tokenizer.languages,
-        trained=evaluation.pairs_ever_trained(vars(s) | {"learned": learned_tasks}),
-        skip=s.skip_bad_lines,
-        split="valid",
-    )
-    column = "chrF" if s.stage == "translate" else "R1"
-    scores = []
-    for row in rows:
-        off_target = row.scores["off-target"]
-        wrong = "" if off_target is None else off_target.value
-        scores.append((row.source, row.target, column, row.scores[column].value, wrong))
-    return scores
-
-
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device, precision):
-    """Half precision, where it was asked for, in the arithmetic within."""
-    dtype = HALVES.get(precision)
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
-
-
-# One for each use of a batch: batches of the same number, but of different uses, draw different
-# dropout.
-SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
-
-
-def seed_dropout(seed, batch, use=None):
-    """Seeds dropout by the run's seed, the batch's number and its use (default: its stream's), so
-    that it is the same in every process and after a resume.
-
-    The classifier's batches of an update are read together: it is seeded once, by the first that
-    this process has, and the others go on from there."""
-    numbers = (seed, batch.number, *SALTS[use or batch.stream])
-    torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
-
-
-def adamw(weights, s):
-    return torch.optim.AdamW(
-        weights,
-        lr=s.lr,
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        weight_decay=s.weight_decay,
-        fused=True,
-    )
-
-
-def learning_rate(step, s):
-    """Linear warm-up to lr over `warmup` updates, then linear decay that would reach final_lr one
-    update after the last."""
-    if step < s.warmup:
-        return s.lr * (step + 1) / s.warmup
-    left = (s.steps - step) / max(1, s.steps - s.warmup)
-    return s.final_lr + (s.lr - s.final_lr) * left
-
-
-def is_over(s, progress):
-    """Are all updates done, or have --patience validations in a row brought no improvement?"""
-    if s.patience and progress.bad >= s.patience:
-        return True
-    return progress.step >= s.steps
-
-
-# ------------------------------------------------------------------------------------- the loop
-
-SAVE_EVERY = 900  # seconds at most between two checkpoints
-
-
-def train(s, rank, world, device, command=None):
-    """Runs one stage from its start or its checkpoint to its end, as one of `world` processes.
-
-    command: the words that began it, for the model's card."""
-    this_run = Run(s, rank == 0, command)
-    share_batches(s, world, this_run.say)
-
-    # The model and the data.
-    recipe = in_words(s.recipe, s.recipe_layers)
-    this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {recipe}, on {device}")
-    model, tokenizer = prepare_model(s)
-    this_run.say(describe(model))
-    if s.stage == "align":
-        this_run.say(f"of these only what encoder layer {s.align_layer} depends on gets a gradient")
-    this_run.say(f"reading the data ({s.data})")
-    max_length = longest_input(vars(s), model.config.max_position_embeddings)
-    data = read_data(s, tokenizer, max_length, this_run.say)
-    if rank == 0:  # who scores
-        check_scoring(s, tokenizer)
-
-    # What trains it.
-    model.to(device).train()
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = adamw(weights, s)
-    scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
-    adversary = make_adversary(s, model.config.d_model, data.sources, device)
-    if s.compile:
-        model.compile_layers()
-    parts = {"data": data.fingerprint, "optimizer": optimizer, "scaler": scaler, **data.streams}
-    if adversary:
-        parts["adversary"] = adversary
-
-    # Where it stands.
-    if s.resume:
-        this_run.restore(model, parts)
-    check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
-    if s.resume:
-        check_stop(s, this_run.progress.step)
-        this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
-    frozen = FrozenInHalf(model, HALVES.get(s.precision))
-    learned_tasks = learned(s, data.pairs)
-    if not s.resume:
-        loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
-        this_run.say(f"before training: validation loss {loss:.4f}")
-        this_run.progress.start = loss
-        scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
-        this_run.begin(model, tokenizer, frozen.state_to_save(), world, learned_tasks)
-        this_run.tell(this_run.log_scores(scores))
-
-    progress = this_run.progress
-    diverged = False  # was the last validation's loss no number?
-    seen = 0  # tokens, source and target, since `clock`
-    clock = time.perf_counter()
-    with signals() as received, this_run.bar() as bar:
-        while not is_over(s, progress):
-            # Every process walks the whole streams and computes its own share of an update.
-            rate = learning_rate(progress.step, s)
-            set_learning_rate(optimizer, rate)
-            classifier_batches = []
-            if adversary:  # the classifier learns, on batches of its own; then it is fooled
-                classifier_batches = data.draw_update(s)
-                mine = [batch.to(device) for batch in classifier_batches[rank::world]]
-                seed_dropout(s.seed, mine[0], "classifier")
-                with autocast(device, s.precision):
-                    adversary.update(model, mine, world)
-            batches = data.draw_update(s)
-            parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
-            mean_loss, whole_loss = add_gradients(
-                s,
-                model,
-                batches,
-                parallel,
-                adversary=adversary,
-                scaler=scaler,
-                tokenizer=tokenizer,
-                rank=rank,
-                world=world,
-            )
-            if not math.isfinite(whole_loss):
-                rows = readable(classifier_batches + batches + parallel, tokenizer)
-                this_run.end_with_bad_batch(whole_loss, rows)
-            skipped = update(model, weights, optimizer, scaler, s.clip, world)
-            tokens = sum(batch.target_tokens for batch in batches)
-            progress.overflows += skipped
-            progress.step += 1
-            progress.loss += mean_loss * tokens
-            progress.tokens += tokens
-            seen += tokens + sum(batch.source_tokens for batch in batches)
-            bar.update()
-            bar.set_postfix_str(f"loss {mean_loss:.3f}", refresh=False)
-
-            # Validate, log, save.
-            if this_run.is_validation_due():
-                seconds = time.perf_counter() - clock
-                valid_loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
-                told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                lines = this_run.report(valid_loss, seen / seconds, rate, told)
-                scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
-                lines += this_run.log_scores(scores)
-                better = progress.validated(valid_loss, seconds)
-                diverged = not math.isfinite(valid_loss)
-                if not diverged:  # else the last checkpoint is better than this one would be
-                    replaces_model = better or s.keep == "last"
-                    this_run.save(model, parts, frozen.state_to_save if replaces_model else None)
-                this_run.tell(lines)
-                seen = 0
-                clock = time.perf_counter()
-            signal = first_signal(received, world)
-            stops = signal or progress.step == s.stop_at
-            if stops or time.perf_counter() - clock > SAVE_EVERY:  # validations may be hours apart
-                progress.seconds += time.perf_counter() - clock
-                if not diverged:
-                    this_run.save(model, parts)
-                seen = 0
-                clock = time.perf_counter()
-            if stops:
-                bar.close()
-                this_run.stop(signal)
-    this_run.done()
-
-
-def set_learning_rate(optimizer, rate):
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def update(model, weights, optimizer, scaler, clip, world):
-    """One step of the optimizer by the gradients of all processes.
-
-    Returns whether it was left out, as fp16 does where a gradient overflows."""
-    share_gradients(weights, world)
-    scaler.unscale_(optimizer)
-    if clip:
-        torch.nn.utils.clip_grad_norm_(weights, clip)
-    scale = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
-    model.zero_grad()
-    return scaler.get_scale() < scale
-
-
-def readable(batches, tokenizer):
-    """The examples of some batches, as ids and as text."""
-    rows = []
-    for batch in batches:
-        for place, source in enumerate(batch.source.tolist()):
-            row = {"stream": batch.stream, "batch": batch.number, "source ids": source}
-            row["source"] = tokenizer.source.decode(source)
-            if isinstance(batch, ParallelBatch):
-                row["translation ids"] = batch.translation[place].tolist()
-                row["translation"] = tokenizer.source.decode(row["translation ids"])
-            else:
-                row["source language"] = batch.source_langs[place]
-                row["label ids"] = batch.labels[place].tolist()
-                row["labels"] = tokenizer.decode(row["label ids"])
-            rows.append(row)
-    return rows
-
-
-# ------------------------------------------------------------------------------------ afterwards
-
-def show_result(s):
-    """What eval.py prints of the model, which its card keeps, and what to run next."""
-    if s.stage in TASKS:
-        import eval as evaluation  # late: its metrics take seconds to import
-
-        keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
-        write_card(s.out, picture=False)  # that of the log is there
-    translations = "" if is_builtin(s.data) else f" --data {s.data}"
-    summaries = translations
-    kind = s.data.partition(":")[0]
-    if kind in ("xlsum", "wikilingua"):  # which have no translations
-        translations = " --data parallel:DIR"
-    if kind == "parallel":  # which has no summaries
-        summaries = " --data jsonl:DIR"
-    nexts = {
-        "pretrain": f"train.py --stage translate --init {s.out}{translations}",
-        "align": f"train.py --stage summarize --init {s.out}{summaries}",
-        "translate": f"train.py --stage summarize --init {s.out}{summaries}    (the second step: "
-                     "QK finetuning on summaries)",
-        "summarize": f"eval.py --model {s.out} --lang {zero_shot_language(s)}    (from every "
-                     "source language)",
-    }
-    print(f"next: {beside_python()} {nexts[s.stage]}")
-
-
-def zero_shot_language(s):
-    """A language of the run's data that most runs are not trained on; of a user's own data, and of
-    a model with two vocabularies, only those are known that this one was."""
-    if (is_builtin(s.data) or is_help(s.data)) and not has_two_vocabularies(s.out):
-        return "tr_TR"
-    _, target = split_pairs(s.pairs)[0]
-    return target
-
-
-def has_two_vocabularies(folder):
-    """Have encoder and decoder of a folder's model vocabularies of their own?"""
-    config = read_json(Path(folder) / "config.json") or {}
-    return config.get("source_vocab_size") is not None
-
-
-def scored_pairs(s):
-    """The pairs, as en_XX-es_XX, that show what a run has learned: those that it was trained on,
-    and with the built-in corpus summaries within the other languages, which are zero-shot."""
-    if s.stage == "translate":
-        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
-    if is_builtin(s.data) and not has_two_vocabularies(s.out):
-        within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
-        return within + [pair for pair in s.pairs if pair not in within]
-    return s.pairs
-
-
-def evaluation_arguments(s):
-    """eval.py's command line for a finished run."""
-    count = 50 if s.stage == "translate" else 100
-    words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
-    words += ["--pairs", *scored_pairs(s)]
-    if s.skip_bad_lines:
-        words.append("--skip-bad-lines")
-    if s.device:
-        words += ["--device", s.device]
-    if s.precision == "fp32" and device_of(s).type != "cpu":
-        words += ["--precision", "fp32"]
-    return words
-
-
-def check_stop(s, step):
-    """UserError if a run that goes on at update `step` is to stop there or earlier."""
-    if s.stop_at is not None and s.stop_at <= step:
-        raise UserError(
-            f"--stop-at {s.stop_at}: the run in {s.out} is at update {step} already; name a later "
-            "one, or leave the option out"
-        )
-
-
-def check_same_start(s, model, files, step, world):
-    """UserError unless all processes, which may stand on several machines, begin with the same.
-
-    files: {name: [bytes, CRC-32]} of the data; the names may be another machine's."""
-    if world == 1:
-        return
-    options = asdict(s)
-    for name in (*PATHS, "resume", "overwrite", "device", "no_eval"):
-        options.pop(name)
-    mine = {"options": options, "update": step, "init": s.init, "data": sorted(files.values())}
-    mine["weights"] = checksum_of(model)
-    everyone = gather(mine)
-
-    def differ(name):
-        return any(other[name] != everyone[0][name] for other in everyone)
-
-    for name in options:
-        values = [other["options"][name] for other in everyone]
-        if any(value != values[0] for value in values):
-            raise UserError(f"{option_name(name)} is not the same in all processes: {values}")
-    if s.resume and (differ("update") or differ("weights")):
-        steps = ", ".join(str(other["update"]) for other in everyone)
-        raise UserError(
-            f"the processes go on from different checkpoints, of updates {steps}: copy {s.out} "
-            "from the machine of the first process to the others"
-        )
-    if differ("weights"):  # each asked the hub by itself, which may have had a new commit meanwhile
-        names = ", ".join(dict.fromkeys(str(other["init"]) for other in everyone))
-        raise UserError(
-            f"the processes begin with different models: {names}; name one commit of it, --init "
-            "NAME@COMMIT, or copy the folder to all machines"
-        )
-    if differ("data"):
-        raise UserError(f"--data {s.data}: its files are not the same in all processes")
-
-
-def checksum_of(model):
-    """CRC-32 of all numbers of a model."""
-    value = 0
-    for tensor in model.state_dict().values():
-        value = zlib.crc32(tensor.cpu().contiguous().view(torch.uint8).numpy(), value)
-    return value
 
 
 def main(argv=None):
