@@ -134,8 +134,9 @@ GPU_ROWS = 1000
 def batch_sizes(model, beams, length):
     """How many source tokens, and how many texts, to decode at once.
 
-    On a CPU what its caches bear; a GPU does a large batch in the time of a small one, so there as
-    much as fits into half of the memory that is free, of which others may have taken some."""
+    On a CPU what its caches bear; a GPU does four small batches in one in half their time, so
+    there as much as fits into half of the memory that is free, of which others may have taken
+    some."""
     table = model.model.shared.weight
     if table.device.type == "cpu":
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
@@ -888,7 +889,7 @@ def check_int8(device, precision):
     if not HAS_VNNI:
         note(
             "this processor has no AVX-512 VNNI, whose 8-bit products --int8 is for: it rounds to "
-            "7 bits here and gains little (a tenth on AMD EPYC), while outputs differ"
+            "7 bits here and gains next to nothing (4% on AMD EPYC), while outputs differ"
         )
 
 

@@ -475,8 +475,9 @@ class Cache:
         return self.filled
 
     def put(self, slots, new):
-        """Writes keys or values, new (N, H, K, d), into the slots that were added last. A graph reads
-        their numbers anew in every step; a slice would stay the recorded step's."""
+        """Writes keys or values, new (N, H, K, d), into the slots that were added last.
+
+        A graph reads their numbers anew in every step; a slice would stay the recorded step's."""
         count = new.size(2)
         if self.is_graphed:
             slots.index_copy_(2, self.new_slots[:count], new)

@@ -173,8 +173,7 @@ The time for one data set of {UPDATES} times {SHAPES["A"].batch} random examples
 and targets of 15 to 60, in {UPDATES} updates on each side: ours in batches cut by a budget of
 padded tokens, transformers' grouped by length. Equal loss and gradients are checked on one batch of
 the examples as they come. On a GPU ours is as train.py has it, frozen matrices in half precision,
-and once more with `--compile`; transformers is not compiled. Where a row has "ours, compiled"
-alone, its ratios compare a compiled side with peers that are not.""",
+and once more with `--compile`; transformers is not compiled.""",
         command="python -m bench.speed",
         head=SPEED_HEAD,
         lines=speed_lines,

@@ -2,10 +2,11 @@
 
     python -m bench.speed               every row for this machine, a line each as it is measured
     python -m bench.speed train-A-qk    one of them; --rounds 10 for a narrower spread
-    python -m bench.speed --write       all, and BENCHMARKS.md from them (40 minutes on one thread)
+    python -m bench.speed --write       all, and BENCHMARKS.md from them (an hour on one thread)
 
 Both sides have the same random checkpoint, written by transformers, the same inputs and the same
-options; first it is checked that they compute the same: equal loss and gradients, equal output ids.
+options; first it is checked that they compute the same: equal loss and gradients, equal output ids
+(a GPU decodes in float32 for that, and in bf16 for the clock).
 Then they take turns, round by round, and the ratio of each round is formed: this machine's speed
 may swing, the ratio hardly does. The peer runs its best settings: SDPA attention and fused AdamW
 (its default AdamW is shown too), examples grouped by length; on a GPU bf16 autocast on both sides.

@@ -1,7 +1,7 @@
 """A function on a GPU whose kernels are started all at once: a CUDA graph.
 
-A step of decoding is 300 kernels of a few microseconds. Python takes longer to ask for them, one by
-one, than the GPU to run them; a graph that was recorded once is asked for as a whole.
+A step of decoding is some 300 kernels, most of a few microseconds. Python takes longer to ask for
+them, one by one, than the GPU to run them; a graph that was recorded once is asked for as a whole.
 """
 from contextlib import suppress
 

@@ -225,8 +225,17 @@ def refused():
         recording(lambda x: x.sum().item(), x)
     except RuntimeError as error:
         said = str(error)
-    results = [recording(lambda x: x + x, x * number).tolist() for number in range(3)]
-    return [said, results]
+    twice = [recording(lambda x: x + x, x * number).tolist() for number in range(3)]
+
+    def full(function, x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    record = graphs.recorded
+    graphs.recorded = full
+    recording.forget()
+    twice += [recording(lambda x: x + x, x * number).tolist() for number in range(2)]
+    graphs.recorded = record
+    return [said, twice]
 
 
 def test_set(folder, scratch):

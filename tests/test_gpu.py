@@ -89,7 +89,7 @@ def test_beam_search_writes_what_it_writes_on_the_cpu_also_under_autocast(found)
     assert len(rows) == 3
     for name, row in rows.items():
         assert row["outputs"][0] == row["outputs"][1], name
-        assert row["waits a step"] < 3, row["waits"]
+        assert row["waits a step"] < (3 if "bf16" in name else 2), row["waits"]
         assert row["launches a step"] < (130 if "bf16" in name else 70)  # under autocast no graph
 
 
@@ -109,7 +109,7 @@ def test_a_graph_of_bf16_and_lora_computes_what_its_launches_do_and_refuses_to_w
     assert row["graphs"] > 5 and by_graphs == by_launches and any(by_graphs)
     said, results = row["refused"]
     assert said == "_local_scalar_dense within a graph: a card refuses to wait there"
-    assert results == [[0, 0], [2, 2], [4, 4]]
+    assert results == [[0, 0], [2, 2], [4, 4], [0, 0], [2, 2]]  # the last without memory to record
 
 
 def test_a_test_set_is_decoded_in_large_batches_and_in_half_precision(found):
