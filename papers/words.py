@@ -47,8 +47,8 @@ GROUPS = {
         "at a rate at which `full` loses the languages `qk` and `q` lose 2% of the outputs at "
         "most, `frozen_decoder` 4, `attn_ln` 11 and `vqk` 24% of Turkish on the mean, which three "
         "seeds do not tell from `qk`. With the embeddings trained too, as transformers does unless "
-        "told otherwise, most is lost, on real text at the best rate as well (one seed), "
-        "where `frozen_decoder`, `attn_ln`, `vqk` and `q` keep the languages (one seed)",
+        "told otherwise, most is lost, on real text at the best rate as well, in three seeds; "
+        "there `frozen_decoder`, `attn_ln`, `vqk` and `q` keep the languages (one seed)",
     ),
     "d": (
         "trained within three languages, asked across them (A)",
@@ -134,7 +134,7 @@ A section of LibreOffice's help -> its heading, and in English a package's descr
 (55,598 examples, of which the sections are 4,347); of LibreOffice 7.4.7, for another release has
 other sections. 3,000 updates. `full` and `qk` stand at the rate with the lowest validation loss on
 English, of all 1,570 validation examples (LOG.md tells why of so many), the other recipes at the
-best rate after 1,000 updates, one seed each; for `attn_ln`, `vqk` and `q` it is the highest that
+best rate after 1,000 updates of one seed; for `attn_ln`, `vqk` and `q` it is the highest that
 was tried, 4e-3, so that their best may lie above it. `full`'s best is 2e-3 beyond doubt, for the
 others lie 0.016 and more above it and its seeds within 0.010; `qk`'s is 4e-3, by 0.012 on the mean
 of five seeds, which lie within 0.005. That loss still falls at the end, `full`'s by 0.06 in the
@@ -568,7 +568,7 @@ CONCLUSIONS = {
         "real text",
         "with the embeddings trained too (`full+embeddings`): more off-target outputs than `qk`",
     ): (
-        "one seed: 3 of 3 for it, 0 against",
+        "supported",
         "Each at its best rate by English validation, and the published failure is there: who "
         "trains everything, as transformers does unless told otherwise, loses the other "
         "languages. Frozen embeddings (`full`) keep most of them.",
