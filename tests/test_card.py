@@ -242,6 +242,7 @@ def test_a_card_that_somebody_edited_stays(copied):
     assert SIGN in card_of(copied)
 
 
+@pytest.mark.slow
 def test_a_model_that_a_tool_makes_has_no_card_of_another(copied, tmp_path):
     out = tmp_path / "out"
     trim = ("-m", "tools.trim", copied, out, "--langs", "en_XX", "es_XX")
@@ -474,6 +475,7 @@ def same_tensors(one, other):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_watched_pairs_are_scored_at_every_validation_and_a_resumed_run_goes_on(tmp_path):
     watch = ("--watch", "es_XX-en_XX", "en_XX-es_XX", "--no-eval")
     whole = tmp_path / "whole"
