@@ -6,10 +6,10 @@ Each step extends the K beams of a sentence by every token of the vocabulary, an
 continuations: at most K of them can end in </s>, so K remain to go on with. Those among the best K
 that end become finished hypotheses. A sentence is done when its best running beam could no longer
 beat the worst of K finished ones (by score / t^length_penalty at the present t), or at
-max_new_tokens; it then leaves the batch (on a GPU, some time later: Cache tells why). With
-early_stopping it is done as soon as K hypotheses are finished, as in fairseq and CTranslate2: fewer
-steps, and now and then a worse output. Either way outputs equal those of the transformers library
-(early_stopping is its option too).
+max_new_tokens; with K = 1, at its first </s>. It then leaves the batch (on a GPU, some time later:
+Cache tells why). With early_stopping it is done as soon as K hypotheses are finished, as in fairseq
+and CTranslate2: fewer steps, and now and then a worse output. Either way outputs equal those of the
+transformers library (early_stopping is its option too).
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
@@ -34,7 +34,9 @@ from plumbing.options import DECODING
 from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import longest_input, read_settings
 
-NEVER = -1e9  # the score of what must not be chosen; finite, so that sums of it stay numbers
+# The score of ended beams among the running, and of empty places among the finished; finite, so
+# that sums of it stay numbers.
+NEVER = -1e9
 # Allowed: -1 <= length_penalty < 10. With t up to 4,096, t^10 and a score divided by
 # it are float32 still; and score * t, at -1, is far above NEVER. With a penalty below -1 a score
 # could fall under NEVER, and its output be lost.
@@ -101,7 +103,7 @@ def beam_search(
 
     # The N sentences that are still being decoded: all of them at first, the longest first.
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
-    rows = order.tolist()  # of source
+    rows = order.tolist()  # of source, each sentence's; None once its output is stored
     prompt = first_tokens(config, language_ids[order])  # (N, 1) or (N, 2)
     # What the running beams have written. As long as that is the prompt, one row stands for all K,
     # for K equal beams would choose K equal continuations.
@@ -112,16 +114,19 @@ def beam_search(
 
     memory = Memory()
     cache = Cache(model, source[order], beam, length)
+    # All of the prompt but its last token, which the search begins with. The logits are not needed.
     for position in range(prompt.size(1) - 1):
         cache.step(tokens[:, :, position].flatten())
 
     for position in range(prompt.size(1), length):  # of the token chosen now: t
         is_last = position + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V), at first (N, V)
-        log_sum = log_sum_exp(logits, memory)  # (N*K, 1), before some tokens are forbidden
+        # Forbidden tokens, below, keep their share of the probability, as in transformers.
+        log_sum = log_sum_exp(logits, memory)  # (N*K, 1)
         if no_repeat_ngram:
-            forbid_repeats(logits.unflatten(0, tokens.shape[:2]), tokens, no_repeat_ngram)
-        if position <= min_new_tokens:
+            by_beam = logits.unflatten(0, tokens.shape[:2])  # (N, K, V), a view: logits change too
+            forbid_repeats(by_beam, tokens, no_repeat_ngram)
+        if position <= min_new_tokens:  # which does not count </s>
             logits[:, config.eos_token_id] = -torch.inf
 
         # The best 2K continuations of each beam, and then of each sentence.
@@ -158,7 +163,10 @@ def beam_search(
         else:  # the best running beam cannot beat the worst of the finished
             done = scores[:, 0] / position**length_penalty <= worst_finished
         is_done = done.tolist()  # here the CPU waits for a GPU
-        newly_done = [i for i, row in enumerate(rows) if is_done[i] and row is not None]
+        newly_done = []
+        for i, row in enumerate(rows):
+            if row is not None and is_done[i]:
+                newly_done.append(i)
         if newly_done:
             best_finished = finished[:, 0].tolist()
             for i in newly_done:
@@ -222,10 +230,11 @@ def strip(ids, start, config):
 # ---------------------------------------------------------------------- tokens
 
 def projection_of(model):
-    """The function states (R, D) -> logits (R, V).
+    """The function states (R, D) -> logits (R, V): model.project, or a product with float32 results
+    where a GPU has the weights in half precision.
 
-    A GPU does not round them to the weights' half precision, in which close tokens would tie. Its
-    rows are longer then (model.table_in_half), V' in place of V, which -inf fills."""
+    Rounded to half precision, the logits of close tokens would tie. The float32 ones are (R, V'),
+    for the table's rows are filled up (model.table_in_half); the logits of those rows are -inf."""
     table = model.model.shared.weight
     dtype = table.dtype
     if table.is_cuda and torch.is_autocast_enabled("cuda"):
@@ -245,7 +254,9 @@ def projection_of(model):
 def log_sum_exp(logits, memory):
     """log sum_v exp(logits[r, v]): (R, V) -> (R, 1).
 
-    From one pass of softmax, which is twice as fast as torch.logsumexp; memory lends its place."""
+    The most probable token has log p = max - log_sum, so log_sum = max - log p. One softmax gives
+    p, which is twice as fast as torch.logsumexp; it is written into a tensor that `memory` keeps
+    from one step to the next."""
     probabilities = memory.take("softmax", logits.shape, logits)
     torch.softmax(logits, 1, out=probabilities)
     memory["softmax"] = probabilities
@@ -276,14 +287,17 @@ def top_tokens(logits, k):
 
 
 def forbid_repeats(logits, tokens, n):
-    """Sets logits (N, K, V) of tokens that would repeat an n-gram of tokens (N, K, t) to -inf."""
+    """Sets to -inf, in place, the logits (N, K, V) that would write an n-gram a second time.
+
+    tokens (N, K, t): what the beams have written so far, the prompt included."""
     t = tokens.size(2)
     if t < n:
         return
     grams = tokens.unfold(2, n, 1)  # (N, K, t - n + 1, n)
     last = tokens[:, :, None, t - n + 1:]  # (N, K, 1, n - 1)
     begins_alike = (grams[..., :-1] == last).all(-1)  # (N, K, t - n + 1)
-    # Added at the grams' last tokens alone: a mask of all V would take longer than the search.
+    # A token may end several n-grams, of which one begins alike: added, its -inf stays, where the 0
+    # of another could overwrite it. A mask of all V would take longer than the search.
     added = logits.new_zeros(begins_alike.shape).masked_fill_(begins_alike, -torch.inf)
     logits.scatter_add_(2, grams[..., -1], added)
 
@@ -322,15 +336,15 @@ def encode_source(model, source):
 
 
 def encode_in_chunks(model, source):
-    """model.encode(source), on a CPU a few texts at a time: the hidden states of many more would
-    not stay in its cache from one operation to the next."""
+    """model.encode(source), on a CPU a few texts at a time: the hidden states of many texts would
+    not stay in the processor's cache from one operation to the next."""
     if source.device.type != "cpu":
         return model.encode(source)
     chunks = max(1, math.ceil(source.numel() / ENCODED_TOKENS))
     return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 
-LIKE_LENGTH = 0.8  # a group's shortest sentence has at least this share of its longest's length
+LIKE_LENGTH = 0.8  # of the length of a group's first sentence: shorter ones begin the next group
 
 
 def groups_of(source, pad_token_id):
@@ -359,17 +373,20 @@ MAY_STAY = 0.25  # the share of a GPU's batch that finished sentences may be
 
 
 class Cache:
-    """The keys and values of what N sentences with K beams each have decoded so far.
+    """The keys and values that N sentences with K beams each attend to: those of their sources, and
+    of what the beams have decoded so far.
 
-    The beams of a sentence are K queries over the same keys. Cross-attention's are stored once a
-    sentence, in groups of like length. Self-attention's are never moved when beams are reordered:
-    every step fills K slots, one for each beam, and all later beams that descend from that beam
-    read its slot. `ancestors` (N, K, slots) is 0 at the slots that a beam descends from and -inf
-    elsewhere: it is attention's mask, and all that is reordered.
+    The beams of a sentence are K queries over the same keys. Those of its source are stored once,
+    in groups of sentences of like length. Those of self-attention lie in slots, the third dimension
+    of (N, H, slots, d), and are not moved when beams are reordered. A step fills K slots, one for
+    each beam (before the first choice one slot, for all of them), and every beam that later goes on
+    from that beam reads its slot. `ancestors` (N, K, slots) is 0 at the slots that a beam reads and
+    -inf elsewhere: it is attention's mask, and all that is reordered.
 
-    A GPU replays a step's layers from a CUDA graph (plumbing/graphs.py), which must be recorded
-    anew when a shape has changed. So there every step reads all slots that there are, and finished
-    sentences stay until they are more than MAY_STAY of the batch."""
+    On a GPU a step's layers are a CUDA graph (plumbing/graphs.py): kernels that were recorded once
+    run again, on the same tensors, so with the same shapes. When a shape has changed, they must be
+    recorded anew. So there every step reads all slots, in use or not, and finished sentences stay
+    until they are more than MAY_STAY of the batch."""
 
     def __init__(self, model, source, beams, length):
         """Encodes source (N, S), which should have the longest sentence first; `length` positions
@@ -394,7 +411,9 @@ class Cache:
             self.keys.append(like.new_empty(len(source), heads, 0, d))
             self.values.append(like.new_empty(len(source), heads, 0, d))
         self.ancestors = self.keys[0].new_empty(len(source), beams, 0)
-        self.beam_numbers = torch.arange(beams, device=source.device)
+        self.beam_numbers = torch.arange(beams, device=source.device)  # 0 to K - 1
+        # The numbers of the slots that a step fills. A graph reads them from this very tensor: every
+        # step overwrites it, and nothing replaces it.
         self.new_slots = torch.empty_like(self.beam_numbers)
         # Under autocast, train.py's on a GPU, a graph would hold a cast copy of every weight.
         self.is_graphed = source.is_cuda and not torch.is_autocast_enabled("cuda")
@@ -408,10 +427,14 @@ class Cache:
         Or (N,) -> (N, V): before the first choice a sentence has one row, which all of its beams
         will descend from."""
         table = self.model.model.shared.weight
+        # Not part of the graph: it would repeat the numbers `filled` and `position` as they were
+        # when it was recorded.
         self.add_slots(len(tokens) // len(self.ancestors))
         x = self.model.model.decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
         self.position += 1
-        if self.is_graphed and len(tokens) == len(self.ancestors) * len(self.beam_numbers):
+        # The prompt's steps, one or two, have one row a sentence: not worth a recording.
+        has_all_beams = len(tokens) == len(self.ancestors) * len(self.beam_numbers)
+        if self.is_graphed and has_all_beams:
             return self.recording(self.through_layers, x)
         return self.through_layers(x)
 
@@ -440,8 +463,10 @@ class Cache:
         self.filled += count
 
     def make_room(self, slots):
-        """Grows the cache to at least `slots` slots. With room for the longest output from the
-        start the few filled slots of each sentence and head would lie far apart in memory."""
+        """Grows the cache to at least `slots` slots, rounded up to a multiple of MASK_WIDTH.
+
+        It has not room for the longest output from the start: the few slots in use would lie far
+        apart in memory, sentence by sentence and head by head."""
         slots = math.ceil(slots / MASK_WIDTH) * MASK_WIDTH
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
@@ -452,8 +477,8 @@ class Cache:
         """Replaces all keys and values by change(tensor), one tensor at a time: old and new of all
         layers together would need twice the memory."""
         for tensors in (self.keys, self.values):
-            for number, slots in enumerate(tensors):  # (N, H, slots, d)
-                tensors[number] = change(slots)
+            for number, tensor in enumerate(tensors):  # (N, H, slots, d)
+                tensors[number] = change(tensor)
 
     def attend_to_ancestors(self, attention, x, number):
         """Self-attention of layer `number`, from 0: x (N*K, D), before the first choice (N, D) ->
@@ -469,7 +494,8 @@ class Cache:
         return attention.out_proj(out.view(x.shape))
 
     def slots_to_read(self):
-        """Those in use; for a graph, whose shapes must not change, all: the mask forbids others."""
+        """How many slots attention reads: those in use. For a graph, whose shapes must not change,
+        all; the mask forbids those that are not in use."""
         if self.is_graphed:
             return self.ancestors.size(2)
         return self.filled
@@ -477,7 +503,8 @@ class Cache:
     def put(self, slots, new):
         """Writes keys or values, new (N, H, K, d), into the slots that were added last.
 
-        A graph reads their numbers anew in every step; a slice would stay the recorded step's."""
+        A graph must read the slots' numbers from a tensor, new_slots: the bounds of a slice would
+        stay what they were in the step that was recorded."""
         count = new.size(2)
         if self.is_graphed:
             slots.index_copy_(2, self.new_slots[:count], new)
@@ -502,12 +529,14 @@ class Cache:
         return attention.split(x.unflatten(0, (len(self.ancestors), -1)))
 
     def reorder(self, parents):
-        """Beam j of every sentence now goes on from its beam parents[:, j]: (N, K)."""
+        """parents (N, K): beam j of a sentence goes on from what beam parents[:, j] has written.
+
+        Changed in place, for a graph reads this very tensor."""
         ancestors = self.ancestors[..., :self.filled]
         ancestors.copy_(select(ancestors, parents))
 
     def keep(self, going):
-        """Leaves only the sentences `going` (numbers, rising): the others are finished."""
+        """Keeps the sentences with the numbers `going`, which rise; the others are finished."""
         self.ancestors = self.ancestors.index_select(0, going)
         self.change_slots(lambda tensor: tensor.index_select(0, going))
         self.recording.forget()
@@ -516,7 +545,7 @@ class Cache:
         for group in self.groups:
             end = first + len(group.mask)
             own = going
-            if len(self.groups) > 1:
+            if len(self.groups) > 1:  # on a CPU; a GPU has one group, and would be waited for
                 own = going[(going >= first) & (going < end)] - first
             if len(own):
                 group.keep(own)
@@ -525,9 +554,12 @@ class Cache:
         self.groups = groups
 
     def sweep(self):
-        """Drops slots that no running beam descends from, if these are at least half of those in
-        use; the others move to the front. With a GPU, which it would have to wait for, it does so
-        only where the next step has no room."""
+        """Moves the slots that some running beam reads to the front and frees the others, if at
+        least half of those in use are freed. A sentence that reads fewer slots than another keeps
+        some that nobody reads.
+
+        To count them the CPU would have to wait for a GPU: there it is done only where the next
+        step would not find room. All is written in place, so a recorded graph stays right."""
         if self.is_graphed and self.filled + len(self.beam_numbers) <= self.ancestors.size(2):
             return
         ancestors = self.ancestors[..., :self.filled]  # (N, K, slots)
@@ -540,9 +572,9 @@ class Cache:
         self.ancestors[..., :live] = swept
         self.ancestors[..., live:] = -torch.inf
         self.filled = live
-        for slots in self.keys + self.values:  # (N, H, slots, d)
-            places = order[:, None, :, None].expand(-1, slots.size(1), -1, slots.size(3))
-            slots[:, :, :live] = slots.gather(2, places)
+        for tensor in self.keys + self.values:  # (N, H, slots, d)
+            places = order[:, None, :, None].expand(-1, tensor.size(1), -1, tensor.size(3))
+            tensor[:, :, :live] = tensor.gather(2, places)
 
 
 # ---------------------------------------------------------------------- arguments, command line

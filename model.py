@@ -466,7 +466,7 @@ def select_where(x, keep, count):
 
 # Bytes of float32 logits at a time; every chunk reads E twice and passes over E's gradient once.
 LOGITS_BUDGET = {"cpu": 2**28, "cuda": 2**30}
-LOGITS_WIDTH = 64  # table_in_half() makes their rows a multiple of it: whole cache lines
+LOGITS_WIDTH = 64  # V' is a multiple of it; 64 logits in half precision fill a cache line
 SLAB = 1024  # entries of the vocabulary whose logits a CPU computes at a time
 
 
@@ -552,7 +552,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         if grad_hidden is None and grad_table is None:
             raise RuntimeError("this loss gave its gradients already; compute the loss anew")
         ctx.gradients = None, None
-        if gradient.is_cuda or gradient != 1:  # of a GPU it is not asked: the CPU would wait for it
+        # Mostly it is 1, and nothing is to be done. A GPU multiplies even then: to see whether it
+        # is 1, the CPU would have to wait for it.
+        if gradient.is_cuda or gradient != 1:
             for tensor in (grad_hidden, grad_table):
                 if tensor is not None:
                     tensor.mul_(gradient.to(tensor.dtype))
@@ -568,8 +570,8 @@ def table_in_half(table, dtype):
     """E (V, D) -> (V', D) in half precision, with rows of zeros so that V' is a multiple of
     LOGITS_WIDTH.
 
-    A GPU multiplies with its quick products where the rows of a result begin at multiples of 16
-    bytes. mBART's of 250,027 numbers do not: on an H200 a product with E took four to eight times
+    A GPU has quick products only where the rows of a result begin at multiples of 16 bytes (8
+    numbers). Those of mBART's 250,027 do not: on an H200 a product with E took four to eight times
     as long."""
     vocab, width = table.shape
     rows = math.ceil(vocab / LOGITS_WIDTH) * LOGITS_WIDTH
@@ -582,9 +584,9 @@ def table_in_half(table, dtype):
 def write_logits(out, h, table):
     """h E^T of h (R, D) and E (V or V', D), written to out (R, V or V').
 
-    On a CPU a slab of E at a time: MKL's product that writes rows of 2,771 or 250,027 numbers, no
-    multiple of a cache line, has half the speed of one that writes rows of 1,024 (AMD EPYC). In
-    half precision, where torch multiplies with oneDNN, in one product, as on a GPU."""
+    On a CPU in float32 a slab of E at a time: MKL writes rows of 2,771 or 250,027 numbers, no
+    multiple of a cache line, at half the speed of rows of 1,024 (AMD EPYC). On a GPU it is one
+    product; on a CPU in half precision too, which torch leaves to oneDNN."""
     if out.device.type != "cpu" or out.dtype.itemsize == 2:
         return torch.mm(h, table.T, out=out)
     for start in range(0, len(table), SLAB):
@@ -601,11 +603,14 @@ def loss_and_gradient(logits, bias, labels, smoothing, vocab):
     the type of the logits. Half-precision logits are first converted to float32; float32 logits are
     overwritten by the gradient. With p the softmax and a the smoothing, the gradient is
     p - (1 - a) onehot(y) - a / V."""
-    given = logits.dtype
-    logits = logits.to(torch.promote_types(given, torch.float32)).add_(bias)
+    logits_type = logits.dtype
+    logits = logits.to(torch.promote_types(logits_type, torch.float32))
+    logits.add_(bias)
     labels = labels[:, None]
     label_logits = logits.gather(1, labels)  # (R, 1)
-    mean = logits[:, :vocab].mean(1) if smoothing else 0
+    mean = 0
+    if smoothing:
+        mean = logits[:, :vocab].mean(1)  # (R,)
     top = logits.amax(1)
     p = torch.softmax(logits, 1, out=logits)  # in place: the logits are gone from here on
     # p_top = exp(top - log_sum), so log_sum = top - log p_top; p_top >= 1 / V cannot underflow.
@@ -614,7 +619,7 @@ def loss_and_gradient(logits, bias, labels, smoothing, vocab):
     gradient = p.scatter_add_(1, labels, torch.full_like(label_logits, smoothing - 1))
     if smoothing:
         gradient[:, :vocab].sub_(smoothing / vocab)
-    return loss, gradient.to(given)
+    return loss, gradient.to(logits_type)
 
 
 def add_product(total, a, b, scale, is_first):

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import torch
 
-# Both by device. All graphs are recorded on one stream, and the latest of them keeps the memory
-# that they compute in, of which the next one takes over what is free.
+# Both by device. All graphs compute in the same memory, a pool: no two of them run at once. torch
+# drops a pool that no graph has, so the latest graph is kept, and the next one takes it over from
+# that; and it uses memory again only on the stream that it was asked for on, so all have one.
 streams = {}
 latest = {}
 
@@ -16,11 +17,13 @@ latest = {}
 class Recording:
     """recording(function, x) = function(x), on a GPU from a CUDA graph; always the same function.
 
-    The first call with an x of some shape runs as it is, and makes what is made once. The second is
-    recorded; from then on the recording is replayed. That reads and writes the very tensors that
-    were there when it was recorded: after one of them was replaced, forget() must be called. The
-    function must not wait for the GPU. What it returns is overwritten by the next call, of another
-    recording too: two threads cannot have one on the same GPU."""
+    The first call, and the first after x has changed its shape, only runs the function: libraries
+    set up in it what they set up once. The second records the function's kernels as a graph and
+    replays it, and so do later calls. A replay runs no Python: the same kernels read and write the
+    very tensors that they were recorded with. So x is copied into one that stays, and once another
+    of them was replaced, forget() must be called. The function must not wait for the GPU, as
+    .item() does. What it returns may be overwritten by the next call, of another recording too, as
+    all share their memory: two threads cannot have one on the same GPU."""
 
     def __init__(self):
         self.forget()
@@ -39,7 +42,9 @@ class Recording:
         if self.graph is None:
             try:
                 self.graph, self.result = recorded(function, self.x)
-            except torch.OutOfMemoryError:  # while it records, torch gives back nothing it has kept
+            except torch.OutOfMemoryError:
+                # While a graph is recorded, torch cannot give back the memory that it keeps unused.
+                # It does so now; this call goes without a graph, and the next one tries again.
                 torch.cuda.empty_cache()
                 return function(x)
         self.graph.replay()
@@ -71,7 +76,7 @@ def recorded(function, x):
 
 
 def release():
-    """Gives back the memory that graphs computed in; none of them may be replayed any more."""
+    """Gives back the memory that graphs compute in, if no Recording has one any more."""
     if latest:
         latest.clear()
         torch.cuda.empty_cache()
