@@ -412,8 +412,8 @@ class Cache:
             self.values.append(like.new_empty(len(source), heads, 0, d))
         self.ancestors = self.keys[0].new_empty(len(source), beams, 0)
         self.beam_numbers = torch.arange(beams, device=source.device)  # 0 to K - 1
-        # The numbers of the slots that a step fills. A graph reads them from this very tensor: every
-        # step overwrites it, and nothing replaces it.
+        # The numbers of the slots that a step fills. A graph reads them from this very tensor:
+        # every step overwrites it, and nothing replaces it.
         self.new_slots = torch.empty_like(self.beam_numbers)
         # Under autocast, train.py's on a GPU, a graph would hold a cast copy of every weight.
         self.is_graphed = source.is_cuda and not torch.is_autocast_enabled("cuda")
