@@ -6,7 +6,8 @@ papers/scores/ has a file for each file of results/, of the same name, and from 
 writes RESULTS.md: so that every interval on that page can be computed anew without a model. Numbers
 of single examples are rounded to one decimal. Of outputs in another language than the one that was
 asked for, the first few stay. One measure more is taken of the texts before they go: novel_recall.
-Of a run on data in files their fingerprint stays, so that no table mixes two versions of them.
+Of a run on data in files their fingerprint stays, so that no table mixes two versions of them; and
+its learning rate, so that no table calls it the best one after another has been tried.
 """
 import csv
 import json
@@ -46,6 +47,9 @@ def keep(path):
     fingerprint = data_fingerprint(path)
     if fingerprint:
         content["data fingerprint"] = fingerprint
+    rate = learning_rate(path)
+    if rate is not None:
+        content["learning rate"] = rate
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     write_text(KEPT / path.name, text.replace('{"source"', '\n{"source"') + "\n")
 
@@ -58,6 +62,14 @@ def watched_scores(path):
             return list(csv.DictReader(file))
     kept = read_json(KEPT / path.name) or {}
     return kept.get("watched")
+
+
+def learning_rate(path):
+    """Of a score file's run; where the run is gone, of the kept file. None where neither tells."""
+    settings = read_json(RUNS / path.stem / "args.json")
+    if settings:
+        return settings["lr"]
+    return (read_json(KEPT / path.name) or {}).get("learning rate")
 
 
 def data_fingerprint(path):

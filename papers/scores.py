@@ -476,9 +476,26 @@ def of_corpus(row, corpus):
     tried."""
     grids = rates(corpus.prefix, "try") | rates(corpus.prefix)
     label = row.label
+    name = corpus.row(row.name)
     if row.name in grids:
-        label += f" at {grids[row.name].best}"
-    return replace(row, name=corpus.row(row.name), label=label)
+        best = grids[row.name].best
+        label += f" at {best}"
+        check_rate(name, best)
+    return replace(row, name=name, label=label)
+
+
+def check_rate(name, best):
+    """UserError for a score file of a row at another learning rate than the best: its run was made
+    before the best was tried."""
+    for seed, content in results(name).items():
+        rate = content.get("learning rate")  # files that were kept before 2026-11-28 have none
+        if rate is not None and rate != float(best):
+            path = SCORES / f"{name}-s{seed}.json"
+            raise UserError(
+                f"{path}: its run had a learning rate of {rate:g}, and {best} is the best now; "
+                "remove this file and the one of its name in results/, and run papers/reproduce.sh "
+                "again"
+            )
 
 
 def same_size():

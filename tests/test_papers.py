@@ -957,6 +957,18 @@ def test_scores_of_two_versions_of_the_data_are_not_put_together(folder, run):
             assert "two versions of the data" in done.stderr
 
 
+def test_a_row_is_not_called_the_best_rates_after_another_rate_was_tried(folder):
+    write_scores("help-try-q-4e-3", 0, WITHIN[:1], loss=3.0)
+    for seed, mark in enumerate([{}, {"learning rate": 0.004}]):  # older files do not say it
+        write_scores("help-q", seed, WITHIN, **mark)
+    row = scores.Row("`q`", "q")
+    assert scores.of_corpus(row, HELP).label == "`q` at 4e-3"
+    write_scores("help-try-q-8e-3", 0, WITHIN[:1], loss=2.9)
+    scores.rates.cache_clear()
+    with pytest.raises(UserError, match=r"help-q-s1.json.* of 0\.004, and 8e-3 is the best now"):
+        scores.of_corpus(row, HELP)
+
+
 def test_runs_on_two_versions_of_a_training_file_are_not_put_together(folder):
     """The test files may be the same all the same."""
     sections = {"data/help/sections/train.jsonl": [10, 1]}
@@ -1121,7 +1133,7 @@ def test_what_is_kept_of_a_score_file(folder, run):
 
     trained = Path("runs/paper/qk-s0")
     trained.mkdir(parents=True)
-    (trained / "args.json").write_text('{"data": "help:"}')
+    (trained / "args.json").write_text('{"data": "help:", "lr": 0.004}')
     files = {"data/help/sections/train.jsonl": [7, 8], "runs/two/model.safetensors": [9, 10]}
     write_state({"data": {"files": files}}, trained / "state.pt")
 
@@ -1131,6 +1143,7 @@ def test_what_is_kept_of_a_score_file(folder, run):
         found = json.loads((kept / "qk-s0.json").read_text(encoding="utf-8"))
         assert found["validation loss"] == 1.0
         assert found["data fingerprint"] == {"data/help/sections/train.jsonl": [7, 8]}
+        assert found["learning rate"] == 0.004
         assert found["rows"][0]["each"]["R1"] == [33.3, 50, 0, 1.2, 2, 3]
         assert found["rows"][0]["each"]["novel"] == [50, 100, 50, 50, 50]
         assert "R2" not in found["rows"][0]["each"]
