@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from model import MASK_WIDTH, MBart, table_in_half
+from model import MASK_WIDTH, MBart, head_in_half
 from plumbing.files import UserError, note, parser_of, run
 from plumbing.graphs import Recording
 from plumbing.memory import Memory
@@ -234,16 +234,14 @@ def projection_of(model):
     where a GPU has the weights in half precision.
 
     Rounded to half precision, the logits of close tokens would tie. The float32 ones are (R, V'),
-    for the table's rows are filled up (model.table_in_half); the logits of those rows are -inf."""
+    for the table gets more rows (model.head_in_half); their logits are -inf."""
     table = model.model.shared.weight
     dtype = table.dtype
     if table.is_cuda and torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
     if not table.is_cuda or dtype.itemsize != 2:
         return model.project
-    half = table_in_half(table, dtype)  # (V', D)
-    missing = len(half) - len(table)
-    bias = F.pad(model.final_logits_bias.float(), (0, missing), value=-torch.inf)  # (1, V')
+    half, bias = head_in_half(table, model.final_logits_bias[0], dtype)  # (V', D), (V',)
 
     def logits_of(states):
         return torch.mm(states.to(dtype), half.T, out_dtype=torch.float32).add_(bias)
@@ -422,7 +420,7 @@ class Cache:
         self.make_room(min(self.max_slots, FIRST_SLOTS))
 
     def step(self, tokens):
-        """tokens (N*K,) of one position -> logits (N*K, V) of the next.
+        """tokens (N*K,) of one position -> logits (N*K, V or V') of the next.
 
         Or (N,) -> (N, V): before the first choice a sentence has one row, which all of its beams
         will descend from."""
@@ -471,7 +469,6 @@ class Cache:
         missing = slots - self.ancestors.size(2)
         self.ancestors = F.pad(self.ancestors, (0, missing), value=-torch.inf)
         self.change_slots(lambda tensor: F.pad(tensor, (0, 0, 0, missing)))
-        self.recording.forget()
 
     def change_slots(self, change):
         """Replaces all keys and values by change(tensor), one tensor at a time: old and new of all
@@ -479,6 +476,7 @@ class Cache:
         for tensors in (self.keys, self.values):
             for number, tensor in enumerate(tensors):  # (N, H, slots, d)
                 tensors[number] = change(tensor)
+        self.recording.forget()  # which reads and writes those that were there
 
     def attend_to_ancestors(self, attention, x, number):
         """Self-attention of layer `number`, from 0: x (N*K, D), before the first choice (N, D) ->
@@ -539,7 +537,6 @@ class Cache:
         """Keeps the sentences with the numbers `going`, which rise; the others are finished."""
         self.ancestors = self.ancestors.index_select(0, going)
         self.change_slots(lambda tensor: tensor.index_select(0, going))
-        self.recording.forget()
         groups = []
         first = 0
         for group in self.groups:

@@ -16,7 +16,7 @@
 
 Shapes, here and in the other files: B texts of S source and T target tokens, D = d_model, d = D / H
 with H heads, V entries of the vocabulary; N tokens (or labels) that are not padding; R rows of a
-chunk; L layers of a stack; V' is V rounded up, in half precision (table_in_half(), below).
+chunk; L layers of a stack; V' is V rounded up, in half precision (head_in_half(), below).
 
 The architecture is that of Vaswani et al. 2017 with the changes of BART and mBART: learned
 positions (their table starts with two unused rows), layer norm after the embedding, a last layer
@@ -517,11 +517,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         rows = math.ceil(len(hidden) / chunks)
         weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):
-            weight = table_in_half(table, torch.get_autocast_dtype(device))  # (V', D)
+            weight, bias = head_in_half(table, bias, torch.get_autocast_dtype(device))  # (V', D)
         total = hidden.new_zeros((), dtype=torch.promote_types(table.dtype, torch.float32))
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_table = memory.take("gradient", table.shape, table) if needs_table else None
-        bias = F.pad(bias, (0, len(weight) - vocab), value=-torch.inf)  # (V',)
         all_logits = memory.take("logits", (rows, len(weight)), weight)
 
         with torch.autocast(device, enabled=False):
@@ -566,19 +565,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden, None, None, None, None, None, None, None
 
 
-def table_in_half(table, dtype):
-    """E (V, D) -> (V', D) in half precision, with rows of zeros so that V' is a multiple of
-    LOGITS_WIDTH.
+def head_in_half(table, bias, dtype):
+    """E (V, D) and the logits' bias (V,) -> E (V', D) in half precision, its bias (V',) in float32.
 
-    A GPU has quick products only where the rows of a result begin at multiples of 16 bytes (8
-    numbers). Those of mBART's 250,027 do not: on an H200 a product with E took four to eight times
-    as long."""
+    E gets rows of zeros, with a bias of -inf, so that V' is a multiple of LOGITS_WIDTH. A GPU has
+    quick products only where the rows of a result begin at multiples of 16 bytes (8 numbers). Those
+    of mBART's 250,027 do not: on an H200 a product with E took four to eight times as long."""
     vocab, width = table.shape
     rows = math.ceil(vocab / LOGITS_WIDTH) * LOGITS_WIDTH
     half = table.new_empty(rows, width, dtype=dtype)
     half[:vocab] = table
     half[vocab:] = 0
-    return half
+    return half, F.pad(bias.float(), (0, rows - vocab), value=-torch.inf)
 
 
 def write_logits(out, h, table):

@@ -60,8 +60,12 @@ def watched_scores(path):
     if watched.is_file():
         with open(watched, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-    kept = read_json(KEPT / path.name) or {}
-    return kept.get("watched")
+    return kept_before(path).get("watched")
+
+
+def kept_before(path):
+    """What an earlier call kept of a score file; {} if none did."""
+    return read_json(KEPT / path.name) or {}
 
 
 def learning_rate(path):
@@ -69,7 +73,7 @@ def learning_rate(path):
     settings = read_json(RUNS / path.stem / "args.json")
     if settings:
         return settings["lr"]
-    return (read_json(KEPT / path.name) or {}).get("learning rate")
+    return kept_before(path).get("learning rate")
 
 
 def data_fingerprint(path):
@@ -81,7 +85,7 @@ def data_fingerprint(path):
     run_folder = RUNS / path.stem
     settings = read_json(run_folder / "args.json")
     if not settings or not (run_folder / "state.pt").is_file():
-        return (read_json(KEPT / path.name) or {}).get("data fingerprint", {})
+        return kept_before(path).get("data fingerprint", {})
     data = folder_of(settings["data"])
     if data is None or data.is_absolute():
         return {}
