@@ -16,9 +16,9 @@ other language. Even where p is uniform, its gradient pushes p_true further down
 one language to the next, and the classifier follows. The balanced loss rests at "cannot tell",
 whichever side it comes from.
 
-The updates alternate, each on batches of its own: the classifier takes the next batches of the
-task's stream, the task's update those after them, as the authors draw both from one iterator. Task
-and fooling loss are sums over tokens, divided by the same number of target tokens.
+The updates alternate, each on batches of its own: the classifier takes the next batches of those
+that train the model, the task's update those after them, as the authors draw both from one
+iterator. Task and fooling loss are sums over tokens, divided by the same number of target tokens.
 
 Where this differs from the authors' code:
     the classifier's loss    divided by its own source tokens, not clipped; theirs by the target

@@ -214,9 +214,12 @@ class Examples:
     def supervised(self, pair, index):
         """translate, summarize: a text and what is to be written of it."""
         text, target = self.data.text(pair, index)
-        source = self.encoder_input(text, pair[0])
-        labels = self.ids_of(target, pair[1], pair[1], "targets", self.tokenizer)
-        return Example(source, shifted(labels), labels, pair[0])
+        source_lang, target_lang = pair
+        source = self.encoder_input(text, source_lang)
+        labels = self.ids_of(
+            target, target_lang, tag=target_lang, side="targets", tokenizer=self.tokenizer
+        )
+        return Example(source, shifted(labels), labels, source_lang)
 
     def parallel(self, pair, index):
         """align: a text and its translation, as the encoder reads each."""
@@ -235,27 +238,33 @@ class Examples:
         text, target = self.data.text(pair, index)
         if not isinstance(self.data, Builtin):
             target = text
-        source_sentences = self.sentences(text)
-        target_sentences = source_sentences
-        if target != text:
-            target_sentences = self.sentences(target)
-        target_ids = joined(target_sentences)
+        target_sentences = self.sentences(target)
+        source_sentences = target_sentences
+        if text != target:
+            source_sentences = self.sentences(text)
 
         # Both are cut before the source is shuffled, so that they keep the same sentences.
         room = self.max_length - 2  # for </s> and the tag
-        source_sentences = first_sentences(source_sentences, room)
-        target_sentences = first_sentences(target_sentences, room)
-        count = min(len(source_sentences), len(target_sentences))
-        source_sentences = source_sentences[:count]
-        kept = joined(target_sentences[:count])
-        self.unread.count(target, target_ids, len(kept), pair[1], "documents", self.tokenizer)
-        labels = self.tokenizer.with_specials(kept, pair[1])
+        kept_source = first_sentences(source_sentences, room)
+        kept_target = first_sentences(target_sentences, room)
+        count = min(len(kept_source), len(kept_target))
+        kept_source = kept_source[:count]
+        kept_ids = joined(kept_target[:count])
+        self.unread.count(
+            target,
+            joined(target_sentences),
+            kept=len(kept_ids),
+            lang=pair[1],
+            side="documents",
+            tokenizer=self.tokenizer,
+        )
+        labels = self.tokenizer.with_specials(kept_ids, pair[1])
 
         # The same noise in every epoch: an example is a function of its index.
         rng = random.Random(f"{self.seed} noise {pair} {index}")
         if rng.random() < self.permuted:
-            rng.shuffle(source_sentences)
-        ids = joined(source_sentences)
+            rng.shuffle(kept_source)
+        ids = joined(kept_source)
         is_start = [self.begins_word[i] for i in ids]
         noised = infill(ids, is_start, self.tokenizer.mask_id, rng)
         source = self.tokenizer.with_specials(noised, self.source_tag(pair[0]))
@@ -270,12 +279,18 @@ class Examples:
         return found
 
     def encoder_input(self, text, lang):
-        tag = self.source_tag(lang)
-        return self.ids_of(text, lang, tag, "sources", self.tokenizer.source)
+        """A text's ids as the encoder reads them."""
+        return self.ids_of(
+            text,
+            lang,
+            tag=self.source_tag(lang),
+            side="sources",
+            tokenizer=self.tokenizer.source,
+        )
 
-    def ids_of(self, text, lang, tag, side, tokenizer):
-        """A text's ids with </s> and the tag (None: without one), cut to max_length; what is lost
-        is counted."""
+    def ids_of(self, text, lang, *, tag, side, tokenizer):
+        """The ids of a text in `lang` with </s> and the tag (None: without one), cut to max_length;
+        what is lost is counted."""
         ids = tokenizer.piece_ids(text)
         kept = shortened(ids, self.max_length, tag)
         self.unread.count(text, ids, len(kept), lang, side, tokenizer)
@@ -318,7 +333,8 @@ class LanguageCount:
     def add(self, text, ids, tokenizer):
         """Counts a text; ids: all of its pieces'."""
         self.texts += 1
-        self.empty += not ids
+        if not ids:
+            self.empty += 1
         self.characters += len("".join(text.split()))
         if UNK in ids:
             self.unknown += unknown_characters(text, tokenizer)
@@ -339,7 +355,8 @@ class Unread:
         """Takes in a text with all its ids, of which the first `kept` stay."""
         counted = self.sides.setdefault(side, Side())
         counted.texts += 1
-        counted.cut += kept < len(ids)
+        if kept < len(ids):
+            counted.cut += 1
         counted.tokens += len(ids)
         counted.left_out += len(ids) - kept
         self.languages.setdefault(lang, LanguageCount()).add(text, ids, tokenizer)

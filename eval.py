@@ -22,6 +22,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -110,8 +111,8 @@ def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decod
     tokens = tokens or most_tokens
     rows = rows or most_rows
     outputs = [None] * len(sources)
-    alone = len(sources) < 2  # one text needs no bar
-    with progress_line(title=title, total=len(sources), unit="text", shown=not alone) as bar:
+    several = len(sources) > 1  # one text needs no bar
+    with progress_line(title=title, total=len(sources), unit="text", shown=several) as bar:
         numbers = range(len(sources))
         batches = batches_of_like_length(numbers, tokens, rows, lambda i: len(sources[i]))
         for batch in batches:
@@ -141,15 +142,17 @@ def batch_sizes(model, beams, length):
     if table.device.type == "cpu":
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
     config = model.config
-    # Bytes of one position's keys and values in all decoder layers, of an encoder position's widest
-    # activation, and of one output's logits, a recorded step's too, their softmax and a copy for
-    # the search. In half precision decoding has a copy of the table.
+    # Of a position: its keys and values in all decoder layers.
     position_bytes = 2 * config.decoder_layers * config.d_model * table.itemsize
+    # Of a position in the encoder: its widest activation, of which a few are there at once.
     widest_bytes = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
+    # Of an output, in float32: its logits, those of a recorded step, their softmax and a copy for
+    # the search.
     logits_bytes = 4 * 4 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(table.device)
+    # What torch has taken and does not use is free too.
     free += torch.cuda.memory_reserved(table.device) - torch.cuda.memory_allocated(table.device)
-    if table.itemsize == 2:
+    if table.itemsize == 2:  # decoding then has a copy of the table
         free = max(0, free - table.nbytes)
     quarter = free // 4  # one for the encoder's states, one for the beams
     tokens = quarter // (position_bytes + 4 * widest_bytes)
@@ -234,7 +237,7 @@ def tell_unreadable(name, texts, tokenizer):
         )
     share = counted.unknown_share
     if share >= UNREADABLE:
-        note(f"the vocabulary has no pieces for {share:.0%} of the letters of {name}: <unk>")
+        note(f"the vocabulary has no pieces for {share:.0%} of the characters of {name}: <unk>")
 
 
 # ---------------------------------------------------------------------------------------- scoring
@@ -278,7 +281,7 @@ def evaluate(
     skip=False,
     asked=(),
     stem=False,
-    tell=None,
+    tell_references=None,
     split="test",
 ):
     """Scores a decoding function on the first `count` examples of every (source, target) pair; 0:
@@ -287,7 +290,7 @@ def evaluate(
     decoder(texts, source, target) -> outputs, as a Decoder does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
     may fall back. skip: leave out bad lines. asked: pairs that are named where the data do not
-    have them. stem: see score. tell: Decoder.tell_references.
+    have them. stem: see score. tell_references: Decoder's; train.py --watch leaves it out.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
@@ -302,8 +305,8 @@ def evaluate(
     targets_of = {}  # {signature: the target languages that it is true of}
     for source, target in progress_line(there, "all", unit="pair", shown=len(there) > 1):
         texts, references = first_examples(data, (source, target), count)
-        if tell:
-            tell(references, target)
+        if tell_references:
+            tell_references(references, target)
         outputs = decoder(texts, source, target)
         facts = None
         if is_builtin(data_spec) and stage == "summarize":
@@ -331,7 +334,7 @@ def evaluate(
         for text, reference, output in zip(texts, references, outputs, strict=True):
             row.examples.append({"source": text, "reference": reference, "output": output})
         row.references = means(off_target(references, target, identify))
-        if tell:
+        if tell_references:
             tell_borrowed(row)
         rows.append(row)
         for signature in scored.signatures:
@@ -485,7 +488,8 @@ def table(rows, seen=None):
             share = row.references["off-target"].value
             mean = row.references["off-target-p"].value
             line += f"references off-target {share:.1f}, -p {mean:.1f}  "
-        if seen is not None and (row.source, row.target) not in seen:
+        is_zero_shot = seen is not None and (row.source, row.target) not in seen
+        if is_zero_shot:
             line += "zero-shot"
         lines.append(line.rstrip())
     return "\n".join(lines)
@@ -733,8 +737,10 @@ def pairs_to_score(args, stage, data_spec, languages, trained=()):
         if not args.source_lang:
             possible = pairs_within(data_spec, languages)
             pairs = [pair for pair in pairs if pair in possible]
-        if stage == "translate":
+        copies = stage == "translate" or data_spec.startswith("parallel:")
+        if copies and not args.source_lang:
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    check_task(stage, data_spec, pairs)
     if not pairs:
         raise UserError("translation needs a source language other than the target")
     if len(pairs) > 1 and says_no_languages(data_spec, "test"):
@@ -744,6 +750,23 @@ def pairs_to_score(args, stage, data_spec, languages, trained=()):
         there = [pair for pair in pairs if has_test_files(folder, pair)]
         return there or pairs  # where there is none, open_data says so
     return pairs
+
+
+def check_task(stage, data_spec, pairs):
+    """UserError where data have nothing of a task, as train.py's check_pairs() has it."""
+    kind = data_spec.partition(":")[0]
+    if kind in ("xlsum", "wikilingua") and stage == "translate":
+        raise UserError(
+            f"--data {data_spec} has summaries and no translations: use --stage summarize, or "
+            "other data"
+        )
+    within = [source for source, target in pairs if source == target]
+    if kind == "parallel" and stage == "summarize" and within:
+        raise UserError(
+            f"--data {data_spec} has translations and no summaries: from {within[0]} to "
+            f"{within[0]} a copy would count as the best; use --stage translate, another "
+            "--source-lang, or other data"
+        )
 
 
 def only_trained(args, data_spec, pairs, trained):
@@ -864,9 +887,9 @@ def generation_options(args, stage, config):
     UserError where it cannot."""
     options = decoding_of(stage)
     for name in options:
-        typed = getattr(args, name)
-        if typed is not None:
-            options[name] = typed
+        value = getattr(args, name)
+        if value is not None:  # None: not typed, the stage has a default of its own
+            options[name] = value
     longest = longest_output(config)
     if options["max_new_tokens"] > longest:
         note(
@@ -906,7 +929,7 @@ def tell_training(name, folder, settings, asked):
     if settings.get("fresh"):
         note(
             f"{name} has embeddings as they were drawn: train it with `{beside_python()} train.py "
-            f"--init {name} --pairs ... --recipe ...`"
+            f"--init {quote(str(name))} --pairs ... --recipe ...`"
         )
     own = settings.get("stage")
     # Published weights have no args.json: whoever names --stage for them vouches for the task.
@@ -976,7 +999,7 @@ def main(argv=None):
         args.skip_bad_lines,
         asked=asked_for(args, stage),
         stem=args.stem,
-        tell=decoder.tell_references,
+        tell_references=decoder.tell_references,
     )
     print(table(rows, seen_pairs(settings, stage)))
     print("\n".join(signatures + legend(rows)))

@@ -4,16 +4,17 @@
 
 Each step extends the K beams of a sentence by every token of the vocabulary, and keeps the best 2K
 continuations: at most K of them can end in </s>, so K remain to go on with. Those among the best K
-that end become finished hypotheses. A sentence is done when its best running beam could no longer
-beat the worst of K finished ones (by score / t^length_penalty at the present t), or at
+that end become finished hypotheses. A sentence is done when its best running beam, were it finished
+now, would not beat the worst of K finished ones (growing longer it still might), or at
 max_new_tokens; with K = 1, at its first </s>. It then leaves the batch (on a GPU, some time later:
 Cache tells why). With early_stopping it is done as soon as K hypotheses are finished, as in fairseq
 and CTranslate2: fewer steps, and now and then a worse output. Either way outputs equal those of the
-transformers library (early_stopping is its option too).
+transformers library (early_stopping is its option too), where its forced_eos_token_id is None: else
+it ends with </s> what max_new_tokens cuts off.
 
 The target language is forced as the first token: mBART-25 starts the decoder with its tag, mBART-50
 with </s> and the tag, which there counts as a new token. t counts all new tokens, so </s> too, and
-in mBART-50 the tag. Shapes are model.py's, with N texts still being decoded and K beams of each.
+in mBART-50 the tag. Shapes are model.py's, but N is the texts in the batch; each has K beams.
 
 Run it alone to see a text pass through a model, here the one that the README's first command makes
 (a base copies its input, whatever language is asked for):
@@ -34,12 +35,12 @@ from plumbing.options import DECODING
 from plumbing.packed import is_packed, pack_for_decoding
 from plumbing.runs import longest_input, read_settings
 
-# The score of ended beams among the running, and of empty places among the finished; finite, so
-# that sums of it stay numbers.
+# Added to the scores of ended beams among the running, and the score of empty places among the
+# finished; finite, so that sums of it stay numbers.
 NEVER = -1e9
-# Allowed: -1 <= length_penalty < 10. With t up to 4,096, t^10 and a score divided by
-# it are float32 still; and score * t, at -1, is far above NEVER. With a penalty below -1 a score
-# could fall under NEVER, and its output be lost.
+# Allowed: -1 <= length_penalty < 10. With t up to 4,096 (mBART has 1,024 positions), t^10 and a
+# score divided by it are float32 still; and score * t, at -1, is far above NEVER. With a penalty
+# below -1 a score could fall under NEVER, and its output be lost.
 LENGTH_PENALTIES = (-1, 10)
 
 
@@ -101,16 +102,17 @@ def beam_search(
     # Empty outputs stay if max_new_tokens is 1 in mBART-50: the tag takes that one token.
     outputs = [[] for _ in range(len(source))]
 
-    # The N sentences that are still being decoded: all of them at first, the longest first.
+    # The N sentences of the batch, the longest first: all of them at first; then those that are not
+    # done, and on a GPU some that are done and have not left yet.
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
-    rows = order.tolist()  # of source, each sentence's; None once its output is stored
+    sentences = order.tolist()  # of each, its row of source; None once its output is stored
     prompt = first_tokens(config, language_ids[order])  # (N, 1) or (N, 2)
     # What the running beams have written. As long as that is the prompt, one row stands for all K,
     # for K equal beams would choose K equal continuations.
     tokens = prompt[:, None]  # (N, 1, t), later (N, K, t)
-    finished_scores = torch.full((len(rows), beam), NEVER, device=device)  # (N, K)
-    finished = torch.full((len(rows), beam, length), config.pad_token_id, device=device)
-    scores = torch.zeros(len(rows), 1, device=device)  # of each row of tokens
+    finished_scores = torch.full((len(sentences), beam), NEVER, device=device)  # (N, K)
+    finished = torch.full((len(sentences), beam, length), config.pad_token_id, device=device)
+    scores = torch.zeros(len(sentences), 1, device=device)  # of each beam in tokens
 
     memory = Memory()
     cache = Cache(model, source[order], beam, length)
@@ -118,31 +120,32 @@ def beam_search(
     for position in range(prompt.size(1) - 1):
         cache.step(tokens[:, :, position].flatten())
 
-    for position in range(prompt.size(1), length):  # of the token chosen now: t
-        is_last = position + 1 == length
+    for t in range(prompt.size(1), length):  # the token that is chosen now is the t-th new one
+        is_last = t + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V), at first (N, V)
-        # Forbidden tokens, below, keep their share of the probability, as in transformers.
+        # Before tokens are forbidden: their probability is not given to the others (nor is it in
+        # transformers).
         log_sum = log_sum_exp(logits, memory)  # (N*K, 1)
         if no_repeat_ngram:
             by_beam = logits.unflatten(0, tokens.shape[:2])  # (N, K, V), a view: logits change too
             forbid_repeats(by_beam, tokens, no_repeat_ngram)
-        if position <= min_new_tokens:  # which does not count </s>
+        if t <= min_new_tokens:  # which does not count </s>
             logits[:, config.eos_token_id] = -torch.inf
 
         # The best 2K continuations of each beam, and then of each sentence.
         best_logits, top_ids = top_tokens(logits, 2 * beam)  # (N*K, 2K)
-        log_probs = (best_logits - log_sum).view(len(rows), -1, 2 * beam)  # (N, K, 2K)
+        log_probs = (best_logits - log_sum).view(len(sentences), -1, 2 * beam)  # (N, K, 2K)
         sums = log_probs + scores[..., None]
         best, places = sums.flatten(1).topk(2 * beam)  # (N, 2K)
         parents = places // (2 * beam)  # (N, 2K), the beams that they continue
-        next_tokens = top_ids.view(len(rows), -1).gather(1, places)  # (N, 2K)
+        next_tokens = top_ids.view(len(sentences), -1).gather(1, places)  # (N, 2K)
         grown = torch.cat([select(tokens, parents), next_tokens[..., None]], 2)  # (N, 2K, t + 1)
         ends = next_tokens == config.eos_token_id
         if is_last:
             ends = torch.ones_like(ends)
 
         # Finished: ends among the best K compete with the hypotheses that were finished before.
-        ended_scores = best[:, :beam] / position**length_penalty
+        ended_scores = best[:, :beam] / t**length_penalty
         ended_scores = torch.where(ends[:, :beam], ended_scores, NEVER)
         padding = (0, length - grown.size(2))
         ended = F.pad(grown[:, :beam], padding, value=config.pad_token_id)  # (N, K, length)
@@ -160,25 +163,26 @@ def beam_search(
             done = torch.ones_like(worst_finished, dtype=torch.bool)
         elif beam == 1 or early_stopping:  # greedy search stops at the first </s>
             done = worst_finished > NEVER / 2
-        else:  # the best running beam cannot beat the worst of the finished
-            done = scores[:, 0] / position**length_penalty <= worst_finished
+        else:  # the best running beam, as it is, does not beat the worst of the finished
+            done = scores[:, 0] / t**length_penalty <= worst_finished
         is_done = done.tolist()  # here the CPU waits for a GPU
         newly_done = []
-        for i, row in enumerate(rows):
-            if row is not None and is_done[i]:
+        for i, sentence in enumerate(sentences):
+            if sentence is not None and is_done[i]:
                 newly_done.append(i)
         if newly_done:
             best_finished = finished[:, 0].tolist()
             for i in newly_done:
-                outputs[rows[i]] = strip(best_finished[i], prompt.size(1), config)
-                rows[i] = None  # what is still computed of it, until it leaves, is not looked at
-        going = [i for i, row in enumerate(rows) if row is not None]
+                outputs[sentences[i]] = strip(best_finished[i], prompt.size(1), config)
+                sentences[i] = None  # what is still computed of it is not looked at
+        going = [i for i, sentence in enumerate(sentences) if sentence is not None]
         if not going:
             break
 
         cache.reorder(running_parents)
-        if len(rows) - len(going) > cache.share_that_may_stay * len(rows):
-            rows = [rows[i] for i in going]
+        done_count = len(sentences) - len(going)
+        if done_count > cache.share_that_may_stay * len(sentences):
+            sentences = [sentences[i] for i in going]
             remaining = torch.tensor(going).to(device, non_blocking=True)
             cache.keep(remaining)
             tokens = tokens[remaining]
@@ -233,8 +237,9 @@ def projection_of(model):
     """The function states (R, D) -> logits (R, V): model.project, or a product with float32 results
     where a GPU has the weights in half precision.
 
-    Rounded to half precision, the logits of close tokens would tie. The float32 ones are (R, V'),
-    for the table gets more rows (model.head_in_half); their logits are -inf."""
+    Rounded to half precision, the logits of close tokens would tie (on a CPU, which has no such
+    product, they do). The float32 ones are (R, V'), for the table gets more rows
+    (model.head_in_half); their logits are -inf."""
     table = model.model.shared.weight
     dtype = table.dtype
     if table.is_cuda and torch.is_autocast_enabled("cuda"):
@@ -357,12 +362,11 @@ def groups_of(source, pad_token_id):
     lengths = (source != pad_token_id).sum(1).tolist()
     groups = []
     first = 0
-    for end in range(1, len(lengths) + 1):
-        if end < len(lengths) and lengths[end] >= LIKE_LENGTH * lengths[first]:
-            continue  # the sentence at `end` is of this group too
-        width = max(1, *lengths[first:end])  # a source may be nothing but padding
-        groups.append(source[first:end, :width])
-        first = end
+    for end in range(1, len(lengths) + 1):  # does a group end before the sentence `end`?
+        if end == len(lengths) or lengths[end] < LIKE_LENGTH * lengths[first]:
+            width = max(1, *lengths[first:end])  # a source may be nothing but padding
+            groups.append(source[first:end, :width])
+            first = end
     return groups
 
 
@@ -381,10 +385,10 @@ class Cache:
     from that beam reads its slot. `ancestors` (N, K, slots) is 0 at the slots that a beam reads and
     -inf elsewhere: it is attention's mask, and all that is reordered.
 
-    On a GPU a step's layers are a CUDA graph (plumbing/graphs.py): kernels that were recorded once
-    run again, on the same tensors, so with the same shapes. When a shape has changed, they must be
-    recorded anew. So there every step reads all slots, in use or not, and finished sentences stay
-    until they are more than MAY_STAY of the batch."""
+    On a GPU, but under autocast, a step's layers are a CUDA graph (plumbing/graphs.py): kernels
+    that were recorded once run again, on the same tensors, so with the same shapes. When a shape
+    has changed, they must be recorded anew. So there every step reads all slots, in use or not, and
+    finished sentences stay until they are more than MAY_STAY of the batch."""
 
     def __init__(self, model, source, beams, length):
         """Encodes source (N, S), which should have the longest sentence first; `length` positions
@@ -425,19 +429,19 @@ class Cache:
         Or (N,) -> (N, V): before the first choice a sentence has one row, which all of its beams
         will descend from."""
         table = self.model.model.shared.weight
+        beams = len(tokens) // len(self.ancestors)  # K; before the first choice 1
         # Not part of the graph: it would repeat the numbers `filled` and `position` as they were
         # when it was recorded.
-        self.add_slots(len(tokens) // len(self.ancestors))
+        self.add_slots(beams)
         x = self.model.model.decoder.embed(tokens[:, None], table, self.position)[:, 0]  # (N*K, D)
         self.position += 1
-        # The prompt's steps, one or two, have one row a sentence: not worth a recording.
-        has_all_beams = len(tokens) == len(self.ancestors) * len(self.beam_numbers)
-        if self.is_graphed and has_all_beams:
+        # With fewer than all beams it is one of the prompt's steps: not worth a recording.
+        if self.is_graphed and beams == len(self.beam_numbers):
             return self.recording(self.through_layers, x)
         return self.through_layers(x)
 
     def through_layers(self, x):
-        """A step's tokens, embedded x (N*K, D) -> logits (N*K, V) of the next position."""
+        """A step's tokens, embedded x (N*K, D) -> logits (N*K, V or V') of the next position."""
         decoder = self.model.model.decoder
         for number, layer in enumerate(decoder.layers):
             normed = layer.self_attn_layer_norm(x)

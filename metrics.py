@@ -108,24 +108,37 @@ class Words:
     @staticmethod
     def split(text):
         words = []
-        inside = False  # does the next character go on with the last word?
+        inside = False  # does the next letter go on with the last word?
+        behind_letter = False  # is the last character one that a mark can belong to?
         for char in text:
             category = unicodedata.category(char)
             kind = category[0]  # L: letter, M: mark, N: number, and others
             if category == "Cf" and char != ZERO_WIDTH_SPACE:
                 continue  # a joiner of Sinhala or Persian, a soft hyphen: within a word
-            unspaced = unicodedata.name(char, "").startswith(UNSPACED)
-            if kind not in "LMN":
+            if kind == "M":
+                # A vowel sign or accent belongs to the letter before it. The others only say how
+                # a character is drawn: that of an emoji, a circle around a digit.
+                if behind_letter and not is_of_drawing(char):
+                    words[-1] += char
+                continue
+            behind_letter = kind in "LN"
+            if not behind_letter:
                 inside = False
-            elif kind != "M" and unspaced:
+            elif unicodedata.name(char, "").startswith(UNSPACED):
                 words.append(char)
                 inside = False
-            elif inside or (kind == "M" and words):
-                words[-1] += char  # a vowel sign or accent belongs to the letter before it
+            elif inside:
+                words[-1] += char
             else:
                 words.append(char)
                 inside = True
         return words
+
+
+def is_of_drawing(mark):
+    """Does a mark say only how the character before it is drawn (a variation selector, a frame)?"""
+    is_frame = unicodedata.category(mark) == "Me"
+    return is_frame or "VARIATION SELECTOR" in unicodedata.name(mark, "")
 
 
 def has_stemmer(language):

@@ -40,7 +40,7 @@ from plumbing.models import MODEL_HELP, model_folder, refuse_adapter, weights_fi
 from plumbing.weights import (
     check_numbers,
     check_shapes,
-    check_types,
+    of_their_kinds,
     read_tensors,
     write_tensors,
 )
@@ -128,8 +128,9 @@ class Layer(nn.Module):
         return self.ffn(x)
 
     def ffn(self, x):
+        """(..., D) -> the same shape: (B, T, D), while decoding (N*K, D)."""
         activation = ACTIVATIONS[self.config.activation_function]
-        hidden = activation(self.fc1(self.final_layer_norm(x)))  # (B, T, ffn_dim)
+        hidden = activation(self.fc1(self.final_layer_norm(x)))  # (..., ffn_dim)
         hidden = F.dropout(hidden, self.config.activation_dropout, self.training)
         return x + self.drop(self.fc2(hidden))
 
@@ -173,12 +174,13 @@ class Stack(nn.Module):
 
         upto=n: the output of layer n instead, not normed. all_states=True (without upto): a list,
         x, the outputs of layers 1 to L - 1, and the normed last."""
-        states = [x]
-        for layer in self.layers[:upto]:
+        inputs = []  # of the layers
+        for layer in self.layers[:upto]:  # upto None: of all
+            if all_states:
+                inputs.append(x)
             x = layer(x, mask, encoder_states, encoder_mask)
-            states.append(x)
         if all_states:
-            return [*states[:-1], self.layer_norm(x)]
+            return [*inputs, self.layer_norm(x)]
         if upto is not None:
             return x
         return self.layer_norm(x)
@@ -287,7 +289,7 @@ class MBart(nn.Module):
         source (B, S), decoder_input (B, T). Only the positions that have a label are projected, a
         chunk at a time, so the logits of all of them never exist at once. reduction: "mean" or
         "sum" over the labels, or a number to divide the sum by. with_states=True returns (loss,
-        token_states(source)). ValueError if padding is not on the right, or there is no label."""
+        token_states(source)). ValueError if a label stands behind padding, or there is no label."""
         source = self.widened(source)
         is_label = labels != self.config.pad_token_id
         is_token = source != self.config.pad_token_id
@@ -437,7 +439,7 @@ def count_labels_and_tokens(is_label, is_token):
     ValueError for a batch without a label, and for labels behind padding, which the decoder, with
     no mask but the causal one, would read.
 
-    They are counted in one transfer: here, and nowhere else in a batch, the CPU waits for a GPU."""
+    They are counted in one transfer: here, and nowhere else in loss(), the CPU waits for a GPU."""
     misplaced = (is_label[:, 1:] & ~is_label[:, :-1]).sum()
     answers = torch.stack([misplaced, is_label.sum(), is_token.sum()])
     misplaced, label_count, token_count = answers.tolist()
@@ -513,11 +515,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_table = ctx.needs_input_grad[:2]
         vocab = table.size(0)
         budget = LOGITS_BUDGET[device]
-        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / budget))  # of equal size
-        rows = math.ceil(len(hidden) / chunks)
+        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / budget))
+        rows = math.ceil(len(hidden) / chunks)  # of each chunk; the last may have fewer
         weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):
             weight, bias = head_in_half(table, bias, torch.get_autocast_dtype(device))  # (V', D)
+        # The sum over the chunks: float32, in a model of float64 that.
         total = hidden.new_zeros((), dtype=torch.promote_types(table.dtype, torch.float32))
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_table = memory.take("gradient", table.shape, table) if needs_table else None
@@ -528,9 +531,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 chunk = slice(start, start + rows)
                 h = hidden[chunk].to(weight.dtype)  # (R, D)
                 logits = write_logits(all_logits[:len(h)], h, weight)  # (R, V')
-                loss, gradient = loss_and_gradient(
-                    logits, bias, labels[chunk], smoothing, vocab
-                )
+                loss, gradient = loss_and_gradient(logits, bias, labels[chunk], smoothing, vocab)
                 total += loss
                 if needs_hidden:
                     grad_hidden[chunk] = gradient @ weight
@@ -653,6 +654,20 @@ def scale_of(reduction, count):
 
 TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
+# What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is not
+# Config's default.
+ABSENT = {"vocab_size": 50265, "scale_embedding": False}
+# What every config.json of ours says, so that transformers builds an mBART from it.
+WRITTEN = {
+    "model_type": "mbart",
+    "architectures": ["MBartForConditionalGeneration"],
+    "is_encoder_decoder": True,
+    "tie_word_embeddings": True,
+    "normalize_before": True,
+    "normalize_embedding": True,
+    "add_final_layer_norm": True,
+}
+
 
 @dataclass
 class Config:
@@ -668,7 +683,7 @@ class Config:
     max_position_embeddings: int = 1024
     activation_function: str = "gelu"
     dropout: float = 0.1
-    attention_dropout: float = 0.1
+    attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     init_std: float = 0.02
     scale_embedding: bool = True
@@ -684,20 +699,6 @@ class Config:
     # The encoder layer, from 1, whose self-attention has no residual; 0: none.
     residual_drop_layer: int = 0
 
-    # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is
-    # not the value above.
-    ABSENT = {"vocab_size": 50265, "scale_embedding": False, "attention_dropout": 0.0}
-    # What every config.json of ours says, so that transformers builds an mBART from it.
-    WRITTEN = {
-        "model_type": "mbart",
-        "architectures": ["MBartForConditionalGeneration"],
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": True,
-        "normalize_before": True,
-        "normalize_embedding": True,
-        "add_final_layer_norm": True,
-    }
-
     @classmethod
     def read(cls, path):
         """config.json -> Config; UserError if it is missing, not JSON or not an mBART's."""
@@ -710,9 +711,9 @@ class Config:
         kinds = {own.name: own.type for own in fields(cls) if own.name != "extra"}
         values = {}
         for name in kinds:
-            default = cls.ABSENT.get(name, getattr(cls, name))
+            default = ABSENT.get(name, getattr(cls, name))
             values[name] = written.get(name, default)
-        check_types(values, kinds, path)  # and reads whole numbers as float where one is meant
+        values = of_their_kinds(values, kinds, path)
         extra = {name: value for name, value in written.items() if name not in kinds}
         config = cls(**values, extra=extra)
         config.check(path)
@@ -770,7 +771,7 @@ class Config:
             del values["residual_drop_layer"]
         kind = str(dtype).removeprefix("torch.")
         kinds = {"dtype": kind, "torch_dtype": kind}  # the key's new name and its old one
-        write_json(path, self.extra | self.WRITTEN | kinds | values)
+        write_json(path, self.extra | WRITTEN | kinds | values)
 
     def special_tokens(self):
         """The ids of <s>, <pad>, </s> and, in mBART-50, of the decoder's start."""
@@ -797,20 +798,18 @@ def read_fitting(folder, expected):
                 break
     shared = tensors.get("model.shared.weight")
     for name in TIED:
-        if name in tensors and name not in expected:
-            if not are_equal(tensors.pop(name), shared):
-                raise UserError(
-                    f"{where}: {name} differs from model.shared.weight, but mBART ties them; "
-                    "the file is not a plain mBART checkpoint"
-                )
+        if name not in tensors or name in expected:
+            continue
+        tied = tensors.pop(name)
+        if tied is not shared and not torch.equal(tied, shared):
+            raise UserError(
+                f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file "
+                "is not a plain mBART checkpoint"
+            )
     if "final_logits_bias" not in tensors:
         tensors["final_logits_bias"] = torch.zeros(expected["final_logits_bias"].shape)
     check_shapes(tensors, expected, where)
     return tensors
-
-
-def are_equal(a, b):
-    return a is b or (a.shape == b.shape and torch.equal(a, b))
 
 
 def main(argv=None):

@@ -145,10 +145,11 @@ def in_layers(name, layers):
 def first_and_last(layers):
     """"2-4" -> (2, 4) and "3" -> (3, 3)."""
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)
+    first = last = 0  # no layer has this number
     if found:
         first = int(found[1])
         last = int(found[2] or first)
-    if not found or not 1 <= first <= last:
+    if not 1 <= first <= last:
         raise UserError(
             f"--recipe-layers {layers!r}: write one number or FIRST-LAST, as 2 or 1-2; the first "
             "layer is 1"

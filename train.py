@@ -52,6 +52,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from shlex import quote
 
 import torch
 
@@ -200,7 +201,7 @@ def train(s, rank, world, device, command=None):
         check_stop(s, this_run.progress.step)
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
     frozen = FrozenInHalf(model, HALVES.get(s.precision))
-    learned_tasks = learned(s, data.pairs)
+    learned_tasks = learned(s, {"-".join(pair) for pair in data.pairs})
     if not s.resume:
         loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
         this_run.say(f"before training: validation loss {loss:.4f}")
@@ -210,7 +211,6 @@ def train(s, rank, world, device, command=None):
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
-    diverged = False  # was the last validation's loss no number?
     seen = 0  # tokens, source and target, since `clock`
     clock = time.perf_counter()
     with signals() as received, this_run.bar() as bar:
@@ -241,12 +241,9 @@ def train(s, rank, world, device, command=None):
             if not math.isfinite(whole_loss):
                 rows = readable(classifier_batches + batches + parallel, tokenizer)
                 this_run.end_with_bad_batch(whole_loss, rows)
-            skipped = update(model, weights, optimizer, scaler, s.clip, world)
+            is_skipped = update(model, weights, optimizer, scaler, s.clip, world)
             tokens = sum(batch.target_tokens for batch in batches)
-            progress.overflows += skipped
-            progress.step += 1
-            progress.loss += mean_loss * tokens
-            progress.tokens += tokens
+            progress.updated(mean_loss, tokens, is_skipped)
             seen += tokens + sum(batch.source_tokens for batch in batches)
             bar.update()
             bar.set_postfix_str(f"loss {mean_loss:.3f}", refresh=False)
@@ -260,30 +257,37 @@ def train(s, rank, world, device, command=None):
                 scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
                 lines += this_run.log_scores(scores)
                 better = progress.validated(valid_loss, seconds)
-                diverged = not math.isfinite(valid_loss)
-                if not diverged:  # else the last checkpoint is better than this one would be
-                    replaces_model = better or s.keep == "last"
-                    this_run.save(model, parts, frozen.state_to_save if replaces_model else None)
+                if not progress.diverged:  # else the last checkpoint is better
+                    is_kept = better or s.keep == "last"
+                    this_run.save(model, parts, frozen.state_to_save if is_kept else None)
                 this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world)
-            stops = signal or progress.step == s.stop_at
-            if stops or time.perf_counter() - clock > SAVE_EVERY:  # validations may be hours apart
-                progress.seconds += time.perf_counter() - clock
-                if not diverged:
+            must_stop = signal != 0 or progress.step == s.stop_at
+            since = time.perf_counter() - clock
+            if must_stop or since > SAVE_EVERY:  # validations may be hours apart
+                progress.seconds += since
+                is_sound = not progress.diverged and are_numbers(weights)
+                if is_sound:  # else the last one is better
                     this_run.save(model, parts)
                 seen = 0
                 clock = time.perf_counter()
-            if stops:
+            if must_stop:
                 bar.close()
-                this_run.stop(signal)
+                this_run.stop(signal, is_sound)
     this_run.done()
 
 
 def set_learning_rate(optimizer, rate):
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def are_numbers(weights):
+    """Are all trained weights numbers? A gradient that overflows makes none of them, one update
+    before the loss tells."""
+    return all(bool(weight.isfinite().all()) for weight in weights)
 
 
 def update(model, weights, optimizer, scaler, clip, world):
@@ -298,7 +302,7 @@ def update(model, weights, optimizer, scaler, clip, world):
     scaler.step(optimizer)
     scaler.update()
     model.zero_grad()
-    return scaler.get_scale() < scale
+    return scaler.get_scale() < scale  # lowered just where the step was left out
 
 
 def readable(batches, tokenizer):
@@ -629,17 +633,17 @@ class RunData:
 
     @property
     def pairs(self):
-        """{"SRC-TGT"} of the language pairs that have examples to learn to write from."""
+        """{(source, target)} of the language pairs that have examples to learn to write from."""
         found = set()
         for name in ("task", "mix"):
             if name in self.streams:
-                found |= {"-".join(pair) for pair in self.streams[name].pairs}
+                found.update(self.streams[name].pairs)
         return found
 
     @property
     def sources(self):
         """The source languages of these pairs."""
-        return sorted({source for source, _ in split_pairs(self.pairs)})
+        return sorted({source for source, _ in self.pairs})
 
     def draw(self, name, count):
         """The next `count` batches of a stream; none where the run has no such stream."""
@@ -676,9 +680,8 @@ def read_data(s, tokenizer, max_length, say):
 
     read = {}  # {a split's or a stream's name: Examples}
     for name, stream in streams.items():
-        if name == "task":
-            name = "train"
-        read[name] = stream.examples
+        shown = "train" if name == "task" else name
+        read[shown] = stream.examples
     read["valid"] = valid
 
     if not s.resume:
@@ -701,8 +704,10 @@ def read_data(s, tokenizer, max_length, say):
 
 def check_contrast(s, streams, valid_batches):
     """UserError where alignment has no text to tell another from: its loss would be 0 for ever."""
-    stream = streams["task" if s.stage == "align" else "alignment"]
-    drawn = [collate(rows) for rows in stream.batches]  # a sample: the first pool
+    name = "alignment"
+    if s.stage == "align":
+        name = "task"
+    drawn = [collate(rows) for rows in streams[name].batches]  # a sample: the first pool
     if not any(map(has_negatives, drawn)):
         raise UserError(
             "alignment tells a text's translation from others in its batch, and none of the first "
@@ -754,73 +759,6 @@ def check_split(s, split, pairs, tokenizer, advice):
         open_data(s.data, s.stage, split, split_pairs(pairs), languages, skip=s.skip_bad_lines)
     except UserError as error:
         raise UserError(f"{error}; {advice}") from None
-
-
-# ------------------------------------------------------------------------------------ afterwards
-
-def show_result(s):
-    """What eval.py prints of the model, which its card keeps, and what to run next."""
-    if s.stage in TASKS:
-        import eval as evaluation  # late: its metrics take seconds to import
-
-        keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
-        write_card(s.out, picture=False)  # that of the log is there
-    translations = "" if is_builtin(s.data) else f" --data {s.data}"
-    summaries = translations
-    kind = s.data.partition(":")[0]
-    if kind in ("xlsum", "wikilingua"):  # which have no translations
-        translations = " --data parallel:DIR"
-    if kind == "parallel":  # which has no summaries
-        summaries = " --data jsonl:DIR"
-    nexts = {
-        "pretrain": f"train.py --stage translate --init {s.out}{translations}",
-        "align": f"train.py --stage summarize --init {s.out}{summaries}",
-        "translate": f"train.py --stage summarize --init {s.out}{summaries}    (the second step: "
-                     "QK finetuning on summaries)",
-        "summarize": f"eval.py --model {s.out} --lang {zero_shot_language(s)}    (from every "
-                     "source language)",
-    }
-    print(f"next: {beside_python()} {nexts[s.stage]}")
-
-
-def zero_shot_language(s):
-    """A language of the run's data that most runs are not trained on; of a user's own data, and of
-    a model with two vocabularies, only those are known that this one was."""
-    if (is_builtin(s.data) or is_help(s.data)) and not has_two_vocabularies(s.out):
-        return "tr_TR"
-    _, target = split_pairs(s.pairs)[0]
-    return target
-
-
-def has_two_vocabularies(folder):
-    """Have encoder and decoder of a folder's model vocabularies of their own?"""
-    config = read_json(Path(folder) / "config.json") or {}
-    return config.get("source_vocab_size") is not None
-
-
-def scored_pairs(s):
-    """The pairs, as en_XX-es_XX, that show what a run has learned: those that it was trained on,
-    and with the built-in corpus summaries within the other languages, which are zero-shot."""
-    if s.stage == "translate":
-        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
-    if is_builtin(s.data) and not has_two_vocabularies(s.out):
-        within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
-        return within + [pair for pair in s.pairs if pair not in within]
-    return s.pairs
-
-
-def evaluation_arguments(s):
-    """eval.py's command line for a finished run."""
-    count = 50 if s.stage == "translate" else 100
-    words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
-    words += ["--pairs", *scored_pairs(s)]
-    if s.skip_bad_lines:
-        words.append("--skip-bad-lines")
-    if s.device:
-        words += ["--device", s.device]
-    if s.precision == "fp32" and device_of(s).type != "cpu":
-        words += ["--precision", "fp32"]
-    return words
 
 
 def check_stop(s, step):
@@ -876,6 +814,75 @@ def checksum_of(model):
     return value
 
 
+# ------------------------------------------------------------------------------------ afterwards
+
+def show_result(s):
+    """What eval.py prints of the model, which its card keeps, and what to run next."""
+    if s.stage in TASKS:
+        import eval as evaluation  # late: its metrics take seconds to import
+
+        keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
+        write_card(s.out, picture=False)  # that of the log is there
+    out = quote(s.out)
+    same_data = "" if is_builtin(s.data) else f" --data {quote(s.data)}"
+    translations = same_data
+    summaries = same_data
+    kind = s.data.partition(":")[0]
+    if kind in ("xlsum", "wikilingua"):  # which have no translations
+        translations = " --data parallel:DIR"
+    if kind == "parallel":  # which has no summaries
+        summaries = " --data jsonl:DIR"
+    nexts = {
+        "pretrain": f"train.py --stage translate --init {out}{translations}",
+        "align": f"train.py --stage summarize --init {out}{summaries}",
+        "translate": f"train.py --stage summarize --init {out}{summaries}    (the second step: "
+                     "QK finetuning on summaries)",
+        "summarize": f"eval.py --model {out} --lang {zero_shot_language(s)}    (from every "
+                     "source language)",
+    }
+    print(f"next: {beside_python()} {nexts[s.stage]}")
+
+
+def zero_shot_language(s):
+    """The language that the suggested eval.py asks for: tr_TR, which most runs are not trained on;
+    with data of a user's own, or two vocabularies, the target of the run's first pair."""
+    if (is_builtin(s.data) or is_help(s.data)) and not has_two_vocabularies(s.out):
+        return "tr_TR"
+    _, target = split_pairs(s.pairs)[0]
+    return target
+
+
+def has_two_vocabularies(folder):
+    """Have encoder and decoder of a folder's model vocabularies of their own?"""
+    config = read_json(Path(folder) / "config.json") or {}
+    return config.get("source_vocab_size") is not None
+
+
+def scored_pairs(s):
+    """The pairs, as en_XX-es_XX, that show what a run has learned: those that it was trained on,
+    and with the built-in corpus summaries within the other languages, which are zero-shot."""
+    if s.stage == "translate":
+        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
+    if is_builtin(s.data) and not has_two_vocabularies(s.out):
+        within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
+        return within + [pair for pair in s.pairs if pair not in within]
+    return s.pairs
+
+
+def evaluation_arguments(s):
+    """eval.py's command line for a finished run."""
+    count = 50 if s.stage == "translate" else 100
+    words = ["--model", s.out, "--data", s.data, "--examples", str(count)]
+    words += ["--pairs", *scored_pairs(s)]
+    if s.skip_bad_lines:
+        words.append("--skip-bad-lines")
+    if s.device:
+        words += ["--device", s.device]
+    if s.precision == "fp32" and device_of(s).type != "cpu":
+        words += ["--precision", "fp32"]
+    return words
+
+
 # ------------------------------------------------------------------------------------ settings
 
 @dataclass(kw_only=True)
@@ -897,7 +904,10 @@ class Settings:
         "--device and --no-eval may differ, --data and --init where these folders have moved",
         None, metavar="FOLDER"
     )
-    seed: int = option("seed of the data's order, dropout and new weights", 0, type=SEED)
+    seed: int = option(
+        "seed of the data's order, dropout and new weights, and of what texts the built-in corpus "
+        "has to train on and to validate on", 0, type=SEED
+    )
     preset: str = option(
         "a set of defaults: small for the built-in corpus on CPU cores, large for mBART-large "
         "(default: small with builtin and help: data and a model smaller than mBART-large, else "
@@ -1001,8 +1011,8 @@ class Settings:
     )
     watch: list = option(
         "language pairs to score at every validation too, zero-shot ones as a rule, by greedy "
-        "decoding of validation examples: watch.csv, and curves in log.svg where matplotlib is "
-        "installed (default: none)", None, nargs="+", metavar="SRC-TGT"
+        "decoding of the first --valid-examples of a pair: watch.csv, and curves in log.svg where "
+        "matplotlib is installed (default: none)", None, nargs="+", metavar="SRC-TGT"
     )
     stop_at: int = option(
         "save and stop after this update, as if interrupted (for job queues)",
@@ -1109,8 +1119,10 @@ def parse_args(argv=None):
         tell_untrained(typed["init"], model_folder(typed["init"], weights=False))
     if "preset" not in typed:
         typed["preset"] = default_preset(typed)
-    settings = Settings(**defaults_of(typed) | typed)
+    options = defaults_of(typed) | typed
+    settings = Settings(**options)
     check_pairs_are_named(typed)
+    # Of what was typed: before decide() fills in what was not.
     remarks = unused(typed, settings) + doubts(settings)
     decide(settings)
     check(settings)
@@ -1168,24 +1180,25 @@ def defaults_of(typed):
 def unused(typed, s):
     """A line for every option that was typed and that this run makes no use of."""
     reasons = {}
-    for name in ("lora_rank", "lora_dropout", "lora_projections"):
-        if s.recipe != "lora":
+    if s.recipe != "lora":
+        for name in ("lora_rank", "lora_dropout", "lora_projections"):
             reasons[name] = "without --recipe lora"
-    for name in ("classifier_lr", "classifier_updates"):
-        if s.adversarial == "none":
+    if s.adversarial == "none":
+        for name in ("classifier_lr", "classifier_updates"):
             reasons[name] = "without --adversarial"
     if not s.align_layer:
         reasons["align_pairs"] = "without --align-layer"
     if not s.mix:
         reasons["mix_pairs"] = "without --mix"
+    # Beside --pairs, --langs may still say what --align-layer and --mix read.
     aligns_langs = s.align_layer and not s.align_pairs and s.stage != "align"
     mixes_langs = s.mix and not s.mix_pairs
     if s.pairs and not aligns_langs and not mixes_langs:
         reasons["langs"] = "beside --pairs"
-    if s.stage == "align" and s.align_pairs:
-        reasons["langs"] = "beside --align-pairs"
     if s.stage == "align":
         reasons["label_smoothing"] = "in stage align"
+        if s.align_pairs:
+            reasons["langs"] = "beside --align-pairs"
     if is_builtin(s.data):
         reasons["temperature"] = "with the built-in corpus"  # its pairs are all of one size
         reasons["min_words"] = "with the built-in corpus"
@@ -1287,7 +1300,8 @@ def resumed(typed):
     known = {each.name for each in fields(Settings)}
     saved = {name: value for name, value in saved.items() if name in known}
     try:
-        own = Settings(**saved | {"stop_at": None, "out": folder})
+        options = saved | {"stop_at": None, "out": folder}
+        own = Settings(**options)
     except TypeError as error:
         raise UserError(f"{where}: not a run's settings ({error})") from None
     check_decided(own, where)
@@ -1395,6 +1409,7 @@ def share_batches(s, world, say):
 
 def decide(s):
     """Fills in the settings that follow from others; a run's args.json holds them all."""
+    check_codes(s.langs)
     if s.init is None and s.stage != "pretrain":
         s.init = str(BASE)
     if s.out is None:
@@ -1550,6 +1565,16 @@ def check_one_pair(s):
             f"each of {', '.join(sorted(read))}; add source_lang and target_lang to every line, or "
             "name one pair alone"
         )
+
+
+def check_codes(langs):
+    """UserError for a language that pairs, as en_XX-es_XX, cannot name."""
+    for lang in langs or ():
+        if "-" in lang:
+            raise UserError(
+                f"--langs {lang}: a language has no hyphen in its code; mBART's are written as "
+                "en_XX"
+            )
 
 
 def is_within(pair):

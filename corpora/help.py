@@ -33,6 +33,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from corpora.lines import JsonLines, ParallelText, count_words
 from corpora.packages import (
@@ -358,7 +359,7 @@ def check_prepared(folder):
     folder = Path(folder)
     command = f"{beside_python()} -m corpora.help"
     if folder != FOLDER:
-        command += f" {folder}"
+        command += f" {quote(str(folder))}"
     if not folder.is_dir():
         raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
     check_searchable(folder)

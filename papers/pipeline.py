@@ -102,7 +102,7 @@ def main(argv=None):
         trained,
         asked=pairs,
         stem=True,
-        tell=summarizer.tell_references,
+        tell_references=summarizer.tell_references,
     )
     print(evaluation.table(rows, evaluation.seen_pairs(settings, "summarize")))
     print("\n".join(signatures))

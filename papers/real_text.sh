@@ -33,9 +33,11 @@ help_rates() {
 # --------------------------------------------------------------------------------------- part 14
 # The heart again: full and qk on English, at three rates each and qk at one more, watched as they
 # learn; five seeds at the best rate of each, and full at qk's. English is not learned to its end in
-# 3,000 updates: three runs of each take 8,000, both at full's best rate.
+# 3,000 updates: runs of 8,000 have rates of their own, the best of 3,000 and the one below it.
+HELP_LONG_RATES_FULL="1e-3 2e-3"
+HELP_LONG_RATES_QK="2e-3 4e-3"
 part_14() {
-    local rate seed
+    local rate seed best_full best_qk
     heading 14 "full and qk on the help's English, by learning rate"
     for rate in $HELP_RATES; do
         watched full "$rate"
@@ -49,9 +51,14 @@ part_14() {
         english_row qk "$HELP_QK" "$seed"
         english_row full "$HELP_QK" "$seed"
     done
+    for rate in $HELP_LONG_RATES_FULL; do watched_longer full "$rate"; done
+    for rate in $HELP_LONG_RATES_QK; do watched_longer qk "$rate"; done
+    finish
+    best_full=$(best_rate help-long-full 14)
+    best_qk=$(best_rate help-long-qk 14)
     for seed in $SEEDS; do
-        longer full "$HELP_FULL" "$seed"
-        longer qk "$HELP_FULL" "$seed"
+        longer full "$best_full" "$seed"
+        longer qk "$best_qk" "$seed"
     done
 }
 
@@ -61,9 +68,16 @@ watched() {
     english_row "$1" "$2" "$FIRST" --watch $HELP_WITHIN
 }
 
-# longer RECIPE RATE SEED: for 8,000 updates.
+# longer RECIPE RATE SEED [options of train.py]: for 8,000 updates.
 longer() {
-    help_row "long-$1" "$3" "$HELP_WITHIN" "${HELP[@]}" --recipe "$1" --lr "$2" --steps 8000
+    help_row "long-$1-$2" "$3" "$HELP_WITHIN" "${HELP[@]}" --recipe "$1" --lr "$2" --steps 8000 \
+        "${@:4}"
+}
+
+# watched_longer RECIPE RATE: as watched(), for 8,000 updates.
+watched_longer() {
+    # shellcheck disable=SC2086
+    longer "$1" "$2" "$FIRST" --watch $HELP_WITHIN
 }
 
 # --------------------------------------------------------------------------------------- part 15

@@ -79,8 +79,13 @@ class Corpus:
 
     def row(self, name):
         """The name of a row's score files: "full", "qk" and what else was tried at several learning
-        rates at its best one; "full at qk's rate"; else with the prefix alone."""
+        rates at its best one, so too "long-full" and "long-qk", of 8,000 updates; "full at qk's
+        rate"; else with the prefix alone."""
         grids = rates(self.prefix)
+        longer = rates(self.prefix, "long")
+        recipe = name.removeprefix("long-")
+        if recipe != name and recipe in longer:
+            return f"{self.prefix}{name}-{longer[recipe].best}"
         if name == "full at qk's rate" and "qk" in grids:
             return f"{self.prefix}rate-full-{grids['qk'].best}"
         if name in grids:
@@ -165,10 +170,6 @@ OTHER_RECIPES = [  # on the built-in corpus at qk's rate, on real text each at i
 ]
 
 BUILT_IN_ALONE = ("supervised", "qk-pipeline")  # rows that no part runs on real text
-LONGER = [  # both at full's best rate
-    Row("`full`, 8,000 updates", "long-full"),
-    Row("`qk` at `full`'s best, 8,000 updates", "long-qk"),
-]
 
 FINER = [  # parts of qk's and of the two attentions that read the source, at qk's rate
     Row("`qk` in the encoder alone", "enc_qk", {}, ENCODER_ATTENTION + r"[qk]_proj\."),
@@ -466,8 +467,18 @@ def english_only(corpus=BUILT_IN):
     for row in OTHER_RECIPES:
         if corpus is BUILT_IN or row.name not in BUILT_IN_ALONE:
             rows.append(of_corpus(row, corpus))
-    if corpus is HELP:
-        rows += [of_corpus(row, corpus) for row in LONGER]
+    return rows + longer_rows(corpus)
+
+
+def longer_rows(corpus):
+    """What took 8,000 updates, at every rate that was tried; [] on the built-in corpus."""
+    rows = []
+    for recipe, grid in rates(corpus.prefix, "long").items():
+        for rate in sorted(grid.losses, key=float):
+            label = f"`{recipe}` at {rate}, 8,000 updates"
+            if rate == grid.best:
+                label += ", its best of these"
+            rows.append(Row(label, f"{corpus.prefix}long-{recipe}-{rate}"))
     return rows
 
 
@@ -673,10 +684,10 @@ def values(name, pair, metric):
     return np.array(found, float)
 
 
-def off_target_at(corpus, recipe, rate):
+def off_target_at(corpus, recipe, rate, kind="rate"):
     """The mean share of off-target outputs in the unseen languages at a learning rate, in percent;
-    None where one of them was not scored."""
-    name = f"{corpus.prefix}rate-{recipe}-{rate}"
+    None where one of them was not scored. kind: as rates() has it."""
+    name = f"{corpus.prefix}{kind}-{recipe}-{rate}"
     shares = [values(name, pair, "off-target") for pair in corpus.zero_shot]
     if any(found is None for found in shares):
         return None
@@ -916,7 +927,7 @@ def rates(prefix="", kind="rate"):
     Recipes with scores of another base alone are left out.
 
     kind: "rate" for runs of full length, of which the best is the recipe's row; "try" for short
-    ones, whose rate the row takes."""
+    ones, whose rate the row takes; "long" for those of 8,000 updates."""
     paths = {}
     for path in sorted(SCORES.glob(f"{prefix}{kind}-*.json")):
         named = re.fullmatch(rf"{prefix}{kind}-(.+)-\d+e-\d+-s\d+", path.stem)

@@ -422,11 +422,12 @@ def rate_lines(corpus=BUILT_IN):
     """The validation losses of the grid, a line for each recipe; in brackets what no choice looks
     at, the share of zero-shot outputs in another language."""
     lines = []
-    for kind, note in (("rate", ""), ("try", " (1,000 updates)")):
+    notes = {"rate": "", "try": " (1,000 updates)", "long": " (8,000 updates)"}
+    for kind, note in notes.items():
         for recipe, grid in rates(corpus.prefix, kind).items():
             losses = []
             for rate in sorted(grid.losses, key=float):
-                share = off_target_at(corpus, recipe, rate)
+                share = off_target_at(corpus, recipe, rate, kind)
                 beside = "" if share is None or kind == "try" else f" ({share:.0f}%)"
                 losses.append(f"{rate}: {grid.losses[rate]:.4f}{beside}")
             lines.append(f"- `{recipe}`{note}: {', '.join(losses)}; best: {grid.best}")

@@ -509,6 +509,8 @@ def read_scores(path):
     scores = read_json(path)
     if scores is None:
         return {}
+    if not isinstance(scores, dict):
+        raise UserError(f"{path}: not the scores of a model; remove it")
     try:
         results({}, scores)  # which reads all of it
     except BROKEN:

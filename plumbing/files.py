@@ -13,6 +13,7 @@ import time
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from plumbing.progress import Quiet, bytes_bar, speaks
 
@@ -28,8 +29,9 @@ class UserError(ValueError):
 def run(main):
     """Runs a program's main().
 
-    A UserError ends it with one line on standard error and exit code 2, Ctrl-C with 130, a reader
-    of its output that has left (`| head`) with 141."""
+    A UserError ends it with one line on standard error and exit code 2, and so does a path that the
+    system refuses (a closed folder above it, a name that is too long), wherever it was asked for;
+    Ctrl-C ends it with 130, a reader of its output that has left (`| head`) with 141."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             if os.name == "nt" and not stream.isatty():  # a file: in UTF-8 as all others
@@ -59,6 +61,15 @@ def run(main):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE, which Windows has not
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; mend the permissions there, or name "
+            "another place",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 def is_full_memory(error):
@@ -74,7 +85,7 @@ def beside_python(program=None):
     .venv/bin/python); without a name, this Python. For commands in messages: a command copied from
     the screen must run."""
     python = Path(sys.orig_argv[0])
-    return str(python.with_name(program) if program else python)
+    return quote(str(python.with_name(program) if program else python))
 
 
 def own_name():
@@ -105,6 +116,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
+        self.check_lists(words)
         before = self.prog
         for word in words:
             if EMPTY_OPTION.fullmatch(word):
@@ -113,6 +125,17 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"what stands behind {before} is empty; give a value, or leave it out")
             before = word
         return super().parse_known_args(words, namespace)
+
+    def check_lists(self, words):
+        """Ends the program where an option that takes a list is typed twice: argparse would forget
+        the first list."""
+        typed = [word.partition("=")[0] for word in words]
+        for action in self._actions:
+            if action.nargs in ("+", "*"):
+                count = sum(typed.count(name) for name in action.option_strings)
+                if count > 1:
+                    name = action.option_strings[-1]
+                    self.error(f"{name} stands there {count} times; name all behind one {name}")
 
     def error(self, message):
         self.exit(2, f"error: {message}; `{self.prog} --help` explains every option\n")
@@ -172,7 +195,7 @@ def saving(path):
             os.remove(temporary)
         except OSError:
             pass
-        if not is_from_system(error):
+        if not is_from_system(error) or is_of_a_device(error):
             raise
         raise UserError(
             f"{path}: could not be written ({first_line(error)}); make room or mend the "
@@ -198,6 +221,11 @@ def put_in_place(temporary, path):
 def is_from_system(error):
     """Did the system refuse to write? torch and safetensors wrap its error in one of their own."""
     return isinstance(error, OSError | RuntimeError) or type(error).__name__ == "SafetensorError"
+
+
+def is_of_a_device(error):
+    """Did a GPU fail, or memory end, while what is written was fetched from it?"""
+    return "CUDA" in str(error) or is_full_memory(error)
 
 
 def write_text(path, text):

@@ -40,10 +40,16 @@ def load_pieces(path):
     """The SentencePiece model in a file; UserError if it is none."""
     refuse_pointer(path)
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(path))
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
         reason = first_line(error, 80)
         raise UserError(f"{path}: not a SentencePiece model ({reason}); copy it again") from None
+    if pieces.unk_id() != 0:
+        raise UserError(
+            f"{path}: its <unk> is piece {pieces.unk_id()}, and mBART's, by which all ids are "
+            "counted, is piece 0; this is another model's vocabulary"
+        )
+    return pieces
 
 
 def layout_of(folder):

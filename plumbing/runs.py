@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path, PurePath
+from shlex import quote
 
 import torch
 import torch.distributed as dist
@@ -29,11 +30,13 @@ from plumbing.files import (
     UserError,
     beside_python,
     first_line,
+    is_full_memory,
     make_folder,
     note,
     read_json,
     saving,
     size_and_checksum,
+    unreadable,
     write_json,
 )
 from plumbing.models import model_folder, parts_of, weights_file
@@ -222,7 +225,7 @@ def tell_untrained(name, folder):
     if is_untrained(folder):
         note(
             f"{name} was stopped before its first validation, and its model is the one that it "
-            f"began with: `{beside_python()} train.py --resume {name}` goes on"
+            f"began with: `{beside_python()} train.py --resume {quote(str(name))}` goes on"
         )
 
 
@@ -283,8 +286,8 @@ def open_lock(path):
         return open(path, "w")
     except OSError as error:
         raise UserError(
-            f"{path.parent}: nothing can be written there ({error.strerror}); name another folder "
-            "with --out, or mend the permissions"
+            f"{path.parent}: nothing can be written there ({error.strerror}); mend the "
+            "permissions, or begin a run in another folder with --out"
         ) from None
 
 
@@ -367,7 +370,11 @@ def read_state(path):
             f"{path}: not found; if the run was stopped before its first checkpoint, start it "
             f"again with --overwrite; if a tool made {path.parent}, train from it with --init"
         ) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     except Exception as error:  # a damaged archive raises many kinds
+        if is_full_memory(error):
+            raise
         raise UserError(
             f"{path}: damaged ({first_line(error, 100)}); the last best model in {path.parent} is "
             "whole: use it with --init"
@@ -387,10 +394,20 @@ class Progress:
     loss: float = 0.0       # summed over the label tokens since the last line of the log
     tokens: int = 0         # how many these were
     overflows: int = 0      # steps left out because fp16 overflowed
+    diverged: bool = False  # was the last validation's loss no number?
+
+    def updated(self, mean_loss, tokens, is_skipped):
+        """Takes in an update: the mean loss of so many label tokens; was the step left out?"""
+        self.step += 1
+        self.loss += mean_loss * tokens
+        self.tokens += tokens
+        if is_skipped:
+            self.overflows += 1
 
     def validated(self, loss, seconds):
         """Takes in a validation's loss after so many seconds of training; is it the lowest?"""
         better = loss < self.best
+        self.diverged = not math.isfinite(loss)
         if better:
             self.best = loss
         self.bad = 0 if better else self.bad + 1
@@ -428,8 +445,8 @@ class Run:
             return
         # However this run ends, no file of an old run may pass for its own. The model is written
         # last: until then this is no model folder.
-        old = ("config.json", "state.pt", "args.json", "log.csv", "watch.csv", "bad_batch.json")
-        for name in old:
+        old = ["config.json", "state.pt", "state.json", "args.json", "bad_batch.json"]
+        for name in old + list(LOG_COLUMNS):
             (self.folder / name).unlink(missing_ok=True)
         remove_descriptions(self.folder)
         tokenizer.save_pretrained(self.folder)
@@ -527,6 +544,8 @@ class Run:
         kept = ""
         if self.settings.keep == "last":
             kept = ", but the model is that of the last validation"
+            if progress.diverged:
+                kept += " whose loss was a number"
         self.say(
             f"done: {progress.step} updates in {progress.seconds:.0f} s, best validation loss "
             f"{progress.best:.4f}{kept}; model in {self.folder}"
@@ -539,11 +558,23 @@ class Run:
                 f"{progress.start:.4f}): lower --lr, or validate sooner with --eval-every"
             )
 
-    def stop(self, number):
-        """Ends the program, after save(). number: the signal's; 0: as was planned."""
+    def last_checkpoint(self):
+        """For messages: what a run can go on from."""
+        if (self.folder / "state.pt").is_file():
+            return f"the last good checkpoint is in {self.folder}"
+        return f"nothing was saved before that, but the model it began with, in {self.folder}"
+
+    def stop(self, number, is_saved=True):
+        """Ends the program, after save(). number: the signal's; 0: as was planned. is_saved=False:
+        there was nothing worth saving, which is a UserError."""
+        if not is_saved:
+            raise UserError(
+                f"stopped at update {self.progress.step}, and not saved: the validation loss or "
+                f"the weights were no numbers; {self.last_checkpoint()}"
+            )
         self.say(
             f"\nstopped at update {self.progress.step}; go on with: "
-            f"{beside_python()} train.py --resume {self.folder}"
+            f"{beside_python()} train.py --resume {quote(str(self.folder))}"
         )
         if self.settings.keep == "last" and not self.is_validation_due():
             if self.progress.step < self.settings.eval_every:
@@ -565,9 +596,9 @@ class Run:
         if self.main_process:
             write_json(path, rows)
         raise UserError(
-            f"the loss is {loss} at update {self.progress.step + 1}; its batches are in {path}, "
-            f"the last good checkpoint in {self.folder}. Lower --lr, or use --precision bf16 in "
-            "place of fp16"
+            f"the loss is {loss} at update {self.progress.step + 1}; its batches are in {path}; "
+            f"{self.last_checkpoint()}. Begin again with --overwrite and a lower --lr, or with "
+            "--precision bf16 in place of fp16"
         )
 
 

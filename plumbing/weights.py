@@ -142,11 +142,11 @@ def check_shapes(tensors, expected, where):
 def check_numbers(tensors, where):
     """UserError if {name: tensor} holds other than floating-point numbers, or one that is none."""
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or tensor.itemsize == 1:  # some floats have 8 bits
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(
                 f"{where}: {name} is {kind}, as in quantized checkpoints; only floating-point "
-                "weights can be read"
+                "weights of 16 bits or more can be read"
             )
         # The largest and the smallest number tell, and need no memory; NaN passes through both.
         if tensor.numel() and not all(map(torch.isfinite, tensor.aminmax())):
@@ -155,18 +155,22 @@ def check_numbers(tensors, where):
             )
 
 
-def check_types(values, kinds, where):
-    """UserError if a value of {name: value} is not of its kind, {name: a type, or a union of them}.
+def of_their_kinds(values, kinds, where):
+    """{name: value}, each of its kind, {name: a type, or a union of them}: a whole number becomes a
+    float where one is meant.
 
-    Whole numbers must not be negative, and are read as fractions where a fraction is meant."""
+    UserError for a value of another kind, and for a whole number below 0."""
+    found = {}
     for name, kind in kinds.items():
         value = values[name]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            values[name] = float(value)
-        elif not isinstance(value, kind) or (kind is int and is_no_count(value)):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and is_no_count(value)):
             raise UserError(
                 f"{where}: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}"
             )
+        found[name] = value
+    return found
 
 
 def is_no_count(value):

@@ -298,6 +298,54 @@ def test_a_run_folder_that_cannot_be_is_one_line(small, tmp_path):
     assert "--out" in refused(train.main, [*words[:4], "--out", ""])
 
 
+LONG = "n" * 300  # longer than a name in any file system
+
+
+@pytest.mark.parametrize("main, words", [
+    (train.main, ["--resume", LONG]),
+    (train.main, ["--stage", "summarize", "--data", f"jsonl:{LONG}"]),
+    (train.main, ["--stage", "summarize", "--data", f"help:{LONG}"]),
+    (evaluation.main, ["--model", "SMALL", "--lang", "es_XX", "--data", f"parallel:{LONG}"]),
+    (evaluation.main, ["--model", "SMALL", "--lang", "es_XX", "--json", f"{LONG}.json"]),
+])
+def test_a_path_that_the_system_refuses_is_one_line(small, main, words):
+    message = refused(main, [small if word == "SMALL" else word for word in words])
+    last = message.splitlines()[-1]  # a note may stand before it
+    assert last.startswith("error: ") and LONG in last, message
+
+
+def test_so_is_one_in_a_folder_that_may_not_be_entered(tmp_path):
+    """Wherever a program asks for it: run() tells."""
+    closed = tmp_path / "closed"
+
+    def main():
+        raise PermissionError(13, "Permission denied", str(closed))
+
+    main.__module__ = "train"
+    assert f"{closed}: Permission denied; mend" in refused(main, [])
+
+
+@pytest.mark.parametrize("main, words", [
+    (train.main, ["--stage", "summarize", "--langs", "en-US"]),
+    (train.main, ["--stage", "translate", "--langs", "en_XX", "pt-BR"]),
+    (train.main, ["--stage", "align", "--align-layer", "2", "--langs", "es-ES"]),
+])
+def test_a_language_with_a_hyphen_is_named(main, words):
+    message = refused(main, words)
+    assert f"--langs {words[-1]}: a language has no hyphen" in message
+
+
+@pytest.mark.parametrize("main, words", [
+    (train.main, ["--stage", "summarize", "--langs", "en_XX", "--langs", "es_XX"]),
+    (train.main, ["--stage", "summarize", "--pairs", "en_XX-en_XX", "--pairs=es_XX-es_XX"]),
+    (evaluation.main, ["--lang", "es_XX", "--source-lang", "en_XX", "--source-lang", "ru_RU"]),
+])
+def test_a_list_that_is_typed_twice_is_refused(main, words):
+    """argparse would forget the first one without a word."""
+    option = words[-2] if words[-1][0] != "-" else "--pairs"
+    assert f"{option} stands there 2 times; name all behind one" in refused(main, words)
+
+
 @pytest.mark.parametrize("words", [
     ["train.py", "--stage", "summarise"],
     ["eval.py", "--lang", "tr_TR", "article.txt"],

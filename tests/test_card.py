@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, run_here
 
+from eval import validation_loss_of
 from model import MBart
 from plumbing import card
 from plumbing.card import head_of
@@ -350,7 +351,19 @@ def test_bad_scores_and_bad_words_are_named(copied, tmp_path):
             "no scores of a test set",
         ),
         ({"model": "base", "data": "builtin", "rows": [row]}, "is of base, not of"),
-        ({"model": str(copied), "data": "builtin", "rows": [row]}, "no scores of a test set"),
+        (
+            {"model": str(copied), "data": "builtin", "rows": [row], "validation loss": 1e9},
+            "of a model that was in",
+        ),
+        (
+            {
+                "model": str(copied),
+                "data": "builtin",
+                "rows": [row],
+                "validation loss": validation_loss_of(copied),
+            },
+            "no scores of a test set",
+        ),
     ):
         write_json(path, report)
         done = run_here("-m", "tools.card", copied, "--scores", path)

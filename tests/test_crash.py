@@ -2,6 +2,7 @@
 two runs at once."""
 import errno
 import json
+import math
 import os
 import random
 import resource
@@ -182,6 +183,46 @@ def test_a_loss_that_is_no_number_stops_with_its_batch_saved(run, broken, tmp_pa
     batch = json.loads((tmp_path / "run" / "bad_batch.json").read_text())
     assert batch[0]["source"] and batch[0]["labels"]
     assert batch[0]["source language"] in ("en_XX", "es_XX")
+
+
+def test_weights_that_are_no_numbers_do_not_replace_a_checkpoint(
+    run, small, tmp_path, monkeypatch
+):
+    """As of a gradient that overflows: the loss that it came from was still a number."""
+    update = train.update
+
+    def overflowing(model, weights, *rest):
+        is_skipped = update(model, weights, *rest)
+        if len(updates) == 2:
+            weights[0].data[0] = float("nan")
+        updates.append(1)
+        return is_skipped
+
+    for stop, last in ((3, "the last good checkpoint is in"), (None, "the loss is nan at update")):
+        updates = []
+        monkeypatch.setattr(train, "update", overflowing)
+        out = tmp_path / f"stop {stop}"
+        words = ["--init", small, "--steps", 10, "--eval-every", 2, "--out", out]
+        if stop:
+            words += ["--stop-at", stop]
+        done = run("train.py", *OPTIONS, *words)
+        assert done.returncode == 2 and last in done.stderr, done.stderr
+        assert ("stopped at update 3, and not saved" in done.stderr) == (stop is not None)
+        assert read_state(out / "state.pt")["progress"]["step"] == 2
+        monkeypatch.undo()
+        done = run("train.py", "--resume", out, "--stop-at", 4)
+        assert done.returncode == 0 and "going on at update 2 of 10" in done.stdout, done.stderr
+
+
+def test_a_stop_after_a_validation_that_is_no_number_promises_no_checkpoint(
+    run, small, tmp_path, monkeypatch
+):
+    losses_in_turn = iter((9.0, math.nan))
+    monkeypatch.setattr(train, "validation_loss", lambda *_: next(losses_in_turn))
+    words = ("--steps", 10, "--eval-every", 2, "--stop-at", 2, "--out", tmp_path / "run")
+    done = run("train.py", *OPTIONS, "--init", small, *words)
+    assert done.returncode == 2 and "go on with" not in done.stdout
+    assert "not saved" in done.stderr and "nothing was saved before that" in done.stderr
 
 
 def test_a_bad_batch_of_translations_is_saved_as_such(run, broken, tmp_path):

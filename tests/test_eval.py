@@ -584,10 +584,10 @@ def test_texts_that_the_vocabulary_cannot_read_are_told_with_their_share(run, sm
     options = ("eval.py", "--model", small, "--stage", "summarize", "--max-new-tokens", 3)
     done = run(*options, "--pairs", "ja_XX-ja_XX", "--data", spec)
     assert done.returncode == 0, done.stderr
-    assert "no pieces for 50% of the letters of the ja_XX sources" in done.stderr
-    assert "no pieces for 100% of the letters of the ja_XX references" in done.stderr
+    assert "no pieces for 50% of the characters of the ja_XX sources" in done.stderr
+    assert "no pieces for 100% of the characters of the ja_XX references" in done.stderr
     done = run(*options, "--lang", "ja_XX", "--text", "猫は静か")
-    assert done.returncode == 0 and "100% of the letters" in done.stderr
+    assert done.returncode == 0 and "100% of the characters" in done.stderr
     done = run(*options, "--lang", "ja_XX", "--text", "\u200b")
     assert done.returncode == 2 and "takes for text" in done.stderr
 
@@ -639,6 +639,25 @@ def test_typed_pairs_without_test_files_are_named_and_the_others_scored(run, sma
         assert "en_XX -> tr_TR" in done.stdout
     done = run(*options, "--lang", "tr_TR")
     assert done.returncode == 0 and "no example" not in done.stderr
+
+
+def test_no_copy_is_scored_as_a_summary_and_no_summary_as_a_translation(run, small, tmp_path):
+    """What train.py refuses to train."""
+    for lang, text in (("en_XX", "Fine weather."), ("tr_TR", "Hava güzel.")):
+        (tmp_path / f"test.{lang}").write_text(text + "\n", encoding="utf-8")
+    words = ("eval.py", "--model", small, "--max-new-tokens", 3)
+    summaries = (*words, "--stage", "summarize", "--data", f"parallel:{tmp_path}")
+    for typed in (
+        ("--pairs", "tr_TR-tr_TR", "en_XX-tr_TR"), ("--lang", "tr_TR", "--source-lang", "tr_TR")
+    ):
+        done = run(*summaries, *typed)
+        assert done.returncode == 2 and "from tr_TR to tr_TR a copy" in done.stderr, done.stderr
+    done = run(*summaries, "--lang", "tr_TR")
+    assert done.returncode == 0 and "tr_TR -> tr_TR" not in done.stdout, done.stderr
+    assert "en_XX -> tr_TR" in done.stdout
+    for data in (f"xlsum:{tmp_path}", f"wikilingua:{tmp_path}"):
+        done = run(*words, "--stage", "translate", "--lang", "tr_TR", "--data", data)
+        assert done.returncode == 2 and "has summaries and no translations" in done.stderr
 
 
 def test_languages_that_nobody_asked_for_are_not_in_question(tmp_path):

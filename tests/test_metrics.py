@@ -32,6 +32,18 @@ def test_gujarati_vowel_signs_stay_with_their_word():
     assert Words().tokenize("શિક્ષકે સાયકલ ખરીદી.") == ["શિક્ષકે", "સાયકલ", "ખરીદી"]
 
 
+@pytest.mark.parametrize("text, words", [
+    ("Great ❤️ news", ["great", "news"]),  # a heart, and that it is to be drawn in colours
+    ("3️⃣ steps", ["3", "steps"]),  # a 3 in a frame
+    ("cafe\u0301", ["café"]),
+    ("\u0301cafe \u0301", ["cafe"]),  # marks of no letter
+    ("नमस्ते", ["नमस्ते"]),
+    ("नमस्ते".replace("\u094d", "\u094d\u200d"), ["नमस्ते"]),  # a joiner behind the virama
+])
+def test_a_mark_belongs_to_the_letter_before_it_or_to_nothing(text, words):
+    assert Words().tokenize(text) == words
+
+
 def test_english_agrees_with_the_librarys_own_tokenizer():
     output = "The doctor, 40, found a red map!"
     reference = "the map: a doctor found it in 40 days"

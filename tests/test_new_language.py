@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from model import MBart, sinusoids
 from plumbing.files import UserError
-from plumbing.runs import has_new_source, read_settings
+from plumbing.runs import has_new_source, latest_run, read_settings, write_settings
 from qk_finetune import apply_recipe
 from tokenizer import Tokenizer
 from tools.new_language import graft, new_language, random_cross_attention
@@ -245,6 +245,15 @@ def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp
     assert all(torch.equal(found[name], x) for name, x in wanted.state_dict().items())
     done = run(*GRAFT, small, tmp_path / "start", "tgt", tmp_path / "graft")
     assert done.returncode == 0, done.stderr
+    shutil.copytree(small, tmp_path / "run")
+    learned = {"stage": "translate", "learned": ["translate en_XX-es_XX"], "tagless": True}
+    write_settings(tmp_path / "run", learned)
+    done = run(*OTHER, tmp_path / "run", tmp_path / "runs" / "drawn")
+    assert done.returncode == 0, done.stderr
+    settings = read_settings(tmp_path / "runs" / "drawn")
+    assert settings["tagless"] and not settings["learned"] and "stage" not in settings
+    with pytest.raises(UserError, match="there is no run in runs/ yet"):
+        latest_run(("translate", "summarize"))
     model, tokenizer = (kind.from_pretrained(tmp_path / "graft") for kind in (MBart, Tokenizer))
     assert model.config.source_vocab_size == tokenizer.source.vocab_size
 

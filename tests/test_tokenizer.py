@@ -1,4 +1,5 @@
 """tokenizer.py: SentencePiece's own ids, transformers' layouts, and errors that name the file."""
+import io
 import json
 import shutil
 
@@ -231,6 +232,14 @@ def test_missing_damaged_and_unfitting_files_are_errors_that_name_them(bare, tmp
         Tokenizer.from_pretrained(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"not a model")
     with pytest.raises(UserError, match="not a SentencePiece model"):
+        Tokenizer.from_pretrained(tmp_path)
+    learned = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a map of a town", "the town has a map"]), model_writer=learned,
+        vocab_size=20, hard_vocab_limit=False, pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+    )  # fmt: skip
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(learned.getvalue())
+    with pytest.raises(UserError, match="its <unk> is piece 1"):
         Tokenizer.from_pretrained(tmp_path)
     shutil.copy(bare["mbart25"] / "sentencepiece.bpe.model", tmp_path)
     (tmp_path / "config.json").write_text('{"vocab_size": 77}')

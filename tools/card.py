@@ -12,6 +12,7 @@ has are moved to state.json, which is not for others. The card itself says how t
 import re
 from pathlib import Path
 
+from eval import validation_loss_of
 from plumbing.card import BROKEN, HUB_ID, keep_scores, write_card
 from plumbing.files import UserError, parser_of, read_json, run, same_place
 from plumbing.runs import is_ours, read_settings, write_settings
@@ -44,6 +45,12 @@ def take_scores(file, folder):
         model = str(report["model"])
         if not same_place(model, folder):
             raise UserError(f"--scores {file}: is of {model}, not of {folder}")
+        loss = report.get("validation loss")  # None of published weights
+        if loss is not None and loss != validation_loss_of(folder):
+            raise UserError(
+                f"--scores {file}: is of a model that was in {folder} before it was trained anew; "
+                "run eval.py --json again"
+            )
         keep_scores(folder, report)
     except BROKEN as error:
         if isinstance(error, UserError):  # which is a ValueError

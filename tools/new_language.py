@@ -28,6 +28,7 @@ they were drawn.
 import re
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 import torch
@@ -38,7 +39,7 @@ from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import SEED, number
-from plumbing.runs import has_new_source, read_settings, tell_untrained
+from plumbing.runs import has_new_source, origin_of, read_settings, tell_untrained
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
@@ -193,8 +194,8 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     if scratch:
         recipe = "full+embeddings"
     print(
-        f"next: {beside_python()} train.py --stage translate --init {out} --recipe {recipe} "
-        "--pairs ..."
+        f"next: {beside_python()} train.py --stage translate --init {quote(str(out))} "
+        f"--recipe {recipe} --pairs ..."
     )
 
 
@@ -234,10 +235,15 @@ def make_random_cross_attention(folder, out, seed=0, overwrite=False):
     folder = model_folder(folder)
     model = MBart.from_pretrained(folder)
     random_cross_attention(model, seed)
-    write_like(folder, out, model.state_dict())
+    settings = read_settings(folder)
+    if settings:  # what it had learned is gone: it is no run of any stage before it is trained
+        origin = origin_of(folder)
+        settings |= {"learned": [], "origin": origin}
+        settings.pop("stage", None)
+    write_like(folder, out, model.state_dict(), settings=settings)
     print(
-        f"next: {beside_python()} train.py --stage translate --init {out} --recipe emb+xattn "
-        "--pairs ..."
+        f"next: {beside_python()} train.py --stage translate --init {quote(str(out))} "
+        "--recipe emb+xattn --pairs ..."
     )
 
 

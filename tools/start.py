@@ -12,6 +12,7 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 
 import torch
@@ -307,7 +308,7 @@ def main(argv=None):
         model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
-    print(f"next: {beside_python()} train.py --stage pretrain --init {out}")
+    print(f"next: {beside_python()} train.py --stage pretrain --init {quote(str(out))}")
 
 
 if __name__ == "__main__":
