@@ -737,8 +737,9 @@ def pairs_to_score(args, stage, data_spec, languages, trained=()):
         if not args.source_lang:
             possible = pairs_within(data_spec, languages)
             pairs = [pair for pair in pairs if pair in possible]
-        copies = stage == "translate" or data_spec.startswith("parallel:")
-        if copies and not args.source_lang:
+        # A summary's target is never the text itself, as within a language of parallel data.
+        only_copies = data_spec.startswith("parallel:") and not args.source_lang
+        if stage == "translate" or only_copies:
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
     check_task(stage, data_spec, pairs)
     if not pairs:
