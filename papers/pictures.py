@@ -23,16 +23,17 @@ from papers.scores import (
     arrow,
     english_only,
     low_resource,
+    mean_of_watched,
     one_rate,
     probe_of,
     rates,
-    results,
     retrieval_of,
     rows_of,
     score_interval,
     scores_of,
     trained_percent,
     values,
+    watched,
 )
 from plumbing.plots import plotter
 
@@ -95,6 +96,34 @@ def zero_shot(plt):
     rows = [row for row in english_only() if row.name not in left_out and has_all_pairs(row.name)]
     groups = {pair[:2]: [pair] for pair in WITHIN[1:]}
     return bars(plt, rows, {"en (seen)": WITHIN[:1]} | groups, columns=4)
+
+
+def novel_words(plt):
+    """Bars: of the words that a reference has and its document has not, the share that is found, in
+    English and in the languages that were not seen."""
+    rows = [
+        Row("base, untuned", "base"),
+        Row("qk at its best rate", BUILT_IN.row("qk")),
+        Row("full at its best rate", BUILT_IN.row("full")),
+        Row("full, trained in all five languages", "supervised"),
+    ]
+    rows = [row for row in rows if has_all_pairs(row.name)]
+    if not rows:
+        return None
+    groups = {"English (seen by all but the base)": WITHIN[:1], "es, ru, tr, gu": ZERO_SHOT}
+    figure, axis = plt.subplots(figsize=(8, 3))
+    for number, row in enumerate(rows):
+        lows, means, highs = [], [], []
+        for pairs in groups.values():
+            found = [score_interval(values(row.name, pair, "novel")) for pair in pairs]
+            lows.append(np.mean([interval.low for interval in found]))
+            means.append(np.mean([interval.mean for interval in found]))
+            highs.append(np.mean([interval.high for interval in found]))
+        add_bars(axis, (number, len(rows)), row.label, lows, means, highs)
+    axis.set_ylabel("own words found, %")
+    axis.set_xticks(range(len(groups)), groups)
+    axis.legend(frameon=False)
+    return figure
 
 
 def asked_across(corpus):
@@ -283,23 +312,6 @@ def add_watched_runs(axes, kind):
     return drawn
 
 
-def watched(name):
-    """The lines of watch.csv that a row's first seed kept; [] where there are none."""
-    for result in results(name).values():
-        if "watched" in result:
-            return result["watched"]
-    return []
-
-
-def mean_of_watched(lines, step, pairs, column):
-    """The mean over language pairs of a column at one moment."""
-    found = []
-    for line in lines:
-        if int(line["step"]) == step and f"{line['source']}-{line['target']}" in pairs:
-            found.append(float(line[column]))
-    return np.mean(found)
-
-
 def probing(plt):
     """A map of numbers: the probability that a probe gives the source language, from
     each layer's states."""
@@ -447,6 +459,7 @@ def few_sentences(plt):
 
 DRAWN = {
     "zero_shot": zero_shot,
+    "novel": novel_words,
     "rates": learning_rates,
     "steps": over_updates,
     "help_steps": help_over_updates,
@@ -461,6 +474,8 @@ DRAWN = {
 }
 CAPTIONS = {
     "zero_shot": "Trained on English: ROUGE-1 and off-target share in five languages, by recipe",
+    "novel": "Of the words that a reference has and its document has not, how many are found, in "
+    "English and in the languages that were not seen",
     "rates": "Full and qk finetuning and LoRA on English over the learning rate: ROUGE-1 and "
     "off-target share; a ring around the rate that English validation chooses",
     "steps": "Zero-shot ROUGE-1 and off-target share over updates, full and qk",

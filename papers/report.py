@@ -53,6 +53,7 @@ from papers.words import (
     ABOUT_ALIGNMENT,
     ABOUT_BOTH_SIDES,
     ABOUT_CHILDREN,
+    ABOUT_CLAIM_BY_CLAIM,
     ABOUT_CLAIMS,
     ABOUT_DESCRIPTIONS,
     ABOUT_FEW_SENTENCES,
@@ -96,7 +97,8 @@ def write(path):
 
 
 def claims_page(found):
-    parts = ["# The claims and what they rest on", ABOUT_CLAIMS]
+    parts = ["# The claims and what they rest on", "## Claim by claim", ABOUT_CLAIM_BY_CLAIM]
+    parts += [verdict_table(found), "## How a verdict is reached", ABOUT_CLAIMS]
     for corpus, claims_of in found.items():
         parts += [f"## On the {corpus}", evidence_table(claims_of)]
     return "\n\n".join(parts) + "\n"
@@ -115,8 +117,6 @@ def results_page(found, shown):
         "## Verdicts on the papers' claims, and on some of ours",
         ABOUT_VERDICTS,
         summary_table(found),
-        "### Claim by claim",
-        verdict_table(found),
         "# The tables",
         ABOUT_TABLES,
         *built_in(these),
@@ -151,6 +151,7 @@ def built_in(these):
         "## What the layers know of the source language",
         ABOUT_PROBES,
         probe_table(),
+        these("probing"),
         "## New languages: cross-attention transfer",
         ABOUT_CHILDREN,
         children_table(),
@@ -182,7 +183,7 @@ def real_text():
         description_table(),
         "### What a forgetting model writes",
         ABOUT_SLIPS.format(of_references=off_target_references(HELP)),
-        slip_table(HELP.row("full")),
+        slip_table({"`full`": HELP.row("full"), "`full+embeddings`": "help-full+embeddings"}),
         "## Real text: trained within English, Spanish and Russian, asked across languages",
         ABOUT_HELP_JOINT,
         score_table(joint, ACROSS, HELP),

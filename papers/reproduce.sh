@@ -19,8 +19,8 @@
 # papers/scores/ and papers/RESULTS.md; there, seeds that were not run stay as they came. To start a
 # row anew, remove its file in results/. A row whose model is missing is left out, and told with the
 # part that makes it; it, or a row that failed, ends the script with status 1. Each part says how
-# long its rows took last time. Nothing is chosen by a test score: learning rates are chosen by the
-# validation loss of the seen language (parts 1, 9, 14 and 15).
+# long its rows took last time. Learning rates are chosen by the validation loss of the seen
+# language, never by a test score (parts 1, 9, 14 and 15).
 set -euo pipefail
 
 if [ "${BASH_VERSINFO[0]}" -lt 5 ]; then

@@ -694,6 +694,23 @@ def off_target_at(corpus, recipe, rate, kind="rate"):
     return float(np.mean([found.mean() for found in shares]))
 
 
+def watched(name):
+    """The lines of watch.csv that a row's first seed kept; [] where there are none."""
+    for result in results(name).values():
+        if "watched" in result:
+            return result["watched"]
+    return []
+
+
+def mean_of_watched(lines, step, pairs, column):
+    """The mean over language pairs of a column at one moment."""
+    found = []
+    for line in lines:
+        if int(line["step"]) == step and f"{line['source']}-{line['target']}" in pairs:
+            found.append(float(line[column]))
+    return np.mean(found)
+
+
 def scores_of(name, metric, pair=None):
     """{seed: the corpus score (BLEU, chrF) of a row's pair (default: its first)}."""
     found = {}

@@ -473,17 +473,17 @@ def description_table():
     return markdown(["trained", "ROUGE-1"], rows)
 
 
-def slip_table(name):
-    """What a row wrote in another language than the one that was asked for: the first few."""
+def slip_table(names):
+    """What some rows wrote in another language than the one that was asked for: of each pair and
+    seed the first. names: {what is shown of a row: its name}."""
     rows = []
-    for pair in HELP.zero_shot:
-        first = next(iter(rows_of(name, pair).values()), None)
-        if first is None:
-            continue
-        for slip in first["examples"]:
-            cells = (slip["reference"], slip["output"])
-            rows.append([arrow(pair), *(one_line(cell) for cell in cells)])
-    return markdown(["", "reference", "output"], rows)
+    for label, name in names.items():
+        for pair in HELP.zero_shot:
+            for seed, of_seed in rows_of(name, pair).items():
+                for slip in of_seed["examples"][:1]:
+                    cells = (slip["reference"], slip["output"])
+                    rows.append([label, arrow(pair), seed, *(one_line(cell) for cell in cells)])
+    return markdown(["trained", "", "seed", "reference", "output"], rows)
 
 
 def off_target_references(corpus):
