@@ -135,11 +135,16 @@ def in_layers(name, layers):
     if layers is None:
         return True
     first, last = first_and_last(layers)
+    number = layer_of(name)
+    return number is not None and first <= number <= last
+
+
+def layer_of(name):
+    """The layer, from 1, that a parameter or module of this name stands in; None: in none."""
     found = re.match(r"model\.(?:encoder|decoder)\.layers\.(\d+)\.", name)
     if found is None:
-        return False
-    number = int(found[1]) + 1  # names count layers from 0
-    return first <= number <= last
+        return None
+    return int(found[1]) + 1  # names count layers from 0
 
 
 def first_and_last(layers):
@@ -262,12 +267,10 @@ def needed_by(name, layer, untied=False):
     untied: the encoder has a table of its own (Config.source_vocab_size), and shares none."""
     if untied and name == TABLES["tgt"]:
         return False
-    found = re.match(r"model\.encoder\.layers\.(\d+)\.", name)
-    if found:
-        number = int(found[1]) + 1  # names count layers from 0
-        return number <= layer
-    # What remains beside the decoder and the encoder's last norm are the embeddings.
-    return not re.match(r"model\.(decoder\.|encoder\.layer_norm\.)", name)
+    if name.startswith(("model.decoder.", "model.encoder.layer_norm.")):
+        return False
+    number = layer_of(name)
+    return number is None or number <= layer  # None: the embeddings
 
 
 # ----------------------------------------------------------------------------------- the table

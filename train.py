@@ -124,6 +124,7 @@ from plumbing.runs import (
     device_of_process,
     first_signal,
     gather,
+    is_still,
     learned_in,
     longest_input,
     only_run_in,
@@ -1373,11 +1374,13 @@ def differs(name, typed, own, world):
 
 def has_moved(init, folder, run_folder):
     """Has `init`, which the run in run_folder began from, gone from its place, and is the model in
-    `folder` of the same base?"""
+    `folder` the same, or (of a run of an earlier version) of the same base?"""
     if is_folder(init) or not is_folder(folder):
         return False
     origin = origin_of(run_folder)
-    return origin is not None and origin == origin_of(folder)
+    if origin is None or origin != origin_of(folder):
+        return False
+    return is_still(folder, read_settings(run_folder).get("init_weights"))
 
 
 def shared_equally(batches, world):

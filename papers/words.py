@@ -160,8 +160,8 @@ description has not, `full` finds 5.0%, `qk` 0.4% and the untuned base 0.1%."""
 ABOUT_SLIPS = """\
 Of each language and seed the first output, of `full` and of `full+embeddings` at their best rates,
 that the identifier of languages takes for another language than the one asked for. It errs: the one
-with "veya" is Turkish, with names of programs in it. Of the references themselves it takes for another: {of_references}. So much of
-every share may be its error."""
+with "veya" is Turkish, with names of programs in it. Of the references themselves it takes for
+another: {of_references}. So much of every share may be its error."""
 
 ABOUT_HELP_JOINT = """\
 Trained on sections alone, within each of the three languages, 1,000 updates at the rates above; the

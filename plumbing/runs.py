@@ -101,7 +101,18 @@ def origin_of(folder):
         return settings["origin"]
     if settings.get("stage", "pretrain") != "pretrain":
         return None
+    return weights_of(folder)
+
+
+def weights_of(folder):
+    """[bytes, CRC-32] of each file of a folder's weights."""
     return [size_and_checksum(path) for path in parts_of(weights_file(folder))]
+
+
+def is_still(folder, init_weights):
+    """Has a folder the weights that a run began from, its args.json's "init_weights"? Runs of
+    earlier versions do not say (None): then it may have."""
+    return init_weights is None or init_weights == weights_of(folder)
 
 
 def learned_in(settings, stage):
@@ -455,6 +466,7 @@ class Run:
         if self.settings.stage != "pretrain":
             folder = model_folder(self.settings.init)
             begun["origin"] = origin_of(folder)
+            begun["init_weights"] = weights_of(folder)
             before = read_settings(folder)
             if "new_source" in before or has_new_source(before):
                 begun["new_source"] = has_new_source(before)

@@ -414,6 +414,23 @@ def test_mistakes_are_told_in_one_line(run, small, runs, tmp_path):
     assert done.returncode == 2 and "is a folder" in done.stderr
 
 
+def test_a_first_step_that_was_trained_anew_is_no_base_of_the_second(run, small, tmp_path):
+    """Both have the same origin; the matrices would seem to have moved from where they never were.
+    """
+    train = ("train.py", "--stage", "translate", "--langs", "en_XX", "es_XX", "--steps", 1,
+             "--tokens", 200, "--valid-examples", 2, "--no-eval", "--device", "cpu")
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(*train, "--init", small, "--out", first).returncode == 0
+    assert run(*train, "--init", first, "--out", second).returncode == 0
+    words = (*LOOK, second, "--text", "Nada.", "--source-lang", "es_XX", "--lang", "en_XX")
+    done = run(*words, "--out", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    again = (*train, "--init", small, "--seed", 1, "--out", first, "--overwrite")
+    assert run(*again).returncode == 0
+    done = run(*words, "--out", tmp_path / "other.html")
+    assert done.returncode == 2 and "is not the model any more that" in done.stderr, done.stderr
+
+
 def test_models_that_cannot_be_compared_are_refused(run, small, runs, tmp_path):
     shape = MBart.from_pretrained(small).config
     shape.encoder_layers = 1

@@ -1441,6 +1441,21 @@ def test_a_run_goes_on_from_a_base_that_has_moved_and_from_no_other_one(run, sma
     assert run("train.py", "--resume", out).returncode == 0, "where it is now was not kept"
 
 
+def test_a_run_of_two_steps_goes_on_from_its_own_first_step_alone(run, small, tmp_path):
+    """Another run from the same base has the same origin, and other weights."""
+    first, other, second = (tmp_path / name for name in ("first", "other", "second"))
+    assert run("train.py", *QUICK, "--init", small, "--steps", 1, "--out", first).returncode == 0
+    words = (*QUICK, "--init", small, "--steps", 1, "--seed", 1, "--out", other)
+    assert run("train.py", *words).returncode == 0
+    words = (*QUICK, "--init", first, "--steps", 3, "--stop-at", 1, "--out", second)
+    assert run("train.py", *words).returncode == 0
+    first.rename(tmp_path / "moved")
+    done = run("train.py", "--resume", second, "--init", other)
+    assert done.returncode == 2 and "leave out --init" in done.stderr, done.stderr
+    done = run("train.py", "--resume", second, "--init", tmp_path / "moved")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_run_that_was_stopped_before_its_first_validation_says_so(run, small, tmp_path):
     out = tmp_path / "run"
     options = (*QUICK, "--init", small, "--steps", 4, "--eval-every", 2, "--out", out)
