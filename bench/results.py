@@ -194,7 +194,8 @@ and once more with `--compile`; transformers is not compiled.""",
 One pass over the same English examples of `data/help` (the help's sections, descriptions of
 packages) by each side's own program in a process of its own: `train.py`, and transformers'
 `Seq2SeqTrainer` (`bench/seq2seq.py`) with SDPA, fused AdamW, examples grouped by length and 0 or 2
-workers (`--rounds 2 --workers 0` for shape A, where an epoch takes minutes). As many updates on both sides, the same tensors train. Tokens are those of the text, source
+workers (shape A: `--rounds 2 --workers 0`, for a pass takes minutes). As many updates on both
+sides, the same tensors train. Tokens are those of the text, source
 and target, padding not counted, by the seconds from the first update to the last. Memory is the
 peak of the process, without its workers. "Around" is its time before and after the updates:
 start-up, reading, a validation before and after, saving. The loss is of the first examples, before
