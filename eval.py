@@ -721,12 +721,13 @@ def check_languages(args, tokenizer):
         tokenizer.lang_id(lang)
 
 
-def pairs_to_score(args, stage, data_spec, languages, trained=()):
+def pairs_to_score(args, stage, data_spec, languages, trained=(), is_typed=True):
     """The (source, target) pairs that --pairs names, or --lang with every source language; of a
     parallel data set only those that have test files, and of lines that say no languages the one
     that the run was trained on.
 
-    languages: the tokenizer's. trained: trained_pairs()."""
+    languages: the tokenizer's. trained: trained_pairs(). is_typed: does the command line name pairs
+    or source languages?"""
     if args.pairs:
         pairs = split_pairs(args.pairs)
     else:
@@ -738,12 +739,12 @@ def pairs_to_score(args, stage, data_spec, languages, trained=()):
             possible = pairs_within(data_spec, languages)
             pairs = [pair for pair in pairs if pair in possible]
         # A summary's target is never the text itself, as within a language of parallel data.
-        only_copies = data_spec.startswith("parallel:") and not args.source_lang
+        only_copies = data_spec.startswith("parallel:") and not is_typed
         if stage == "translate" or only_copies:
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
     check_task(stage, data_spec, pairs)
     if not pairs:
-        raise UserError("translation needs a source language other than the target")
+        raise UserError(f"--stage {stage} needs here a source language other than the target")
     if len(pairs) > 1 and says_no_languages(data_spec, "test"):
         return only_trained(args, data_spec, pairs, trained)
     kind, _, folder = data_spec.partition(":")
@@ -985,9 +986,10 @@ def main(argv=None):
         return
 
     trained = trained_pairs(settings)
-    if has_new_source(settings) and not args.pairs and not args.source_lang:
+    is_typed = bool(args.pairs or args.source_lang)
+    if has_new_source(settings) and not is_typed:
         args.source_lang = sorted({source for source, _ in pairs_ever_trained(settings)}) or None
-    pairs = pairs_to_score(args, stage, data_spec, languages, trained)
+    pairs = pairs_to_score(args, stage, data_spec, languages, trained, is_typed)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
         decoder,

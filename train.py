@@ -287,8 +287,8 @@ def set_learning_rate(optimizer, rate):
 
 def are_numbers(weights):
     """Are all trained weights numbers? A gradient that overflows makes none of them, one update
-    before the loss tells."""
-    return all(bool(weight.isfinite().all()) for weight in weights)
+    before the loss tells. (aminmax() needs no memory, and NaN passes through it.)"""
+    return all(all(map(torch.isfinite, weight.detach().aminmax())) for weight in weights)
 
 
 def update(model, weights, optimizer, scaler, clip, world):
@@ -1123,6 +1123,7 @@ def parse_args(argv=None):
     options = defaults_of(typed) | typed
     settings = Settings(**options)
     check_pairs_are_named(typed)
+    check_codes(settings.langs)
     # Of what was typed: before decide() fills in what was not.
     remarks = unused(typed, settings) + doubts(settings)
     decide(settings)
@@ -1412,7 +1413,6 @@ def share_batches(s, world, say):
 
 def decide(s):
     """Fills in the settings that follow from others; a run's args.json holds them all."""
-    check_codes(s.langs)
     if s.init is None and s.stage != "pretrain":
         s.init = str(BASE)
     if s.out is None:

@@ -53,7 +53,7 @@ RETRIEVAL_PEAK = (
 
 @dataclass(frozen=True)
 class Claim:
-    """letter: the claim's group in RESULTS.md; evidence: what the verdict rests on; conclusion:
+    """letter: the claim's group, as RESULTS.md names them; evidence: what the verdict rests on; conclusion:
     what a reader should take from it, where the verdict does not say all."""
 
     letter: str
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def claims():
-    """All claims in the order of RESULTS.md: {corpus's title: [Claim]}."""
+    """All claims in the order of CLAIMS.md: {corpus's title: [Claim]}."""
     of_both = (english_claims, recipe_claims, joint_claims, adversary_claims, probing_claims)
     found = {}
     for corpus in (BUILT_IN, HELP):
@@ -289,10 +289,10 @@ def longer_claims(corpus):
         return []
     own_best = (corpus.row("long-full"), corpus.row("long-qk"))
     at_2e_3 = (corpus.row("long-full-2e-3"), corpus.row("long-qk-2e-3"))
-    return [
-        *forgetting_claims("after 8,000 updates, each at its own best rate", *own_best, corpus),
-        *forgetting_claims("after 8,000 updates, both at 2e-3", *at_2e_3, corpus),
-    ]
+    found = forgetting_claims("after 8,000 updates, each at its own best rate", *own_best, corpus)
+    if at_2e_3 != own_best:
+        found += forgetting_claims("after 8,000 updates, both at 2e-3", *at_2e_3, corpus)
+    return found
 
 
 def forgetting_claims(when, full, qk, corpus):

@@ -157,8 +157,11 @@ def of_one_run(corpus, rate):
     losses = [of_seed["validation loss"] for of_seed in found.values()]
     if len(losses) == 1:
         return ""
-    texts = ", which each has validation texts of its own" if corpus is BUILT_IN else ""
-    return f"; among seeds{texts}, it lies between {min(losses):.2f} and {max(losses):.2f}"
+    texts = ", each with validation texts of its own," if corpus is BUILT_IN else ""
+    return (
+        f"; at {rate} the losses of the seeds{texts} lie between {min(losses):.2f} and "
+        f"{max(losses):.2f}"
+    )
 
 
 def below_the_best(corpus):
@@ -173,9 +176,9 @@ def below_the_best(corpus):
     if mean_of(name, unseen, "off-target") is None:
         return ""
     return f"""\
-At {rate}, below its best (seeds: {len(results(name))}), {mean(name, unseen, 'off-target')}% are
-off-target{of_validation_texts(name, unseen)}, and ROUGE-1 is {mean(name, unseen, 'R1', 1)} (in
-English {mean(name, corpus.within[:1], 'R1', 1)})."""
+At {rate}, the next below `full`'s best (seeds: {len(results(name))}),
+{mean(name, unseen, 'off-target')}% are off-target{of_validation_texts(name, unseen)}, and ROUGE-1
+is {mean(name, unseen, 'R1', 1)} (in English {mean(name, corpus.within[:1], 'R1', 1)})."""
 
 
 def of_validation_texts(name, pairs):
@@ -219,14 +222,17 @@ def after_more(corpus):
     longer = rates(corpus.prefix, "long")
     full = corpus.row("long-full")
     qk = corpus.row("long-qk")
+    seen = corpus.within[:1]
     unseen = corpus.zero_shot
     if mean_of(full, unseen, "R1") is None or mean_of(qk, unseen, "R1") is None:
         return ""
     return f"""\
-After 8,000 updates in place of 3,000, each at the better of two rates, {longer['full'].best} and
-{longer['qk'].best} (seeds: {len(results(full))} and {len(results(qk))}),
-{mean(full, unseen, 'off-target')}% are off-target under `full` and
-{mean(qk, unseen, 'off-target')}% under `qk`."""
+After 8,000 updates in place of 3,000, at the best of the rates that were tried,
+{longer['full'].best} and {longer['qk'].best} (seeds: {len(results(full))} and
+{len(results(qk))}), {mean(full, unseen, 'off-target')}% are off-target under `full` and
+{mean(qk, unseen, 'off-target')}% under `qk`, and ROUGE-1 is {mean(full, unseen, 'R1', 1)} and
+{mean(qk, unseen, 'R1', 1)} (in English {mean(full, seen, 'R1', 1)} and
+{mean(qk, seen, 'R1', 1)})."""
 
 
 def of_crossing():
@@ -345,7 +351,7 @@ def of_english_into_turkish(corpus):
     found = []
     for name in ("two-step-full", "two-step-qk"):
         found.append(mean(corpus.row(name), ["en_XX-tr_TR"], "off-target"))
-    text = f" From English into Turkish, after two steps, {found[1]}% are with `qk`"
+    text = f" From English into Turkish, after two steps, {found[1]}% are off-target with `qk`"
     text += f" and {found[0]}% with `full`"
     at_best = mean("two-step-full-best", ["en_XX-tr_TR"], "off-target")
     if corpus is BUILT_IN and at_best != NOTHING:

@@ -476,7 +476,7 @@ def longer_rows(corpus):
     for recipe, grid in rates(corpus.prefix, "long").items():
         for rate in sorted(grid.losses, key=float):
             label = f"`{recipe}` at {rate}, 8,000 updates"
-            if rate == grid.best:
+            if rate == grid.best and len(grid.losses) > 1:
                 label += ", its best of these"
             rows.append(Row(label, f"{corpus.prefix}long-{recipe}-{rate}"))
     return rows

@@ -4,6 +4,7 @@ A mistake that a person can mend (a word typed wrong, a damaged file) is a UserE
 prints its message as one line, without a traceback, and ends with exit code 2.
 """
 import argparse
+import errno
 import json
 import os
 import re
@@ -22,6 +23,11 @@ EMPTY_OPTION = re.compile(r"--[\w-]+=")
 POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a large file should
 
 
+# What is no fault of a program: a closed folder, a name that is too long, links in a circle, a disk
+# that is only read.
+REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
+
+
 class UserError(ValueError):
     """A mistake that the user can mend: the message says what is wrong, where, and what to do."""
 
@@ -30,8 +36,8 @@ def run(main):
     """Runs a program's main().
 
     A UserError ends it with one line on standard error and exit code 2, and so does a path that the
-    system refuses (a closed folder above it, a name that is too long), wherever it was asked for;
-    Ctrl-C ends it with 130, a reader of its output that has left (`| head`) with 141."""
+    system refuses (REFUSED), wherever it was asked for; Ctrl-C ends it with 130, a reader of its
+    output that has left (`| head`) with 141."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             if os.name == "nt" and not stream.isatty():  # a file: in UTF-8 as all others
@@ -62,7 +68,7 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE, which Windows has not
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or error.errno not in REFUSED:
             raise
         print(
             f"error: {error.filename}: {error.strerror}; mend the permissions there, or name "
@@ -83,9 +89,10 @@ def is_full_memory(error):
 def beside_python(program=None):
     """The path of `program` in the folder of this Python, as that was typed (.venv/bin/pip for
     .venv/bin/python); without a name, this Python. For commands in messages: a command copied from
-    the screen must run."""
+    the screen must run, so it is quoted where a shell asks for it."""
     python = Path(sys.orig_argv[0])
-    return quote(str(python.with_name(program) if program else python))
+    path = str(python.with_name(program) if program else python)
+    return path if os.name == "nt" else quote(path)
 
 
 def own_name():

@@ -381,7 +381,7 @@ def read_state(path):
             f"{path}: not found; if the run was stopped before its first checkpoint, start it "
             f"again with --overwrite; if a tool made {path.parent}, train from it with --init"
         ) from None
-    except OSError as error:
+    except PermissionError as error:
         raise unreadable(path, error) from None
     except Exception as error:  # a damaged archive raises many kinds
         if is_full_memory(error):
