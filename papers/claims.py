@@ -53,8 +53,8 @@ RETRIEVAL_PEAK = (
 
 @dataclass(frozen=True)
 class Claim:
-    """letter: the claim's group, as RESULTS.md names them; evidence: what the verdict rests on; conclusion:
-    what a reader should take from it, where the verdict does not say all."""
+    """letter: the claim's group, as RESULTS.md names them; evidence: what the verdict rests on;
+    conclusion: what a reader should take from it, where the verdict does not say all."""
 
     letter: str
     text: str
