@@ -278,7 +278,7 @@ def help_over_updates(plt):
     """Lines over the updates of runs on real text, by learning rate, above those of 3,000 updates,
     below those of 8,000: greedy summaries of validation texts, in English and, the mean, in the
     languages that were not seen."""
-    figure, axes = plt.subplots(2, 3, figsize=(10, 6))
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6))
     if not add_watched_runs(axes[0], "rate"):
         return None
     add_watched_runs(axes[1], "long")
@@ -313,7 +313,7 @@ def add_watched_runs(axes, kind):
                 means = [mean_of_watched(lines, step, pairs, column) for step in steps]
                 axis.plot(steps, means, RATE_STYLES[rate], color=COLORS[recipe], label=label)
     if drawn:
-        axes[2].legend(frameon=False, fontsize=7)
+        axes[2].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return drawn
 
 
