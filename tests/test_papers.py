@@ -659,9 +659,10 @@ def test_what_a_lower_rate_keeps_is_told_and_how_far_seeds_differ(folder):
             )
     write_scores("help-rate-qk-4e-3", 0, HELP.within, 15.0, facts=False, loss=2.75)
     told = " ".join(findings.of_forgetting(HELP).split())
-    assert "40% at 4e-3, with an English loss of 3.00 in place of 2.25 (seeds: 1)" in told
+    assert "40% at 4e-3, with an English loss of 3.00 (the same seed at 2e-3: 2.25)" in told
     assert "at 2e-3 the losses of the seeds lie between 2.00 and 2.25." in told
-    assert "At 1e-3, the next below `full`'s best (seeds: 1), 0% are off-target, and" in told
+    assert "At 1e-3, the next below `full`'s best (seeds: 1), 0% are off-target, ROUGE" in told
+    assert "and the loss is 2.50: it tells no safe rate from a bad one." in told
 
 
 def test_rows_beside_which_a_finding_is_read_are_told_where_they_were_run(folder):
@@ -672,7 +673,7 @@ def test_rows_beside_which_a_finding_is_read_are_told_where_they_were_run(folder
     write_scores("joint-full-best", 0, pairs, 30.0, off_target=6)
     write_scores("joint-balanced-drop", 0, pairs, 28.0)
     told = findings.of_languages(BUILT_IN)
-    assert "(7% at its best rate on English)" in " ".join(told.split())
+    assert "; 7% at its best rate on English)" in " ".join(told.split())
     assert "(`balanced` with residual drop) has " in " ".join(told.split())
     assert "(6% at its best rate on English)" in told
 
@@ -729,7 +730,7 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     assert f"| a | and the lower zero-shot ROUGE-1 | {verdict}" in evidence
     flat = " ".join(page.split())
     assert "from a learning rate of 1e-3 on, under `qk` at no rate" in flat
-    assert "there 50% and 10% are, and ROUGE-1 is" in flat
+    assert "At these rates `full` has 50% off-target and ROUGE-1" in flat
     assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page
     assert "- `qk`: 1e-3: 2.0000 (10%), 4e-3: 1.0000 (10%); best: 4e-3" in page
