@@ -262,6 +262,7 @@ def english_claims(corpus):
             compare(qk, full, corpus.zero_shot, "R1"),
         ),
         *forgetting_claims("each at its own best rate", best_full, qk, corpus),
+        *lower_rate_claims(corpus),
         *longer_claims(corpus),
         by_intervals(
             "a",
@@ -281,6 +282,14 @@ def english_claims(corpus):
             compare(best_full, qk, corpus.within[:1], "R1"),
         ),
     ]
+
+
+def lower_rate_claims(corpus):
+    """The same where both have the rate that 1,000 validation documents would choose for `qk`, on
+    the built-in corpus alone (words.ABOUT_TABLES)."""
+    if corpus is not BUILT_IN:
+        return []
+    return forgetting_claims("both at 2e-3", "rate-full-2e-3", "rate-qk-2e-3", corpus)
 
 
 def longer_claims(corpus):

@@ -662,7 +662,7 @@ def test_what_a_lower_rate_keeps_is_told_and_how_far_seeds_differ(folder):
     assert "40% at 4e-3, with an English loss of 3.00 (the same seed at 2e-3: 2.25)" in told
     assert "at 2e-3 the losses of the seeds lie between 2.00 and 2.25." in told
     assert "At 1e-3, the next below `full`'s best (seeds: 1), 0% are off-target, ROUGE" in told
-    assert "and the loss is 2.50: it tells no safe rate from a bad one." in told
+    assert "and the loss is 2.50: the loss alone tells no safe rate from a bad one." in told
 
 
 def test_rows_beside_which_a_finding_is_read_are_told_where_they_were_run(folder):
