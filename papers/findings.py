@@ -388,10 +388,11 @@ updates. With new embeddings alone it reaches BLEU {bleu('child-src')}, with the
 beside them {bleu('child-src+xattn')}, with the whole body {bleu('child-src+body')}; to write it, in
 200, {bleu('child-tgt')}, {bleu('child-tgt+xattn')} and {bleu('child-tgt+body')}. With the parent's
 own embeddings back, French then has {bleu('child-src+parent')},
-{bleu('child-src+xattn+parent')} and {bleu('child-src+body+parent')}. So the cross-attention gains a good part of what the body gains,
-and forgets less. From 300 sentences alone the three read German with BLEU {bleu('low-src@300')},
-{bleu('low-src+xattn@300')} and {bleu('low-src+body@300')}, from 10,000 with
-{bleu('low-src@10000')}, {bleu('low-src+xattn@10000')} and {bleu('low-src+body@10000')}."""
+{bleu('child-src+xattn+parent')} and {bleu('child-src+body+parent')}. So the cross-attention gains
+a good part of what the body gains, and forgets less. From 300 sentences alone the three read German
+with BLEU {bleu('low-src@300')}, {bleu('low-src+xattn@300')} and {bleu('low-src+body@300')}, from
+10,000 with {bleu('low-src@10000')}, {bleu('low-src+xattn@10000')} and
+{bleu('low-src+body@10000')}."""
 
 
 def of_alignment():
