@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else list(args)
-        self.check_lists(words)
+        self.tell_lists(words)
         before = self.prog
         for word in words:
             if EMPTY_OPTION.fullmatch(word):
@@ -133,16 +133,16 @@ class Parser(argparse.ArgumentParser):
             before = word
         return super().parse_known_args(words, namespace)
 
-    def check_lists(self, words):
-        """Ends the program where an option that takes a list is typed twice: argparse would forget
-        the first list."""
+    def tell_lists(self, words):
+        """A note where an option that takes a list is typed twice: the last list counts, as with
+        every option, and who meant both would not notice."""
         typed = [word.partition("=")[0] for word in words]
         for action in self._actions:
             if action.nargs in ("+", "*"):
                 count = sum(typed.count(name) for name in action.option_strings)
                 if count > 1:
                     name = action.option_strings[-1]
-                    self.error(f"{name} stands there {count} times; name all behind one {name}")
+                    note(f"{name} stands there {count} times, and the last one counts")
 
     def error(self, message):
         self.exit(2, f"error: {message}; `{self.prog} --help` explains every option\n")

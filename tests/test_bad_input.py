@@ -336,14 +336,21 @@ def test_a_language_with_a_hyphen_is_named(main, words):
 
 
 @pytest.mark.parametrize("main, words", [
-    (train.main, ["--stage", "summarize", "--langs", "en_XX", "--langs", "es_XX"]),
-    (train.main, ["--stage", "summarize", "--pairs", "en_XX-en_XX", "--pairs=es_XX-es_XX"]),
-    (evaluation.main, ["--lang", "es_XX", "--source-lang", "en_XX", "--source-lang", "ru_RU"]),
+    (train.main, ["--stage", "summarize", "--langs", "en_XX", "--langs", "xx"]),
+    (train.main, ["--stage", "summarize", "--pairs", "en_XX-en_XX", "--pairs=xx-xx"]),
+    (
+        evaluation.main,
+        [
+            *("--model", train.BASE, "--lang", "es_XX"),
+            *("--source-lang", "en_XX", "--source-lang", "xx"),
+        ],
+    ),
 ])
-def test_a_list_that_is_typed_twice_is_refused(main, words):
-    """argparse would forget the first one without a word."""
+def test_of_a_list_that_is_typed_twice_the_last_counts_and_a_note_says_so(main, words):
     option = words[-2] if words[-1][0] != "-" else "--pairs"
-    assert f"{option} stands there 2 times; name all behind one" in refused(main, words)
+    message = refused(main, words)  # of the last list, for that has no such language
+    assert f"note: {option} stands there 2 times, and the last one counts" in message
+    assert "xx" in message.splitlines()[-1]
 
 
 @pytest.mark.parametrize("words", [
