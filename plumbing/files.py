@@ -92,7 +92,9 @@ def beside_python(program=None):
     the screen must run, so it is quoted where a shell asks for it."""
     python = Path(sys.orig_argv[0])
     path = str(python.with_name(program) if program else python)
-    return path if os.name == "nt" else quote(path)
+    if os.name == "nt":
+        return f'"{path}"' if " " in path else path
+    return quote(path)
 
 
 def own_name():
