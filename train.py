@@ -128,7 +128,6 @@ from plumbing.runs import (
     learned_in,
     longest_input,
     only_run_in,
-    origin_of,
     processes,
     rank_and_world,
     read_settings,
@@ -1378,10 +1377,8 @@ def has_moved(init, folder, run_folder):
     `folder` the same, or (of a run of an earlier version) of the same base?"""
     if is_folder(init) or not is_folder(folder):
         return False
-    origin = origin_of(run_folder)
-    if origin is None or origin != origin_of(folder):
-        return False
-    return is_still(folder, read_settings(run_folder).get("init_weights"))
+    settings = read_settings(run_folder)
+    return settings.get("origin") is not None and is_still(folder, settings)
 
 
 def shared_equally(batches, world):

@@ -91,17 +91,18 @@ def write_settings(folder, settings):
         (folder / "state.json").unlink(missing_ok=True)
 
 
-def origin_of(folder):
+def origin_of(folder, weights=None):
     """Which base a model was finetuned from: [bytes, CRC-32] of each file of that base's weights;
     a base's own origin is itself. None: a run of an earlier version, which does not say.
 
-    args.json has it of what train.py and the tools made; pretraining alone makes a new base."""
+    args.json has it of what train.py and the tools made; pretraining alone makes a new base.
+    weights: weights_of(folder), where they were read already."""
     settings = read_settings(folder)
     if "origin" in settings:
         return settings["origin"]
     if settings.get("stage", "pretrain") != "pretrain":
         return None
-    return weights_of(folder)
+    return weights or weights_of(folder)
 
 
 def weights_of(folder):
@@ -109,10 +110,13 @@ def weights_of(folder):
     return [size_and_checksum(path) for path in parts_of(weights_file(folder))]
 
 
-def is_still(folder, init_weights):
-    """Has a folder the weights that a run began from, its args.json's "init_weights"? Runs of
-    earlier versions do not say (None): then it may have."""
-    return init_weights is None or init_weights == weights_of(folder)
+def is_still(folder, settings):
+    """Has a folder the model that the run of these settings began from? Runs of earlier versions
+    say of which base that was alone, the oldest not even that: then it may have."""
+    if "init_weights" in settings:
+        return settings["init_weights"] == weights_of(folder)
+    origin = settings.get("origin")
+    return origin is None or origin == origin_of(folder)
 
 
 def learned_in(settings, stage):
@@ -465,8 +469,8 @@ class Run:
         begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
             folder = model_folder(self.settings.init)
-            begun["origin"] = origin_of(folder)
             begun["init_weights"] = weights_of(folder)
+            begun["origin"] = origin_of(folder, begun["init_weights"])
             before = read_settings(folder)
             if "new_source" in before or has_new_source(before):
                 begun["new_source"] = has_new_source(before)

@@ -29,7 +29,7 @@ from eval import Decoder, own_text, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, decoding_of, default_device, device_name, stage_of
-from plumbing.runs import is_still, origin_of, read_settings, tell_untrained
+from plumbing.runs import is_still, read_settings, tell_untrained
 from tokenizer import Tokenizer
 from tools.inside import (
     LEVELS,
@@ -268,9 +268,7 @@ def base_folder(name, args, settings):
             f"{error} ({args.model}/args.json has it as what the run began from; --base FOLDER "
             "names another)"
         ) from None
-    origin = settings.get("origin")
-    is_of_another_base = origin is not None and origin != origin_of(folder)
-    if is_of_another_base or not is_still(folder, settings.get("init_weights")):
+    if not is_still(folder, settings):
         raise UserError(
             f"{name} is not the model any more that {args.model} began from: its weights, or the "
             "file that holds them, are others; name the right one with --base FOLDER"
