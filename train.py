@@ -287,7 +287,11 @@ def set_learning_rate(optimizer, rate):
 def are_numbers(weights):
     """Are all trained weights numbers? A gradient that overflows makes none of them, one update
     before the loss tells. (aminmax() needs no memory, and NaN passes through it.)"""
-    return all(all(map(torch.isfinite, weight.detach().aminmax())) for weight in weights)
+    for weight in weights:
+        lowest, highest = weight.detach().aminmax()
+        if not (lowest.isfinite() and highest.isfinite()):
+            return False
+    return True
 
 
 def update(model, weights, optimizer, scaler, clip, world):
