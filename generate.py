@@ -29,7 +29,6 @@ import torch.nn.functional as F
 from model import MASK_WIDTH, MBart, head_in_half
 from plumbing.files import UserError, note, parser_of, run
 from plumbing.graphs import Recording
-from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import DECODING
 from plumbing.packed import is_packed, pack_for_decoding
@@ -114,7 +113,6 @@ def beam_search(
     finished = torch.full((len(sentences), beam, length), config.pad_token_id, device=device)
     scores = torch.zeros(len(sentences), 1, device=device)  # of each beam in tokens
 
-    memory = Memory()
     cache = Cache(model, source[order], beam, length)
     # All of the prompt but its last token, which the search begins with. The logits are not needed.
     for position in range(prompt.size(1) - 1):
@@ -123,22 +121,21 @@ def beam_search(
     for t in range(prompt.size(1), length):  # the token that is chosen now is the t-th new one
         is_last = t + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V), at first (N, V)
-        # Before tokens are forbidden: their probability is not given to the others (nor is it in
+        # In place, as all that follows: on a CPU fresh memory costs more than the arithmetic in it.
+        torch.log_softmax(logits, 1, out=logits)
+        log_probs = logits.unflatten(0, tokens.shape[:2])  # (N, K, V)
+        # Only now are tokens forbidden: their probability is not given to the others (nor is it in
         # transformers).
-        log_sum = log_sum_exp(logits, memory)  # (N*K, 1)
         if no_repeat_ngram:
-            by_beam = logits.unflatten(0, tokens.shape[:2])  # (N, K, V), a view: logits change too
-            forbid_repeats(by_beam, tokens, no_repeat_ngram)
+            forbid_repeats(log_probs, tokens, no_repeat_ngram)
         if t <= min_new_tokens:  # which does not count </s>
-            logits[:, config.eos_token_id] = -torch.inf
+            log_probs[..., config.eos_token_id] = -torch.inf
 
-        # The best 2K continuations of each beam, and then of each sentence.
-        best_logits, top_ids = top_tokens(logits, 2 * beam)  # (N*K, 2K)
-        log_probs = (best_logits - log_sum).view(len(sentences), -1, 2 * beam)  # (N, K, 2K)
-        sums = log_probs + scores[..., None]
-        best, places = sums.flatten(1).topk(2 * beam)  # (N, 2K)
-        parents = places // (2 * beam)  # (N, 2K), the beams that they continue
-        next_tokens = top_ids.view(len(sentences), -1).gather(1, places)  # (N, 2K)
+        # The best 2K continuations of each sentence, of all its beams by all tokens.
+        sums = log_probs.add_(scores[..., None])  # (N, K, V)
+        best, places = top_values(sums.flatten(1), 2 * beam)  # (N, 2K)
+        parents = places // sums.size(2)  # (N, 2K), the beams that they continue
+        next_tokens = places % sums.size(2)  # (N, 2K)
         grown = torch.cat([select(tokens, parents), next_tokens[..., None]], 2)  # (N, 2K, t + 1)
         ends = next_tokens == config.eos_token_id
         if is_last:
@@ -254,38 +251,25 @@ def projection_of(model):
     return logits_of
 
 
-def log_sum_exp(logits, memory):
-    """log sum_v exp(logits[r, v]): (R, V) -> (R, 1).
-
-    The most probable token has log p = max - log_sum, so log_sum = max - log p. One softmax gives
-    p, which is twice as fast as torch.logsumexp; it is written into a tensor that `memory` keeps
-    from one step to the next."""
-    probabilities = memory.take("softmax", logits.shape, logits)
-    torch.softmax(logits, 1, out=probabilities)
-    memory["softmax"] = probabilities
-    return logits.amax(1, keepdim=True) - probabilities.amax(1, keepdim=True).log()
+LARGE = 4096  # numbers in a row; from this size on, two searches are faster than one
+BLOCK = 64  # numbers in a block; the first search compares only the blocks' largest
 
 
-LARGE_VOCABULARY = 4096  # tokens; from this size on, two searches are faster than one
-BLOCK = 64  # tokens in a block; the first search compares only the blocks' largest logits
+def top_values(rows, k):
+    """The k largest of each row (N, W) and their places, both (N, k).
 
-
-def top_tokens(logits, k):
-    """The k largest of each row of logits (R, V) and their places, both (R, k).
-
-    First the k blocks with the largest maxima, which contain the k largest, then the k largest
-    tokens of these: in a large vocabulary looking for k among all takes several times as long."""
-    if logits.size(1) < LARGE_VOCABULARY:
-        return logits.topk(k)
-    cut = logits.size(1) // BLOCK * BLOCK  # the rest, less than a block, is always looked at
-    blocks = logits[:, :cut].view(len(logits), -1, BLOCK)  # (R, V / BLOCK, BLOCK)
-    if blocks.size(1) <= k:
-        return logits.topk(k)
-    chosen = blocks.amax(2).topk(k).indices  # (R, k)
-    places = chosen[..., None] * BLOCK + torch.arange(BLOCK, device=logits.device)  # (R, k, BLOCK)
-    rest = torch.arange(cut, logits.size(1), device=logits.device).expand(len(logits), -1)
+    First the k blocks with the largest maxima, which contain the k largest, then the k largest of
+    these: in a long row looking for k among all takes several times as long."""
+    width = rows.size(1)
+    cut = width // BLOCK * BLOCK  # the rest, less than a block, is always looked at
+    blocks = rows[:, :cut].unflatten(1, (-1, BLOCK))  # (N, W / BLOCK, BLOCK)
+    if width < LARGE or blocks.size(1) <= k:
+        return rows.topk(k)
+    chosen = blocks.amax(2).topk(k).indices  # (N, k)
+    places = chosen[..., None] * BLOCK + torch.arange(BLOCK, device=rows.device)  # (N, k, BLOCK)
+    rest = torch.arange(cut, width, device=rows.device).expand(len(rows), -1)
     places = torch.cat([places.flatten(1), rest], 1)
-    values, found = logits.gather(1, places).topk(k)
+    values, found = rows.gather(1, places).topk(k)
     return values, places.gather(1, found)
 
 

@@ -151,6 +151,18 @@ def alignment(folder, scratch):
     return compared(model, loss_of)
 
 
+def project_as_a_gpu(model, dtype):
+    """Logits in float32 of states and a table in `dtype`: rounded, as a CPU has them, those of close
+    tokens are equal, and which of them a search takes is nobody's promise."""
+    table = model.model.shared.weight.to(dtype).float()
+
+    def project(states):
+        with torch.autocast("cpu", enabled=False):
+            return states.to(dtype).float() @ table.T
+
+    model.project = project
+
+
 def generation(folder, scratch):
     """Outputs of beam search on both devices, and what a step costs."""
     model = start(folder).eval()
@@ -162,6 +174,8 @@ def generation(folder, scratch):
     for beam, dtype in ((1, None), (4, None), (4, torch.bfloat16)):
         options = {"beam": beam, "max_new_tokens": steps, "no_repeat_ngram": 2}
         options["min_new_tokens"] = steps
+        if dtype is not None:
+            project_as_a_gpu(model, dtype)
         outputs = []
         for each, device in ((model, "cpu"), (there, "cuda")):
             with gpu.counted(), torch.autocast(device, dtype, enabled=dtype is not None):

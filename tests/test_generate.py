@@ -439,14 +439,14 @@ def test_the_command_gives_a_tagless_runs_model_no_tag_of_the_source(
 
 def test_a_model_in_half_precision_decodes_as_on_a_gpu(models, monkeypatch):
     """And searches among float32 numbers: in half precision close tokens would tie."""
-    search = generate_file.top_tokens
+    search = generate_file.top_values
     types = set()
 
-    def searched(logits, k):
-        types.add(logits.dtype)
-        return search(logits, k)
+    def searched(sums, k):
+        types.add(sums.dtype)
+        return search(sums, k)
 
-    monkeypatch.setattr(generate_file, "top_tokens", searched)
+    monkeypatch.setattr(generate_file, "top_values", searched)
     half = copy.deepcopy(models[1][0][1]).bfloat16()
     outputs = generate(half, sources(3), LANG, beam=3, max_new_tokens=10, no_repeat_ngram=2)
     assert types == {torch.float32}
