@@ -152,8 +152,8 @@ def alignment(folder, scratch):
 
 
 def project_as_a_gpu(model, dtype):
-    """Logits in float32 of states and a table in `dtype`: rounded, as a CPU has them, those of close
-    tokens are equal, and which of them a search takes is nobody's promise."""
+    """Logits in float32 of states and a table in `dtype`. Rounded, as a CPU has them, those of
+    close tokens are equal, and which of them a search takes is nobody's promise."""
     table = model.model.shared.weight.to(dtype).float()
 
     def project(states):
