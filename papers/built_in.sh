@@ -57,10 +57,11 @@ rates() {
 # What does full finetuning on English lose of the other languages, and does qk keep it? Both at
 # every rate of the same grid (the first seed). The best rate of each is that of the lowest
 # validation loss on English; the test scores of all rates are shown.
+RATES="5e-4 1e-3 2e-3 4e-3 8e-3"
 part_1() {
     local rate seed
     heading 1 "full and qk on English, every learning rate of the grid"
-    for rate in 5e-4 1e-3 2e-3 4e-3 8e-3; do
+    for rate in $RATES; do
         row "rate-full-$rate" "$FIRST" "$WITHIN" --recipe full --lr "$rate"
         row "rate-qk-$rate" "$FIRST" "$WITHIN" --recipe qk --lr "$rate"
     done
@@ -78,14 +79,29 @@ part_1() {
 
 # --------------------------------------------------------------------------------------- part 2
 # Which tensors may train? The other recipes at qk's rate (the paper's XL-Sum table; full and qk are
-# there already), and how the scores move while English is learned.
+# there already), and each at its own best rate of part 1's grid; and how the scores move while
+# English is learned.
+OTHER_RECIPES="full+embeddings frozen_decoder attn_ln vqk q"
 part_2() {
-    local recipe seed
+    local recipe rate best seed
     rates
     heading 2 "the other recipes on English, and how zero-shot scores move while it is learned"
     for seed in $SEEDS; do
-        for recipe in full+embeddings frozen_decoder attn_ln vqk q; do
+        for recipe in $OTHER_RECIPES; do
             row "$recipe" "$seed" "$WITHIN" --recipe "$recipe" --lr "$QK"
+        done
+    done
+    for recipe in $OTHER_RECIPES; do
+        for rate in $RATES; do
+            row "own-$recipe-$rate" "$FIRST" "$WITHIN" --recipe "$recipe" --lr "$rate"
+        done
+    done
+    finish
+    for recipe in $OTHER_RECIPES; do
+        best=$(best_rate "own-$recipe" 2)
+        if [ "$best" = "$QK" ]; then continue; fi  # the rows above are at this rate
+        for seed in $SEEDS; do
+            row "own-$recipe-$best" "$seed" "$WITHIN" --recipe "$recipe" --lr "$best"
         done
     done
     row supervised "$FIRST" "$WITHIN" --recipe full --lr "$FULL" \

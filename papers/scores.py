@@ -467,7 +467,31 @@ def english_only(corpus=BUILT_IN):
     for row in OTHER_RECIPES:
         if corpus is BUILT_IN or row.name not in BUILT_IN_ALONE:
             rows.append(of_corpus(row, corpus))
+    if corpus is BUILT_IN:
+        rows += own_best_rows()
     return rows + longer_rows(corpus)
+
+
+def own_best_rows():
+    """The other recipes on the built-in corpus at their own best rates, where these are not qk's,
+    at which all stand already; [] until that was chosen."""
+    if "qk" not in rates():
+        return []
+    at_qk = rates()["qk"].best
+    rows = []
+    for recipe, grid in rates(kind="own").items():
+        if grid.best != at_qk:
+            rows.append(Row(f"`{recipe}` at {grid.best}, its best", f"own-{recipe}-{grid.best}"))
+    return rows
+
+
+def own_best(recipe):
+    """The name of the score files of another recipe on the built-in corpus at its own best rate;
+    "" where that is qk's, or was not looked for."""
+    for row in own_best_rows():
+        if row.name.startswith(f"own-{recipe}-"):
+            return row.name
+    return ""
 
 
 def longer_rows(corpus):
@@ -944,7 +968,8 @@ def rates(prefix="", kind="rate"):
     Recipes with scores of another base alone are left out.
 
     kind: "rate" for runs of full length, of which the best is the recipe's row; "try" for short
-    ones, whose rate the row takes; "long" for those of 8,000 updates."""
+    ones, whose rate the row takes; "long" for those of 8,000 updates; "own" for full ones of
+    recipes whose row is at qk's rate."""
     paths = {}
     for path in sorted(SCORES.glob(f"{prefix}{kind}-*.json")):
         named = re.fullmatch(rf"{prefix}{kind}-(.+)-\d+e-\d+-s\d+", path.stem)

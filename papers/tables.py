@@ -422,7 +422,7 @@ def rate_lines(corpus=BUILT_IN):
     """The validation losses of the grid, a line for each recipe; in brackets what no choice looks
     at, the share of zero-shot outputs in another language."""
     lines = []
-    notes = {"rate": "", "try": " (1,000 updates)", "long": " (8,000 updates)"}
+    notes = {"rate": "", "own": "", "try": " (1,000 updates)", "long": " (8,000 updates)"}
     for kind, note in notes.items():
         for recipe, grid in rates(corpus.prefix, kind).items():
             losses = []
