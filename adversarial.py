@@ -16,14 +16,15 @@ other language. Even where p is uniform, its gradient pushes p_true further down
 one language to the next, and the classifier follows. The balanced loss rests at "cannot tell",
 whichever side it comes from.
 
-The updates alternate, each on batches of its own: the classifier takes the next batches of those
-that train the model, the task's update those after them, as the authors draw both from one
-iterator. Task and fooling loss are sums over tokens, divided by the same number of target tokens.
+The updates alternate, each on batches of its own, all drawn from one stream, as in the authors'
+code: the next ones train the classifier, those after them the model. Task and fooling loss are sums
+over tokens, divided by the same number of target tokens.
 
 Where this differs from the authors' code:
     the classifier's loss    divided by its own source tokens, not clipped; theirs by the target
-                             tokens, clipped at norm 0.1. Adam divides a gradient by its own size:
-                             a constant factor it does not see
+                             tokens, clipped at norm 0.1. A constant factor would not matter to
+                             Adam, which divides a gradient by its own size; these two change from
+                             update to update, so the classifier's steps are not quite theirs
     its learning rate        constant; theirs falls to about half in a run
     updates                  for one of the model, `updates` of the classifier on its batches: 10
                              for the small model, which is trained briefly; for mBART 1, as theirs

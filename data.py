@@ -34,8 +34,9 @@ from plumbing.files import UserError
 from tokenizer import EOS, PAD, SPECIAL_PIECES, UNK, shifted, shortened
 
 UNREADABLE = 0.05  # we warn if at least this share of a language's characters has no piece
-# Of Devanagari, Urdu, Khmer and Burmese too; Thai marks no end.
-SENTENCE_END = re.compile(r"\n+|(?<=[.!?।۔؟។။])\s+|(?<=[。！？។။])\s*")
+# Where sentences end, in Devanagari, Urdu, Khmer and Burmese too; Thai marks no end. Where no space
+# follows a mark, another mark or a closing quote still belongs to its sentence.
+SENTENCE_END = re.compile(r"\n+|(?<=[.!?।۔؟。！？។။])\s+|(?<=[。！？។။])(?![。！？។။”’」』）])")
 
 
 # ------------------------------------------------------------------------------ language pairs
@@ -89,7 +90,8 @@ def alignment_pairs(langs=None, align_pairs=None):
 def mixing_pairs(langs=None, mix_pairs=None, copying=True):
     """The pairs of translations beside summaries: as typed, or all that stage translate takes.
 
-    copying: are pairs within a language among them? In files these are the summaries themselves."""
+    copying: are pairs within a language among them? train.py takes them of the built-in corpus
+    alone: what files have within a language may be summaries."""
     if mix_pairs:
         return split_pairs(mix_pairs, "--mix-pairs")
     pairs = language_pairs("translate", langs, copying=copying)
@@ -619,8 +621,8 @@ class Batches:
         return weights / weights.sum()
 
     def index(self, pair, cursor):
-        """The index of the example that is a pair's cursor-th: in each epoch every example once, in
-        a new order."""
+        """The index of a pair's example number `cursor`, counted over all epochs. Each epoch has
+        every example once, in an order of its own."""
         size = self.examples.sizes[pair]
         if size is None:
             return cursor

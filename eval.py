@@ -47,7 +47,7 @@ from data import (
     pad,
     split_pairs,
 )
-from generate import LENGTH_PENALTIES, check_lengths, generate, longest_output
+from generate import LENGTH_PENALTIES, check_beam_and_lengths, generate, longest_output
 from model import Config, MBart
 from plumbing.files import (
     UserError,
@@ -135,9 +135,9 @@ GPU_ROWS = 1000
 def batch_sizes(model, beams, length):
     """How many source tokens, and how many texts, to decode at once.
 
-    On a CPU what its caches bear; a GPU does four small batches in one in half their time, so
-    there as much as fits into half of the memory that is free, of which others may have taken
-    some."""
+    On a CPU what its caches bear. On a GPU, where one large batch takes half the time of four small
+    ones, as much as fits into half of its free memory: a quarter for the encoder, one for the
+    beams."""
     table = model.model.shared.weight
     if table.device.type == "cpu":
         return CPU_TOKENS, max(1, CPU_BEAM_TOKENS // (beams * length))
@@ -146,15 +146,15 @@ def batch_sizes(model, beams, length):
     position_bytes = 2 * config.decoder_layers * config.d_model * table.itemsize
     # Of a position in the encoder: its widest activation, of which a few are there at once.
     widest_bytes = max(config.encoder_ffn_dim, 4 * config.d_model) * table.itemsize
-    # Of an output, in float32: its logits, those of a recorded step, their softmax and a copy for
-    # the search.
-    logits_bytes = 4 * 4 * config.vocab_size
+    # Of an output, in float32: its logits, those of a recorded step, and as much again for what the
+    # search makes of them.
+    logits_bytes = 3 * 4 * config.vocab_size
     free, _ = torch.cuda.mem_get_info(table.device)
     # What torch has taken and does not use is free too.
     free += torch.cuda.memory_reserved(table.device) - torch.cuda.memory_allocated(table.device)
     if table.itemsize == 2:  # decoding then has a copy of the table
         free = max(0, free - table.nbytes)
-    quarter = free // 4  # one for the encoder's states, one for the beams
+    quarter = free // 4
     tokens = quarter // (position_bytes + 4 * widest_bytes)
     rows = quarter // (beams * (length * position_bytes + logits_bytes))
     return max(1, min(GPU_TOKENS, tokens)), max(1, min(GPU_ROWS, rows))
@@ -208,7 +208,8 @@ class Decoder:
         )
 
     def tell_references(self, texts, target):
-        """Says on standard error what of the references no output of this model can say."""
+        """Notes how much of the references no output can contain: characters that have no piece,
+        and tokens beyond max_new_tokens."""
         tell_unreadable(f"the {target} references", texts, self.tokenizer)
         limit = self.options["max_new_tokens"]
         specials = 1  # </s> is a new token
@@ -289,8 +290,8 @@ def evaluate(
 
     decoder(texts, source, target) -> outputs, as a Decoder does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
-    may fall back. skip: leave out bad lines. asked: pairs that are named where the data do not
-    have them. stem: see score. tell_references: Decoder's; train.py --watch leaves it out.
+    may fall back. skip: leave out bad lines. asked: pairs that the user named: a note says which of
+    them have no example. stem: see score. tell_references: Decoder's; --watch leaves it out.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
@@ -698,7 +699,7 @@ def pairs_ever_trained(settings):
 
 def seen_pairs(settings, stage):
     """The (source, target) pairs that are not zero-shot for a model in `stage`: its own run, or one
-    of ours before it, was trained on them. [] if it was trained for another stage.
+    of ours before it, was trained on them.
 
     None if that is not known: published weights, and a summarizer that is to translate (the model
     that it started from may have learned that)."""
@@ -721,32 +722,35 @@ def check_languages(args, tokenizer):
         tokenizer.lang_id(lang)
 
 
-def pairs_to_score(args, stage, data_spec, languages, trained=(), is_typed=True):
+def pairs_to_score(args, settings, stage, data_spec, languages):
     """The (source, target) pairs that --pairs names, or --lang with every source language; of a
     parallel data set only those that have test files, and of lines that say no languages the one
-    that the run was trained on.
+    that the run was trained on. A model whose encoder has a vocabulary of its own is asked about
+    the languages that it was trained to read.
 
-    languages: the tokenizer's. trained: trained_pairs(). is_typed: does the command line name pairs
-    or source languages?"""
+    settings: the run's. languages: the tokenizer's."""
     if args.pairs:
         pairs = split_pairs(args.pairs)
     else:
-        sources = args.source_lang or languages
-        if not args.source_lang and is_builtin(data_spec):
+        sources = args.source_lang
+        if not sources and has_new_source(settings):
+            sources = sorted({source for source, _ in pairs_ever_trained(settings)})
+        is_open = not sources  # then every language that the data have
+        if is_open and is_builtin(data_spec):
             sources = BASE_LANGUAGES
-        pairs = [(source, args.lang) for source in sources]
-        if not args.source_lang:
+        pairs = [(source, args.lang) for source in sources or languages]
+        if is_open:
             possible = pairs_within(data_spec, languages)
             pairs = [pair for pair in pairs if pair in possible]
         # A summary's target is never the text itself, as within a language of parallel data.
-        only_copies = data_spec.startswith("parallel:") and not is_typed
+        only_copies = data_spec.startswith("parallel:") and not args.source_lang
         if stage == "translate" or only_copies:
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
     check_task(stage, data_spec, pairs)
     if not pairs:
         raise UserError(f"--stage {stage} needs here a source language other than the target")
     if len(pairs) > 1 and says_no_languages(data_spec, "test"):
-        return only_trained(args, data_spec, pairs, trained)
+        return only_trained(args, data_spec, pairs, trained_pairs(settings))
     kind, _, folder = data_spec.partition(":")
     if kind == "parallel":  # evaluate() names the typed ones that are left out
         there = [pair for pair in pairs if has_test_files(folder, pair)]
@@ -900,7 +904,7 @@ def generation_options(args, stage, config):
         )
         options["max_new_tokens"] = longest
     names = ("beam", "max_new_tokens", "min_new_tokens")
-    check_lengths(config, *[options[name] for name in names])
+    check_beam_and_lengths(config, *[options[name] for name in names])
     return options
 
 
@@ -951,8 +955,10 @@ def main(argv=None):
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data", "builtin")
-    if args.json:  # what it needs is looked at before the decoding, not after it
+    # What a report needs is looked at before the decoding, not after it.
+    if args.json or not is_own_text(args):
         validation_loss_of(name)
+    if args.json:
         check_file_out(args.json, read=what_is_read(args, folder, data_spec))
     check_languages(args, Tokenizer.from_pretrained(folder))
     if is_own_text(args):
@@ -985,11 +991,7 @@ def main(argv=None):
             write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
         return
 
-    trained = trained_pairs(settings)
-    is_typed = bool(args.pairs or args.source_lang)
-    if has_new_source(settings) and not is_typed:
-        args.source_lang = sorted({source for source, _ in pairs_ever_trained(settings)}) or None
-    pairs = pairs_to_score(args, stage, data_spec, languages, trained, is_typed)
+    pairs = pairs_to_score(args, settings, stage, data_spec, languages)
     print(f"{name}, {stage}, {data_spec}, beam {args.beam}: score [95% bootstrap interval]")
     rows, signatures = evaluate(
         decoder,

@@ -61,9 +61,9 @@ def generate(
     lets no n-gram appear twice (0: off). early_stopping: see above. Returns B lists of ids, without
     the language tag, </s> and padding. UserError if an argument cannot be met."""
     language_ids = one_for_every_row(lang, source)
-    check_lengths(model.config, beam, max_new_tokens, min_new_tokens)
+    check_beam_and_lengths(model.config, beam, max_new_tokens, min_new_tokens)
     check_inputs(model.config, source, language_ids)
-    check_scoring(length_penalty, no_repeat_ngram)
+    check_penalties(length_penalty, no_repeat_ngram)
     was_training = model.training
     model.eval()
     try:
@@ -104,14 +104,14 @@ def beam_search(
     # The N sentences of the batch, the longest first: all of them at first; then those that are not
     # done, and on a GPU some that are done and have not left yet.
     order = (source != config.pad_token_id).sum(1).argsort(descending=True, stable=True)  # (B,)
-    sentences = order.tolist()  # of each, its row of source; None once its output is stored
+    source_rows = order.tolist()  # of each, its row of source; None once its output is stored
     prompt = first_tokens(config, language_ids[order])  # (N, 1) or (N, 2)
     # What the running beams have written. As long as that is the prompt, one row stands for all K,
     # for K equal beams would choose K equal continuations.
     tokens = prompt[:, None]  # (N, 1, t), later (N, K, t)
-    finished_scores = torch.full((len(sentences), beam), NEVER, device=device)  # (N, K)
-    finished = torch.full((len(sentences), beam, length), config.pad_token_id, device=device)
-    scores = torch.zeros(len(sentences), 1, device=device)  # of each beam in tokens
+    finished_scores = torch.full((len(source_rows), beam), NEVER, device=device)  # (N, K)
+    finished = torch.full((len(source_rows), beam, length), config.pad_token_id, device=device)
+    scores = torch.zeros(len(source_rows), 1, device=device)  # of each beam in tokens
 
     cache = Cache(model, source[order], beam, length)
     # All of the prompt but its last token, which the search begins with. The logits are not needed.
@@ -121,7 +121,8 @@ def beam_search(
     for t in range(prompt.size(1), length):  # the token that is chosen now is the t-th new one
         is_last = t + 1 == length
         logits = cache.step(tokens[:, :, -1].flatten()).float()  # (N*K, V), at first (N, V)
-        # In place, as all that follows: on a CPU fresh memory costs more than the arithmetic in it.
+        # In place, as the sums below: on a CPU fresh memory for (N*K, V) costs more than their
+        # arithmetic.
         torch.log_softmax(logits, 1, out=logits)
         log_probs = logits.unflatten(0, tokens.shape[:2])  # (N, K, V)
         # Only now are tokens forbidden: their probability is not given to the others (nor is it in
@@ -164,22 +165,22 @@ def beam_search(
             done = scores[:, 0] / t**length_penalty <= worst_finished
         is_done = done.tolist()  # here the CPU waits for a GPU
         newly_done = []
-        for i, sentence in enumerate(sentences):
-            if sentence is not None and is_done[i]:
+        for i, source_row in enumerate(source_rows):
+            if source_row is not None and is_done[i]:
                 newly_done.append(i)
         if newly_done:
             best_finished = finished[:, 0].tolist()
             for i in newly_done:
-                outputs[sentences[i]] = strip(best_finished[i], prompt.size(1), config)
-                sentences[i] = None  # what is still computed of it is not looked at
-        going = [i for i, sentence in enumerate(sentences) if sentence is not None]
+                outputs[source_rows[i]] = strip(best_finished[i], prompt.size(1), config)
+                source_rows[i] = None  # what is still computed of it is not looked at
+        going = [i for i, source_row in enumerate(source_rows) if source_row is not None]
         if not going:
             break
 
         cache.reorder(running_parents)
-        done_count = len(sentences) - len(going)
-        if done_count > cache.share_that_may_stay * len(sentences):
-            sentences = [sentences[i] for i in going]
+        done_count = len(source_rows) - len(going)
+        if done_count > cache.share_that_may_stay * len(source_rows):
+            source_rows = [source_rows[i] for i in going]
             remaining = torch.tensor(going).to(device, non_blocking=True)
             cache.keep(remaining)
             tokens = tokens[remaining]
@@ -273,8 +274,9 @@ def top_values(rows, k):
     return values, places.gather(1, found)
 
 
-def forbid_repeats(logits, tokens, n):
-    """Sets to -inf, in place, the logits (N, K, V) that would write an n-gram a second time.
+def forbid_repeats(log_probs, tokens, n):
+    """Sets to -inf, in place, those of the log probabilities (N, K, V) whose token would write an
+    n-gram a second time.
 
     tokens (N, K, t): what the beams have written so far, the prompt included."""
     t = tokens.size(2)
@@ -285,8 +287,8 @@ def forbid_repeats(logits, tokens, n):
     begins_alike = (grams[..., :-1] == last).all(-1)  # (N, K, t - n + 1)
     # A token may end several n-grams, of which one begins alike: added, its -inf stays, where the 0
     # of another could overwrite it. A mask of all V would take longer than the search.
-    added = logits.new_zeros(begins_alike.shape).masked_fill_(begins_alike, -torch.inf)
-    logits.scatter_add_(2, grams[..., -1], added)
+    added = log_probs.new_zeros(begins_alike.shape).masked_fill_(begins_alike, -torch.inf)
+    log_probs.scatter_add_(2, grams[..., -1], added)
 
 
 # ---------------------------------------------------------------------- the cache
@@ -301,10 +303,10 @@ class CrossAttentionCache:
     values: list
     mask: torch.Tensor  # (n, 1, 1, S): 0 at tokens, -inf at padding
 
-    def keep(self, going):
-        self.keys = [keys.index_select(0, going) for keys in self.keys]
-        self.values = [values.index_select(0, going) for values in self.values]
-        self.mask = self.mask.index_select(0, going)
+    def keep(self, remaining):
+        self.keys = [keys.index_select(0, remaining) for keys in self.keys]
+        self.values = [values.index_select(0, remaining) for values in self.values]
+        self.mask = self.mask.index_select(0, remaining)
 
 
 def encode_source(model, source):
@@ -521,17 +523,17 @@ class Cache:
         ancestors = self.ancestors[..., :self.filled]
         ancestors.copy_(select(ancestors, parents))
 
-    def keep(self, going):
-        """Keeps the sentences with the numbers `going`, which rise; the others are finished."""
-        self.ancestors = self.ancestors.index_select(0, going)
-        self.change_slots(lambda tensor: tensor.index_select(0, going))
+    def keep(self, remaining):
+        """Keeps the sentences with the numbers `remaining`, which rise; the others are finished."""
+        self.ancestors = self.ancestors.index_select(0, remaining)
+        self.change_slots(lambda tensor: tensor.index_select(0, remaining))
         groups = []
         first = 0
         for group in self.groups:
             end = first + len(group.mask)
-            own = going
+            own = remaining
             if len(self.groups) > 1:  # on a CPU; a GPU has one group, and would be waited for
-                own = going[(going >= first) & (going < end)] - first
+                own = remaining[(remaining >= first) & (remaining < end)] - first
             if len(own):
                 group.keep(own)
                 groups.append(group)
@@ -569,7 +571,7 @@ def longest_output(config):
     return config.max_position_embeddings - 1
 
 
-def check_lengths(config, beam, max_new_tokens, min_new_tokens):
+def check_beam_and_lengths(config, beam, max_new_tokens, min_new_tokens):
     """UserError for lengths of outputs, or a width of the search, that a model cannot have."""
     if beam < 1 or max_new_tokens < 1 or min_new_tokens < 0:
         raise UserError(
@@ -601,7 +603,7 @@ def check_inputs(config, source, language_ids):
         )
 
 
-def check_scoring(length_penalty, no_repeat_ngram):
+def check_penalties(length_penalty, no_repeat_ngram):
     low, below = LENGTH_PENALTIES
     if not low <= length_penalty < below or no_repeat_ngram < 0:
         raise UserError(

@@ -167,23 +167,24 @@ class Stack(nn.Module):
         x = self.layernorm_embedding(tokens + self.embed_positions(positions + 2))
         return F.dropout(x, self.config.dropout, self.training)
 
-    def forward(
-        self, x, mask=None, encoder_states=None, encoder_mask=None, upto=None, all_states=False
-    ):
+    def forward(self, x, mask=None, encoder_states=None, encoder_mask=None, upto=None):
         """Embedded x (B, T, D) -> the last layer's output, normed; the masks are Layer.forward()'s.
 
-        upto=n: the output of layer n instead, not normed. all_states=True (without upto): a list,
-        x, the outputs of layers 1 to L - 1, and the normed last."""
-        inputs = []  # of the layers
+        upto=n: the output of layer n instead, not normed."""
         for layer in self.layers[:upto]:  # upto None: of all
-            if all_states:
-                inputs.append(x)
             x = layer(x, mask, encoder_states, encoder_mask)
-        if all_states:
-            return [*inputs, self.layer_norm(x)]
         if upto is not None:
             return x
         return self.layer_norm(x)
+
+    def all_states(self, x, mask=None, encoder_states=None, encoder_mask=None):
+        """The same: x, the outputs of layers 1 to L - 1, and the last one's, normed, as a list."""
+        states = [x]
+        for layer in self.layers:
+            x = layer(x, mask, encoder_states, encoder_mask)
+            states.append(x)
+        states[-1] = self.layer_norm(x)
+        return states
 
 
 class MBart(nn.Module):
@@ -221,7 +222,9 @@ class MBart(nn.Module):
         the normed last."""
         check_length(self.config, source, "source")
         x = self.model.encoder.embed(source, self.source_table())
-        return self.model.encoder(x, self.mask(source), upto=upto, all_states=all_states)
+        if all_states:
+            return self.model.encoder.all_states(x, self.mask(source))
+        return self.model.encoder(x, self.mask(source), upto=upto)
 
     def decode(self, decoder_input, encoder_states, source, all_states=False):
         """decoder_input (B, T), encoder_states (B, S, D), source (B, S) -> states (B, T, D).
@@ -229,7 +232,10 @@ class MBart(nn.Module):
         source tells which encoder states are padding. all_states as in encode()."""
         check_length(self.config, decoder_input, "decoder input")
         x = self.model.decoder.embed(decoder_input, self.model.shared.weight)
-        return self.model.decoder(x, None, encoder_states, self.mask(source), all_states=all_states)
+        read = (x, None, encoder_states, self.mask(source))
+        if all_states:
+            return self.model.decoder.all_states(*read)
+        return self.model.decoder(*read)
 
     def project(self, hidden):
         """(..., D) -> logits (..., V)."""
@@ -384,7 +390,7 @@ class MBart(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         tensors = read_fitting(Path(folder), model.state_dict())
-        # One tensor at a time: no file in half precision is in memory in both types as a whole.
+        # One tensor at a time: a file in half precision is never whole in memory in both types.
         for name in list(tensors):
             check_numbers({name: tensors[name]}, weights_file(folder))
             tensors[name] = tensors[name].to(dtype)
@@ -436,8 +442,8 @@ def check_length(config, ids, name):
 def count_labels_and_tokens(is_label, is_token):
     """(labels, source tokens) of a batch, two numbers.
 
-    ValueError for a batch without a label, and for labels behind padding, which the decoder, with
-    no mask but the causal one, would read.
+    ValueError for a batch without a label, and for padding before a label: the decoder, whose only
+    mask is the causal one, would read that padding.
 
     They are counted in one transfer: here, and nowhere else in loss(), the CPU waits for a GPU."""
     misplaced = (is_label[:, 1:] & ~is_label[:, :-1]).sum()
@@ -753,11 +759,12 @@ class Config:
                 f"{where}: residual_drop_layer {self.residual_drop_layer} is none of the "
                 f"{self.encoder_layers} encoder layers"
             )
-        for number, name in enumerate(("bos", "pad", "eos")):  # the ids that tokenizer.py writes
-            if getattr(self, f"{name}_token_id") != number:
+        ids = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}  # as tokenizer.py has them
+        for name, expected in ids.items():
+            found = getattr(self, name)
+            if found != expected:
                 raise UserError(
-                    f"{where}: {name}_token_id is {getattr(self, f'{name}_token_id')}; every mBART "
-                    f"vocabulary has it at {number}"
+                    f"{where}: {name} is {found}; every mBART vocabulary has it at {expected}"
                 )
 
     def write(self, path, dtype=torch.float32):

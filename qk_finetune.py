@@ -44,7 +44,7 @@ from model import MBart
 from plumbing.files import UserError, beside_python, parser_of, run
 from plumbing.models import MODEL_HELP, model_folder
 
-# Parts of a model, as regular expressions that match a parameter's name from its beginning.
+# Parts of a model, as regular expressions that are searched for in a parameter's name.
 LAYERS = r"model\.(encoder|decoder)\.(layers|layer_norm)\."
 ENCODER_LAYERS = r"model\.encoder\.(layers|layer_norm)\."
 DECODER_LAYERS = r"model\.decoder\.(layers|layer_norm)\."

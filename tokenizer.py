@@ -300,13 +300,13 @@ def copy_file(source, target):
 
 def normal_forms(path):
     """The table of normal forms in a SentencePiece file, as bytes; b"" if it has none."""
-    content = Path(path).read_bytes()
-    for field in fields(content):
+    message = Path(path).read_bytes()
+    for field in fields(message):
         if field.number == NORMALIZER_FIELD:
-            rules = content[field.content:field.end]
+            rules = message[field.content_start:field.end]
             for rule in fields(rules):
                 if rule.number == TABLE_FIELD:
-                    return rules[rule.content:rule.end]
+                    return rules[rule.content_start:rule.end]
     return b""
 
 

@@ -34,10 +34,9 @@ warms up and then falls linearly, and gradients are clipped by norm.
 
 A run starts from a folder with a model and its vocabulary, and leaves one: the best model by
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C,
-SIGTERM or the end of the terminal (but for nohup) saves and exits, and --resume goes on exactly
-there (on a GPU, which adds up in an order of its own, up to rounding): dropout is seeded by the
-batch's number and the stream of batches by its position, so nothing depends on how often a run was
-interrupted.
+SIGTERM or the end of the terminal (not under nohup) saves and exits; --resume goes on exactly
+there, on a GPU up to rounding. For that, dropout is seeded by the batch's number, and the stream of
+batches by its position: nothing depends on how often a run was interrupted.
 
 In this file: the loop, the losses, how model and data are made, what is shown afterwards; and in
 its second half the settings `s`, every option with its default and what it may be.
@@ -179,7 +178,7 @@ def train(s, rank, world, device, command=None):
     max_length = longest_input(vars(s), model.config.max_position_embeddings)
     data = read_data(s, tokenizer, max_length, this_run.say)
     if rank == 0:  # who scores
-        check_scoring(s, tokenizer)
+        check_scores_can_be_had(s, tokenizer)
 
     # What trains it.
     model.to(device).train()
@@ -258,8 +257,10 @@ def train(s, rank, world, device, command=None):
                 lines += this_run.log_scores(scores)
                 better = progress.validated(valid_loss, seconds)
                 if not progress.diverged:  # else the last checkpoint is better
-                    is_kept = better or s.keep == "last"
-                    this_run.save(model, parts, frozen.state_to_save if is_kept else None)
+                    if better or s.keep == "last":
+                        this_run.save(model, parts, frozen.state_to_save)
+                    else:
+                        this_run.save(model, parts)
                 this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
@@ -353,17 +354,10 @@ def task_loss(
         loss = alignment_loss(model, batch, layer, tokenizer)
         tokens = (batch.translation != PAD).sum()  # a tensor: the CPU need not wait for a GPU
         return loss * tokens / divisor, None
-    found = model.loss(
-        batch.source,
-        batch.decoder_input,
-        batch.labels,
-        label_smoothing,
-        reduction=divisor,
-        with_states=with_states,
-    )
+    sequences = (batch.source, batch.decoder_input, batch.labels)
     if with_states:
-        return found  # (loss, states)
-    return found, None
+        return model.loss(*sequences, label_smoothing, reduction=divisor, with_states=True)
+    return model.loss(*sequences, label_smoothing, reduction=divisor), None
 
 
 def add_gradients(s, model, batches, parallel, *, adversary, scaler, tokenizer, rank, world):
@@ -459,7 +453,9 @@ def score_watched_pairs(model, tokenizer, s, rank, learned_tasks):
     scores = []
     for row in rows:
         off_target = row.scores["off-target"]
-        wrong = "" if off_target is None else off_target.value
+        wrong = None
+        if off_target is not None:
+            wrong = off_target.value
         scores.append((row.source, row.target, column, row.scores[column].value, wrong))
     return scores
 
@@ -734,7 +730,7 @@ def make_adversary(s, d_model, sources, device):
     )
 
 
-def check_scoring(s, tokenizer):
+def check_scores_can_be_had(s, tokenizer):
     """Says before the training what scoring would lack (a package, a split of the data, a language
     pair), as a UserError or a note. Scoring: --watch, and the table at the end."""
     at_the_end = s.stage in TASKS and not s.no_eval
@@ -857,7 +853,7 @@ def zero_shot_language(s):
 
 
 def has_two_vocabularies(folder):
-    """Have encoder and decoder of a folder's model vocabularies of their own?"""
+    """Has a folder's model a vocabulary for its encoder alone?"""
     config = read_json(Path(folder) / "config.json") or {}
     return config.get("source_vocab_size") is not None
 
@@ -1305,8 +1301,7 @@ def resumed(typed):
     known = {each.name for each in fields(Settings)}
     saved = {name: value for name, value in saved.items() if name in known}
     try:
-        options = saved | {"stop_at": None, "out": folder}
-        own = Settings(**options)
+        own = Settings(**(saved | {"stop_at": None, "out": folder}))
     except TypeError as error:
         raise UserError(f"{where}: not a run's settings ({error})") from None
     check_decided(own, where)
@@ -1315,9 +1310,9 @@ def resumed(typed):
         if name not in MAY_DIFFER and differs(name, typed, own, world):
             others.append(option_name(name))
     if others:
-        options = ", ".join(others)
+        named = ", ".join(others)
         raise UserError(
-            f"--resume goes on with the run's own options, and these differ: leave out {options}"
+            f"--resume goes on with the run's own options, and these differ: leave out {named}"
         )
     changed = {}
     for name in (*MAY_DIFFER, "data"):
@@ -1377,8 +1372,10 @@ def differs(name, typed, own, world):
 
 
 def has_moved(init, folder, run_folder):
-    """Has `init`, which the run in run_folder began from, gone from its place, and is the model in
-    `folder` the same, or (of a run of an earlier version) of the same base?"""
+    """Is `folder` the new place of the model `init`, from which the run in run_folder began?
+
+    Only if nothing is left at the old place, and `folder` has the same weights (for a run of an
+    earlier version, which did not note them: a model of the same base)."""
     if is_folder(init) or not is_folder(folder):
         return False
     settings = read_settings(run_folder)

@@ -14,8 +14,8 @@ SIZES = {1: 8, 5: 4}  # of kinds that always have as many bytes
 class Field:
     number: int
     kind: int
-    start: int    # of the key
-    content: int  # where the content begins
+    start: int  # of the key
+    content_start: int
     end: int
 
 

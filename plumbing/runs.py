@@ -42,7 +42,7 @@ from plumbing.files import (
 from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
 
-RUN_FORMAT = 5  # of args.json, state.pt, an update and what validates; only its own is resumed
+RUN_FORMAT = 6  # of args.json, state.pt, an update and what validates; only its own is resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 LOG_COLUMNS = {
@@ -509,8 +509,10 @@ class Run:
         lines = []
         for source, target, column, score, off_target in scores:
             self.watch_log.write(self.progress.step, source, target, column, score, off_target)
-            wrong = f", off-target {off_target:.1f}" if off_target != "" else ""
-            lines.append(f"  {source} -> {target}: {column} {score:.1f}{wrong}")
+            line = f"  {source} -> {target}: {column} {score:.1f}"
+            if off_target is not None:
+                line += f", off-target {off_target:.1f}"
+            lines.append(line)
         return lines
 
     def tell(self, lines):

@@ -600,3 +600,11 @@ def test_sentences_end_in_every_script():
         parts = [part for part in SENTENCE_END.split(text) if part.strip()]
         assert len(parts) == 2, text
     assert len(SENTENCE_END.split("3.5 percent")) == 1
+
+
+def test_a_sentence_keeps_all_its_marks_and_its_closing_quote():
+    from data import SENTENCE_END
+
+    assert SENTENCE_END.split("真的吗？！我不知道。")[:2] == ["真的吗？！", "我不知道。"]
+    assert SENTENCE_END.split("“很冷。”他说")[0] == "“很冷。”他说"
+    assert SENTENCE_END.split("“很冷。” 他说")[0] == "“很冷。” 他说"

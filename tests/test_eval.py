@@ -814,6 +814,13 @@ def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, small,
         refused = run(*words, *asked)
         assert refused.returncode == 2 and "--pairs en_XX-es_XX" in refused.stderr
         assert "--langs" not in refused.stderr
+    # Nor does it matter what an encoder with a vocabulary of its own was once trained to read.
+    settings = {"stage": "summarize", "pairs": ["es_XX-en_XX"], "data": f"jsonl:{tmp_path}"}
+    settings |= {"new_source": True, "learned": ["summarize es_XX-en_XX", "translate ru_RU-en_XX"]}
+    (child / "args.json").write_text(json.dumps(settings))
+    done = run(*words, "--lang", "en_XX")
+    assert done.returncode == 0, done.stderr
+    assert "es_XX -> en_XX" in done.stdout and "ru_RU" not in done.stdout + done.stderr
 
 
 def test_the_longest_output_is_reported_as_the_model_can_have_it(run, small, tmp_path):
@@ -921,6 +928,10 @@ def test_what_was_mistyped_is_said_before_the_weights_are_read(run, small, tmp_p
         assert len(done.stderr.splitlines()) == 1
     done = run("eval.py", "--model", folder, "--lang", "tr_TR", "--text", "Harita.")
     assert "the text's language too" in done.stderr and "--stage summarize" in done.stderr
+    (folder / "log.csv").write_text("step,loss\n1,2\n")
+    done = run(*words, "--lang", "tr_TR")
+    assert done.returncode == 2 and "log.csv" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_text_that_seems_to_be_in_another_language_is_doubted(run, small):
