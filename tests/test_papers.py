@@ -415,15 +415,18 @@ def test_a_conclusion_tells_the_scores_that_are_kept(folder):
     for rate, loss in (("1e-3", 2.0), ("2e-3", 1.0)):
         for recipe in ("full", "qk"):
             write_scores(f"help-rate-{recipe}-{rate}", 0, HELP.within, off_target=30.0, loss=loss)
-    assert claims.told_numbers()["most_es"] == "30"
+    assert claims.told_numbers()["es_3000"] == "30 to 30"
     assert "{loss_8000}" in "{loss_8000}".format_map(claims.told_numbers())
     claims.told_numbers.cache_clear()
     scores.results.cache_clear()
     scores.rates.cache_clear()
     write_scores("help-rate-full-2e-3", 1, HELP.within, off_target=50.0, loss=1.0)
     write_scores("help-long-full-2e-3", 0, HELP.within, off_target=60.0, loss=0.5)
-    sentence = "{loss_3000} to {loss_8000}, {es_8000} in place of {ru_3000}%, {most_es}"
-    assert sentence.format_map(claims.told_numbers()) == "1.00 to 0.50, 60 in place of 30%, 50"
+    write_scores("help-long-full-2e-3", 1, HELP.within, off_target=70.0, loss=0.7)
+    sentence = "{loss_3000} to {loss_8000}, {es_8000}% in place of {ru_3000}%"
+    told = sentence.format_map(claims.told_numbers())
+    assert told == "1.00 to 0.60, 60 to 70% in place of 30 to 50%"
+    assert claims.told_numbers()["more_es"].startswith("25 points more [")
 
 
 def test_every_claim_that_is_not_plainly_supported_has_a_conclusion(folder, monkeypatch):
