@@ -22,7 +22,6 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from shlex import quote
 
 import torch
 
@@ -55,6 +54,7 @@ from plumbing.files import (
     check_file_out,
     note,
     parser_of,
+    quoted,
     run,
     write_json,
 )
@@ -935,7 +935,7 @@ def tell_training(name, folder, settings, asked):
     if settings.get("fresh"):
         note(
             f"{name} has embeddings as they were drawn: train it with `{beside_python()} train.py "
-            f"--init {quote(str(name))} --pairs ... --recipe ...`"
+            f"--init {quoted(name)} --pairs ... --recipe ...`"
         )
     own = settings.get("stage")
     # Published weights have no args.json: whoever names --stage for them vouches for the task.

@@ -51,7 +51,6 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from shlex import quote
 
 import torch
 
@@ -85,6 +84,7 @@ from plumbing.files import (
     UserError,
     beside_python,
     note,
+    quoted,
     read_json,
     run,
     same_place,
@@ -823,8 +823,8 @@ def show_result(s):
 
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
         write_card(s.out, picture=False)  # that of the log is there
-    out = quote(s.out)
-    same_data = "" if is_builtin(s.data) else f" --data {quote(s.data)}"
+    out = quoted(s.out)
+    same_data = "" if is_builtin(s.data) else f" --data {quoted(s.data)}"
     translations = same_data
     summaries = same_data
     kind = s.data.partition(":")[0]

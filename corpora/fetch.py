@@ -25,6 +25,7 @@ from plumbing.files import (
     beside_python,
     make_folder,
     parser_of,
+    quoted,
     run,
     saving,
     write_text,
@@ -117,12 +118,18 @@ def reader():
 
 
 def rows_of(path):
+    parquet = reader()
+    from pyarrow import ArrowException  # some of which are neither ValueErrors nor OSErrors
+
     try:
-        for batch in reader().ParquetFile(path).iter_batches(ROWS):
+        for batch in parquet.ParquetFile(path).iter_batches(ROWS):
             yield from batch.to_pylist()
-    except (ValueError, OSError) as error:  # pyarrow's own are kinds of these
+    except (ArrowException, ValueError, OSError) as error:
+        # What a link in the hub's cache leads to: were the link alone removed, its library would
+        # link to that again.
+        file = Path(path).resolve()
         raise UserError(
-            f"{path}: damaged ({error}); remove it, and it is fetched again"
+            f"{path}: damaged ({error}); remove {file}, and it is fetched again"
         ) from None
 
 
@@ -271,7 +278,7 @@ def main(argv=None):
             f"{error}; start again with a network and without HF_HUB_OFFLINE, or copy {out} from a "
             "machine that has it"
         ) from None
-    print(f"use it with --data {args.name}:{out}")
+    print(f"use it with --data {quoted(f'{args.name}:{out}')}")
 
 
 def fetch(published, name, wanted, out, overwrite):

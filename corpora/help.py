@@ -28,12 +28,10 @@ same packages give the same bytes.
 """
 import hashlib
 import json
-import tempfile
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 
 from corpora.lines import JsonLines, ParallelText, count_words
 from corpora.packages import (
@@ -50,11 +48,12 @@ from plumbing.files import (
     beside_python,
     check_place,
     check_searchable,
-    first_line,
     parser_of,
+    quoted,
     run,
     saving,
     size_and_checksum,
+    temporary_folder,
 )
 from plumbing.progress import progress_line
 
@@ -359,7 +358,7 @@ def check_prepared(folder):
     folder = Path(folder)
     command = f"{beside_python()} -m corpora.help"
     if folder != FOLDER:
-        command += f" {quote(str(folder))}"
+        command += f" {quoted(folder)}"
     if not folder.is_dir():
         raise UserError(f"--data help: there is no folder {folder}; `{command}` makes it")
     check_searchable(folder)
@@ -506,17 +505,6 @@ def make_parser():
     return parser
 
 
-def temporary_folder():
-    """A temporary folder to use in a `with`; UserError where there can be none."""
-    try:
-        return tempfile.TemporaryDirectory()
-    except OSError as error:
-        raise UserError(
-            f"there is no room for a temporary folder ({first_line(error)}); make some, or name a "
-            "folder in the variable TMPDIR"
-        ) from None
-
-
 def main(argv=None):
     args = make_parser().parse_args(argv)
     check_out(args.out, args.overwrite)
@@ -535,7 +523,7 @@ def main(argv=None):
     spec = "help:"
     if args.out != FOLDER:
         spec += str(args.out)
-    print(f"{args.out}: written; `--data {spec}` reads it")
+    print(f"{args.out}: written; `--data {quoted(spec)}` reads it")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ languages are called.
     WikiLingua (Ladhak et al. 2020), as GEM exports it: train.jsonl, validation.jsonl, test.jsonl; a
     how-to article in one language and its summary in another
 """
-from shlex import quote
 
 from corpora.lines import Fields, JsonLines
-from plumbing.files import UserError, beside_python
+from plumbing.files import UserError, beside_python, quoted
 
 XLSUM_FIELDS = Fields("text", "summary", None, None)
 XLSUM_SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -89,7 +88,7 @@ def open_xlsum(folder, split, pairs, languages, **options):
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder / name}: not found; `{beside_python()} -m corpora.fetch xlsum "
-                f"{XLSUM_NAMES[source]} --out {quote(str(folder))}` fetches it"
+                f"{XLSUM_NAMES[source]} --out {quoted(folder)}` fetches it"
             )
         paths[folder / name] = (source, source)
     return JsonLines(paths, pairs, languages, XLSUM_FIELDS, **options)
@@ -106,5 +105,5 @@ def open_wikilingua(folder, split, pairs, languages, **options):
             )
     raise UserError(
         f"--data wikilingua:{folder}: none of {', '.join(names)} is there; `{beside_python()} -m "
-        f"corpora.fetch wikilingua en es --out {quote(str(folder))}` fetches them"
+        f"corpora.fetch wikilingua en es --out {quoted(folder)}` fetches them"
     )

@@ -53,6 +53,11 @@ def open_data(
             f"{spec}, {split}: left out {data.skipped:,} bad lines and {data.short:,} examples "
             "that are too short"
         )
+    if not data.sizes and (data.skipped or data.short):
+        raise UserError(
+            f"{data.paths[0]}: no example is left: {data.skipped:,} lines are bad, and "
+            f"{data.short:,} examples shorter than --min-words asks for"
+        )
     if not data.sizes:
         wanted = " ".join("-".join(pair) for pair in list(pairs)[:6])
         more = " ..." if len(pairs) > 6 else ""
@@ -202,6 +207,11 @@ def texts_of(spec, stage, pairs, languages, stream=20_000, skip=False):
     for split in ("train", "valid", "test"):
         data = open_data(spec, stage, split, pairs, languages, skip=skip)
         endless = stream if split == "train" else stream // 10
-        for pair, size in progress_line(data.sizes.items(), f"reading {split}", unit="pair"):
-            for index in range(endless if size is None else size):
-                yield from data.text(pair, index)
+        counts = {pair: endless if size is None else size for pair, size in data.sizes.items()}
+        with progress_line(
+            title=f"reading {split}", total=sum(counts.values()), unit="text", shown=True
+        ) as bar:
+            for pair, count in counts.items():
+                for index in range(count):
+                    yield from data.text(pair, index)
+                    bar.update()

@@ -158,7 +158,7 @@ def head_of(path):
         return {}
     try:
         values = yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that there is not
         return {}
     if not isinstance(values, dict):
         return {}

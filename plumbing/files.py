@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import zlib
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_full_memory(error):
             raise
         print(
@@ -81,7 +82,15 @@ def run(main):
 def is_full_memory(error):
     """Did a GPU, one of its libraries or the CPU have no more memory? torch has several errors and
     texts for that; this file does without torch."""
-    texts = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    texts = (
+        "out of memory",
+        "ALLOC_FAILED",
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "not enough memory",
+    )
     is_torchs_own = type(error).__name__ == "OutOfMemoryError"
     return is_torchs_own or any(text in str(error) for text in texts)
 
@@ -91,10 +100,27 @@ def beside_python(program=None):
     .venv/bin/python); without a name, this Python. For commands in messages: a command copied from
     the screen must run, so it is quoted where a shell asks for it."""
     python = Path(sys.orig_argv[0])
-    path = str(python.with_name(program) if program else python)
-    if os.name == "nt":
-        return f'"{path}"' if " " in path else path
-    return quote(path)
+    return quoted(python.with_name(program) if program else python)
+
+
+def quoted(word):
+    """A word of a command that a message names, as a shell must have it."""
+    word = str(word)
+    if os.name != "nt":
+        return quote(word)
+    # To Windows' shells a backslash is a letter like others, and a single quote no quote.
+    return f'"{word}"' if " " in word else word
+
+
+def temporary_folder():
+    """A temporary folder to use in a `with`; UserError where there can be none."""
+    try:
+        return tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise UserError(
+            f"there is no room for a temporary folder ({first_line(error)}); make some, or name a "
+            "folder in the variable TMPDIR"
+        ) from None
 
 
 def own_name():

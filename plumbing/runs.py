@@ -12,11 +12,10 @@ import re
 import signal
 import sys
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path, PurePath
-from shlex import quote
 
 import torch
 import torch.distributed as dist
@@ -33,6 +32,7 @@ from plumbing.files import (
     is_full_memory,
     make_folder,
     note,
+    quoted,
     read_json,
     saving,
     size_and_checksum,
@@ -62,6 +62,10 @@ def read_public_settings(folder):
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run; mend or remove it")
+    for name in ("stage", "data", "init", "out"):
+        value = settings.get(name)
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{path}: {name} is {value!r}, which no run writes; mend or remove it")
     return settings
 
 
@@ -240,7 +244,7 @@ def tell_untrained(name, folder):
     if is_untrained(folder):
         note(
             f"{name} was stopped before its first validation, and its model is the one that it "
-            f"began with: `{beside_python()} train.py --resume {quote(str(name))}` goes on"
+            f"began with: `{beside_python()} train.py --resume {quoted(name)}` goes on"
         )
 
 
@@ -253,6 +257,7 @@ def only_run_in(folder):
         yield
         return
     folder = Path(folder)
+    is_new = not os.path.isdir(folder)
     make_folder(folder)
     with open_lock(folder / ".lock") as file:
         try:
@@ -269,10 +274,14 @@ def only_run_in(folder):
         try:
             yield
         finally:
-            names = [path.name for path in folder.iterdir()]
-            if names == [".lock"]:  # a run that did not begin leaves nothing
-                os.remove(folder / ".lock")
-                os.rmdir(folder)
+            # A run that did not begin leaves nothing. What the system refuses here must not hide
+            # why it did not.
+            with suppress(OSError):
+                names = [path.name for path in folder.iterdir()]
+                if names == [".lock"]:
+                    os.remove(folder / ".lock")
+                    if is_new:
+                        os.rmdir(folder)
 
 
 def is_training(folder):
@@ -592,7 +601,7 @@ class Run:
             )
         self.say(
             f"\nstopped at update {self.progress.step}; go on with: "
-            f"{beside_python()} train.py --resume {quote(str(self.folder))}"
+            f"{beside_python()} train.py --resume {quoted(self.folder)}"
         )
         if self.settings.keep == "last" and not self.is_validation_due():
             if self.progress.step < self.settings.eval_every:

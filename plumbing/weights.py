@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from plumbing.files import UserError, first_line, refuse_pointer, saving
+from plumbing.files import UserError, first_line, is_full_memory, refuse_pointer, saving
 from plumbing.models import parts_of, weights_file
 from plumbing.progress import bytes_bar
 
@@ -43,6 +43,7 @@ def read_pickle(path):
             warnings.simplefilter("ignore")  # about its version: a bad file fails by itself
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle raises many kinds
+        refuse_full_memory(path, error)
         raise UserError(
             f"{path}: cannot be read safely as tensors ({first_line(error, 100)}); copy it again, "
             "or convert it to safetensors"
@@ -66,7 +67,8 @@ def read_safetensors(path):
             metadata = file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
+        refuse_full_memory(path, error)
         raise UserError(f"{path}: damaged or cut short ({error}); copy it again") from None
     written = metadata.get("crc32")
     if written is not None and written != checksum(tensors):  # None: not written by us
@@ -75,6 +77,15 @@ def read_safetensors(path):
             "or train again with --overwrite"
         )
     return tensors, metadata
+
+
+def refuse_full_memory(path, error):
+    """UserError if a file could not be read for want of memory: there is nothing wrong with it."""
+    if is_full_memory(error):
+        raise UserError(
+            f"{path}: there is not enough memory to read it ({first_line(error, 100)}); end other "
+            "programs, or take a smaller model"
+        ) from None
 
 
 def write_tensors(tensors, path, **metadata):

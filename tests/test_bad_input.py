@@ -269,6 +269,8 @@ def test_a_reader_that_leaves_ends_a_program_quietly():
     ("null", "not the settings of a run"),
     ("[" * 100_000, "not valid JSON"),
     ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ('{"init": 5}', "init is 5, which no run writes"),
+    ('{"data": ["builtin"]}', "data is ['builtin'], which no run writes"),
 ])
 def test_an_args_json_of_another_kind_is_named(small, tmp_path, content, words):
     folder = tmp_path / "model"

@@ -429,6 +429,7 @@ def test_a_damaged_line_of_a_log_is_named(copied, name, text, at):
     ("license: [mit]\nbase_model: ['a/b']", {"license": "mit", "base_model": "a/b"}),
     ("license: [mit, other]\nbase_model: /home/anna/model", {}),
     ("base_model: model", {}),
+    ("license: mit\ndate: 2024-02-30", {}),  # a day that there is not
 ])
 def test_the_head_of_a_card_is_read_as_others_write_it(tmp_path, text, found):
     mark = "\ufeff" if text.startswith("\ufeff") else ""

@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+import torch
 from conftest import ROOT, run_here
 from safetensors.torch import load_file, save_file
 from test_train import losses, same_weights
@@ -349,7 +350,7 @@ def test_a_crash_between_validations_costs_what_was_done_since_the_last_checkpoi
     def crash(*rest):
         calls.append(rest)
         if len(calls) == 3:
-            raise MemoryError("a crash")
+            raise AssertionError("a crash")
         return update(*rest)
 
     monkeypatch.setattr("train.update", crash)
@@ -365,6 +366,31 @@ def test_a_mistake_leaves_no_folder_behind(run, tmp_path):
     out = tmp_path / "run"
     done = run("train.py", "--stage", "translate", "--langs", "xx_XX", "--out", out)
     assert done.returncode == 2 and not out.exists()
+
+
+def test_a_mistake_leaves_a_folder_of_ones_own_and_is_the_error_that_is_told(run, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(own)
+    for out in (own, link):
+        done = run("train.py", "--stage", "translate", "--langs", "xx_XX", "--out", out)
+        assert done.returncode == 2 and "xx_XX" in done.stderr, done.stderr
+        assert out.is_dir() and not list(out.iterdir())
+
+
+def test_full_memory_is_no_fault_of_the_file_that_was_read(run, small, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 GB")
+
+    copy = tmp_path / "model"
+    shutil.copytree(small, copy)
+    torch.save(MBart.from_pretrained(small).state_dict(), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    monkeypatch.setattr(torch, "load", full)
+    done = run("eval.py", "--model", copy, "--stage", "translate", "--lang", "es_XX")
+    assert done.returncode == 2 and "not enough memory to read it" in done.stderr, done.stderr
+    assert "copy it again" not in done.stderr
 
 
 def test_a_file_that_another_program_has_open_is_replaced_when_it_lets_go(tmp_path, monkeypatch):

@@ -275,6 +275,21 @@ def test_the_help_is_parallel_where_its_paragraphs_are_read(run, small, few, tmp
     assert done.returncode == 2 and "has nothing from gu_IN to gu_IN" in done.stderr
 
 
+def test_a_repeated_text_is_no_document_to_be_found(run, small, few, tmp_path):
+    lines = {"en_XX": ["A map.", "A cat.", "A map.", "A dog."], "es_XX": ["Un mapa."] * 2}
+    lines["es_XX"] += ["Un gato.", "Un perro."]
+    options = ("--model", small, "--data", f"parallel:{tmp_path}", "--source-lang", *lines)
+    options += ("--stage", "translate", "--measures", "retrieval", "svcca")
+    for lang, texts in lines.items():
+        (tmp_path / f"test.{lang}").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    done = run(*LAYERS, *options)
+    assert done.returncode == 0 and "2 of 4 test documents" in done.stderr, done.stderr
+    for lang in lines:
+        (tmp_path / f"test.{lang}").write_text("one line\n", encoding="utf-8")
+    done = run(*LAYERS, *options)
+    assert done.returncode == 2 and "1 document to compare" in done.stderr, done.stderr
+
+
 def test_of_a_language_with_many_tokens_the_same_few_are_read(small, monkeypatch):
     model, tokenizer = MBart.from_pretrained(small).eval(), Tokenizer.from_pretrained(small)
     langs = ["en_XX", "tr_TR"]

@@ -540,6 +540,16 @@ def retie(folder):
     save_file(state, folder / "model.safetensors")
 
 
+def retie_with_nan(folder):
+    """As a run that diverged leaves both of the tied names; no NaN equals itself."""
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "model.safetensors")
+    state["model.shared.weight"][0, 0] = torch.nan
+    state["lm_head.weight"] = state["model.shared.weight"].clone()
+    save_file(state, folder / "model.safetensors")
+
+
 def rename(old, new):
     def damage(folder):
         from safetensors.torch import load_file, save_file
@@ -638,6 +648,7 @@ def hostile(folder):
         (lambda f: (f / "model.safetensors").unlink(), "no weights"),
         (cut, "model.safetensors: damaged or cut short"),
         (retie, "lm_head.weight differs"),
+        (retie_with_nan, "lm_head.weight holds NaN or infinite numbers"),
         (rename("model.encoder.layers.0.fc1.bias", None), "fc1.bias"),
         (rename("model.encoder.layers.0.fc1.bias", "model.encoder.layers.0.fc3.bias"), "fc1.bias"),
         (hostile, "pytorch_model.bin: cannot be read safely"),

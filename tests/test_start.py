@@ -231,6 +231,19 @@ def test_the_folder_of_the_built_in_corpus_is_the_one_that_the_base_began_with(
     assert scores == pytest.approx([ours.get_score(i) for i in ids], abs=1e-3)
 
 
+def test_files_of_ones_own_stay_in_a_folder_that_is_written_anew(run, tmp_path):
+    out = tmp_path / "start"
+    (out / "tokenizer").mkdir(parents=True)
+    for name in ("tokenizer.py", "tokenizer_notes.md", "sentencepiece.txt"):
+        (out / name).write_text("mine")
+    (out / "tokenizer.json").write_text("{}")
+    done = run(*START, out, "--pieces", 600, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    for name in ("tokenizer.py", "tokenizer_notes.md", "sentencepiece.txt"):
+        assert (out / name).read_text() == "mine"
+    assert (out / "tokenizer").is_dir()
+
+
 def test_data_that_cannot_be_read_cost_nothing_that_stood_there(run, tmp_path):
     start = tmp_path / "start"
     assert run(*START, start, "--pieces", 600).returncode == 0

@@ -16,12 +16,19 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from model import Config, MBart
-from plumbing.files import UserError, beside_python, check_file_out, parser_of, run, write_bytes
+from plumbing.files import (
+    UserError,
+    beside_python,
+    check_file_out,
+    parser_of,
+    run,
+    temporary_folder,
+    write_bytes,
+)
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.runs import read_public_settings
 from plumbing.weights import check_numbers, read_safetensors, write_tensors
@@ -84,9 +91,12 @@ def read_delta(path, base):
     base: that base's fingerprint()."""
     tensors, metadata = read_safetensors(path)
     check_base(path, metadata.get("base"), base)
+    layer = metadata.get("residual_drop_layer", "0")
+    if not layer.isdecimal():
+        raise UserError(f"{path}: damaged (residual_drop_layer is {layer!r}); make it again")
     delta = Delta(
         tensors={},
-        residual_drop_layer=int(metadata.get("residual_drop_layer", 0)),
+        residual_drop_layer=int(layer),
         settings=read_metadata(path, metadata.get("args")),
     )
     for name, tensor in tensors.items():
@@ -169,7 +179,13 @@ def save(model, base, file, overwrite=False):
 def refuse_other_files(file):
     """UserError if `file` is there and is no delta: it may be a model's weights."""
     if Path(file).exists():
-        _, metadata = read_safetensors(file)
+        try:
+            _, metadata = read_safetensors(file)
+        except UserError:
+            raise UserError(
+                f"{file} is damaged, and may have been something else than a delta: remove it, or "
+                "name another file"
+            ) from None
         if "base" not in metadata:
             raise UserError(f"{file} is no delta and is not replaced; name another file")
 
@@ -210,7 +226,7 @@ def apply(base, file, out, overwrite=False):
     base = model_folder(base)
     tensors = MBart.from_pretrained(base).state_dict()
     delta = read_delta(file, fingerprint(tensors))
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         tokenizer = None
         if delta.files:
             tokenizer = with_vocabularies(Tokenizer.from_pretrained(base), delta.files, folder)

@@ -22,7 +22,13 @@ from plumbing.weights import check_numbers
 from qk_finetune import TABLES
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
-TOKENIZER_FILES = ("sentencepiece*", SOURCE_FILE, "tokenizer*", "special_tokens*")
+TOKENIZER_FILES = (
+    MODEL_FILE,
+    SOURCE_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 SOURCE_TABLE = TABLES["src"]  # of a source side with a vocabulary of its own
 
 
@@ -91,7 +97,8 @@ def write_like(folder, out, tensors, tokenizer=None, residual_drop_layer=None, s
     if settings:
         write_settings(out, settings)
     if tokenizer is None:
-        copy_files(folder, out, *TOKENIZER_FILES)
+        for name in tokenizer_files(folder):
+            copy_file(Path(folder) / name, out / name)
     else:
         tokenizer.save_pretrained(out)
     model.save_pretrained(out)
@@ -123,21 +130,18 @@ def move_tags(config, folder, tokenizer):
 def remove_stale(out, tokenizer=None, folder=None):
     """Removes what an earlier folder of this name had and this one, with this tokenizer or with
     that of `folder`, will not have."""
-    kept = {MODEL_FILE}
     if tokenizer is None:
-        kept = set()
-        for pattern in TOKENIZER_FILES:
-            kept |= {file.name for file in Path(folder).glob(pattern)}
-    elif tokenizer.source is not tokenizer:
-        kept.add(SOURCE_FILE)
+        kept = tokenizer_files(folder)
+    elif tokenizer.source is tokenizer:
+        kept = [MODEL_FILE]
+    else:
+        kept = [MODEL_FILE, SOURCE_FILE]
     remove_descriptions(out)
-    for pattern in ("args.json", "state.json", *TOKENIZER_FILES):
-        for file in out.glob(pattern):
-            if file.name not in kept:
-                file.unlink()
+    for name in ("args.json", "state.json", *TOKENIZER_FILES):
+        if name not in kept:
+            (out / name).unlink(missing_ok=True)
 
 
-def copy_files(folder, out, *patterns):
-    for pattern in patterns:
-        for file in sorted(Path(folder).glob(pattern)):
-            copy_file(file, out / file.name)
+def tokenizer_files(folder):
+    """The names of the vocabulary's files that a folder has."""
+    return [name for name in TOKENIZER_FILES if (Path(folder) / name).is_file()]

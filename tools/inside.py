@@ -190,7 +190,10 @@ def texts_with_languages(task, languages, tokenizer):
     )
     for pair, size in data.sizes.items():
         for index in range(at_most(COUNTED, size)):
-            yield from zip(pair, data.text(pair, index))
+            source, target = data.text(pair, index)
+            yield pair[0], source
+            if target != source:  # where only the task tells them apart, as in translation within
+                yield pair[1], target
 
 
 def piece_of(tokenizer, number):

@@ -341,15 +341,44 @@ def parallel_batches(texts, count):
     # that is bad in one of them is left out of all.
     between = [(texts.languages[0], lang) for lang in texts.languages[1:]]
     examples = texts.examples("test", within + between)
-    batches = {}
+    documents = {}
     for pair in within:
         if pair not in examples.sizes:
             raise texts.lacks("test", pair[0])
         number = at_most(count, examples.sizes[pair])
-        rows = [examples(pair, index) for index in range(number)]
-        starts = range(0, number, ROWS)
-        batches[pair[0]] = [collate(rows[start:start + ROWS]) for start in starts]
+        documents[pair[0]] = [examples(pair, index) for index in range(number)]
+    kept = first_of_each(documents)
+    if number > len(kept):
+        note(
+            f"{number - len(kept)} of {number} test documents of {texts.spec} are left out: in one "
+            "of the languages they repeat another, so that two would be the right translation"
+        )
+    if len(kept) < 2:
+        raise UserError(
+            f"the test split of {texts.spec} has {len(kept)} document to compare; SVCCA and "
+            "retrieval take at least 2, and tell little of fewer than a hundred"
+        )
+    batches = {}
+    for lang, rows in documents.items():
+        rows = [rows[index] for index in kept]
+        batches[lang] = [
+            collate(rows[start:start + ROWS]) for start in range(0, len(rows), ROWS)
+        ]
     return batches
+
+
+def first_of_each(documents):
+    """{language: Examples, row by row translations} -> the numbers of the rows that repeat no
+    earlier row's text in any language."""
+    seen = {lang: set() for lang in documents}
+    kept = []
+    for index, row in enumerate(zip(*documents.values(), strict=True)):
+        texts = {lang: tuple(example.source) for lang, example in zip(documents, row)}
+        if all(text not in seen[lang] for lang, text in texts.items()):
+            kept.append(index)
+        for lang, text in texts.items():
+            seen[lang].add(text)
+    return kept
 
 
 def svcca_layers(states, languages):

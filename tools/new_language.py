@@ -28,15 +28,13 @@ they were drawn.
 import re
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
-from tempfile import TemporaryDirectory
 
 import torch
 
 from corpora.sets import check_spec, is_builtin, open_data
 from data import split_pairs
 from model import MBart, embedding_scale
-from plumbing.files import UserError, beside_python, parser_of, run
+from plumbing.files import UserError, beside_python, parser_of, quoted, run, temporary_folder
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import SEED, number
 from plumbing.runs import has_new_source, origin_of, read_settings, tell_untrained
@@ -175,7 +173,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
     settings["new_source"] = side == "src" or has_new_source(settings)
     # `out` is not touched before everything that can be refused is behind us.
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / MODEL_FILE
         coverage = 1.0 if is_builtin(data) else COVERAGE
         texts = texts_of_side(examples, side, seed)
@@ -194,7 +192,7 @@ def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cros
     if scratch:
         recipe = "full+embeddings"
     print(
-        f"next: {beside_python()} train.py --stage translate --init {quote(str(out))} "
+        f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
         f"--recipe {recipe} --pairs ..."
     )
 
@@ -242,7 +240,7 @@ def make_random_cross_attention(folder, out, seed=0, overwrite=False):
         settings.pop("stage", None)
     write_like(folder, out, model.state_dict(), settings=settings)
     print(
-        f"next: {beside_python()} train.py --stage translate --init {quote(str(out))} "
+        f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
         "--recipe emb+xattn --pairs ..."
     )
 

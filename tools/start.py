@@ -12,8 +12,6 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -21,7 +19,15 @@ from corpora.facts import BASE_LANGUAGES, Corpus
 from corpora.sets import check_spec, is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
-from plumbing.files import UserError, beside_python, note, parser_of, run
+from plumbing.files import (
+    UserError,
+    beside_python,
+    note,
+    parser_of,
+    quoted,
+    run,
+    temporary_folder,
+)
 from plumbing.models import model_folder
 from plumbing.options import COUNT, SEED, number, option_name
 from tokenizer import (
@@ -293,7 +299,7 @@ def main(argv=None):
         character_coverage=args.character_coverage,
     )
     # `out` is not touched before everything that can be refused is behind us.
-    with TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         path = Path(scratch) / MODEL_FILE
         learn_vocabulary(path, how, MBART25 if layout == "mbart25" else MBART50)
         tokenizer = Tokenizer(path, layout)
@@ -308,7 +314,7 @@ def main(argv=None):
         model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
-    print(f"next: {beside_python()} train.py --stage pretrain --init {quote(str(out))}")
+    print(f"next: {beside_python()} train.py --stage pretrain --init {quoted(out)}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,12 @@ pieces are the same numbers. An encoder's vocabulary of its own stays whole.
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from corpora.sets import check_spec, is_builtin, is_help, pairs_within, texts_of
 from model import MBart
-from plumbing.files import UserError, parser_of, run, write_bytes
+from plumbing.files import UserError, parser_of, run, temporary_folder, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import TASKS, stage_of
 from plumbing.protobuf import MESSAGE, fields
@@ -142,7 +141,7 @@ def main(argv=None):
         for stage in dict.fromkeys(stages)
     )
     # `out` is not touched before everything that can be refused is behind us.
-    with TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         trimmed = trim(model, tokenizer, texts, scratch)
         write_like(folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
     print(
