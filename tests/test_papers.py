@@ -902,9 +902,11 @@ def test_reproduce_sh_trains_every_row_of_the_tables(tmp_path):
     for row in scores.OTHER_RECIPES:
         if row.recipe:
             assert {f"help-try-{row.name}-{rate}" for rate in ("1e-3", "2e-3", "4e-3")} <= made
+            assert {f"own-{row.name}-{rate}" for rate in ("5e-4", "1e-3", "8e-3")} <= made
             assert f"help-{row.name}" in made
     assert {f"help-{row.name}+retrieval" for row in scores.HELP_RETRIEVED} <= made
     assert {"help-base", "help-rate-full-2e-3", "help-rate-qk-4e-3"} <= made
+    assert scores.EMBEDDINGS_LOWER.name in made
     assert {"help-joint-balanced+probe", "help-rate-qk-4e-3+descriptions"} <= made
 
 
@@ -921,6 +923,18 @@ def test_longer_runs_take_the_best_of_their_own_rates(tmp_path):
         "help-long-full-1e-3-s1",
         "help-long-qk-4e-3-s1",
     }
+
+
+@pytest.mark.parametrize("words, seeds", [([], "0"), (["--seeds", "all"], "01234")])
+def test_every_row_is_run_once_or_as_the_kept_scores_were_made(tmp_path, words, seeds):
+    made = set()
+    for command in reproduce(tmp_path, "--parts", "1", *words):
+        if command[0] == "train.py":
+            made.add(Path(option(command, "--out")).name)
+    for name in ("rate-full-2e-3", "rate-qk-4e-3"):
+        assert {f"{name}-s{seed}" for seed in seeds} == {
+            run for run in made if run.startswith(f"{name}-s")
+        }
 
 
 def test_the_shares_in_the_tables_are_of_the_recipes_that_are_run(tmp_path):
