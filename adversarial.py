@@ -40,7 +40,7 @@ from torch import nn
 
 from model import select_where
 from plumbing.files import UserError
-from plumbing.runs import all_reduce
+from plumbing.runs import add_up, all_reduce
 from tokenizer import PAD
 
 HIDDEN = 256  # of the classifier, as published
@@ -130,12 +130,16 @@ class Adversary:
         them: (N,)."""
         return source_classes(batch, batch.source != PAD, self.languages, count)
 
-    def update(self, model, batches, world=1):
-        """`updates` steps of the classifier on the states of these batches, by -log p_true."""
+    def update(self, model, batches, world=1, seed=lambda batch, update=0: None):
+        """`updates` steps of the classifier on the states of these batches, by -log p_true.
+
+        seed: seeds dropout for a batch (update: of the classifier's steps, from 1; 0: the model's
+        states), so that it does not matter which process has it."""
         states = []
         classes = []
         with torch.no_grad():
             for batch in batches:
+                seed(batch)
                 states.append(model.token_states(batch.source))  # (N, D)
                 classes.append(self.classes(batch, len(states[-1])))  # (N,)
         tokens = torch.tensor(sum(map(len, classes))).to(classes[0].device, non_blocking=True)
@@ -143,8 +147,9 @@ class Adversary:
             all_reduce(tokens)
         self.classifier.requires_grad_(True)
         with full_precision(tokens.device):
-            for _ in range(self.updates):
-                for batch_states, batch_classes in zip(states, classes):
+            for number in range(1, self.updates + 1):
+                for batch, batch_states, batch_classes in zip(batches, states, classes):
+                    seed(batch, update=number)
                     logits = self.classifier(batch_states.float())  # (N, n)
                     loss = F.cross_entropy(logits, batch_classes, reduction="sum") / tokens
                     loss.backward()
@@ -169,12 +174,14 @@ class Adversary:
             logits = self.classifier(states.float())  # (N, n)
         return FOOLING[self.kind](logits, self.classes(batch, len(states))).sum()
 
-    def accuracy(self):
-        """The share of tokens whose language the classifier got right since the last call."""
-        share = float(self.right) / max(1, self.seen)
+    def accuracy(self, world=1):
+        """The share of tokens, of all processes, whose language the classifier got right since the
+        last call."""
+        device = next(self.classifier.parameters()).device
+        right, seen = add_up(torch.tensor([int(self.right), self.seen], device=device), world)
         self.right = 0
         self.seen = 0
-        return share
+        return right / max(1, seen)
 
     def state_dict(self):
         return {

@@ -50,6 +50,7 @@ import zlib
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -221,9 +222,9 @@ def train(s, rank, world, device, command=None):
             if adversary:  # the classifier learns, on batches of its own; then it is fooled
                 classifier_batches = data.draw_update(s)
                 mine = [batch.to(device) for batch in classifier_batches[rank::world]]
-                seed_dropout(s.seed, mine[0], "classifier")
                 with autocast(device, s.precision):
-                    adversary.update(model, mine, world)
+                    seed = partial(seed_dropout, s.seed, use="classifier")
+                    adversary.update(model, mine, world, seed)
             batches = data.draw_update(s)
             parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
             mean_loss, whole_loss = add_gradients(
@@ -251,21 +252,22 @@ def train(s, rank, world, device, command=None):
             if this_run.is_validation_due():
                 seconds = time.perf_counter() - clock
                 valid_loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
-                told = f", classifier {adversary.accuracy():.1%} right" if adversary else ""
-                lines = this_run.report(valid_loss, seen / seconds, rate, told)
-                scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
-                lines += this_run.log_scores(scores)
+                accuracy = adversary.accuracy(world) if adversary else None
+                lines = this_run.report(valid_loss, seen / seconds, rate, accuracy)
                 better = progress.validated(valid_loss, seconds)
                 if not progress.diverged:  # else the last checkpoint is better
                     if better or s.keep == "last":
                         this_run.save(model, parts, frozen.state_to_save)
                     else:
                         this_run.save(model, parts)
+                # Behind that: whatever is wrong with the texts, what was validated is kept.
+                scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
+                lines += this_run.log_scores(scores)
                 this_run.tell(lines)
                 seen = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world)
-            must_stop = signal != 0 or progress.step == s.stop_at
+            must_stop = signal != 0 or (progress.step == s.stop_at and not is_over(s, progress))
             since = time.perf_counter() - clock
             if must_stop or since > SAVE_EVERY:  # validations may be hours apart
                 progress.seconds += since
@@ -474,13 +476,11 @@ def autocast(device, precision):
 SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
 
 
-def seed_dropout(seed, batch, use=None):
+def seed_dropout(seed, batch, use=None, update=0):
     """Seeds dropout by the run's seed, the batch's number and its use (default: its stream's), so
-    that it is the same in every process and after a resume.
-
-    The classifier's batches of an update are read together: it is seeded once, by the first that
-    this process has, and the others go on from there."""
-    numbers = (seed, batch.number, *SALTS[use or batch.stream])
+    that it is the same whichever process has the batch, and after a resume. update: the number of
+    the classifier's step, which reads a batch again and again."""
+    numbers = (seed, batch.number, *SALTS[use or batch.stream], update)
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
 
@@ -1227,7 +1227,7 @@ def doubts(s):
             f"--warmup {s.warmup} is not over within --steps {s.steps}: the learning rate "
             f"ends at {s.steps / s.warmup:.0%} of --lr"
         )
-    if s.stop_at is not None and s.stop_at > s.steps:
+    if s.stop_at is not None and s.stop_at >= s.steps:
         lines.append(
             f"--stop-at {s.stop_at} has no effect: the run is over after --steps {s.steps}"
         )

@@ -497,20 +497,25 @@ class Run:
             shown=self.main_process,
         )
 
-    def report(self, valid_loss, speed, rate, told=""):
+    def report(self, valid_loss, speed, rate, accuracy=None):
         """Writes a line of log.csv, of the updates since the last one; returns those for the
-        screen. tell() prints them after save(), so that a closed pipe loses no update."""
+        screen. tell() prints them after save(), so that a closed pipe loses no update.
+
+        accuracy: of the adversary's classifier, None without one."""
         if not self.main_process:
             return []
         progress = self.progress
         loss = progress.loss / progress.tokens
         self.log.write(progress.step, loss, valid_loss, speed, rate)
-        if progress.overflows:
-            told = f", {progress.overflows} updates skipped by overflow{told}"
-        return [
+        line = (
             f"update {progress.step}: loss {loss:.4f}, validation {valid_loss:.4f}, "
-            f"{speed:,.0f} tokens/s, learning rate {rate:.2e}{told}"
-        ]
+            f"{speed:,.0f} tokens/s, learning rate {rate:.2e}"
+        )
+        if progress.overflows:
+            line += f", {progress.overflows} updates skipped by overflow"
+        if accuracy is not None:
+            line += f", classifier {accuracy:.1%} right"
+        return [line]
 
     def log_scores(self, scores):
         """Writes lines of watch.csv, (source, target, column, score, off-target); returns those for

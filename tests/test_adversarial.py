@@ -161,10 +161,10 @@ def test_classifier_and_task_read_batches_in_turn_each_its_own(
     learn = Adversary.update
     compute = train.task_loss
 
-    def learned(self, model, batches, world=1):
+    def learned(self, model, batches, *rest):
         for batch in batches:
             readers.append(("classifier", batch.stream, batch.number))
-        learn(self, model, batches, world)
+        learn(self, model, batches, *rest)
 
     def computed(model, batch, *rest, **options):
         if model.training:

@@ -1183,7 +1183,10 @@ def test_two_processes_follow_one_process_on_the_same_global_batch(
             *QUICK, "--init", small, "--steps", 12, "--eval-every", 3, "--accumulate", 2,
             "--dropout", dropout, "--recipe", recipe, "--lr", 1e-2,
         )
-    for name, words in (("mixed", ("--mix", 2)), ("aligned", ("--align-layer", 1))):
+    fooled = ("--adversarial", "balanced", "--classifier-updates", 2)
+    for name, words in (
+        ("mixed", ("--mix", 2)), ("aligned", ("--align-layer", 1)), ("fooled", fooled)
+    ):
         options[name] = (
             *QUICK, "--stage", "summarize", "--init", small, "--steps", 12, "--eval-every", 3,
             "--accumulate", 2, "--recipe", "full", "--lr", 1e-2, "--dropout", 0.3,
@@ -1338,7 +1341,9 @@ def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
     (("--data", "builtin:0.5", "--stage", "pretrain", "--init", str(train.BASE)), []),
     (("--steps", "200", "--stop-at", "201"),
      ["--stop-at 201 has no effect: the run is over after --steps 200"]),
-    (("--steps", "200", "--stop-at", "200"), []),
+    (("--steps", "200", "--stop-at", "200"),
+     ["--stop-at 200 has no effect: the run is over after --steps 200"]),
+    (("--steps", "200", "--stop-at", "199"), []),
     (("--langs", "es_XX"), ["--langs names es_XX alone, which trains nothing but copying; name "
                             "more languages for translations"]),
     (("--langs", "es_XX", "--stage", "summarize"), []),
