@@ -960,7 +960,7 @@ def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_p
     recipes = {option(words, "--recipe") for words in commands if words[0] == "train.py"}
     assert recipes == {"full", "qk"}
 
-    done, commands = run_script(tmp_path, "--parts", "10 13")
+    done, commands = run_script(tmp_path, "--parts", "10 13", "--seeds", "all")
     assert done.returncode == 1 and "rows are not there" in done.stderr
     assert "MISSING runs/paper/translate, for results/translator-qk-s2.json: run --parts 3 first" \
         in done.stderr
@@ -969,7 +969,7 @@ def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_p
     inits = {option(words, "--init") for words in commands if words[0] == "train.py"}
     assert inits == {None}  # the base alone
 
-    run_script(tmp_path, "--parts", "3 10")
+    run_script(tmp_path, "--parts", "3 10", "--seeds", "all")
     assert len(list(tmp_path.glob("results/translator-*.json"))) == 10
 
 
