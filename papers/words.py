@@ -49,12 +49,13 @@ GROUPS = {
     "c": (
         "which tensors may train (A)",
         "at `qk`'s rate, at which `full` loses the languages, `qk` and `q` keep them, and three "
-        "seeds do not tell the others from `qk` (`vqk` loses 24% of Turkish on the mean); nor does "
-        "each one's own best rate, but that `frozen_decoder` there loses a tenth of Turkish. With the "
-        "embeddings trained too, as transformers does unless told otherwise, most is lost; at the "
-        "best rate most on real text, a sixth on the built-in corpus, with wide differences. On "
-        "real text `frozen_decoder`, `attn_ln`, `vqk` and `q` keep the languages as `qk` does, and "
-        "all but `q` learn more of English, by its loss: nothing speaks for queries and "
+        "seeds do not tell the others from `qk` (`vqk` loses 24% of Turkish on the mean); nor "
+        "does each one's own best rate, but that `frozen_decoder` there loses a tenth of Turkish."
+        " With the embeddings trained too, as transformers does unless told otherwise, most is "
+        "lost; at the best rate most on real text, a sixth on the built-in corpus, with wide "
+        "differences. On real text `frozen_decoder`, `attn_ln`, `vqk` and `q` keep the languages "
+        "as `qk` does, and all but `q` learn more of English, by its loss: nothing speaks for "
+        "queries and "
         "keys alone",
     ),
     "d": (
