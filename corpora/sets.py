@@ -53,17 +53,15 @@ def open_data(
             f"{spec}, {split}: left out {data.skipped:,} bad lines and {data.short:,} examples "
             "that are too short"
         )
-    if not data.sizes and (data.skipped or data.short):
-        raise UserError(
-            f"{data.paths[0]}: no example is left: {data.skipped:,} lines are bad, and "
-            f"{data.short:,} examples shorter than --min-words asks for"
-        )
     if not data.sizes:
         wanted = " ".join("-".join(pair) for pair in list(pairs)[:6])
         more = " ..." if len(pairs) > 6 else ""
+        left_out = ""
+        if data.skipped or data.short:
+            left_out = f", or mend the {data.skipped + data.short:,} that were left out"
         raise UserError(
             f"{data.paths[0]}: no example in the languages asked for ({wanted}{more}); name those "
-            "that it has"
+            f"that it has{left_out}"
         )
     if name_missing:
         note_missing(data, f"{spec}, {split}", pairs)

@@ -55,27 +55,24 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except (RuntimeError, MemoryError) as error:
-        if not is_full_memory(error):
-            raise
-        print(
-            f"error: the memory is full ({first_line(error)}); train.py: a run with fewer --tokens "
-            "and as much more --accumulate (not --resume, which keeps its own); eval.py: "
-            "--precision bf16, or a smaller --beam",
-            file=sys.stderr,
-        )
-        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # 128 + SIGPIPE, which Windows has not
-    except OSError as error:
-        if error.filename is None or error.errno not in REFUSED:
+    except Exception as error:
+        if is_full_memory(error):
+            line = (
+                f"the memory is full ({first_line(error)}); train.py: a run with fewer --tokens "
+                "and as much more --accumulate (not --resume, which keeps its own); eval.py: "
+                "--precision bf16, or a smaller --beam"
+            )
+        elif isinstance(error, OSError) and error.filename and error.errno in REFUSED:
+            line = (
+                f"{error.filename}: {error.strerror}; mend the permissions there, or name another "
+                "place"
+            )
+        else:
             raise
-        print(
-            f"error: {error.filename}: {error.strerror}; mend the permissions there, or name "
-            "another place",
-            file=sys.stderr,
-        )
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -109,7 +106,7 @@ def quoted(word):
     if os.name != "nt":
         return quote(word)
     # To Windows' shells a backslash is a letter like others, and a single quote no quote.
-    return f'"{word}"' if " " in word else word
+    return word if re.fullmatch(r"[\w.:\\/=+-]+", word) else f'"{word}"'
 
 
 def temporary_folder():

@@ -287,7 +287,7 @@ def test_a_repeated_text_is_no_document_to_be_found(run, small, few, tmp_path):
     for lang in lines:
         (tmp_path / f"test.{lang}").write_text("one line\n", encoding="utf-8")
     done = run(*LAYERS, *options)
-    assert done.returncode == 2 and "1 document to compare" in done.stderr, done.stderr
+    assert done.returncode == 2 and "has 1 documents, of which 1 repeats" in done.stderr
 
 
 def test_of_a_language_with_many_tokens_the_same_few_are_read(small, monkeypatch):

@@ -181,10 +181,10 @@ def refuse_other_files(file):
     if Path(file).exists():
         try:
             _, metadata = read_safetensors(file)
-        except UserError:
+        except UserError as error:
             raise UserError(
-                f"{file} is damaged, and may have been something else than a delta: remove it, or "
-                "name another file"
+                f"{error}; it may have been something else than a delta, so it is not replaced: "
+                "remove it, or name another file"
             ) from None
         if "base" not in metadata:
             raise UserError(f"{file} is no delta and is not replaced; name another file")

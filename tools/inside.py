@@ -192,7 +192,8 @@ def texts_with_languages(task, languages, tokenizer):
         for index in range(at_most(COUNTED, size)):
             source, target = data.text(pair, index)
             yield pair[0], source
-            if target != source:  # where only the task tells them apart, as in translation within
+            # Within a language a translation is the text itself: counted once.
+            if pair[0] != pair[1] or target != source:
                 yield pair[1], target
 
 

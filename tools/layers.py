@@ -355,8 +355,9 @@ def parallel_batches(texts, count):
         )
     if len(kept) < 2:
         raise UserError(
-            f"the test split of {texts.spec} has {len(kept)} document to compare; SVCCA and "
-            "retrieval take at least 2, and tell little of fewer than a hundred"
+            f"the test split of {texts.spec} has {number} documents, of which {len(kept)} repeats "
+            "no other; SVCCA and retrieval compare at least 2, and tell little of fewer than a "
+            "hundred"
         )
     batches = {}
     for lang, rows in documents.items():
