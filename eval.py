@@ -735,13 +735,12 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
         sources = args.source_lang
         if not sources and has_new_source(settings):
             sources = sorted({source for source, _ in pairs_ever_trained(settings)})
-        is_open = not sources  # then every language that the data have
-        if is_open and is_builtin(data_spec):
-            sources = BASE_LANGUAGES
-        pairs = [(source, args.lang) for source in sources or languages]
-        if is_open:
+        if sources:
+            pairs = [(source, args.lang) for source in sources]
+        else:  # every language that the data can have
+            sources = BASE_LANGUAGES if is_builtin(data_spec) else languages
             possible = pairs_within(data_spec, languages)
-            pairs = [pair for pair in pairs if pair in possible]
+            pairs = [(source, args.lang) for source in sources if (source, args.lang) in possible]
         # A summary's target is never the text itself, as within a language of parallel data.
         only_copies = data_spec.startswith("parallel:") and not args.source_lang
         if stage == "translate" or only_copies:

@@ -808,8 +808,8 @@ def read_fitting(folder, expected):
         if name not in tensors or name in expected:
             continue
         tied = tensors.pop(name)
-        check_numbers({name: tied}, where)  # no NaN equals itself
         if tied is not shared and not torch.equal(tied, shared):
+            check_numbers({name: tied}, where)  # no NaN equals itself
             raise UserError(
                 f"{where}: {name} differs from model.shared.weight, but mBART ties them; the file "
                 "is not a plain mBART checkpoint"

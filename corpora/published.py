@@ -6,7 +6,6 @@ languages are called.
     WikiLingua (Ladhak et al. 2020), as GEM exports it: train.jsonl, validation.jsonl, test.jsonl; a
     how-to article in one language and its summary in another
 """
-
 from corpora.lines import Fields, JsonLines
 from plumbing.files import UserError, beside_python, quoted
 

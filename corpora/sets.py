@@ -206,9 +206,8 @@ def texts_of(spec, stage, pairs, languages, stream=20_000, skip=False):
         data = open_data(spec, stage, split, pairs, languages, skip=skip)
         endless = stream if split == "train" else stream // 10
         counts = {pair: endless if size is None else size for pair, size in data.sizes.items()}
-        with progress_line(
-            title=f"reading {split}", total=sum(counts.values()), unit="text", shown=True
-        ) as bar:
+        total = sum(counts.values())
+        with progress_line(title=f"reading {split}", total=total, unit="text") as bar:
             for pair, count in counts.items():
                 for index in range(count):
                     yield from data.text(pair, index)

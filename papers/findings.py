@@ -143,7 +143,8 @@ def warning(corpus):
         share = off_target_at(corpus, "full", rate)
         if share is None:
             continue
-        (loss, best), shared_seeds = mean_losses(corpus, "full", rate, grid.best)
+        rows = [f"{corpus.prefix}rate-full-{each}" for each in (rate, grid.best)]
+        (loss, best), shared_seeds = mean_losses(*rows)
         told.append(
             f"{share:.0f}% at {rate}, with an English loss of {loss:.2f} (the same "
             f"{in_words(shared_seeds)} at {grid.best}: {best:.2f})"
@@ -199,10 +200,10 @@ def of_validation_texts(name, pairs):
     return f" (of validation texts {mean_of_watched(lines, last, pairs, 'off-target'):.0f}%)"
 
 
-def mean_losses(corpus, recipe, *chosen):
-    """The mean validation loss of each of some rates, over the seeds that all of them have; and how
+def mean_losses(*names):
+    """The mean validation loss of each of some rows, over the seeds that all of them have; and how
     many these are."""
-    found = [results(f"{corpus.prefix}rate-{recipe}-{rate}") for rate in chosen]
+    found = [results(name) for name in names]
     seeds = set.intersection(*map(set, found))
     means = []
     for of_rate in found:
@@ -221,20 +222,14 @@ def with_embeddings(corpus):
     at_lower = ""
     lower = EMBEDDINGS_LOWER.name
     if mean_of(lower, unseen, "off-target") is not None:
-        more = validation_loss(lower) - validation_loss(name)
-        at_lower = f""" At 1e-3, whose English loss is higher by {more:.3f} (one seed),
+        (loss, best), _ = mean_losses(lower, name)
+        at_lower = f""" At 1e-3, whose English loss is higher by {loss - best:.3f} (one seed),
 {mean(lower, unseen, 'off-target')}% are."""
     return f"""\
 With the embeddings trained too, as transformers does unless told otherwise, at
 {grids['full+embeddings'].best}, the best rate by 1,000 updates (seeds: {len(results(name))}),
 {mean(name, unseen, 'off-target')}% are off-target, and ROUGE-1 is {mean(name, unseen, 'R1', 1)} (in
 English {mean(name, corpus.within[:1], 'R1', 1)}).{at_lower}"""
-
-
-def validation_loss(name):
-    """That of the first seed of a row."""
-    found = results(name)
-    return found[min(found)]["validation loss"]
 
 
 def of_other_recipes(corpus):

@@ -479,24 +479,25 @@ def english_only(corpus=BUILT_IN):
 
 def own_best_rows():
     """The other recipes on the built-in corpus at their own best rates, where these are not qk's,
-    at which all stand already; [] until that was chosen."""
-    if "qk" not in rates():
-        return []
-    at_qk = rates()["qk"].best
+    at which all stand already."""
     rows = []
     for recipe, grid in rates(kind="own").items():
-        if grid.best != at_qk:
-            rows.append(Row(f"`{recipe}` at {grid.best}, its best", f"own-{recipe}-{grid.best}"))
+        name = own_best(recipe)
+        if name:
+            rows.append(Row(f"`{recipe}` at {grid.best}, its best", name))
     return rows
 
 
 def own_best(recipe):
     """The name of the score files of another recipe on the built-in corpus at its own best rate;
-    "" where that is qk's, or was not looked for."""
-    for row in own_best_rows():
-        if row.name.startswith(f"own-{recipe}-"):
-            return row.name
-    return ""
+    "" where that is qk's, or one of the two was not looked for."""
+    tried = rates(kind="own")
+    if recipe not in tried or "qk" not in rates():
+        return ""
+    best = tried[recipe].best
+    if best == rates()["qk"].best:
+        return ""
+    return f"own-{recipe}-{best}"
 
 
 def longer_rows(corpus):

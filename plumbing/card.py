@@ -18,6 +18,7 @@ from plumbing.layout import layout_of
 from plumbing.options import decoding_of, option_name
 from plumbing.runs import (
     SIGN,
+    check_kinds,
     is_ours,
     is_untrained,
     longest_input,
@@ -79,7 +80,7 @@ def write_card(folder, licence=None, base_model=None, overwrite=False, picture=T
 def card(folder, licence=None, base_model=None):
     """The text of a model folder's card."""
     settings = read_settings(folder)
-    check_settings(folder, settings)
+    check_kinds(folder / "args.json", settings, READ_HERE)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise UserError(f"{folder}: no config.json there; name a model folder")
@@ -101,21 +102,6 @@ def card(folder, licence=None, base_model=None):
         training(folder, settings),
     ]
     return "\n".join(part for part in parts if part)
-
-
-def check_settings(folder, settings):
-    """UserError where args.json has a setting that a card reads in a form that no run writes."""
-    for name, kind in READ_HERE.items():
-        value = settings.get(name)
-        fits = value is None or isinstance(value, kind)
-        if fits and isinstance(value, list):
-            fits = all(isinstance(word, str) for word in value)
-        if fits and value and name == "pairs":
-            fits = all(pair.count("-") == 1 for pair in value)
-        if not fits:
-            raise UserError(
-                f"{folder}/args.json: {name} is {value!r}, which no run writes; mend or remove it"
-            )
 
 
 # -------------------------------------------------------------------------------------- the head

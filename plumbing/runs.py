@@ -62,11 +62,22 @@ def read_public_settings(folder):
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run; mend or remove it")
-    for name in ("stage", "data", "init", "out"):
-        value = settings.get(name)
-        if value is not None and not isinstance(value, str):
-            raise UserError(f"{path}: {name} is {value!r}, which no run writes; mend or remove it")
+    check_kinds(path, settings, {"stage": str, "data": str, "init": str, "out": str})
     return settings
+
+
+def check_kinds(path, settings, kinds):
+    """UserError where a file of settings has one in a form that no run writes. kinds: {name: type};
+    a list is of texts, and that of pairs has en_XX-es_XX and the like. Any may be missing."""
+    for name, kind in kinds.items():
+        value = settings.get(name)
+        fits = value is None or isinstance(value, kind)
+        if fits and isinstance(value, list):
+            fits = all(isinstance(word, str) for word in value)
+        if fits and value and name == "pairs":
+            fits = all(pair.count("-") == 1 for pair in value)
+        if not fits:
+            raise UserError(f"{path}: {name} is {value!r}, which no run writes; mend or remove it")
 
 
 def read_settings(folder):

@@ -345,7 +345,7 @@ def parallel_batches(texts, count):
     for pair in within:
         if pair not in examples.sizes:
             raise texts.lacks("test", pair[0])
-        number = at_most(count, examples.sizes[pair])
+        number = at_most(count, examples.sizes[pair])  # the same in every language
         documents[pair[0]] = [examples(pair, index) for index in range(number)]
     kept = first_of_each(documents)
     if number > len(kept):
@@ -360,25 +360,23 @@ def parallel_batches(texts, count):
             "hundred"
         )
     batches = {}
-    for lang, rows in documents.items():
-        rows = [rows[index] for index in kept]
-        batches[lang] = [
-            collate(rows[start:start + ROWS]) for start in range(0, len(rows), ROWS)
-        ]
+    starts = range(0, len(kept), ROWS)
+    for lang, of_language in documents.items():
+        rows = [of_language[index] for index in kept]
+        batches[lang] = [collate(rows[start:start + ROWS]) for start in starts]
     return batches
 
 
 def first_of_each(documents):
     """{language: Examples, row by row translations} -> the numbers of the rows that repeat no
     earlier row's text in any language."""
-    seen = {lang: set() for lang in documents}
+    seen = set()  # of (language, text)
     kept = []
     for index, row in enumerate(zip(*documents.values(), strict=True)):
-        texts = {lang: tuple(example.source) for lang, example in zip(documents, row)}
-        if all(text not in seen[lang] for lang, text in texts.items()):
+        texts = {(lang, tuple(example.source)) for lang, example in zip(documents, row)}
+        if seen.isdisjoint(texts):
             kept.append(index)
-        for lang, text in texts.items():
-            seen[lang].add(text)
+        seen |= texts
     return kept
 
 
