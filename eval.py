@@ -340,7 +340,8 @@ def evaluate(
         rows.append(row)
         for signature in scored.signatures:
             targets_of.setdefault(signature, []).append(target)
-    return rows, signed(targets_of, {row.target for row in rows})
+    signatures = signed(targets_of, {row.target for row in rows})
+    return rows, [*signatures, identify.signature()]
 
 
 def tell_borrowed(row):

@@ -286,6 +286,11 @@ class LanguageIdentifier:
             if language in known_languages():
                 self.codes[language] = code
 
+    def signature(self):
+        """How texts are told apart, in words: the more languages, the more can be mistaken."""
+        languages = " ".join(sorted(self.codes.values()))
+        return f"off-target: py3langid {version('py3langid')}, which chooses among {languages}"
+
     def knows(self, code):
         """Does the library know this language? If not, no text can be said to be in it."""
         return code in self.codes.values()

@@ -503,6 +503,8 @@ def test_each_target_language_has_its_own_bleu_and_signature(tmp_path):
     assert "tok:zh" in bleu[0] and bleu[0].endswith("(for zh_CN)")
     assert "tok:13a" in bleu[1] and bleu[1].endswith("(for tr_TR)")
     assert len([line for line in signatures if line.startswith("chrF")]) == 1
+    assert signatures[-1].startswith("off-target: py3langid ")
+    assert signatures[-1].endswith("which chooses among en_XX tr_TR zh_CN")
 
 
 def test_stemmed_rouge_stands_beside_unstemmed_where_there_is_a_stemmer(run, small, tmp_path):
