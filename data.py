@@ -421,7 +421,7 @@ class Fingerprint:
 
 
 def check_vocabulary(stage, tokenizer):
-    if stage == "pretrain" and tokenizer.source is not tokenizer:
+    if stage == "pretrain" and tokenizer.own_source:
         raise UserError(
             "--stage pretrain rebuilds a text from its own pieces, but this model's encoder has "
             "another vocabulary than its decoder; name a model with one vocabulary with --init"

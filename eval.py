@@ -26,12 +26,12 @@ from pathlib import Path
 import torch
 
 import metrics
-from corpora.facts import BASE_LANGUAGES
-from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
+from corpora.facts import BASE_LANGUAGES, CORPUS_LANGUAGES
 from corpora.sets import (
     check_spec,
     folder_of,
     is_builtin,
+    kind_of,
     open_data,
     pairs_within,
     says_no_languages,
@@ -340,8 +340,7 @@ def evaluate(
         rows.append(row)
         for signature in scored.signatures:
             targets_of.setdefault(signature, []).append(target)
-    signatures = signed(targets_of, {row.target for row in rows})
-    return rows, [*signatures, identify.signature()]
+    return rows, signed(targets_of, {row.target for row in rows}) + [identify.signature()]
 
 
 def tell_borrowed(row):
@@ -743,7 +742,7 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
             possible = pairs_within(data_spec, languages)
             pairs = [(source, args.lang) for source in sources if (source, args.lang) in possible]
         # A summary's target is never the text itself, as within a language of parallel data.
-        only_copies = data_spec.startswith("parallel:") and not args.source_lang
+        only_copies = kind_of(data_spec) == "parallel" and not args.source_lang
         if stage == "translate" or only_copies:
             pairs = [pair for pair in pairs if pair[0] != pair[1]]
     check_task(stage, data_spec, pairs)
@@ -751,16 +750,15 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
         raise UserError(f"--stage {stage} needs here a source language other than the target")
     if len(pairs) > 1 and says_no_languages(data_spec, "test"):
         return only_trained(args, data_spec, pairs, trained_pairs(settings))
-    kind, _, folder = data_spec.partition(":")
-    if kind == "parallel":  # evaluate() names the typed ones that are left out
-        there = [pair for pair in pairs if has_test_files(folder, pair)]
+    if kind_of(data_spec) == "parallel":  # evaluate() names the typed ones that are left out
+        there = [pair for pair in pairs if has_test_files(folder_of(data_spec), pair)]
         return there or pairs  # where there is none, open_data says so
     return pairs
 
 
 def check_task(stage, data_spec, pairs):
     """UserError where data have nothing of a task, as train.py's check_pairs() has it."""
-    kind = data_spec.partition(":")[0]
+    kind = kind_of(data_spec)
     if kind in ("xlsum", "wikilingua") and stage == "translate":
         raise UserError(
             f"--data {data_spec} has summaries and no translations: use --stage summarize, or "
@@ -954,7 +952,7 @@ def main(argv=None):
     folder = model_folder(name, weights=False)  # what was mistyped is said before they are fetched
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
-    data_spec = args.data or settings.get("data", "builtin")
+    data_spec = args.data or settings.get("data") or "builtin"
     # What a report needs is looked at before the decoding, not after it.
     if args.json or not is_own_text(args):
         validation_loss_of(name)

@@ -398,7 +398,8 @@ class MBart(nn.Module):
         return model
 
     def save_pretrained(self, folder, tensors=None):
-        """Writes config.json, generation_config.json and model.safetensors.
+        """Writes model.safetensors, generation_config.json and, last, config.json: without it a
+        folder is no model.
 
         transformers opens the folder as it is. tensors: {name: tensor}, if they are not the
         state_dict's own."""
@@ -406,8 +407,8 @@ class MBart(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = tensors or self.state_dict()
         write_tensors(tensors, folder / "model.safetensors")
-        self.config.write(folder / "config.json", widest_type(tensors))
         write_json(folder / "generation_config.json", self.config.special_tokens())
+        self.config.write(folder / "config.json", widest_type(tensors))
 
 
 def widest_type(tensors):

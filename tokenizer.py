@@ -150,13 +150,18 @@ class Tokenizer:
 
     # files
 
+    @property
+    def own_source(self):
+        """The encoder's own Tokenizer; None where it reads with this one."""
+        return None if self.source is self else self.source
+
     def save_pretrained(self, folder):
         """Copies the SentencePiece model and writes tokenizer.json and tokenizer_config.json,
         without which transformers 5 cannot open a folder unless protobuf is installed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         copy_file(self.model_file, folder / MODEL_FILE)
-        if self.source is not self:
+        if self.own_source:
             copy_file(self.source.model_file, folder / SOURCE_FILE)
         else:  # an earlier model of this folder may have had one
             (folder / SOURCE_FILE).unlink(missing_ok=True)

@@ -63,6 +63,7 @@ from corpora.sets import (
     check_spec,
     is_builtin,
     is_help,
+    kind_of,
     open_data,
     says_no_languages,
 )
@@ -122,6 +123,7 @@ from plumbing.runs import (
     Run,
     add_up,
     device_of_process,
+    file_in_the_way,
     first_signal,
     gather,
     is_still,
@@ -827,7 +829,7 @@ def show_result(s):
     same_data = "" if is_builtin(s.data) else f" --data {quoted(s.data)}"
     translations = same_data
     summaries = same_data
-    kind = s.data.partition(":")[0]
+    kind = kind_of(s.data)
     if kind in ("xlsum", "wikilingua"):  # which have no translations
         translations = " --data parallel:DIR"
     if kind == "parallel":  # which has no summaries
@@ -1363,7 +1365,7 @@ def differs(name, typed, own, world):
     if name == "out":  # a folder has many names
         return not same_place(value, saved)
     if name == "data" and not is_builtin(value):  # the folder may have moved; Fingerprint checks it
-        return value.partition(":")[0] != saved.partition(":")[0]
+        return kind_of(value) != kind_of(saved)
     if name in ("accumulate", "mix"):
         return shared_equally(value, world) != saved
     if isinstance(value, list):  # what is typed twice counts once
@@ -1516,6 +1518,12 @@ def check(s):
             f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
             "it, --out names another folder"
         )
+    in_the_way = None if s.overwrite else file_in_the_way(s.out)
+    if in_the_way:
+        raise UserError(
+            f"{s.out} is no run of train.py and has a file {in_the_way}, which one would replace: "
+            "--out names another folder, --overwrite replaces it"
+        )
     if same_place(s.out, s.init):
         raise UserError(
             f"{s.out} is the model that training starts from, which a run would overwrite: --out "
@@ -1527,7 +1535,7 @@ def check_pairs(s):
     """UserError for language pairs of which the stage or the data can make nothing sensible."""
     across = [pair for pair in s.pairs if not is_within(pair)]
     within = [pair for pair in s.pairs if is_within(pair)]
-    kind = s.data.partition(":")[0]
+    kind = kind_of(s.data)
     if kind in ("xlsum", "wikilingua") and (s.stage == "translate" or s.align_layer):
         raise UserError(
             f"--data {s.data} has summaries and no translations, which --stage translate and "
@@ -1560,7 +1568,8 @@ def check_pairs(s):
 def check_one_pair(s):
     """UserError where a run would read lines that say no languages as those of several pairs."""
     read = {*s.pairs, *pairs_beside_task(s), *(s.watch or [])}
-    if len(read) > 1 and says_no_languages(s.data, "train"):
+    says_none = any(says_no_languages(s.data, split) for split in ("train", "valid"))
+    if len(read) > 1 and says_none:
         raise UserError(
             f"--data {s.data}: no column says the languages, and this run would read every line as "
             f"each of {', '.join(sorted(read))}; add source_lang and target_lang to every line, or "

@@ -16,6 +16,7 @@ above it is what is no product (norms, softmax, AdamW, memory) and products too 
 """
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from operator import attrgetter
 
 import torch
 
@@ -110,7 +111,7 @@ def bench_cost(varied, curves, rounds):
             value = found["tokens"]
         points.append(found | {"value": value})
     # A machine that swings has one floor.
-    fastest = max(measured, key=lambda rates: rates.products)
+    fastest = max(measured, key=attrgetter("products"))
     for found in points:
         found["limit"] = {}
         for recipe, flops in found["flops"].items():

@@ -43,6 +43,7 @@ from pathlib import Path
 import torch
 
 from bench.on_card import CHECKS, WAYS, Place, begin, finish, patience
+from plumbing.card import table_row
 from plumbing.files import (
     UserError,
     last_line,
@@ -87,8 +88,7 @@ def checked(name, device, folder, seconds):
 
 def line(name, row):
     """A row of the table."""
-    cells = (name, row["what"], row["expected"], row["found"], VERDICTS[row["right"]])
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return table_row([name, row["what"], row["expected"], row["found"], VERDICTS[row["right"]]])
 
 
 def page(results):

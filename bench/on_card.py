@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch.autograd import DeviceType
 
 import train
-from bench.peers import example_of, largest, random_ids, rates
+from bench.peers import example_of, largest, random_ids, rates, trained_by
 from bench.process import GIB, ROOT, free_port
 from corpora.sets import open_data
 from data import collate, pad
@@ -30,7 +30,7 @@ from eval import Decoder, first_examples
 from generate import generate
 from model import ChunkedCrossEntropy, Config, MBart, add_product, loss_and_gradient
 from plumbing import runs
-from plumbing.files import first_line
+from plumbing.files import first_line, last_line
 from plumbing.memory import Memory
 from plumbing.runs import read_log
 from qk_finetune import FrozenInHalf, apply_recipe
@@ -108,9 +108,8 @@ def finish(child, seconds, log, leads=False):
         return f"ended at its limit of {seconds:.0f} s"
     if child.exitcode == 0:
         return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line for line in lines if line.strip()]
-    return f"exit code {child.exitcode}: {said[-1][:200] if said else 'it said nothing'}"
+    said = last_line(log.read_text(encoding="utf-8", errors="replace"), 200) or "it said nothing"
+    return f"exit code {child.exitcode}: {said}"
 
 
 # ----------------------------------------------------------------------- small computations
@@ -225,7 +224,7 @@ def loss_time(place):
             continue
         side()
         torch.cuda.reset_peak_memory_stats()
-        seconds = seconds_of(side, 10)
+        seconds = mean_seconds(side, 10)
         peak = torch.cuda.max_memory_allocated() / GIB
         place.tell(what, "ms, GiB", f"{1000 * seconds:.1f} ms, {peak:.1f} GiB")
 
@@ -517,8 +516,7 @@ def updates_of(place, recipe, compiles):
         place.tell(f"update under {recipe}, compiled", "faster than eager", NO_CARD)
         return
     model = drawn(place)
-    apply_recipe(model.train(), recipe)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = trained_by(model.train(), recipe)
     optimizer = torch.optim.AdamW(weights, 1e-5, fused=True)
     scaler = torch.amp.GradScaler(place.device.type, enabled=False)
     FrozenInHalf(model, torch.bfloat16)
@@ -526,7 +524,10 @@ def updates_of(place, recipe, compiles):
         model.compile_layers()
     how = "compiled" if compiles else "eager"
     # (rows of a batch, batches of an update), the largest first: it makes what is made once.
-    for rows, batches in ((15, 1), (5, 3), (5, 1)) if place.has_card else ((1, 2),):
+    sizes = ((1, 2),)
+    if place.has_card:
+        sizes = ((15, 1), (5, 3), (5, 1))
+    for rows, batches in sizes:
         batch = batch_of(model.config.vocab_size, [SOURCE] * rows, TARGET)
         labels = batches * batch.target_tokens  # counted before it is on the card
         batch = batch.to(place.device)
@@ -559,7 +560,7 @@ def updates_of(place, recipe, compiles):
         for _ in range(4):
             step()
         torch.cuda.reset_peak_memory_stats()
-        seconds = seconds_of(step, 10)
+        seconds = mean_seconds(step, 10)
         peak = torch.cuda.max_memory_allocated() / GIB
         most = CALCULATED[recipe, rows] + TORCHS_OWN
         if batches > 1:
@@ -597,7 +598,7 @@ def kernels_of(call, file):
     )
 
 
-def seconds_of(call, times):
+def mean_seconds(call, times):
     """The mean time of a call on the GPU."""
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -628,7 +629,7 @@ def decoding(place):
             if not place.has_card:
                 place.tell(what, "large batches are faster", NO_CARD)
                 continue
-            seconds = seconds_of(decode, 2)
+            seconds = mean_seconds(decode, 2)
             found = f"{seconds:.2f} s, {documents / seconds:.1f} documents/s"
             if rows < documents:
                 place.tell(what, "", found)
@@ -660,7 +661,7 @@ def decoding_step(place):
         decode = partial(search, model, source, count)
         decode()  # makes what is made once
         kernels = kernels_of(decode, place.scratch / f"profile of {count} steps.txt")
-        seconds = seconds_of(decode, 3) if place.has_card else math.nan
+        seconds = mean_seconds(decode, 3) if place.has_card else math.nan
         found.append((1000 * seconds, kernels.milliseconds, kernels.count))
     what = f"a step of decoding {documents} documents of {length} tokens in bf16: its kernels"
     if not place.has_card:

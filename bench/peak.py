@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_map
 
 import model as model_file
 from bench.on_card import SOURCE, TARGET
+from bench.peers import COUNTED, trained_by
 from bench.process import GIB
 from model import Config, MBart
 from plumbing.files import parser_of, run
 from plumbing.progress import progress_line
-from qk_finetune import FrozenInHalf, add_lora, apply_recipe
+from qk_finetune import FrozenInHalf
 
-COUNTED = ("full+embeddings", "full", "qk", "lora")
 ROWS = (5, 15)  # examples of an update
 
 
@@ -81,10 +81,7 @@ def peak_of_an_update(recipe, rows, target_length=TARGET):
     config = Config()
     with as_on_a_gpu(), FakeTensorMode(allow_non_fake_inputs=True), Held() as held:
         model = MBart(config)
-        if recipe == "lora":
-            add_lora(model)
-        apply_recipe(model.train(), recipe)
-        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        weights = trained_by(model.train(), recipe)
         FrozenInHalf(model, torch.bfloat16)
         optimizer = torch.optim.AdamW(weights, 1e-5, fused=True)
         for weight in weights:

@@ -32,8 +32,8 @@ from model import MBart
 from plumbing.files import UserError, make_folder
 from plumbing.packed import pack_for_decoding
 from plumbing.progress import progress_line
-from qk_finetune import FrozenInHalf, apply_recipe
-from tokenizer import PAD, shifted
+from qk_finetune import FrozenInHalf, add_lora, apply_recipe
+from tokenizer import PAD, SPECIALS, UNK, shifted
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ TARGET_LENGTHS = (15, 60)
 SENTENCES = 8  # in a decoding batch
 BEAM = 5
 NEW_TOKENS = 64
-FIRST_TOKEN = 4  # ids below are <s>, <pad>, </s> and <unk>
+COUNTED = ("full+embeddings", "full", "qk", "lora")  # recipes of tables that time nothing
+FIRST_TOKEN = len(SPECIALS)  # ids below are <s>, <pad>, </s> and <unk>
 TAGS = 100  # ids at the end, for language tags
 
 
@@ -79,7 +80,7 @@ def peer(module):
 # ---------------------------------------------------------------------------------- both sides
 
 
-def pair(name, folder, device, sharp=False):
+def both_models(name, folder, device, sharp=False):
     """(ours, transformers' model) from one random checkpoint, without dropout.
 
     sharp: larger weights, to decode: a freshly drawn model only repeats its last token."""
@@ -90,6 +91,14 @@ def pair(name, folder, device, sharp=False):
         folder, attn_implementation="sdpa"
     )
     return ours.to(device), theirs.to(device)
+
+
+def trained_by(model, recipe):
+    """Marks what a recipe trains, LoRA's matrices added; returns these weights."""
+    if recipe == "lora":
+        add_lora(model)
+    apply_recipe(model, recipe)
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def sizes_of(shape):
@@ -402,7 +411,7 @@ def compiles(device):
 
 def bench_train(name, recipe, rounds, device, scratch):
     """A training row: seconds of a pass over the examples, ratios, shares of the limit."""
-    ours, theirs = pair(name, scratch / name, device)
+    ours, theirs = both_models(name, scratch / name, device)
     for model in (ours, theirs):  # their parameters have the same names
         apply_recipe(model.train(), RECIPE_OF[recipe])
     size = SHAPES[name].batch
@@ -522,9 +531,6 @@ def translator_of(folder, kind):
     )
 
 
-SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]  # the ids below FIRST_TOKEN
-
-
 def piece_name(token):
     """CTranslate2 wants pieces: ours are named by their ids."""
     if token < len(SPECIALS):
@@ -543,7 +549,7 @@ def convert(folder, out, vocabulary):
         pad_token = "<pad>"
         eos_token = "</s>"
         unk_token = "<unk>"
-        unk_token_id = 3
+        unk_token_id = UNK
         additional_special_tokens = []
 
         def get_vocab(self):
@@ -577,7 +583,7 @@ def decoding_source(vocabulary):
 def bench_decode(name, rounds, device, scratch):
     """A decoding row: seconds for all sentences, ratios, shares of the limit."""
     folder = scratch / f"{name}-sharp"
-    ours, theirs = pair(name, folder, device, sharp=True)
+    ours, theirs = both_models(name, folder, device, sharp=True)
     for model in (ours, theirs):
         model.eval()
     vocabulary = SHAPES[name].vocabulary

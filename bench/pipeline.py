@@ -27,7 +27,6 @@ SAME  The validation examples are the first batch's worth of training examples: 
       learning rate linearly. Texts whose ids differ between the tokenizers are left out:
       transformers' leaves out SentencePiece's normalization.
 """
-import csv
 import json
 import random
 import re
@@ -46,6 +45,7 @@ from data import Batches, Examples
 from plumbing.files import UserError, make_folder, parser_of, run, write_bytes
 from plumbing.options import number
 from plumbing.progress import progress_line
+from plumbing.runs import read_log
 from qk_finetune import RECIPES
 from tokenizer import MBART25, MODEL_FILE, Tokenizer, load_pieces
 
@@ -229,17 +229,16 @@ def our_command(recipe, the_pass, work):
 def by_us(recipe, the_pass, work, threads):
     """train.py from its start to its end: Trained."""
     done = run_alone(our_command(recipe, the_pass, work), threads)
-    with open(work / "ours" / "log.csv", newline="", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]  # the one line: it validates behind the last update
+    last = read_log(work / "ours" / "log.csv")[-1]  # the one line: it validates at the end
     shutil.rmtree(work / "ours")
-    check_updates("train.py", int(last["step"]), the_pass)
-    seconds = the_pass.tokens / float(last["tokens/s"])
+    check_updates("train.py", last["step"], the_pass)
+    seconds = the_pass.tokens / last["tokens/s"]
     return Trained(
         seconds=seconds,
         around=done.seconds - seconds,
         peak=done.peak,
         before=float(re.search(r"before training: validation loss (\S+)", done.printed)[1]),
-        after=float(last["validation loss"]),
+        after=last["validation loss"],
     )
 
 

@@ -2,7 +2,7 @@
 
     python -m bench.process train.py --stage summarize ...    the program's own arguments behind it
 
-A peak is known of a whole process alone: the benchmarks start every side so.
+A peak is known of a whole process alone: a row that has one starts every side so.
 """
 import argparse
 import os

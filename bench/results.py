@@ -328,13 +328,13 @@ def section(table, name, rows):
     lines += ["", *measured_with(rows)]
     missing = [row for row in wanted(table, name) if row not in rows]
     if missing:
-        lines += ["", f"Not measured here: {quoted(missing)}."]
+        lines += ["", f"Not measured here: {in_backticks(missing)}."]
     return lines
 
 
 def not_measured_on(names, table):
     """Lines that say which rows of a table these machines lack, of which none has any."""
-    missing = {name: quoted(wanted(table, name)) for name in names if wanted(table, name)}
+    missing = {name: in_backticks(wanted(table, name)) for name in names if wanted(table, name)}
     lines = []
     for rows, machines in gpu_check.names_by_text(missing).items():
         lines += ["", f"Not measured on {machines}: {rows}."]
@@ -348,7 +348,7 @@ def wanted(table, name):
     return table.on_card
 
 
-def quoted(names):
+def in_backticks(names):
     return ", ".join(f"`{name}`" for name in names)
 
 

@@ -1,4 +1,4 @@
-"""How fast, and how much memory? Side by side with transformers and CTranslate2, in one process.
+"""How fast, and how much memory? Side by side with transformers and CTranslate2.
 
     python -m bench.speed               every row for this machine, a line each as it is measured
     python -m bench.speed train-A-qk    one of them; --rounds 10 for a narrower spread
@@ -23,7 +23,7 @@ from functools import partial
 import torch
 
 from bench.documents import bench_documents
-from bench.peers import RECIPE_OF, bench_decode, bench_train, in_turns, pair
+from bench.peers import RECIPE_OF, bench_decode, bench_train, both_models, in_turns
 from bench.results import add_options, add_scratch, measure, write_page
 from bench.step import peak_of_a_step
 from plumbing.files import parser_of, run
@@ -56,7 +56,7 @@ def measures(device, rounds=None, scratch=None):
 def bench_memory(recipe, rounds, scratch):
     """A memory row, of shape A: the peak of each side in bytes. It hardly swings."""
     folder = scratch / "A"
-    pair("A", folder, torch.device("cpu"))
+    both_models("A", folder, torch.device("cpu"))
     sides = {}
     for side in ("ours", "transformers"):
         sides[side] = partial(peak_of_a_step, folder, RECIPE_OF[recipe], side)

@@ -10,12 +10,19 @@ import argparse
 
 import torch
 
-from bench.peers import SHAPES, Training, our_loss, peer, peer_loss, training_examples
+from bench.peers import (
+    SHAPES,
+    Training,
+    our_loss,
+    peer,
+    peer_loss,
+    trained_by,
+    training_examples,
+)
 from bench.process import run_alone
 from data import Batch, collate
 from model import Config, MBart
 from plumbing.files import parser_of, run
-from qk_finetune import add_lora, apply_recipe
 
 STEPS = 3
 SIDES = ("ours", "transformers")
@@ -73,9 +80,7 @@ def steps_of(where, recipe, who):
         )
         loss = peer_loss
         batches = common_batches()
-    if recipe == "lora":
-        add_lora(model)
-    apply_recipe(model, recipe)
+    trained_by(model, recipe)
     training = Training(model.train(), loss, batches, torch.device("cpu"), fused=True)
     training.whole_pass()
 

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 
 import torch
 
+from bench.peers import COUNTED, trained_by
 from model import Config, MBart
 from plumbing import runs
 from plumbing.files import parser_of, run
 from plumbing.models import model_folder
-from qk_finetune import add_lora, apply_recipe
 
-COUNTED = ("full+embeddings", "full", "qk", "lora")
 MIB = 2**20
 
 
@@ -36,11 +35,7 @@ def recorded():
 def bytes_of_an_update(config, recipe):
     """(bytes, calls) of the gradients that a recipe shares in an update."""
     with torch.device("meta"):
-        model = MBart(config)
-        if recipe == "lora":
-            add_lora(model)
-    apply_recipe(model, recipe)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        weights = trained_by(MBart(config), recipe)
     for weight in weights:
         weight.grad = torch.empty_like(weight)
     with recorded() as calls:

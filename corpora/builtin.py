@@ -2,8 +2,7 @@
 import random
 from functools import cached_property
 
-from corpora.facts import BASE_LANGUAGES, Corpus
-from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
+from corpora.facts import BASE_LANGUAGES, CORPUS_LANGUAGES, Corpus
 from corpora.language import LEXICON
 from plumbing.files import UserError, size_and_checksum
 

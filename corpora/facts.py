@@ -36,8 +36,8 @@ from corpora.language import LEXICON, SECTIONS, Language, check, spaced
 from corpora.wording import CATEGORIES, COLLOCATIONS, PARTNERS, Wording, check_told_apart
 from plumbing.files import UserError, parser_of, run
 
-LANGUAGES = ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE")
-BASE_LANGUAGES = LANGUAGES[:5]  # the base model reads these; fr_XX and de_DE stay new to it
+CORPUS_LANGUAGES = ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE")
+BASE_LANGUAGES = CORPUS_LANGUAGES[:5]  # the base model reads these; fr_XX and de_DE stay new to it
 
 LEAD_PATTERNS = ("plain", "dated", "attributed", "manner", "placed", "watched")
 OTHER_PATTERNS = LEAD_PATTERNS + ("later",)
@@ -94,7 +94,7 @@ class Corpus:
     """Documents without end: `corpus.document(i, split, seed)` is a pure function of its
     arguments."""
 
-    def __init__(self, langs=LANGUAGES, folder=LEXICON):
+    def __init__(self, langs=CORPUS_LANGUAGES, folder=LEXICON):
         self.languages = {code: Language(code, folder) for code in langs}
         reference = self.languages.get("en_XX") or Language("en_XX", folder)
         self.names = {section: list(reference.entries[section]) for section in SECTIONS}
@@ -331,7 +331,7 @@ def print_samples(langs, count, split, seed):
 def main(argv=None):
     parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--langs", nargs="+", default=LANGUAGES, metavar="LANG", help="default: all seven")
+    add("--langs", nargs="+", default=CORPUS_LANGUAGES, metavar="LANG", help="default: all seven")
     add("--count", type=int, default=2, help="documents to print (default 2)")
     add("--split", choices=SPLITS, default="train", help="that they are of (default train)")
     add("--seed", type=int, default=0, help="another one gives other documents (default 0)")
@@ -340,7 +340,7 @@ def main(argv=None):
     if args.count < 1:
         raise UserError(f"--count must be at least 1, not {args.count}")
     if args.check is not None:
-        check_lexicons(args.check or LANGUAGES)
+        check_lexicons(args.check or CORPUS_LANGUAGES)
     else:
         print_samples(args.langs, args.count, args.split, args.seed)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from plumbing.files import SURROGATE, UserError, refuse_pointer, unreadable
+from plumbing.files import SURROGATE, UserError, quoted, refuse_pointer, unreadable
 from plumbing.layout import MBART50, close_language
 from plumbing.progress import bytes_bar
 
@@ -68,13 +68,24 @@ def open_lines(path):
     path = Path(path)
     try:
         if not path.is_file():
-            raise UserError(f"{path}: not found")
+            raise UserError(f"{path}: {why_no_file(path)}")
         refuse_pointer(path)
         if path.suffix == ".gz":
             return unpacked(path)
         return open(path, "rb")
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def why_no_file(path):
+    """In words, why there is no file of lines at `path`, and what to do where something like it is
+    there."""
+    packed = Path(f"{path}.gz")
+    if path.is_dir():
+        return "is a folder; join what it holds into one file of this name"
+    if packed.is_file():
+        return f"not found, only {packed.name}: unpack it (gunzip {quoted(packed)})"
+    return "not found"
 
 
 def unpacked(path):
@@ -156,10 +167,13 @@ def is_blank(text):
 def decoded(content):
     """The text of a line's bytes; UserError if they are not UTF-8."""
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"{error.reason}, byte {error.start} of the line"
         raise UserError(f"not UTF-8 ({where}); save the file as UTF-8") from None
+    if "\0" in text:  # every second byte of English in UTF-16
+        raise UserError("has NUL characters, as UTF-16 has and no text; save the file as UTF-8")
+    return text
 
 
 def count_words(text):
@@ -215,17 +229,34 @@ class LineFiles:
     def line_at(self, path, offset):
         """The text of the line that begins at this byte of a checked file. UserError if that has
         changed since: another line would stand there, or half of one."""
+        if path in self.unpacked:
+            return line_at(self.unpacked[path], offset).decode("utf-8")
+        content, state = self.line_and_state(path, offset)
+        if state != self.states[path]:
+            self.check_again(path)
+            content, _ = self.line_and_state(path, offset)
+        return content.decode("utf-8")
+
+    def line_and_state(self, path, offset):
         try:
-            if path in self.unpacked:
-                content = line_at(self.unpacked[path], offset)
-            else:
-                with open(path, "rb") as file:
-                    content = line_at(file, offset)
-                    if state_of(file) != self.states[path]:  # behind the reading: or during it
-                        raise changed(path, "it has another size or time")
+            with open(path, "rb") as file:
+                content = line_at(file, offset)
+                return content, state_of(file)  # behind the reading: or it could change during it
         except OSError as error:
             raise changed(path, error.strerror) from None
-        return content.decode("utf-8")
+
+    def check_again(self, path):
+        """A file has another size or time. UserError if its lines are others too: it may have been
+        touched alone, or copied over itself."""
+        today = LineFiles()
+        try:
+            for _ in today.lines(path):
+                pass
+        except UserError as error:  # it is empty, or gone
+            raise changed(path, error) from None
+        if today.fingerprint[str(path)] != self.fingerprint[str(path)]:
+            raise changed(path, "its lines are others")
+        self.states[path] = today.states[path]
 
     def is_short(self, source_words, target_words):
         return source_words < self.least_source or target_words < self.least_target
@@ -283,6 +314,8 @@ class JsonLines(LineFiles):
         self.fields = fields
         self.names = names or {}
         self.places = {}  # {pair: Places}
+        # Of the file that is read, {field for one language: its first word that is no code}.
+        self.first_words = {}
         for path, langs in paths.items():
             self.add(path, langs, set(pairs))
 
@@ -298,6 +331,7 @@ class JsonLines(LineFiles):
 
     def add(self, path, langs, pairs):
         """Checks every line of a file, and keeps where those of `pairs` are."""
+        self.first_words = {}
         file_number = len(self.paths)
         self.paths.append(path)
         for line in self.lines(path):
@@ -346,15 +380,25 @@ class JsonLines(LineFiles):
                     raise UserError(f"field {name!r} says {said}, but the file is taken for {lang}")
         for name in ONE_LANGUAGE:
             said = found.get(name)
-            if isinstance(said, str) and self.is_another(said, langs):
-                pair = "-".join(langs)
-                raise UserError(f"field {name!r} says {said}, but the file is taken for {pair}")
+            if isinstance(said, str):
+                self.check_word(name, said, langs)
 
-    def is_another(self, said, langs):
-        """Is this the code of a language, in any spelling (es, es-ES, ES), and of none of `langs`?
-        Other words, such as English, say nothing that could be compared."""
+    def check_word(self, name, said, langs):
+        """UserError where a field that says one language says another than `langs`. In any spelling
+        (es, es-ES, ES) a code can be compared with them, other words, such as English, with those
+        of earlier lines alone."""
+        pair = "-".join(langs)
         meant = close_language(said, MBART50)
-        return meant is not None and meant not in langs
+        if meant is not None and meant not in langs:
+            raise UserError(f"field {name!r} says {said}, but the file is taken for {pair}")
+        if meant is None:
+            first = self.first_words.setdefault(name, said)
+            if said.casefold() != first.casefold():
+                raise UserError(
+                    f"field {name!r} says {said}, earlier lines say {first}, but the file is taken "
+                    f"for {pair}: say its languages in source_lang and target_lang, or give the "
+                    "field another name"
+                )
 
     def code(self, said):
         """A language's code, from the code or the data set's own name. The model may lack it: a
@@ -374,13 +418,26 @@ def json_object(text, names):
     """The JSON object that a line holds; UserError if it is none, or has no text in a field of one
     of these names."""
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=object_of)
+    except UserError:
+        raise  # which is a ValueError
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON ({error}); each line must be one JSON object") from None
     if not isinstance(found, dict):
         raise UserError(f"expected a JSON object, found {type(found).__name__}")
     for name in names:
         check_field(found, name)
+    return found
+
+
+def object_of(pairs):
+    """A JSON object of its (name, value) pairs; UserError where a name stands twice, for which of
+    the values is meant nobody can know."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"field {twice!r} stands there twice")
     return found
 
 
@@ -471,6 +528,11 @@ class ParallelText(LineFiles):
                     ) from None
                 file.words.append(0)
                 file.bad.add(line.number - 1)
+        if len(file.offsets) == 1 and b"\r" in line.content.rstrip():
+            raise UserError(
+                f"{path}: its lines end with a carriage return alone, and so are one; save it with "
+                "the line ends of Unix or Windows"
+            )
         return file
 
     def side_by_side(self, source, target, bad):

@@ -18,7 +18,6 @@ SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+")
 BLOCK = re.compile("h[1-6]|p")
 FIRST = "DisplayArea"  # the id of the element around a page's own text
 LAST = "SearchFrame"   # the id of what stands behind it
-CODE = re.compile("code")  # in a paragraph's class: lines of a program
 SPACES = re.compile(r"\s+")
 
 
@@ -78,7 +77,7 @@ class PageParser(HTMLParser):
         if self.within and BLOCK.fullmatch(tag) and given.get("id"):
             self.kind = tag
             self.id = given["id"]
-            self.is_code = bool(CODE.search(given.get("class") or ""))
+            self.is_code = "code" in (given.get("class") or "")  # lines of a program
             self.spans = [Span(None, [], {})]
         elif self.spans and tag == "span":
             alternative = None

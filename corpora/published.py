@@ -7,7 +7,7 @@ languages are called.
     how-to article in one language and its summary in another
 """
 from corpora.lines import Fields, JsonLines
-from plumbing.files import UserError, beside_python, quoted
+from plumbing.files import UserError, beside_python, note_once, quoted
 
 XLSUM_FIELDS = Fields("text", "summary", None, None)
 XLSUM_SPLITS = {"train": "train", "valid": "val", "test": "test"}
@@ -99,6 +99,8 @@ def open_wikilingua(folder, split, pairs, languages, **options):
     for name in names:
         path = folder / name
         if path.is_file():
+            if name != names[0]:  # a part of it
+                note_once(f"--data wikilingua:{folder}: {name} stands for {names[0]}")
             return JsonLines(
                 {path: None}, pairs, languages, WIKILINGUA_FIELDS, WIKILINGUA_CODES, **options
             )

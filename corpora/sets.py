@@ -15,7 +15,6 @@ A data set has `sizes` ({(source language, target language): number of examples,
 stream without end}) and `text(pair, index)`, the (source, target) of one example.
 """
 import math
-from functools import cache
 from pathlib import Path
 
 from corpora.builtin import SOURCE_ALONE, Builtin
@@ -23,7 +22,7 @@ from corpora.columns import columns_of, first_columns, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError, beside_python, check_searchable, note
+from plumbing.files import UserError, beside_python, check_searchable, note, note_once
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -68,14 +67,19 @@ def open_data(
     return data
 
 
+def kind_of(spec):
+    """Of `--data KIND:FOLDER`, or KIND alone, the kind."""
+    return spec.partition(":")[0]
+
+
 def is_builtin(spec):
     """Does `--data SPEC` mean the built-in corpus, whatever share it asks for?"""
-    return spec.partition(":")[0] == "builtin"
+    return kind_of(spec) == "builtin"
 
 
 def is_help(spec):
     """Does `--data SPEC` mean LibreOffice's help, in whatever folder?"""
-    return spec.partition(":")[0] == "help"
+    return kind_of(spec) == "help"
 
 
 def folder_of(spec):
@@ -89,7 +93,7 @@ def folder_of(spec):
 def can_copy(spec):
     """Has the data set of `--data SPEC` one text twice as its translation within a language?
     Elsewhere what it has there are summaries."""
-    return is_builtin(spec) or spec.partition(":")[0] in ("parallel", "help")
+    return kind_of(spec) in ("builtin", "parallel", "help")
 
 
 def share_of(spec):
@@ -146,7 +150,7 @@ def check_spec(spec):
 def open_files(spec, stage, split, pairs, languages, **options):
     """The data set in a folder, KIND:FOLDER."""
     check_spec(spec)
-    kind = spec.partition(":")[0]
+    kind = kind_of(spec)
     folder = folder_of(spec)
     if kind == "help":
         return open_help(folder, stage, split, pairs, languages, **options)
@@ -178,23 +182,16 @@ def jsonl_file(folder, split):
 
 def says_no_languages(spec, split):
     """Is this a jsonl:DIR whose lines have no columns for their languages? All are of one pair."""
-    kind, _, folder = spec.partition(":")
-    if kind != "jsonl":
+    if kind_of(spec) != "jsonl":
         return False
-    columns = first_columns(jsonl_file(Path(folder), split))  # none, where there is no file
+    columns = first_columns(jsonl_file(folder_of(spec), split))  # none, where there is no file
     return bool(columns) and language_columns(columns)[0] is None
-
-
-@cache
-def note_once(text):
-    """note(), but of the three files of a folder once."""
-    note(text)
 
 
 def pairs_within(spec, langs):
     """Every (source, target) pair of these languages that the data set of `--data SPEC` can have.
     """
-    if spec.startswith("xlsum:"):  # summaries in the document's own language only
+    if kind_of(spec) == "xlsum":  # summaries in the document's own language only
         return [(lang, lang) for lang in langs]
     return [(source, target) for source in langs for target in langs]
 

@@ -32,8 +32,7 @@ import torch
 import eval as evaluation
 import metrics
 from corpora.builtin import Builtin
-from corpora.facts import BASE_LANGUAGES
-from corpora.facts import LANGUAGES as CORPUS_LANGUAGES
+from corpora.facts import BASE_LANGUAGES, CORPUS_LANGUAGES
 from data import Examples, held_out, split_pairs
 from papers.pipeline import by_sentence
 from plumbing.files import (
@@ -217,7 +216,7 @@ def parse_args(argv=None):
         nargs="+",
         default=list(BASE_LANGUAGES),
         metavar="LANG",
-        help=f"languages of the first two measures (default: {' '.join(BASE_LANGUAGES)})",
+        help=f"languages copied, masked and retrieved (default: {' '.join(BASE_LANGUAGES)})",
     )
     add(
         "--pairs",

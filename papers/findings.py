@@ -206,8 +206,8 @@ def mean_losses(*names):
     found = [results(name) for name in names]
     seeds = set.intersection(*map(set, found))
     means = []
-    for of_rate in found:
-        means.append(np.mean([of_rate[seed]["validation loss"] for seed in seeds]))
+    for of_row in found:
+        means.append(np.mean([of_row[seed]["validation loss"] for seed in seeds]))
     return means, len(seeds)
 
 
@@ -222,8 +222,8 @@ def with_embeddings(corpus):
     at_lower = ""
     lower = EMBEDDINGS_LOWER.name
     if mean_of(lower, unseen, "off-target") is not None:
-        (loss, best), _ = mean_losses(lower, name)
-        at_lower = f""" At 1e-3, whose English loss is higher by {loss - best:.3f} (one seed),
+        (loss, best), seeds = mean_losses(lower, name)
+        at_lower = f""" At 1e-3, whose English loss is higher by {loss - best:.3f} (seeds: {seeds}),
 {mean(lower, unseen, 'off-target')}% are."""
     return f"""\
 With the embeddings trained too, as transformers does unless told otherwise, at
@@ -397,11 +397,12 @@ def of_taught_pair():
         if not all(by_pair):
             return NOTHING
         kept.append(f"{np.mean([np.mean(found) for found in by_pair]):.0f}")
+    known, full, full_slow, qk = kept
     return f"""\
 **With translation as the task a low rate saves `full` too.** A model that translates all pairs of
-four languages is taught English to Spanish again. The other pairs had BLEU {kept[0]} on the mean.
-`full` at 2e-3 leaves {kept[1]} of it (most of that from Russian into Spanish). `qk` at 4e-3 leaves
-{kept[3]}, and `full` at 5e-4, tried afterwards, {kept[2]}: validation on the taught pair, which all
+four languages is taught English to Spanish again. The other pairs had BLEU {known} on the mean.
+`full` at 2e-3 leaves {full} of it (most of that from Russian into Spanish). `qk` at 4e-3 leaves
+{qk}, and `full` at 5e-4, tried afterwards, {full_slow}: validation on the taught pair, which all
 learn whole, cannot tell these two rates of `full` apart."""
 
 

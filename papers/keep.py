@@ -105,9 +105,9 @@ def novel_recall(examples, language):
     words = Words(language)
     found = []
     for example in examples:
-        source, reference, output = (
-            set(words.tokenize(example[part])) for part in ("source", "reference", "output")
-        )
+        source = set(words.tokenize(example["source"]))
+        reference = set(words.tokenize(example["reference"]))
+        output = set(words.tokenize(example["output"]))
         novel = reference - source
         if novel:
             found.append(100 * len(novel & output) / len(novel))

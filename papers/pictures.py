@@ -296,7 +296,9 @@ def add_watched_runs(axes, kind):
     drawn = 0
     for recipe in ("full", "qk"):
         grid = rates(HELP.prefix, kind).get(recipe)
-        for rate in sorted(grid.losses, key=float) if grid else ():
+        if grid is None:
+            continue
+        for rate in sorted(grid.losses, key=float):
             lines = watched(f"{HELP.prefix}{kind}-{recipe}-{rate}")
             if not lines:
                 continue

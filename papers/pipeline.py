@@ -13,6 +13,7 @@ are eval.py's.
 from itertools import islice
 
 import eval as evaluation
+from corpora.sets import check_spec, folder_of
 from data import SENTENCE_END, split_pairs
 from plumbing.files import check_file_out, parser_of, run
 from plumbing.models import model_folder
@@ -70,11 +71,15 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
+    folder = model_folder(args.summarizer)
+    settings = read_settings(folder)
+    data_spec = args.data or settings.get("data") or "builtin"
+    check_spec(data_spec)
     if args.json:
-        check_file_out(args.json, read=[args.summarizer, args.translator])
+        read = [args.summarizer, args.translator, folder_of(data_spec)]
+        check_file_out(args.json, read=read)
     where = args.device or default_device()
     options = decoding_of("summarize")
-    folder = model_folder(args.summarizer)
     summarizer = evaluation.Decoder(folder, where, **options)
     translator = evaluation.Decoder(model_folder(args.translator), where)
     pairs = split_pairs(args.pairs)
@@ -83,8 +88,6 @@ def main(argv=None):
             summarizer.tokenizer.lang_id(lang)
             translator.tokenizer.lang_id(lang)
 
-    settings = read_settings(folder)
-    data_spec = args.data or settings.get("data", "builtin")
     trained = evaluation.pairs_ever_trained(settings)
     print(
         f"{args.translator} around {args.summarizer}, to {args.pivot} and back, {data_spec}: "

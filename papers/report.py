@@ -135,8 +135,8 @@ def built_in(these):
     return [
         "## Trained on English alone, asked within each language",
         "400 updates. Validation loss on English by learning rate (of seed 0), in brackets the "
-        "share of zero-shot outputs in another language (of all seeds that ran for this choice; the "
-        "five other recipes' rows at 4e-3, below, are of runs of their own):",
+        "share of zero-shot outputs in another language (of all seeds that ran for this choice; "
+        "the five other recipes' rows at 4e-3, below, are of runs of their own):",
         rate_lines(),
         score_table(english_only(), WITHIN, BUILT_IN),
         these("zero_shot", "steps"),

@@ -79,8 +79,7 @@ def score_cell(row, pair):
     text = NOTHING
     rouge = values(row.name, pair, "R1")
     if rouge is not None:
-        r1 = score_interval(rouge)
-        text = f"{r1.mean:.1f} [{r1.low:.1f}, {r1.high:.1f}]<br>"
+        text = f"{interval_cell(rouge)}<br>"
         text += languages_and_facts(
             values(row.name, pair, "off-target").mean(),
             values(row.name, pair, "off-target-p").mean(),

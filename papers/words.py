@@ -106,12 +106,12 @@ stemmer) beside the published ROUGE-1, which is of stemmed words, and the publis
 share, which is the mean posterior in our brackets; the two can be compared in sign and order only.
 "again": the authors' second run. Beam 5; 100 test documents a pair of the built-in corpus, the
 whole test set of real text. Learning rates that are no row's best, nor `qk`'s, were run with one
-seed (`full` and `qk` at 2e-3 with five, on both corpora). On the built-in corpus they were chosen by 32
-validation documents of one seed. On 1,000 documents of that seed `full`'s best stays 1e-3, by 0.03,
-and `qk`'s would be 2e-3, 0.007 below 4e-3 (LOG.md, "which validation texts choose a rate"); on the
-32 of each of five seeds 4e-3 is better by 0.012. So `qk`'s best is not decided, and CLAIMS.md has
-the two claims about it at both rates: supported at 4e-3, leaning at 2e-3 (3 of 4 languages), where
-`full` has lost 19% of the outputs in place of 72."""
+seed (`full` and `qk` at 2e-3 with five, on both corpora). On the built-in corpus they were chosen
+by 32 validation documents of one seed. On 1,000 documents of that seed `full`'s best stays 1e-3, by
+0.03, and `qk`'s would be 2e-3, 0.007 below 4e-3 (LOG.md, "which validation texts choose a rate");
+on the 32 of each of five seeds 4e-3 is better by 0.012. So `qk`'s best is not decided, and
+CLAIMS.md has the two claims about it at both rates: supported at 4e-3, leaning at 2e-3 (3 of 4
+languages), where `full` has lost 19% of the outputs in place of 72."""
 
 ABOUT_CLAIMS = """\
 Written by `papers.report`. A claim is supported if the 95% intervals of all its differences lie on
@@ -902,8 +902,8 @@ A, zero-shot summarization:
 - Few-shot: 1e-3, which suits 5 to 769 updates here (A: 2e-5).
 - Rows of one seed (supervised, few-shot, pipelines, the control of a residual drop without tag and
   adversary, all rates but the best, `qk`'s best and, of `full` and `qk`, 2e-3, curves over
-  updates): for want of time. Of the translation model and of B's parent there is one each, from which the seeds beneath
-  start. A has one run a row, of two rows a second.
+  updates): for want of time. Of the translation model and of B's parent there is one each, from
+  which the seeds beneath start. A has one run a row, of two rows a second.
 - First of the two steps: it translates and copies sentences (A: summaries, 3,052 a direction or
   all), for the corpus has sentences without end and a model of sentences serves parts 6, 10 and 11.
 - Pipeline: translation by that same model, sentence by sentence (A: NLLB-600M), for nothing is

@@ -18,7 +18,6 @@ from plumbing.layout import layout_of
 from plumbing.options import decoding_of, option_name
 from plumbing.runs import (
     SIGN,
-    check_kinds,
     is_ours,
     is_untrained,
     longest_input,
@@ -45,17 +44,6 @@ DATA = {
     "wikilingua": "WikiLingua (Ladhak et al. 2020), CC BY-NC-SA 3.0",
     "help": "LibreOffice's help, MPL 2.0, and descriptions of packages, under their own licences",
 }
-READ_HERE = {  # the settings that a card shows; args.json may lack any of them
-    "stage": str,
-    "init": str,
-    "data": str,
-    "recipe": str,
-    "steps": int,
-    "world_size": int,
-    "pairs": list,
-    "learned": list,
-    "command": list,
-}
 # The errors that come of reading scores out of something else.
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -80,13 +68,12 @@ def write_card(folder, licence=None, base_model=None, overwrite=False, picture=T
 def card(folder, licence=None, base_model=None):
     """The text of a model folder's card."""
     settings = read_settings(folder)
-    check_kinds(folder / "args.json", settings, READ_HERE)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise UserError(f"{folder}: no config.json there; name a model folder")
     scores = read_scores(folder / "card.json")
     earlier = head_of(folder / "README.md")  # to which somebody may have added by hand
-    base = base_of(settings.get("init"))
+    base = head_of_base(settings.get("init"))
     base_model = base_model or earlier.get("base_model") or base.get("base_model")
     for source in (earlier, base):
         if licence is None and source.get("license", "unknown") != "unknown":
@@ -159,7 +146,7 @@ def head_of(path):
     return found
 
 
-def base_of(init):
+def head_of_base(init):
     """What the card of a run's base says of licence and origin, as head_of(); a base on the hub is
     itself the base_model."""
     if init is None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 import zlib
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
@@ -133,6 +134,12 @@ def note(text):
     speaks."""
     if speaks():
         print(f"note: {text}", file=sys.stderr)
+
+
+@cache
+def note_once(text):
+    """note(), but however often it is called, of the three files of a folder say, once."""
+    note(text)
 
 
 class Parser(argparse.ArgumentParser):

@@ -49,6 +49,27 @@ LOG_COLUMNS = {
     "log.csv": ("step", "loss", "validation loss", "tokens/s", "learning rate"),
     "watch.csv": ("step", "source", "target", "column", "score", "off-target"),
 }
+# The settings that are read of a folder, which may lack any; a list's entries are texts.
+KINDS = {
+    "stage": str,
+    "init": str,
+    "out": str,
+    "data": str,
+    "recipe": str,
+    "steps": int,
+    "max_length": int,
+    "tagless": bool,
+    "langs": list,
+    "pairs": list,
+    "align_pairs": list,
+    "mix_pairs": list,
+    "learned": list,
+    "fresh": list | str,
+    "world_size": int,
+    "command": list,
+}
+# The files beside the model that tell of the run which made it.
+OF_A_RUN = ("state.pt", "state.json", "args.json", "bad_batch.json", *LOG_COLUMNS)
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
 
 
@@ -62,19 +83,18 @@ def read_public_settings(folder):
         return {}
     if not isinstance(settings, dict):
         raise UserError(f"{path}: not the settings of a run; mend or remove it")
-    check_kinds(path, settings, {"stage": str, "data": str, "init": str, "out": str})
+    check_kinds(path, settings)
     return settings
 
 
-def check_kinds(path, settings, kinds):
-    """UserError where a file of settings has one in a form that no run writes. kinds: {name: type};
-    a list is of texts, and that of pairs has en_XX-es_XX and the like. Any may be missing."""
-    for name, kind in kinds.items():
+def check_kinds(path, settings):
+    """UserError where a file of settings has one in a form that no run writes."""
+    for name, kind in KINDS.items():
         value = settings.get(name)
         fits = value is None or isinstance(value, kind)
         if fits and isinstance(value, list):
             fits = all(isinstance(word, str) for word in value)
-        if fits and value and name == "pairs":
+        if fits and value and name.endswith("pairs"):
             fits = all(pair.count("-") == 1 for pair in value)
         if not fits:
             raise UserError(f"{path}: {name} is {value!r}, which no run writes; mend or remove it")
@@ -83,9 +103,11 @@ def check_kinds(path, settings, kinds):
 def read_settings(folder):
     """The settings of a run folder, with this machine's own paths; {} where there are none."""
     settings = read_public_settings(folder)
-    paths = read_json(Path(folder) / "state.json") or {}
+    path = Path(folder) / "state.json"
+    paths = read_json(path) or {}
     if not isinstance(paths, dict):
-        raise UserError(f"{folder}/state.json: not the paths of a run; remove it")
+        raise UserError(f"{path}: not the paths of a run; remove it")
+    check_kinds(path, paths)
     return settings | paths
 
 
@@ -208,6 +230,16 @@ def shareable(value):
 def is_ours(path):
     """May the card `path` be replaced? Not if somebody else wrote or edited it."""
     return not path.exists() or SIGN in path.read_text(encoding="utf-8", errors="replace")
+
+
+def file_in_the_way(folder):
+    """The name of a file that a new run in this folder, which has no model, would remove or
+    replace; None if there is none, or all is of a run of ours that ended before it had a model."""
+    names = (*OF_A_RUN, "card.json", "log.svg", "model.safetensors", "generation_config.json")
+    there = [name for name in names if os.path.exists(Path(folder) / name)]
+    if not there or "run_format" in read_settings(folder):
+        return None
+    return there[0]
 
 
 def remove_descriptions(folder):
@@ -341,6 +373,14 @@ class Log:
 
     def write(self, *row):
         self.rows.append(row)
+        self.save()
+
+    def drop_after(self, step):
+        """Takes back the lines of later updates than this one."""
+        self.rows = [row for row in self.rows if row[0] <= step]
+        self.save()
+
+    def save(self):
         with saving(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([LOG_COLUMNS[self.path.name], *self.rows])
 
@@ -465,6 +505,7 @@ class Run:
         self.main_process = main_process
         self.folder = Path(settings.out)
         self.progress = Progress()
+        self.saved_step = 0  # where save() was last called
         self.log = Log(self.folder / "log.csv")
         self.watch_log = Log(self.folder / "watch.csv")
 
@@ -480,8 +521,7 @@ class Run:
             return
         # However this run ends, no file of an old run may pass for its own. The model is written
         # last: until then this is no model folder.
-        old = ["config.json", "state.pt", "state.json", "args.json", "bad_batch.json"]
-        for name in old + list(LOG_COLUMNS):
+        for name in ("config.json", *OF_A_RUN):
             (self.folder / name).unlink(missing_ok=True)
         remove_descriptions(self.folder)
         tokenizer.save_pretrained(self.folder)
@@ -549,9 +589,19 @@ class Run:
         """Writes state.pt; and the model, where merged_state() is given for its tensors.
 
         parts: {name: object with a state_dict()}, all that changes in training but the model. Of
-        that state.pt has its own copy: a crash between the two files mixes no moments."""
+        that state.pt has its own copy: a crash between the two files mixes no moments.
+        UserError on a full disk: then log.csv has nothing of the updates since the last save()."""
         if not self.main_process:
             return
+        try:
+            self.write(model, parts, merged_state)
+        except UserError:
+            self.log.drop_after(self.saved_step)
+            raise
+        self.saved_step = self.progress.step
+
+    def write(self, model, parts, merged_state):
+        """What save() writes."""
         if merged_state is not None:
             remove_descriptions(self.folder)
             # Not kept: on a GPU these tensors are a second copy of the model.
@@ -575,6 +625,7 @@ class Run:
             if name in state["weights"]:
                 parameter.copy_(state["weights"][name])
         self.progress = Progress(**state["progress"])
+        self.saved_step = self.progress.step
         self.log = Log(self.folder / "log.csv", self.progress.step)
         self.watch_log = Log(self.folder / "watch.csv", self.progress.step)
         if self.main_process:  # the data may have moved, and the model of --init

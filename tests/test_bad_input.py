@@ -271,6 +271,10 @@ def test_a_reader_that_leaves_ends_a_program_quietly():
     ("version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ('{"init": 5}', "init is 5, which no run writes"),
     ('{"data": ["builtin"]}', "data is ['builtin'], which no run writes"),
+    ('{"tagless": "false"}', "tagless is 'false', which no run writes"),
+    ('{"max_length": "64"}', "max_length is '64', which no run writes"),
+    ('{"fresh": 5}', "fresh is 5, which no run writes"),
+    ('{"pairs": ["en_XX"]}', "pairs is ['en_XX'], which no run writes"),
 ])
 def test_an_args_json_of_another_kind_is_named(small, tmp_path, content, words):
     folder = tmp_path / "model"

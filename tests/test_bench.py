@@ -231,7 +231,7 @@ def test_the_floor_of_decoding_is_of_what_every_position_computes(tiny, scratch)
 def test_a_checkpoint_that_was_half_written_is_written_anew(tiny, tmp_path):
     (tmp_path / "B").mkdir()
     (tmp_path / "B" / "config.json").write_text("{}")
-    ours, _ = peers.pair("B", tmp_path / "B", CPU)
+    ours, _ = peers.both_models("B", tmp_path / "B", CPU)
     assert ours.config.vocab_size == TINY.vocabulary
     assert "model.safetensors" in {path.name for path in (tmp_path / "B").iterdir()}
     assert not [path for path in (tmp_path / "B").iterdir() if path.is_dir()]
@@ -252,7 +252,7 @@ def test_ctranslate2_gets_the_size_that_is_quickest_when_warm(monkeypatch):
 
 
 def test_the_int8_twin_shares_its_weights_and_leaves_the_other_model_as_it_was(tiny, scratch):
-    ours, _ = peers.pair("B", scratch / "B", CPU)
+    ours, _ = peers.both_models("B", scratch / "B", CPU)
     twin = peers.int8_twin(ours)
     assert twin.model.shared.weight.data_ptr() == ours.model.shared.weight.data_ptr()
     source = peers.decoding_source(TINY.vocabulary)
@@ -264,7 +264,7 @@ def test_the_int8_twin_shares_its_weights_and_leaves_the_other_model_as_it_was(t
 @pytest.mark.parametrize("who", ["ours", "transformers", "2"])
 def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench.process"])
-    peers.pair("A", scratch / "A", CPU)
+    peers.both_models("A", scratch / "A", CPU)
     where = scratch / "A" / "config.json" if who == "2" else scratch / "A"
     recipe = "lora" if who == "2" else "qk"
     done = run("-m", "bench.process", "bench/step.py", where, recipe, who)
@@ -274,7 +274,7 @@ def test_a_step_prints_its_peak_for_every_side(tiny, scratch, run, who, monkeypa
 
 @pytest.mark.parametrize("who", ["our", "0", "-1", "8.5"])
 def test_a_step_of_no_side_is_refused(tiny, scratch, run, who):
-    peers.pair("A", scratch / "A", CPU)
+    peers.both_models("A", scratch / "A", CPU)
     done = run("-m", "bench.step", scratch / "A", "qk", who)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert who == "-1" or f"{who!r} is neither of ours and transformers" in done.stderr

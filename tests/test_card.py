@@ -355,6 +355,10 @@ def test_bad_scores_and_bad_words_are_named(copied, tmp_path):
             {"model": str(copied), "data": "builtin", "rows": [row], "validation loss": 1e9},
             "of a model that was in",
         ),
+        (  # as eval.py writes it before a run's first validation
+            {"model": str(copied), "data": "builtin", "rows": [row], "validation loss": None},
+            "of a model that was in",
+        ),
         (
             {
                 "model": str(copied),

@@ -113,6 +113,17 @@ def test_a_later_line_in_another_language_than_the_files_is_a_bad_one(tmp_path, 
     assert opened(tmp_path, skip=True).sizes == {ENGLISH: 101}
 
 
+@pytest.mark.parametrize("name", ["lang", "language"])
+def test_a_word_for_the_language_that_changes_within_a_file_makes_a_bad_line(tmp_path, name):
+    """No code: what it means is not known, but that the file has two languages is."""
+    rows = [{"text": "a", "summary": "b", name: word} for word in ("English", "english", "Spanish")]
+    write(tmp_path / "train.jsonl", rows)
+    told = "train.jsonl:3: .* says Spanish, earlier lines say English"
+    with pytest.raises(UserError, match=told):
+        opened(tmp_path)
+    assert opened(tmp_path, skip=True).sizes == {ENGLISH: 2}
+
+
 def test_bad_first_lines_are_passed_over_in_looking_for_names(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_bytes(b'{broken\n\xff\n["list"]\n\xef\xbb\xbf{"text": "a", "summary": "b"}\n')

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from corpora.facts import BASE_LANGUAGES, LANGUAGES, SPLITS, Corpus, Document, Sentence
+from corpora.facts import BASE_LANGUAGES, CORPUS_LANGUAGES, SPLITS, Corpus, Document, Sentence
 from corpora.language import LEXICON, SECTIONS, Language, read_lexicon, spaced
 from plumbing.files import UserError
 
@@ -146,14 +146,14 @@ def test_a_headline_of_categories_agrees_with_the_category_and_tells_the_facts(
 def test_the_category_of_another_thing_tells_nothing(corpus):
     told = Sentence("headline", who="nurse", did="washed", what="coat", category="garment")
     document = Document((told,), told)
-    for lang in LANGUAGES:
+    for lang in CORPUS_LANGUAGES:
         for name in corpus.names["categories"]:
             other = corpus.languages[lang].say(replace(told, category=name))
             found = corpus.facts_recovered(document, other, lang)
             assert found["what"] == (name == "garment"), (lang, name)
 
 
-@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("lang", CORPUS_LANGUAGES)
 def test_a_reference_headline_recovers_all_its_facts_and_another_document_does_not(corpus, lang):
     documents = [corpus.document(i, "test") for i in range(200)]
     for document in documents:
@@ -165,7 +165,7 @@ def test_a_reference_headline_recovers_all_its_facts_and_another_document_does_n
     assert sum(crossed) / len(crossed) < 0.1
 
 
-@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("lang", CORPUS_LANGUAGES)
 def test_every_sentence_fills_its_slots_is_normalized_and_begins_and_ends_as_one(corpus, lang):
     for i in range(300):
         document = corpus.document(i)
@@ -176,7 +176,7 @@ def test_every_sentence_fills_its_slots_is_normalized_and_begins_and_ends_as_one
         assert not corpus.headline(document, lang).endswith(".")
 
 
-@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("lang", CORPUS_LANGUAGES)
 def test_every_entry_is_used_by_some_document(corpus, lang):
     text = spaced(" ".join(corpus.text(corpus.document(i), lang) for i in range(3000)))
     for section in ("people", "things", "places", "asides"):
@@ -193,7 +193,7 @@ def test_the_lexicon_has_several_hundred_entries_and_sentence_patterns(corpus):
 def test_russian_and_gujarati_use_no_latin_letters_and_each_language_differs_from_others(corpus):
     for i in range(100):
         document = corpus.document(i)
-        texts = [corpus.text(document, lang) for lang in LANGUAGES]
+        texts = [corpus.text(document, lang) for lang in CORPUS_LANGUAGES]
         assert len(set(texts)) == len(texts)
         for lang in ("ru_RU", "gu_IN"):
             assert not any("a" <= c.lower() <= "z" for c in corpus.text(document, lang))
@@ -365,7 +365,7 @@ def test_a_lexicon_that_is_not_utf8_or_does_not_exist_is_reported(tmp_path):
 
 def test_the_command_prints_a_sample_in_every_language(run):
     done = run("-m", "corpora.facts", "--count", "1")
-    assert done.returncode == 0 and all(lang in done.stdout for lang in LANGUAGES)
+    assert done.returncode == 0 and all(lang in done.stdout for lang in CORPUS_LANGUAGES)
     done = run("-m", "corpora.facts", "--check")
     assert done.returncode == 0
     for name in ("partners.txt", "categories.txt", "collocations.txt", "gu_IN.txt"):

@@ -21,7 +21,7 @@ import train
 from model import MBart
 from plumbing import files
 from plumbing.files import UserError
-from plumbing.runs import is_training, read_settings, read_state
+from plumbing.runs import is_training, read_log, read_settings, read_state
 from tokenizer import Tokenizer
 
 OPTIONS = (
@@ -125,6 +125,7 @@ def test_a_full_disk_leaves_the_last_good_files_and_says_so(run_process, small, 
     assert done.returncode == 2 and "state.pt: could not be written" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not list((tmp_path / "run").glob("*.tmp"))
     MBart.from_pretrained(tmp_path / "run")
+    assert read_log(tmp_path / "run" / "log.csv") == []  # of a checkpoint that there is not
 
 
 @pytest.fixture(scope="module")

@@ -409,6 +409,13 @@ def test_mistakes_are_told_in_one_line(run, small, runs, tmp_path):
     )  # fmt: skip
     assert lost.returncode == 2 and "would be lost" in lost.stderr
     assert (qk / "config.json").read_bytes() == config
+    test = tmp_path / "test.jsonl"
+    test.write_text("kept")
+    lost = run(
+        *LOOK, qk, "--text", "Nada.", "--lang", "es_XX", "--data", f"jsonl:{tmp_path}",
+        "--out", test,
+    )  # fmt: skip
+    assert lost.returncode == 2 and "would be lost" in lost.stderr and test.read_text() == "kept"
     out.mkdir()
     done = run(*LOOK, qk, "--text", "Nada.", "--lang", "es_XX", "--out", out)
     assert done.returncode == 2 and "is a folder" in done.stderr

@@ -8,7 +8,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
 import metrics
-from corpora.facts import LANGUAGES, Corpus
+from corpora.facts import CORPUS_LANGUAGES, Corpus
 from metrics import LanguageIdentifier, Words, bleu_chrf, bootstrap, rouge
 
 TEXTS = [
@@ -238,8 +238,8 @@ def test_bootstrap_intervals_hold_the_mean_and_shrink_with_more_examples():
 
 def test_language_identification_is_at_least_99_percent_right_on_held_out_headlines():
     corpus = Corpus()
-    identify = LanguageIdentifier(LANGUAGES)
-    for lang in LANGUAGES:
+    identify = LanguageIdentifier(CORPUS_LANGUAGES)
+    for lang in CORPUS_LANGUAGES:
         headlines = [corpus.headline(corpus.document(i, "test"), lang) for i in range(300)]
         right = sum(identify(headline) == lang for headline in headlines)
         assert right >= 297, lang

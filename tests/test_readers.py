@@ -41,6 +41,9 @@ def without(name):
     (row(source=" "), "'source' is empty"),
     (row(source_lang="en"), "did you mean en_XX"),
     (b"\xff\xfe", "not UTF-8"),
+    (row().encode("utf-16-le"), "has NUL characters"),
+    (row().replace('"target"', '"source"', 1), "'source' stands there twice"),
+    (row().replace('"four', '{"a": 1, "a": 2}, "x": "four'), "'a' stands there twice"),
     (row(source="\u200b\u2060"), "'source' is empty"),  # no shape, and no piece
     (row(target="\\x00").replace("\\\\x", "\\u00"), "'target' is empty"),
     (row().replace("four", "\\ud83d"), "'target' has half a character"),
@@ -83,6 +86,17 @@ def test_parallel_files_are_read_by_line_and_unequal_ones_refused(tmp_path):
         opened(spec, pairs=pairs)
 
 
+def test_parallel_files_that_are_one_line_to_us_alone_are_refused(tmp_path):
+    """Carriage returns end the lines: as one example each, no count would tell three from two."""
+    (tmp_path / "train.en_XX").write_bytes(b"a one\rb two\rc three")
+    (tmp_path / "train.es_XX").write_bytes(b"x\ry\r")
+    with pytest.raises(UserError, match="train.en_XX: its lines end with a carriage return alone"):
+        opened(f"parallel:{tmp_path}")
+    for lang in PAIR:  # the line ends of Windows are none of these
+        (tmp_path / f"train.{lang}").write_bytes(b"a one\r\n")
+    assert opened(f"parallel:{tmp_path}").text(PAIR, 0) == ("a one", "a one")
+
+
 @pytest.mark.parametrize("spec, message", [
     ("xml:here", "expected builtin"),
     ("jsonl:/nowhere", "no folder"),
@@ -115,6 +129,13 @@ def test_empty_and_missing_files_are_errors(tmp_path):
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(UserError, match="train.jsonl: the file is empty"):
         opened(f"jsonl:{tmp_path}")
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "train.jsonl").mkdir()  # as Spark writes one
+    with pytest.raises(UserError, match="train.jsonl: is a folder; join what it holds"):
+        opened(f"jsonl:{tmp_path}")
+    (tmp_path / "train.en_XX.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="train.en_XX: not found, only train.en_XX.gz: unpack it"):
+        opened(f"parallel:{tmp_path}")
 
 
 def test_bad_lines_are_skipped_and_counted_when_asked(tmp_path, capsys):
@@ -163,7 +184,7 @@ def test_xlsum_is_read_as_published(tmp_path):
 
 
 @pytest.mark.parametrize("valid", ["validation", "sampled_validation"])
-def test_wikilingua_is_read_as_gem_exports_it(tmp_path, valid):
+def test_wikilingua_is_read_as_gem_exports_it(tmp_path, capsys, valid):
     spec = f"wikilingua:{tmp_path}"
     with pytest.raises(UserError, match="none of validation.jsonl, sampled_validation.jsonl"):
         opened(spec, "valid")
@@ -178,6 +199,8 @@ def test_wikilingua_is_read_as_gem_exports_it(tmp_path, valid):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
     data = opened(spec, "valid", [("es_XX", "en_XX")])
     assert data.text(("es_XX", "en_XX"), 0) == (f"{valid} document", "short")
+    is_part = valid.startswith("sampled")
+    assert (f"{valid}.jsonl stands for validation.jsonl" in capsys.readouterr().err) == is_part
     with pytest.raises(UserError, match="no example in the languages asked for"):
         opened(spec, "valid", [("en_XX", "es_XX")])
 
@@ -269,10 +292,14 @@ def test_a_file_that_changes_while_it_is_open_is_named(tmp_path, kind):
     write(range(10, 20))
     data = opened(f"{kind}:{tmp_path}")
     assert data.text(PAIR, 1)[0].endswith(" 11")
+    for path in tmp_path.iterdir():  # touched alone
+        os.utime(path, (99, 99))
+    assert data.text(PAIR, 1)[0].endswith(" 11")
     write(range(9, 20))
-    assert "another size or time" in refused()
+    assert "its lines are others" in refused()
+    assert "its lines are others" in refused()  # nor is it taken the next time
     write(range(20, 30))  # whole lines at the same places
-    assert "another size or time" in refused()
+    assert "its lines are others" in refused()
     for path in tmp_path.iterdir():
         path.unlink()
     assert "No such file" in refused()

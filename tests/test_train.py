@@ -164,7 +164,12 @@ def test_lines_that_say_no_languages_are_not_read_as_two_pairs_in_one_run(tmp_pa
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     options = ["--stage", "summarize", "--data", f"jsonl:{tmp_path}", "--langs", "es_XX"]
     train.check_one_pair(parse_args(options))
-    with pytest.raises(UserError, match="no column says the languages.* es_XX-es_XX"):
+    told = "no column says the languages.* es_XX-es_XX"
+    with pytest.raises(UserError, match=told):
+        train.main([*options, *words])
+    row |= {"source_lang": "es_XX", "target_lang": "es_XX"}  # then the validation texts alone
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=told):
         train.main([*options, *words])
 
 
@@ -420,6 +425,16 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["args.json", "log.csv", "state.pt", "model.safetensors"])
+def test_no_file_of_a_folder_that_is_no_run_is_removed(run, tmp_path, name):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / name).write_text("{}")
+    done = run("train.py", "--stage", "summarize", "--out", out)
+    assert done.returncode == 2 and f"has a file {name}" in done.stderr, done.stderr
+    assert (out / name).read_text() == "{}" and len(list(out.iterdir())) == 1
 
 
 def test_what_the_model_does_not_take_is_said_before_its_weights_are_read(run, small, tmp_path):

@@ -45,16 +45,17 @@ def take_scores(file, folder):
         model = str(report["model"])
         if not same_place(model, folder):
             raise UserError(f"--scores {file}: is of {model}, not of {folder}")
-        loss = report.get("validation loss")  # None of published weights
-        if loss is not None and loss != validation_loss_of(folder):
+        # None of published weights, and of a run before its first validation.
+        loss = "validation loss"
+        if loss in report and report[loss] != validation_loss_of(folder):
             raise UserError(
                 f"--scores {file}: is of a model that was in {folder} before it was trained anew; "
                 "run eval.py --json again"
             )
         keep_scores(folder, report)
-    except BROKEN as error:
-        if isinstance(error, UserError):  # which is a ValueError
-            raise
+    except UserError:
+        raise  # which is a ValueError
+    except BROKEN:
         raise UserError(
             f"--scores {file}: no scores of a test set; `eval.py --json` writes them"
         ) from None

@@ -248,9 +248,7 @@ def with_vocabularies(tokenizer, files, folder):
         if name in files:
             write_bytes(Path(folder) / name, files[name])
     layout = tokenizer.layout
-    source = None
-    if tokenizer.source is not tokenizer:
-        source = tokenizer.source
+    source = tokenizer.own_source
     if SOURCE_FILE in files:
         source = Tokenizer(Path(folder) / SOURCE_FILE, layout)
     model_file = tokenizer.model_file

@@ -132,10 +132,10 @@ def remove_stale(out, tokenizer=None, folder=None):
     that of `folder`, will not have."""
     if tokenizer is None:
         kept = tokenizer_files(folder)
-    elif tokenizer.source is tokenizer:
-        kept = [MODEL_FILE]
-    else:
+    elif tokenizer.own_source:
         kept = [MODEL_FILE, SOURCE_FILE]
+    else:
+        kept = [MODEL_FILE]
     remove_descriptions(out)
     for name in ("args.json", "state.json", *TOKENIZER_FILES):
         if name not in kept:

@@ -25,7 +25,7 @@ from model import Attention
 from plumbing.files import UserError
 from plumbing.runs import read_settings
 from tokenizer import EOS, SPECIALS
-from tools.layers import STEPS, Texts, confusion_matrix, fitted_probe, token_states
+from tools.layers import STEPS, Texts, confusion_matrix, diagonal_mean, fitted_probe, token_states
 
 BEST = 5            # candidates at every place
 COUNTED = 400       # texts a language, from which its pieces are known
@@ -360,7 +360,8 @@ def tensors_of(model):
 
 def probe_verdicts(decoder, ids, texts):
     """What a fresh classifier of the source language says to every state that the model's decoder
-    reads.
+    reads. A source has its tag here if the model was trained with one (that of tools.layers never
+    has).
 
     texts: tools.layers.Texts, from which it learns. {"languages", "accuracy": on held-out
     documents, "verdicts": one list of probabilities for every token of `ids`}"""
@@ -384,6 +385,6 @@ def probe_verdicts(decoder, ids, texts):
         confusion = confusion_matrix(classifier(held).softmax(1), held_classes)
     return {
         "languages": texts.languages,
-        "accuracy": short(confusion.diagonal().mean().item()),
+        "accuracy": short(diagonal_mean(confusion)),
         "verdicts": [[short(p) for p in row] for row in verdicts.tolist()],
     }

@@ -49,7 +49,15 @@ import torch.nn.functional as F
 from adversarial import Classifier, source_classes
 from align import mean_pool
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, folder_of, is_builtin, is_help, open_data, pairs_within
+from corpora.sets import (
+    check_spec,
+    folder_of,
+    is_builtin,
+    is_help,
+    kind_of,
+    open_data,
+    pairs_within,
+)
 from data import Examples, at_most, collate, held_out
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
@@ -80,7 +88,7 @@ class Texts:
     stage: str
     languages: list  # the source languages that are told apart
     tokenizer: Tokenizer
-    tagged: bool     # does a source have its language tag? (the probe's never has)
+    tagged: bool     # does a source have its language tag? (probe_batches() leaves it out)
     max_length: int
     skip_bad_lines: bool = False
 
@@ -187,7 +195,7 @@ def pooled_states(model, tokenizer, batches, side):
 
 # --------------------------------------------------------------------------------------- probe
 
-def probe(states, language_ids, held_states, languages, rescaled=False, steps=STEPS, seed=0):
+def probe(states, language_ids, held_states, languages, rescaled=False, steps=STEPS):
     """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
 
     Returns what it says of the held-out states (M, D): probabilities (M, L)."""
@@ -196,14 +204,14 @@ def probe(states, language_ids, held_states, languages, rescaled=False, steps=ST
         scale = states.std(0) + 1e-6
         states = (states - mean) / scale
         held_states = (held_states - mean) / scale
-    classifier = fitted_probe(states, language_ids, languages, steps, seed)
+    classifier = fitted_probe(states, language_ids, languages, steps)
     with torch.no_grad():
         return classifier(held_states).softmax(1)
 
 
-def fitted_probe(states, language_ids, languages, steps=STEPS, seed=0):
+def fitted_probe(states, language_ids, languages, steps=STEPS):
     """The classifier that probe() trains, in eval mode."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     classifier = Classifier(states.size(1), languages)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):
@@ -506,7 +514,7 @@ def main(argv=None):
     trained = read_settings(folder)
     tell_untrained(name, folder)
     stage = stage_of(trained, args.stage)
-    data = args.data or trained.get("data", "builtin")
+    data = args.data or trained.get("data") or "builtin"
     check_spec(data)
     if args.json:
         check_file_out(args.json, read=[folder, folder_of(data)])
@@ -569,7 +577,7 @@ def parse_args(argv=None):
 
 def possible(measures, data, stage):
     """Those of the measures that this data set allows in a stage; UserError if none is left."""
-    if is_builtin(data) or data.startswith("parallel:"):
+    if kind_of(data) in ("builtin", "parallel"):
         return measures
     if is_help(data) and stage == "translate":  # its paragraphs, which are aligned
         return measures

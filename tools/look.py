@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.facts import BASE_LANGUAGES
-from corpora.sets import check_spec, is_builtin, says_no_languages
+from corpora.sets import check_spec, folder_of, is_builtin, says_no_languages
 from eval import Decoder, own_text, trained_pairs
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
@@ -162,7 +162,8 @@ def main(argv=None):
     tell_untrained(args.model, run_folder)
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
     folders = [base_folder(names[0], args, settings), *map(model_folder, args.beside), run_folder]
-    check_file_out(args.out, read=folders)
+    data = args.data or settings.get("data") or "builtin"
+    check_file_out(args.out, read=[*folders, folder_of(data)])
     check_folders(names, folders)
     tokenizer = shared_tokenizer(names, folders)
     stage = stage_of(settings, args.stage)
@@ -171,7 +172,7 @@ def main(argv=None):
         source_lang=source_language(args, stage),
         lang=args.lang,
         stage=stage,
-        data=args.data or settings.get("data", "builtin"),
+        data=data,
         options=decoding_of(stage),
         probe=args.probe,
         skip_bad_lines=args.skip_bad_lines,

@@ -37,7 +37,7 @@ from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, quoted, run, temporary_folder
 from plumbing.models import MODEL_HELP, model_folder
 from plumbing.options import SEED, number
-from plumbing.runs import has_new_source, origin_of, read_settings, tell_untrained
+from plumbing.runs import has_new_source, read_settings, tell_untrained
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
 from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
@@ -143,8 +143,21 @@ def other_side(model, side):
 
 # ------------------------------------------------------------------------------------- folders
 
-def make_fresh(parent, out, side, lang, pairs, data="builtin", pieces=2000, cross_attention="kept",
-               scratch=False, seed=0, skip_bad_lines=False, overwrite=False):
+def make_fresh(
+    parent,
+    out,
+    side,
+    lang,
+    pairs,
+    *,
+    data,
+    pieces,
+    cross_attention,
+    scratch,
+    seed,
+    skip_bad_lines,
+    overwrite,
+):
     """Writes folder `out`: the folder `parent` with a language of its own on one side.
 
     pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
@@ -227,7 +240,7 @@ def texts_of_side(examples, side, seed=0):
             yield from lines(examples.text(pair, index)[PLACES[side]])
 
 
-def make_random_cross_attention(folder, out, seed=0, overwrite=False):
+def make_random_cross_attention(folder, out, seed, overwrite):
     """Writes folder `out`: `folder` with its cross-attention drawn anew."""
     check_out(out, overwrite, [folder])
     folder = model_folder(folder)
@@ -235,8 +248,7 @@ def make_random_cross_attention(folder, out, seed=0, overwrite=False):
     random_cross_attention(model, seed)
     settings = read_settings(folder)
     if settings:  # what it had learned is gone: it is no run of any stage before it is trained
-        origin = origin_of(folder)
-        settings |= {"learned": [], "origin": origin}
+        settings["learned"] = []
         settings.pop("stage", None)
     write_like(folder, out, model.state_dict(), settings=settings)
     print(
@@ -245,7 +257,7 @@ def make_random_cross_attention(folder, out, seed=0, overwrite=False):
     )
 
 
-def make_graft(body, donor, side, out, overwrite=False):
+def make_graft(body, donor, side, out, overwrite):
     """Writes folder `out`: `body` with the embeddings and vocabulary of `donor` on one side."""
     check_out(out, overwrite, [body, donor])
     body = model_folder(body)

@@ -66,13 +66,13 @@ class Learning:
     data: str
     langs: list
     pieces: int
-    seed: int = 0
-    skip_bad_lines: bool = False
-    temperature: float = 3.3
-    character_coverage: float | None = None  # None: 1 for the built-in corpus, else COVERAGE
+    seed: int
+    skip_bad_lines: bool
+    temperature: float
+    character_coverage: float | None  # None: 1 for the built-in corpus, else COVERAGE
 
 
-def learn_vocabulary(path, how, languages=MBART25):
+def learn_vocabulary(path, how, languages):
     """Writes the SentencePiece model `path`, and tells which letters have no piece.
 
     languages: all codes that the folder's layout has."""

@@ -89,10 +89,7 @@ def trim(model, tokenizer, texts, folder):
     kept = needed_pieces(tokenizer.pieces, texts)
     path = Path(folder) / MODEL_FILE
     write_bytes(path, keep_pieces(tokenizer.model_file, set(kept)))
-    source = None
-    if tokenizer.source is not tokenizer:
-        source = tokenizer.source
-    smaller = Tokenizer(path, tokenizer.layout, source)
+    smaller = Tokenizer(path, tokenizer.layout, tokenizer.own_source)
 
     old_ids = list(range(UNK + 1))
     old_ids += [piece + 1 for piece in kept if piece >= SPECIAL_PIECES]  # ids are moved by one
