@@ -35,6 +35,7 @@ from plumbing.layout import (
     MBART25,
     MBART50,
     MODEL_FILE,
+    SOURCE_FILE,
     close_language,
     load_pieces,
     read_layout,
@@ -49,7 +50,6 @@ SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
 NORMALIZER_FIELD = 3  # of SentencePiece's file: how it normalizes a text, a message
 TABLE_FIELD = 2       # of that message: the table of normal forms
 
-SOURCE_FILE = "source.sentencepiece.bpe.model"  # ours: the encoder's, where it has its own
 
 
 class Tokenizer:

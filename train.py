@@ -1510,7 +1510,8 @@ def check(s):
         )
     if s.watch and s.stage not in TASKS:
         raise UserError(f"--watch scores a task's outputs; --stage {s.stage} has none")
-    split_pairs(s.watch or [], "--watch")
+    for name in ("watch", "mix_pairs", "align_pairs"):
+        split_pairs(getattr(s, name) or [], option_name(name))
     if not s.out.strip():
         raise UserError("--out is empty; name a folder, or leave it out")
     if os.path.exists(Path(s.out) / "config.json") and not s.overwrite:
@@ -1521,8 +1522,8 @@ def check(s):
     in_the_way = None if s.overwrite else file_in_the_way(s.out)
     if in_the_way:
         raise UserError(
-            f"{s.out} is no run of train.py and has a file {in_the_way}, which one would replace: "
-            "--out names another folder, --overwrite replaces it"
+            f"{s.out} is no run of train.py and has a file {in_the_way}, which a run would "
+            "replace: --out names another folder, --overwrite replaces it"
         )
     if same_place(s.out, s.init):
         raise UserError(
@@ -1568,8 +1569,9 @@ def check_pairs(s):
 def check_one_pair(s):
     """UserError where a run would read lines that say no languages as those of several pairs."""
     read = {*s.pairs, *pairs_beside_task(s), *(s.watch or [])}
-    says_none = any(says_no_languages(s.data, split) for split in ("train", "valid"))
-    if len(read) > 1 and says_none:
+    if len(read) == 1:
+        return
+    if any(says_no_languages(s.data, split) for split in ("train", "valid")):
         raise UserError(
             f"--data {s.data}: no column says the languages, and this run would read every line as "
             f"each of {', '.join(sorted(read))}; add source_lang and target_lang to every line, or "

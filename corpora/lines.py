@@ -172,7 +172,7 @@ def decoded(content):
         where = f"{error.reason}, byte {error.start} of the line"
         raise UserError(f"not UTF-8 ({where}); save the file as UTF-8") from None
     if "\0" in text:  # every second byte of English in UTF-16
-        raise UserError("has NUL characters, as UTF-16 has and no text; save the file as UTF-8")
+        raise UserError("has NUL characters: save a file in UTF-16 as UTF-8, or remove them")
     return text
 
 
@@ -232,9 +232,9 @@ class LineFiles:
         if path in self.unpacked:
             return line_at(self.unpacked[path], offset).decode("utf-8")
         content, state = self.line_and_state(path, offset)
-        if state != self.states[path]:
-            self.check_again(path)
-            content, _ = self.line_and_state(path, offset)
+        while state != self.states[path]:
+            self.check_again(path, state)
+            content, state = self.line_and_state(path, offset)
         return content.decode("utf-8")
 
     def line_and_state(self, path, offset):
@@ -245,15 +245,15 @@ class LineFiles:
         except OSError as error:
             raise changed(path, error.strerror) from None
 
-    def check_again(self, path):
-        """A file has another size or time. UserError if its lines are others too: it may have been
-        touched alone, or copied over itself."""
+    def check_again(self, path, state):
+        """A file has another state. UserError unless only its time is another: it may have been
+        touched, or copied over itself."""
+        size, _ = state
+        if size != self.states[path][0]:
+            raise changed(path, "it has another size")
         today = LineFiles()
-        try:
-            for _ in today.lines(path):
-                pass
-        except UserError as error:  # it is empty, or gone
-            raise changed(path, error) from None
+        for _ in today.lines(path):
+            pass
         if today.fingerprint[str(path)] != self.fingerprint[str(path)]:
             raise changed(path, "its lines are others")
         self.states[path] = today.states[path]
@@ -301,6 +301,10 @@ class Places:
     offsets: array
 
 
+class MixedFile(UserError):
+    """A file that is read as of one pair of languages has more: no line of it is good."""
+
+
 class JsonLines(LineFiles):
     """JSON objects, one a line."""
 
@@ -314,8 +318,6 @@ class JsonLines(LineFiles):
         self.fields = fields
         self.names = names or {}
         self.places = {}  # {pair: Places}
-        # Of the file that is read, {field for one language: its first word that is no code}.
-        self.first_words = {}
         for path, langs in paths.items():
             self.add(path, langs, set(pairs))
 
@@ -331,12 +333,14 @@ class JsonLines(LineFiles):
 
     def add(self, path, langs, pairs):
         """Checks every line of a file, and keeps where those of `pairs` are."""
-        self.first_words = {}
+        self.first_words = {}  # {field for one language: its first word that is no code}
         file_number = len(self.paths)
         self.paths.append(path)
         for line in self.lines(path):
             try:
                 row = self.parse(decoded(line.content), langs)
+            except MixedFile as error:
+                raise UserError(f"{path}:{line.number}: {error}") from None
             except UserError as error:
                 if self.skip:
                     self.skipped += 1
@@ -384,18 +388,19 @@ class JsonLines(LineFiles):
                 self.check_word(name, said, langs)
 
     def check_word(self, name, said, langs):
-        """UserError where a field that says one language says another than `langs`. In any spelling
-        (es, es-ES, ES) a code can be compared with them, other words, such as English, with those
-        of earlier lines alone."""
+        """UserError where a field that says one language says another than `langs`. A code can be
+        compared with them in any spelling (es, es-ES, ES). Other words, such as English, can be
+        compared with those of earlier lines: a MixedFile where they differ."""
         pair = "-".join(langs)
         meant = close_language(said, MBART50)
         if meant is not None and meant not in langs:
             raise UserError(f"field {name!r} says {said}, but the file is taken for {pair}")
-        if meant is None:
-            first = self.first_words.setdefault(name, said)
-            if said.casefold() != first.casefold():
-                raise UserError(
-                    f"field {name!r} says {said}, earlier lines say {first}, but the file is taken "
+        word = said.strip()[:40]
+        if meant is None and word:
+            first = self.first_words.setdefault(name, word)
+            if word.casefold() != first.casefold():
+                raise MixedFile(
+                    f"field {name!r} says {word}, earlier lines say {first}, but the file is taken "
                     f"for {pair}: say its languages in source_lang and target_lang, or give the "
                     "field another name"
                 )

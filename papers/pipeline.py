@@ -71,8 +71,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    folder = model_folder(args.summarizer)
-    settings = read_settings(folder)
+    settings = read_settings(model_folder(args.summarizer, weights=False))
     data_spec = args.data or settings.get("data") or "builtin"
     check_spec(data_spec)
     if args.json:
@@ -80,7 +79,7 @@ def main(argv=None):
         check_file_out(args.json, read=read)
     where = args.device or default_device()
     options = decoding_of("summarize")
-    summarizer = evaluation.Decoder(folder, where, **options)
+    summarizer = evaluation.Decoder(model_folder(args.summarizer), where, **options)
     translator = evaluation.Decoder(model_folder(args.translator), where)
     pairs = split_pairs(args.pairs)
     for pair in [(args.pivot, args.pivot), *pairs]:

@@ -32,8 +32,9 @@ help_rates() {
 
 # --------------------------------------------------------------------------------------- part 14
 # The heart again: full and qk on English, at three rates each and qk at one more, watched as they
-# learn; five seeds at the best rate of each, and of both at the other's. English is not learned to its end in
-# 3,000 updates: runs of 8,000 have rates of their own, the best of 3,000 and the one below it.
+# learn; five seeds at the best rate of each, and of both at the other's. English is not learned to
+# its end in 3,000 updates: runs of 8,000 have rates of their own, the best of 3,000 and the one
+# below it.
 HELP_LONG_RATES_FULL="1e-3 2e-3"
 HELP_LONG_RATES_QK="2e-3 4e-3"
 part_14() {

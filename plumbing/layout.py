@@ -21,6 +21,14 @@ MBART50 = MBART25 + (
 ).split()
 
 MODEL_FILE = "sentencepiece.bpe.model"
+SOURCE_FILE = "source.sentencepiece.bpe.model"  # ours: the encoder's, where it has its own
+TOKENIZER_FILES = (
+    MODEL_FILE,
+    SOURCE_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 
 
 def close_language(code, languages):

@@ -39,18 +39,19 @@ from plumbing.files import (
     unreadable,
     write_json,
 )
+from plumbing.layout import TOKENIZER_FILES
 from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
 
-RUN_FORMAT = 6  # of args.json, state.pt, an update and what validates; only its own is resumed
+RUN_FORMAT = 7  # of args.json, state.pt, an update and what validates; only its own is resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 LOG_COLUMNS = {
     "log.csv": ("step", "loss", "validation loss", "tokens/s", "learning rate"),
     "watch.csv": ("step", "source", "target", "column", "score", "off-target"),
 }
-# The settings that are read of a folder, which may lack any; a list's entries are texts.
-KINDS = {
+# Settings that would mislead in another form; a folder may lack any. A list's entries are texts.
+KIND_OF_SETTING = {
     "stage": str,
     "init": str,
     "out": str,
@@ -70,6 +71,7 @@ KINDS = {
 }
 # The files beside the model that tell of the run which made it.
 OF_A_RUN = ("state.pt", "state.json", "args.json", "bad_batch.json", *LOG_COLUMNS)
+DESCRIPTIONS = ("card.json", "log.svg")  # of a model, beside its card README.md
 BUCKET = 2**23  # numbers that are added up over the processes in one call: 32 MiB in float32
 
 
@@ -89,12 +91,12 @@ def read_public_settings(folder):
 
 def check_kinds(path, settings):
     """UserError where a file of settings has one in a form that no run writes."""
-    for name, kind in KINDS.items():
+    for name, kind in KIND_OF_SETTING.items():
         value = settings.get(name)
         fits = value is None or isinstance(value, kind)
         if fits and isinstance(value, list):
             fits = all(isinstance(word, str) for word in value)
-        if fits and value and name.endswith("pairs"):
+        if fits and value and name == "pairs":
             fits = all(pair.count("-") == 1 for pair in value)
         if not fits:
             raise UserError(f"{path}: {name} is {value!r}, which no run writes; mend or remove it")
@@ -235,7 +237,8 @@ def is_ours(path):
 def file_in_the_way(folder):
     """The name of a file that a new run in this folder, which has no model, would remove or
     replace; None if there is none, or all is of a run of ours that ended before it had a model."""
-    names = (*OF_A_RUN, "card.json", "log.svg", "model.safetensors", "generation_config.json")
+    of_a_model = ("model.safetensors", "generation_config.json", *TOKENIZER_FILES)
+    names = (*OF_A_RUN, *DESCRIPTIONS, *of_a_model)
     there = [name for name in names if os.path.exists(Path(folder) / name)]
     if not there or "run_format" in read_settings(folder):
         return None
@@ -245,7 +248,7 @@ def file_in_the_way(folder):
 def remove_descriptions(folder):
     """Removes what describes a model that is about to be replaced."""
     folder = Path(folder)
-    names = ["card.json", "log.svg"]
+    names = list(DESCRIPTIONS)
     if is_ours(folder / "README.md"):
         names.append("README.md")
     for name in names:
@@ -373,14 +376,14 @@ class Log:
 
     def write(self, *row):
         self.rows.append(row)
-        self.save()
+        self.write_rows()
 
-    def drop_after(self, step):
-        """Takes back the lines of later updates than this one."""
-        self.rows = [row for row in self.rows if row[0] <= step]
-        self.save()
+    def take_back(self, step):
+        """Removes the line of this update."""
+        self.rows = [row for row in self.rows if row[0] != step]
+        self.write_rows()
 
-    def save(self):
+    def write_rows(self):
         with saving(self.path) as temporary, open(temporary, "w", newline="") as file:
             csv.writer(file).writerows([LOG_COLUMNS[self.path.name], *self.rows])
 
@@ -505,7 +508,6 @@ class Run:
         self.main_process = main_process
         self.folder = Path(settings.out)
         self.progress = Progress()
-        self.saved_step = 0  # where save() was last called
         self.log = Log(self.folder / "log.csv")
         self.watch_log = Log(self.folder / "watch.csv")
 
@@ -524,7 +526,6 @@ class Run:
         for name in ("config.json", *OF_A_RUN):
             (self.folder / name).unlink(missing_ok=True)
         remove_descriptions(self.folder)
-        tokenizer.save_pretrained(self.folder)
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
         begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
@@ -535,6 +536,7 @@ class Run:
             if "new_source" in before or has_new_source(before):
                 begun["new_source"] = has_new_source(before)
         write_settings(self.folder, asdict(self.settings) | machine | begun)
+        tokenizer.save_pretrained(self.folder)
         model.save_pretrained(self.folder, tensors)
 
     def bar(self):
@@ -589,23 +591,18 @@ class Run:
         """Writes state.pt; and the model, where merged_state() is given for its tensors.
 
         parts: {name: object with a state_dict()}, all that changes in training but the model. Of
-        that state.pt has its own copy: a crash between the two files mixes no moments.
-        UserError on a full disk: then log.csv has nothing of the updates since the last save()."""
+        that state.pt has its own copy: a crash between the two files mixes no moments."""
         if not self.main_process:
             return
-        try:
-            self.write(model, parts, merged_state)
-        except UserError:
-            self.log.drop_after(self.saved_step)
-            raise
-        self.saved_step = self.progress.step
-
-    def write(self, model, parts, merged_state):
-        """What save() writes."""
         if merged_state is not None:
             remove_descriptions(self.folder)
-            # Not kept: on a GPU these tensors are a second copy of the model.
-            model.save_pretrained(self.folder, merged_state())
+            try:
+                # Not kept: on a GPU these tensors are a second copy of the model.
+                model.save_pretrained(self.folder, merged_state())
+            except UserError:  # a full disk: the model that is there has another loss
+                with suppress(UserError):
+                    self.log.take_back(self.progress.step)
+                raise
         weights = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -625,7 +622,6 @@ class Run:
             if name in state["weights"]:
                 parameter.copy_(state["weights"][name])
         self.progress = Progress(**state["progress"])
-        self.saved_step = self.progress.step
         self.log = Log(self.folder / "log.csv", self.progress.step)
         self.watch_log = Log(self.folder / "watch.csv", self.progress.step)
         if self.main_process:  # the data may have moved, and the model of --init

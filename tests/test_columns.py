@@ -114,14 +114,17 @@ def test_a_later_line_in_another_language_than_the_files_is_a_bad_one(tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["lang", "language"])
-def test_a_word_for_the_language_that_changes_within_a_file_makes_a_bad_line(tmp_path, name):
+def test_a_file_whose_word_for_the_language_changes_is_not_read_as_of_one(tmp_path, name):
     """No code: what it means is not known, but that the file has two languages is."""
-    rows = [{"text": "a", "summary": "b", name: word} for word in ("English", "english", "Spanish")]
+    words = ["", "English", " english", "", "Spanish"]
+    rows = [{"text": "a", "summary": "b", name: word} for word in words]
+    write(tmp_path / "train.jsonl", rows[:4])
+    assert opened(tmp_path).sizes == {ENGLISH: 4}
     write(tmp_path / "train.jsonl", rows)
-    told = "train.jsonl:3: .* says Spanish, earlier lines say English"
-    with pytest.raises(UserError, match=told):
-        opened(tmp_path)
-    assert opened(tmp_path, skip=True).sizes == {ENGLISH: 2}
+    told = "train.jsonl:5: .* says Spanish, earlier lines say English"
+    for skip in (False, True):
+        with pytest.raises(UserError, match=told):
+            opened(tmp_path, skip=skip)
 
 
 def test_bad_first_lines_are_passed_over_in_looking_for_names(tmp_path):

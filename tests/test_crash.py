@@ -125,7 +125,30 @@ def test_a_full_disk_leaves_the_last_good_files_and_says_so(run_process, small, 
     assert done.returncode == 2 and "state.pt: could not be written" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not list((tmp_path / "run").glob("*.tmp"))
     MBart.from_pretrained(tmp_path / "run")
-    assert read_log(tmp_path / "run" / "log.csv") == []  # of a checkpoint that there is not
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_log_ends_with_the_model_that_is_there(small, tmp_path, monkeypatch, keep):
+    """Another validation whose model the disk did not take would be told as the model's own."""
+    save = MBart.save_pretrained
+    calls = []
+
+    def save_twice(*arguments):
+        calls.append(arguments)
+        if len(calls) > 2:  # the start, and the first validation
+            raise UserError("model.safetensors: could not be written")
+        save(*arguments)
+
+    monkeypatch.setattr(MBart, "save_pretrained", save_twice)
+    done = run_here(
+        "train.py", *OPTIONS, "--init", small, "--steps", 4, "--eval-every", 1, "--keep", keep,
+        "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 2 and "could not be written" in done.stderr
+    steps = [row["step"] for row in read_log(tmp_path / "run" / "log.csv")]
+    assert 1 in steps and len(calls) == 3
+    if keep == "last":
+        assert steps == [1]
 
 
 @pytest.fixture(scope="module")

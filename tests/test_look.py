@@ -416,6 +416,13 @@ def test_mistakes_are_told_in_one_line(run, small, runs, tmp_path):
         "--out", test,
     )  # fmt: skip
     assert lost.returncode == 2 and "would be lost" in lost.stderr and test.read_text() == "kept"
+    test.write_text("<!doctype html>")  # a page of an earlier call may be replaced, wherever it is
+    done = run(
+        *LOOK, qk, "--text", "Nada.", "--lang", "es_XX", "--data", f"jsonl:{tmp_path}",
+        "--out", test,
+    )  # fmt: skip
+    assert "would be lost" not in done.stderr
+    test.unlink()
     out.mkdir()
     done = run(*LOOK, qk, "--text", "Nada.", "--lang", "es_XX", "--out", out)
     assert done.returncode == 2 and "is a folder" in done.stderr

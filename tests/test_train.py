@@ -427,7 +427,9 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["args.json", "log.csv", "state.pt", "model.safetensors"])
+@pytest.mark.parametrize("name", [
+    "args.json", "log.csv", "state.pt", "model.safetensors", "tokenizer.json",
+])  # fmt: skip
 def test_no_file_of_a_folder_that_is_no_run_is_removed(run, tmp_path, name):
     out = tmp_path / "run"
     out.mkdir()
@@ -449,6 +451,8 @@ def test_what_the_model_does_not_take_is_said_before_its_weights_are_read(run, s
         (["--data", "data/xlsum"], "expected builtin"),
         (["--langs", "en_US"], "did you mean en_XX?"),
         (["--watch", "tr-tr_TR"], "did you mean tr_TR?"),
+        (["--mix-pairs", "en_XX"], "--mix-pairs en_XX: write pairs as en_XX-es_XX"),
+        (["--align-pairs", "es_XX"], "--align-pairs es_XX: write pairs as en_XX-es_XX"),
         (["--watch", "zh_CN-en_XX"], "the built-in corpus has no 'zh_CN'"),
         (["--adversarial", "balanced"], "needs at least two source languages"),
         (["--recipe", "lora", "--lora-projections", "foo"], "LoRA cannot adapt 'foo'"),

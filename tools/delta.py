@@ -30,7 +30,7 @@ from plumbing.files import (
     write_bytes,
 )
 from plumbing.models import MODEL_HELP, model_folder
-from plumbing.runs import read_public_settings
+from plumbing.runs import check_kinds, read_public_settings
 from plumbing.weights import check_numbers, read_safetensors, write_tensors
 from qk_finetune import PROJECTIONS, RECIPES, count_parameters
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer
@@ -118,6 +118,7 @@ def read_metadata(path, text):
         settings = None
     if not isinstance(settings, dict):
         raise UserError(f"{path}: its copy of args.json is damaged; make it again")
+    check_kinds(path, settings)
     return settings
 
 

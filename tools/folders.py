@@ -10,6 +10,7 @@ import torch
 
 from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder, same_place
+from plumbing.layout import TOKENIZER_FILES
 from plumbing.runs import (
     is_training,
     origin_of,
@@ -22,13 +23,6 @@ from plumbing.weights import check_numbers
 from qk_finetune import TABLES
 from tokenizer import MODEL_FILE, SOURCE_FILE, Tokenizer, copy_file
 
-TOKENIZER_FILES = (
-    MODEL_FILE,
-    SOURCE_FILE,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
 SOURCE_TABLE = TABLES["src"]  # of a source side with a vocabulary of its own
 
 

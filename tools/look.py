@@ -44,6 +44,7 @@ from tools.inside import (
 )
 
 LARGEST = 1_900_000  # bytes of a page
+DOCTYPE = b"<!doctype html>"  # how look.html begins
 
 
 # ---------------------------------------------------------------------------------------- the page
@@ -150,6 +151,14 @@ def filled(numbers):
     return html.replace("/* numbers */", text).encode("utf-8")  # last: a text may say anything
 
 
+def is_page(path):
+    """Is there a page, as an earlier call may have left it?"""
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(DOCTYPE)) == DOCTYPE
+
+
 # ------------------------------------------------------------------------------------ command line
 
 def main(argv=None):
@@ -163,7 +172,10 @@ def main(argv=None):
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
     folders = [base_folder(names[0], args, settings), *map(model_folder, args.beside), run_folder]
     data = args.data or settings.get("data") or "builtin"
-    check_file_out(args.out, read=[*folders, folder_of(data)])
+    read = folders
+    if not is_page(args.out):
+        read = [*folders, folder_of(data)]
+    check_file_out(args.out, read=read)
     check_folders(names, folders)
     tokenizer = shared_tokenizer(names, folders)
     stage = stage_of(settings, args.stage)

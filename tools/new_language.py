@@ -214,7 +214,7 @@ def fresh_sides(folder):
     """The sides of a folder's model that are as they were drawn, [] if none are.
 
     args.json has them as "fresh": a list, in older folders the name of the one."""
-    named = read_settings(folder).get("fresh", [])
+    named = read_settings(folder).get("fresh") or []
     if isinstance(named, str):
         return [named]
     return named
