@@ -163,13 +163,13 @@ def learned_in(settings, stage):
     runs of ours before it. Of an earlier version's run, whose args.json does not say, its own."""
     found = settings.get("learned")
     pairs = []
-    if isinstance(found, list):
+    if found is not None:
         prefix = f"{stage} "
         for entry in found:
-            if isinstance(entry, str) and entry.startswith(prefix):
+            if entry.startswith(prefix):
                 pairs.append(entry.removeprefix(prefix))
-    elif settings.get("stage") == stage and isinstance(settings.get("pairs"), list):
-        pairs = [pair for pair in settings["pairs"] if isinstance(pair, str)]
+    elif settings.get("stage") == stage:
+        pairs = settings.get("pairs") or []
     return [pair for pair in pairs if pair.count("-") == 1]
 
 
@@ -198,7 +198,7 @@ def longest_input(settings, positions):
     """The longest text, in tokens, that a model reads: no longer than those that it was trained on
     (--max-length), and than it has positions for."""
     longest = settings.get("max_length")
-    if isinstance(longest, int) and longest > 0:
+    if longest is not None and longest > 0:
         return min(positions, longest)
     return positions
 

@@ -305,7 +305,7 @@ def common_settings(deltas):
     for name, value in tasks[0].items():
         if all(name in settings and settings[name] == value for settings in tasks):
             common[name] = value
-    if all(isinstance(settings.get("learned"), list) for settings in tasks):
+    if all(settings.get("learned") is not None for settings in tasks):
         both = [word for settings in tasks for word in settings["learned"]]
         common["learned"] = list(dict.fromkeys(both))
     return common
