@@ -40,7 +40,7 @@ from torch import nn
 
 from model import select_where
 from plumbing.files import UserError
-from plumbing.runs import add_up, all_reduce
+from plumbing.runs import add_up, all_reduce, rank_and_world
 from tokenizer import PAD
 
 HIDDEN = 256  # of the classifier, as published
@@ -194,5 +194,8 @@ class Adversary:
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.right = state["right"]
-        self.seen = state["seen"]
+        # The first process wrote them: in all they would count as often as there are processes.
+        rank, _ = rank_and_world()
+        if rank == 0:
+            self.right = state["right"]
+            self.seen = state["seen"]

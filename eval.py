@@ -697,6 +697,13 @@ def pairs_ever_trained(settings):
     return pairs
 
 
+def sources_of(settings):
+    """The languages that a model can read whose encoder has a vocabulary of its own: those that it
+    was trained to read, or by tools.new_language graft those of the vocabulary's donor."""
+    found = settings.get("sources")
+    return found or sorted({source for source, _ in pairs_ever_trained(settings)})
+
+
 def seen_pairs(settings, stage):
     """The (source, target) pairs that are not zero-shot for a model in `stage`: its own run, or one
     of ours before it, was trained on them.
@@ -734,7 +741,7 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
     else:
         sources = args.source_lang
         if not sources and has_new_source(settings):
-            sources = sorted({source for source, _ in pairs_ever_trained(settings)})
+            sources = sources_of(settings)
         if sources:
             pairs = [(source, args.lang) for source in sources]
         else:  # every language that the data can have

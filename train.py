@@ -829,6 +829,9 @@ def show_result(s):
     same_data = "" if is_builtin(s.data) else f" --data {quoted(s.data)}"
     translations = same_data
     summaries = same_data
+    pairs = ""
+    if has_two_vocabularies(s.out):  # the default languages are not its own
+        pairs = f" --pairs {' '.join(s.pairs)}"
     kind = kind_of(s.data)
     if kind in ("xlsum", "wikilingua"):  # which have no translations
         translations = " --data parallel:DIR"
@@ -836,9 +839,9 @@ def show_result(s):
         summaries = " --data jsonl:DIR"
     nexts = {
         "pretrain": f"train.py --stage translate --init {out}{translations}",
-        "align": f"train.py --stage summarize --init {out}{summaries}",
-        "translate": f"train.py --stage summarize --init {out}{summaries}    (the second step: "
-                     "QK finetuning on summaries)",
+        "align": f"train.py --stage summarize --init {out}{summaries}{pairs}",
+        "translate": f"train.py --stage summarize --init {out}{summaries}{pairs}    (the second "
+                     "step: QK finetuning on summaries)",
         "summarize": f"eval.py --model {out} --lang {zero_shot_language(s)}    (from every "
                      "source language)",
     }
@@ -1138,14 +1141,15 @@ def parse_args(argv=None):
 
 def check_pairs_are_named(typed):
     """UserError where a vocabulary that tools.new_language has made would be trained on the default
-    languages."""
+    languages, for the first time or again."""
     init = typed.get("init", "").strip()
     names = ["pairs", "langs"]
     if typed["stage"] == "align":
         names.append("align_pairs")
     if not init or any(typed.get(name) for name in names):
         return
-    if read_settings(model_folder(init, weights=False)).get("fresh"):
+    folder = model_folder(init, weights=False)
+    if read_settings(folder).get("fresh") or has_two_vocabularies(folder):
         raise UserError(
             f"--init {init} has a vocabulary that was made for some pairs, and nothing says which "
             "to train it on; name them with --pairs, as when it was made"

@@ -268,7 +268,7 @@ def amount(folder, settings):
     if "steps" not in settings:
         return None
     if is_untrained(folder):
-        return "stopped before its first validation: the weights are those that it began with"
+        return "none that was validated: the weights are those that the run began with"
     steps = settings["steps"]
     rows = read_log(folder / "log.csv")
     if rows:

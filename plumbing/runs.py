@@ -66,6 +66,7 @@ KIND_OF_SETTING = {
     "mix_pairs": list,
     "learned": list,
     "fresh": list | str,
+    "sources": list,
     "world_size": int,
     "command": list,
 }
@@ -279,19 +280,25 @@ def time_of_last_save(folder):
 
 
 def is_untrained(folder):
-    """Was a run stopped before its first validation? Its updates wait in state.pt then, and its
-    model is still the one that it began with."""
-    folder = Path(folder)
-    return (folder / "state.pt").is_file() and not (folder / "log.csv").is_file()
+    """Has a run's model never been validated, or with no number alone? It is still the one that the
+    run began with; its updates, if there were any, wait in state.pt."""
+    log = Path(folder) / "log.csv"
+    if not log.is_file():  # no run; or one of an earlier version, which wrote no heading at first
+        return log.with_name("state.pt").is_file()
+    return not any(math.isfinite(row["validation loss"]) for row in read_log(log))
 
 
 def tell_untrained(name, folder):
     """A note on a run of which that is true."""
-    if is_untrained(folder):
-        note(
-            f"{name} was stopped before its first validation, and its model is the one that it "
-            f"began with: `{beside_python()} train.py --resume {quoted(name)}` goes on"
-        )
+    if not is_untrained(folder):
+        return
+    mend = f"`{beside_python()} train.py --resume {quoted(name)}` goes on"
+    if not (Path(folder) / "state.pt").is_file():
+        mend = "nothing of it was saved, so start it anew"
+    note(
+        f"{name} ended before its first validation, or its loss was no number, and its model is "
+        f"the one that it began with: {mend}"
+    )
 
 
 @contextmanager
@@ -535,7 +542,11 @@ class Run:
             before = read_settings(folder)
             if "new_source" in before or has_new_source(before):
                 begun["new_source"] = has_new_source(before)
+            if before.get("sources"):
+                own = [pair.split("-")[0] for pair in self.settings.pairs]
+                begun["sources"] = sorted({*before["sources"], *own})
         write_settings(self.folder, asdict(self.settings) | machine | begun)
+        self.log.write_rows()  # the heading: without a line below it the model is untrained
         tokenizer.save_pretrained(self.folder)
         model.save_pretrained(self.folder, tensors)
 

@@ -124,6 +124,19 @@ def test_the_classifier_learns_the_language_and_the_fooling_loss_takes_it_away(s
     assert before > 0.9 and adversary.accuracy() < before - 0.2
 
 
+def test_of_several_processes_the_first_goes_on_with_what_it_counted(monkeypatch):
+    """It wrote the checkpoint; in all, its tokens would count as often as there are processes."""
+    adversary = Adversary("balanced", 32, LANGS, 1e-2, updates=1, device="cpu")
+    adversary.right, adversary.seen = 3, 4
+    state = adversary.state_dict()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, wanted in (("0", 0.75), ("1", 0.0)):
+        monkeypatch.setenv("RANK", rank)
+        other = Adversary("balanced", 32, LANGS, 1e-2, updates=1, device="cpu")
+        other.load_state_dict(state)
+        assert other.accuracy() == wanted
+
+
 class Encoder:
     """Stands for a model whose states are given."""
 

@@ -302,6 +302,13 @@ def test_a_merged_folder_is_read_as_its_runs_were(run, small, tmp_path, deltas):
     settings = json.loads((merged / "args.json").read_text(encoding="utf-8"))
     both = {"stage": "summarize", "tagless": True, "origin": origin_of(small)}
     assert settings == both  # what both say
+    german = {"stage": "translate", "tagless": True, "pairs": ["en_XX-de_DE"]}
+    french = german | {"pairs": ["en_XX-fr_XX", "en_XX-de_DE"]}
+    parts = [f"{deltas(str(number), which)}=0.5" for number, which in enumerate((german, french))]
+    done = run(*DELTA, "merge", small, merged, *parts, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((merged / "args.json").read_text(encoding="utf-8"))
+    assert settings["pairs"] == ["en_XX-de_DE", "en_XX-fr_XX"]  # or the stage's 25 would count
     for file in (tagged, deltas("bare", {})):
         done = run(*DELTA, "merge", small, tmp_path / "n", f"{task}=0.5", f"{file}=0.5")
         assert done.returncode == 2 and "no one model reads both" in done.stderr

@@ -236,6 +236,37 @@ def test_a_graft_reads_what_the_folder_with_its_source_reads(run, small, tmp_pat
         assert has_new_source(read_settings(out)) == is_new, (body, donor, side)
 
 
+def test_a_graft_is_asked_about_the_languages_of_its_donors_source(run, small, tmp_path):
+    """The body's were read through another vocabulary. Nor are the default languages trained."""
+    folders = {}
+    for source in ("de_DE", "fr_XX"):
+        pair = f"{source}-en_XX"
+        start = tmp_path / f"start {source}"
+        done = run(*FRESH, small, start, "--source", source, "--pairs", pair, "--pieces", 300)
+        assert done.returncode == 0, done.stderr
+        folders[source] = tmp_path / source
+        done = run(
+            "train.py", "--stage", "translate", "--init", start, "--pairs", pair, "--recipe",
+            "src", "--steps", 1, "--tokens", 300, "--valid-examples", 2, "--no-eval",
+            "--out", folders[source],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    stitched = tmp_path / "stitched"
+    done = run(*GRAFT, folders["fr_XX"], folders["de_DE"], "src", stitched)
+    assert done.returncode == 0, done.stderr
+    words = ("--lang", "en_XX", "--examples", 2, "--max-new-tokens", 2, "--samples", 0)
+    done = run("eval.py", "--model", stitched, *words)
+    assert done.returncode == 0 and "de_DE -> en_XX" in done.stdout, done.stderr
+    assert "fr_XX ->" not in done.stdout and "zero-shot" in done.stdout
+    child = tmp_path / "child"
+    train = ("train.py", "--stage", "translate", "--init", stitched, "--steps", 1, "--out", child)
+    refused = run(*train)
+    assert refused.returncode == 2 and "name them with --pairs" in refused.stderr
+    done = run(*train, "--pairs", "de_DE-en_XX", "--valid-examples", 2, "--no-eval")
+    assert done.returncode == 0, done.stderr
+    assert read_settings(child)["sources"] == ["de_DE"]
+
+
 def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp_path):
     done = run(*OTHER, small, tmp_path / "start", "--seed", 5)
     assert done.returncode == 0, done.stderr

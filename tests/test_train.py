@@ -1484,14 +1484,24 @@ def test_a_run_that_was_stopped_before_its_first_validation_says_so(run, small, 
     out = tmp_path / "run"
     options = (*QUICK, "--init", small, "--steps", 4, "--eval-every", 2, "--out", out)
     assert run("train.py", *options, "--stop-at", 1).returncode == 0
-    said = "stopped before its first validation"
+    said = "ended before its first validation"
     words = ("--pairs", "en_XX-es_XX", "--examples", 2, "--max-new-tokens", 4)
     assert said in run("eval.py", "--model", out, *words).stderr
     child = ("train.py", *QUICK, "--init", out, "--steps", 1, "--out", tmp_path / "child")
     assert said in run(*child).stderr
     assert run("-m", "tools.card", out).returncode == 0
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert said in card and "updates of" not in card
+    assert "none that was validated" in card and "updates of" not in card
+    killed = tmp_path / "killed"  # before anything was saved
+    shutil.copytree(out, killed)
+    (killed / "state.pt").unlink()
+    told = run("eval.py", "--model", killed, *words).stderr
+    assert said in told and "start it anew" in told
+    log = (out / "log.csv").read_text()
+    (killed / "log.csv").write_text(log + "2,1.0,nan,9,0.1\n")
+    assert said in run("eval.py", "--model", killed, *words).stderr
+    (killed / "log.csv").write_text(log + "2,1.0,3.5,9,0.1\n")
+    assert said not in run("eval.py", "--model", killed, *words).stderr
     assert run("train.py", "--resume", out).returncode == 0
     assert said not in run("eval.py", "--model", out, *words).stderr
 

@@ -308,6 +308,9 @@ def common_settings(deltas):
     if all(settings.get("learned") is not None for settings in tasks):
         both = [word for settings in tasks for word in settings["learned"]]
         common["learned"] = list(dict.fromkeys(both))
+    if "stage" in common and all(settings.get("pairs") for settings in tasks):
+        both = [pair for settings in tasks for pair in settings["pairs"]]
+        common["pairs"] = list(dict.fromkeys(both))
     return common
 
 

@@ -59,12 +59,20 @@ from corpora.sets import (
     pairs_within,
 )
 from data import Examples, at_most, collate, held_out
+from eval import sources_of
 from model import MBart
 from plumbing.files import UserError, check_file_out, note, parser_of, run, write_json
 from plumbing.models import MODEL_HELP, model_folder, pinned
 from plumbing.options import TASKS, default_device, device_name, stage_of
 from plumbing.progress import progress_line
-from plumbing.runs import latest_run, longest_input, origin_of, read_settings, tell_untrained
+from plumbing.runs import (
+    has_new_source,
+    latest_run,
+    longest_input,
+    origin_of,
+    read_settings,
+    tell_untrained,
+)
 from tokenizer import EOS, Tokenizer
 
 MEASURES = ("probe", "svcca", "retrieval")
@@ -513,6 +521,12 @@ def main(argv=None):
     folder = model_folder(name, weights=False)
     trained = read_settings(folder)
     tell_untrained(name, folder)
+    if has_new_source(trained):
+        note(
+            f"{name} has a vocabulary for its encoder that was made for some languages "
+            f"({' '.join(sources_of(trained))}), and of others it reads what means nothing: name "
+            "those that count with --source-lang"
+        )
     stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data") or "builtin"
     check_spec(data)
