@@ -274,6 +274,7 @@ def test_a_reader_that_leaves_ends_a_program_quietly():
     ('{"tagless": "false"}', "tagless is 'false', which no run writes"),
     ('{"max_length": "64"}', "max_length is '64', which no run writes"),
     ('{"fresh": 5}', "fresh is 5, which no run writes"),
+    ('{"pairs": "en_XX-en_XX"}', "pairs is 'en_XX-en_XX', which no run writes"),
     ('{"langs": [5]}', "langs is [5], which no run writes"),
     ('{"pairs": ["en_XX"]}', "pairs is ['en_XX'], which no run writes"),
 ])

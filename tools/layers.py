@@ -523,9 +523,8 @@ def main(argv=None):
     tell_untrained(name, folder)
     if has_new_source(trained):
         note(
-            f"{name} has a vocabulary for its encoder that was made for some languages "
-            f"({' '.join(sources_of(trained))}), and of others it reads what means nothing: name "
-            "those that count with --source-lang"
+            f"the vocabulary of {name}'s encoder was made for {' '.join(sources_of(trained))}; "
+            "what is measured of other languages means nothing (--source-lang names languages)"
         )
     stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data") or "builtin"

@@ -279,12 +279,13 @@ def make_graft(body, donor, side, out, overwrite):
     encoder_from = settings  # whose vocabulary the encoder has
     if side == "src":
         encoder_from = read_settings(donor)
+        settings.pop("sources", None)
+        if has_new_source(encoder_from):
+            from eval import sources_of  # late: its metrics take seconds to import
+
+            settings["sources"] = sources_of(encoder_from)
     if has_new_source(settings) or has_new_source(encoder_from):
         settings["new_source"] = has_new_source(encoder_from)
-    if has_new_source(encoder_from):
-        from eval import sources_of  # late: its metrics take seconds to import
-
-        settings["sources"] = sources_of(encoder_from)
     fresh = set(fresh_sides(body)) - {side}  # those embeddings are left behind
     if side in fresh_sides(donor):
         fresh.add(side)
