@@ -565,11 +565,14 @@ def report_of(folder, stage, data_spec, options, signatures, rows):
 def validation_loss_of(folder):
     """That of the model that a run's folder keeps, by log.csv: the lowest, or with --keep last the
     last. None where the folder is no run of train.py."""
+    settings = read_settings(folder)
+    if not settings:  # a log.csv there is no run's
+        return None
     rows = read_log(Path(folder) / "log.csv")
     losses = [row["validation loss"] for row in rows if math.isfinite(row["validation loss"])]
     if not losses:
         return None
-    if read_settings(folder).get("keep") == "last":
+    if settings.get("keep") == "last":
         return losses[-1]
     return min(losses)
 

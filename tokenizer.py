@@ -85,6 +85,11 @@ class Tokenizer:
         check_source(folder, source)
         return cls(path, layout, source)
 
+    @property
+    def own_source(self):
+        """The encoder's own Tokenizer; None where it reads with this one."""
+        return None if self.source is self else self.source
+
     # text to ids
 
     def piece_ids(self, text):
@@ -149,11 +154,6 @@ class Tokenizer:
         return self.pieces.decode([int(i) - 1 for i in ids if self.is_text(int(i))])
 
     # files
-
-    @property
-    def own_source(self):
-        """The encoder's own Tokenizer; None where it reads with this one."""
-        return None if self.source is self else self.source
 
     def save_pretrained(self, folder):
         """Copies the SentencePiece model and writes tokenizer.json and tokenizer_config.json,

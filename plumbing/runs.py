@@ -282,9 +282,12 @@ def time_of_last_save(folder):
 def is_untrained(folder):
     """Has a run's model never been validated, or with no number alone? It is still the one that the
     run began with; its updates, if there were any, wait in state.pt."""
-    log = Path(folder) / "log.csv"
-    if not log.is_file():  # no run; or one of an earlier version, which wrote no heading at first
-        return log.with_name("state.pt").is_file()
+    folder = Path(folder)
+    if not (folder / "args.json").is_file():  # no run of ours, whatever its files are called
+        return False
+    log = folder / "log.csv"
+    if not log.is_file():  # a base; or a run of an earlier version, which had no heading at first
+        return (folder / "state.pt").is_file()
     return not any(math.isfinite(row["validation loss"]) for row in read_log(log))
 
 

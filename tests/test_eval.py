@@ -931,7 +931,9 @@ def test_what_was_mistyped_is_said_before_the_weights_are_read(run, small, tmp_p
         assert len(done.stderr.splitlines()) == 1
     done = run("eval.py", "--model", folder, "--lang", "tr_TR", "--text", "Harita.")
     assert "the text's language too" in done.stderr and "--stage summarize" in done.stderr
-    (folder / "log.csv").write_text("step,loss\n1,2\n")
+    (folder / "log.csv").write_text("step,loss\n1,2\n")  # somebody's, for this is no run
+    assert "log.csv" not in run(*words, "--lang", "tr_TR").stderr
+    (folder / "args.json").write_text('{"stage": "summarize"}')
     done = run(*words, "--lang", "tr_TR")
     assert done.returncode == 2 and "log.csv" in done.stderr
     assert len(done.stderr.splitlines()) == 1

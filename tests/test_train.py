@@ -1491,6 +1491,13 @@ def test_a_run_that_was_stopped_before_its_first_validation_says_so(run, small, 
     assert run("-m", "tools.card", out).returncode == 0
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "none that was validated" in card and "updates of" not in card
+    foreign = tmp_path / "foreign"  # no run, though its files are called as a run's
+    shutil.copytree(out, foreign)
+    (foreign / "args.json").unlink()
+    (foreign / "log.csv").write_text("step,loss\n1,2\n")
+    child = ("train.py", *QUICK, "--init", foreign, "--steps", 1, "--out", tmp_path / "other")
+    done = run(*child)
+    assert done.returncode == 0 and said not in done.stderr, done.stderr
     killed = tmp_path / "killed"  # before anything was saved
     shutil.copytree(out, killed)
     (killed / "state.pt").unlink()
