@@ -16,7 +16,7 @@ other language. Even where p is uniform, its gradient pushes p_true further down
 one language to the next, and the classifier follows. The balanced loss rests at "cannot tell",
 whichever side it comes from.
 
-The updates alternate, each on batches of its own, all drawn from one stream, as in the authors'
+The updates alternate, each on batches of its own, drawn from the same streams, as in the authors'
 code: the next ones train the classifier, those after them the model. Task and fooling loss are sums
 over tokens, divided by the same number of target tokens.
 
@@ -130,16 +130,17 @@ class Adversary:
         them: (N,)."""
         return source_classes(batch, batch.source != PAD, self.languages, count)
 
-    def update(self, model, batches, world=1, seed=lambda batch, update=0: None):
+    def update(self, model, batches, world=1, seed=None):
         """`updates` steps of the classifier on the states of these batches, by -log p_true.
 
-        seed: seeds dropout for a batch (update: of the classifier's steps, from 1; 0: the model's
-        states), so that it does not matter which process has it."""
+        seed(batch, update=0): seeds dropout for a batch (update: of the classifier's steps, from 1;
+        0: the model's states), so that it does not matter which process has it."""
         states = []
         classes = []
         with torch.no_grad():
             for batch in batches:
-                seed(batch)
+                if seed:
+                    seed(batch)
                 states.append(model.token_states(batch.source))  # (N, D)
                 classes.append(self.classes(batch, len(states[-1])))  # (N,)
         tokens = torch.tensor(sum(map(len, classes))).to(classes[0].device, non_blocking=True)
@@ -149,7 +150,8 @@ class Adversary:
         with full_precision(tokens.device):
             for number in range(1, self.updates + 1):
                 for batch, batch_states, batch_classes in zip(batches, states, classes):
-                    seed(batch, update=number)
+                    if seed:
+                        seed(batch, update=number)
                     logits = self.classifier(batch_states.float())  # (N, n)
                     loss = F.cross_entropy(logits, batch_classes, reduction="sum") / tokens
                     loss.backward()
@@ -194,7 +196,8 @@ class Adversary:
     def load_state_dict(self, state):
         self.classifier.load_state_dict(state["classifier"])
         self.optimizer.load_state_dict(state["optimizer"])
-        # The first process wrote them: in all they would count as often as there are processes.
+        # The first process wrote its own alone: of several, the next accuracy() lacks the others'
+        # guesses before the stop. Read by all, they would count as often as there are processes.
         rank, _ = rank_and_world()
         if rank == 0:
             self.right = state["right"]

@@ -35,7 +35,7 @@ def contrastive_loss(a, b, excluded=None):
     """a, b (B, D) in float32, row i of one translates row i of the other -> the mean loss.
 
     excluded (B, B) bool: where it is true, row j of b is no negative of row i of a."""
-    with torch.autocast(a.device.type, enabled=False):  # bf16 has but 3 digits
+    with torch.autocast(a.device.type, enabled=False):  # bf16 keeps only 3 digits
         a = F.normalize(a, dim=1)
         b = F.normalize(b, dim=1)
         similarity = a @ b.T / TEMPERATURE  # (B, B)
@@ -53,7 +53,8 @@ def twins(batch):
 
 
 def has_negatives(batch):
-    """Has any row of a ParallelBatch a negative? Without one its loss is 0, whatever the states."""
+    """Does any row of a ParallelBatch have a negative? Without one its loss is 0, whatever the
+    states."""
     negatives = ~twins(batch)
     negatives.fill_diagonal_(False)  # a row's own translation is none
     return negatives.any().item()

@@ -185,10 +185,11 @@ class ParallelExample:
 class Examples:
     """Examples as ids: what a stage makes of a data set's text. `examples(pair, index)` is one.
 
-    tagged: has the source its language's tag? max_length: most ids of a side; the rest is cut off.
-    permuted: share of the documents whose sentences pretraining shuffles. limit: only the first
-    `limit` examples of every pair (few-shot). `unread` counts how much of the texts so far the
-    model does not see. UserError for pretraining where the encoder has a vocabulary of its own."""
+    tagged: whether the source has its language's tag. max_length: most ids of a side; the rest is
+    cut off. permuted: share of the documents whose sentences pretraining shuffles. limit: only the
+    first `limit` examples of every pair (few-shot). `unread` counts how much of the texts so far
+    the model does not see. UserError for pretraining where the encoder has a vocabulary of its
+    own."""
 
     def __init__(self, data, tokenizer, stage, tagged=True, max_length=1024, permuted=0.2, seed=0,
                  limit=None):
@@ -436,7 +437,7 @@ def first_sentences(sentences, room):
         if room <= 0:
             break
         first.append(sentence[:room])
-        room -= len(sentence) + 1  # and the </s> behind it
+        room -= len(sentence) + 1  # and the </s> after it
     return first
 
 
@@ -588,9 +589,10 @@ BESIDE_TRAINING = ThreadPoolExecutor(1)
 class Batches:
     """An endless, resumable stream of training batches.
 
-    Examples are drawn into a pool of `pool_size` batches' worth, sorted by length, cut into batches
-    of at most `tokens` padded tokens, and the batches are shuffled. state_dict() is a position, a
-    few numbers; load_state_dict() goes on from there with the very same batches."""
+    Examples are drawn into a pool of `pool_size` batches' worth, or of as many examples as there
+    are where that is less, sorted by length, cut into batches of at most `tokens` padded tokens,
+    and the batches are shuffled. state_dict() is a position, a few numbers; load_state_dict() goes
+    on from there with the very same batches."""
 
     def __init__(self, examples, tokens, seed=0, temperature=1.5, pool_size=32, name="task"):
         self.name = name
@@ -600,6 +602,7 @@ class Batches:
         self.pool_size = pool_size
         self.pairs = sorted(examples.sizes)
         self.weights = self.probabilities(temperature)
+        self.pass_size = sum(math.inf if n is None else n for n in examples.sizes.values())
         self.epochs = {}  # {pair: the epoch whose order is in `orders`}
         self.orders = {}  # {pair: its examples' numbers in that epoch's order}
         self.position = Position()
@@ -648,7 +651,9 @@ class Batches:
         cursors = dict(cursors)
         rows = []
         drawn = 0
-        while drawn < self.tokens * self.pool_size:
+        # Of a small data set no more than one pass: else copies of an example, which are of like
+        # length, would fill a batch.
+        while drawn < self.tokens * self.pool_size and len(rows) < self.pass_size:
             pair = self.pairs[rng.choice(len(self.pairs), p=self.weights)]
             name = "-".join(pair)
             cursor = cursors.get(name, 0)

@@ -166,7 +166,13 @@ class Decoder:
     def __init__(self, folder, device="cpu", int8=False, precision="fp32", **options):
         """options: generate's. int8: round large weights, which decodes faster on a CPU; precision:
         fp32 or bf16, which is faster on a GPU."""
+        # Of this model, not of the better one that a run may write while this decodes.
+        self.validation_loss = validation_loss_of(folder)
         self.model = MBart.from_pretrained(folder).to(device, PRECISIONS[precision])
+        if validation_loss_of(folder) != self.validation_loss:
+            raise UserError(
+                f"{folder}: a training run wrote another model while this one was read; start again"
+            )
         if int8:
             pack_for_decoding(self.model, int8=True)
         self.tokenizer = Tokenizer.from_pretrained(folder)
@@ -284,6 +290,7 @@ def evaluate(
     stem=False,
     tell_references=None,
     split="test",
+    seed=0,
 ):
     """Scores a decoding function on the first `count` examples of every (source, target) pair; 0:
     on all.
@@ -291,20 +298,21 @@ def evaluate(
     decoder(texts, source, target) -> outputs, as a Decoder does. languages: those that the data may
     name, the tokenizer's. trained: the pairs that the model was trained on, into whose languages it
     may fall back. skip: leave out bad lines. asked: pairs that the user named: a note says which of
-    them have no example. stem: see score. tell_references: Decoder's; --watch leaves it out.
+    them have no example. stem: see score. tell_references: Decoder's; --watch leaves it out. seed:
+    of the built-in corpus's texts.
 
     Returns a list of Rows, one for every pair of which there is an example, and the signatures."""
     data = open_data(
-        data_spec, stage, split, pairs, languages, skip=skip, name_missing=False
+        data_spec, stage, split, pairs, languages, seed=seed, skip=skip, name_missing=False
     )
-    there = [pair for pair in pairs if pair in data.sizes]
+    available = [pair for pair in pairs if pair in data.sizes]
     for source, target in asked:
-        if (source, target) not in there:
+        if (source, target) not in available:
             note(f"{source}-{target}: no example")
-    identify = metrics.LanguageIdentifier(languages_in_question(data_spec, there, trained))
+    identify = metrics.LanguageIdentifier(languages_in_question(data_spec, available, trained))
     rows = []
     targets_of = {}  # {signature: the target languages that it is true of}
-    for source, target in progress_line(there, "all", unit="pair", shown=len(there) > 1):
+    for source, target in progress_line(available, "all", unit="pair", shown=len(available) > 1):
         texts, references = first_examples(data, (source, target), count)
         if tell_references:
             tell_references(references, target)
@@ -336,14 +344,14 @@ def evaluate(
             row.examples.append({"source": text, "reference": reference, "output": output})
         row.references = means(off_target(references, target, identify))
         if tell_references:
-            tell_borrowed(row)
+            warn_of_wrong_references(row)
         rows.append(row)
         for signature in scored.signatures:
             targets_of.setdefault(signature, []).append(target)
-    return rows, signed(targets_of, {row.target for row in rows}) + [identify.signature()]
+    return rows, signature_lines(targets_of, {row.target for row in rows}) + [identify.signature()]
 
 
-def tell_borrowed(row):
+def warn_of_wrong_references(row):
     """A note on a pair whose references are in another language than its target's code says, as
     where a language without a tag borrows one."""
     share = row.references["off-target"]
@@ -363,7 +371,7 @@ def floors(score_outputs, texts, references):
     return found
 
 
-def signed(targets_of, targets):
+def signature_lines(targets_of, targets):
     """Signatures as lines; one that is not true of all target languages names its own."""
     lines = []
     for signature, own in targets_of.items():
@@ -540,20 +548,19 @@ def samples(rows, count=3):
     return "\n".join(lines)
 
 
-def write_report(path, folder, stage, data_spec, options, signatures, rows, said_on=None):
+def write_report(path, report, said_on=None):
     """Scores and outputs as JSON, and of which base the model is; papers/scores.py reads it.
-    data_spec: None for one's own text. said_on: the stream that names the file (default: standard
-    output)."""
-    report = report_of(folder, stage, data_spec, options, signatures, rows)
-    write_json(path, report | {"origin": origin_of(model_folder(folder))})
+    report: report_of()'s. said_on: the stream that names the file (default: standard output)."""
+    write_json(path, report | {"origin": origin_of(model_folder(report["model"]))})
     print(f"scores and outputs are in {path}", file=said_on)
 
 
-def report_of(folder, stage, data_spec, options, signatures, rows):
-    """What write_report() writes, but for the origin."""
+def report_of(name, decoder, stage, data_spec, options, signatures, rows):
+    """What write_report() writes, but for the origin. name: the model's; decoder: the Decoder that
+    has read it; data_spec: None for one's own text."""
     return {
-        "model": str(folder),
-        "validation loss": validation_loss_of(folder),
+        "model": str(name),
+        "validation loss": decoder.validation_loss,
         "stage": stage,
         "data": data_spec,
         "options": options,
@@ -583,7 +590,7 @@ def validation_loss_of(folder):
 def parse_args(argv=None):
     parser = parser_of(__doc__)
     add = parser.add_argument
-    add("--lang", help="target language, e.g. tr_TR")
+    add("--lang", help="target language, e.g. tr_TR (this or --pairs is needed)")
     add("--source-lang", nargs="+", metavar="LANG", help="source languages (default: the data's)")
     add("--pairs", nargs="+", metavar="SRC-TGT", help="instead of --lang, e.g. es_XX-en_XX")
     add("--model", metavar="FOLDER", help=f"{MODEL_HELP} (default: the latest run in runs/)")
@@ -592,19 +599,20 @@ def parse_args(argv=None):
         choices=TASKS,
         help="the task (default: what the model was trained for, else translate)",
     )
-    add("--data", metavar="SPEC", help="as train.py's (default: the run's)")
+    add("--data", metavar="SPEC", help="as train.py's (default: the run's, else builtin)")
     add("--skip-bad-lines", action="store_true", help="leave out and count unreadable lines")
     add(
         "--text",
-        help="translate or summarize this text instead of a test set (needs one --source-lang, "
-        "unless it is in --lang)",
+        help="translate or summarize this text instead of a test set (it is in --source-lang; a "
+        "summary's, unless named, in --lang)",
     )
     add("--file", metavar="FILE", help="the same for a text file; - reads standard input")
     add(
         "--examples",
         type=number(int, 0),
         default=200,
-        help="test examples per pair; 0: all (default 200)",
+        help="the first N test examples of each pair; 0: all (default 200)",
+        metavar="N",
     )
     add(
         "--samples",
@@ -613,8 +621,18 @@ def parse_args(argv=None):
         help="sample outputs to print per target language; 0: none (default 3)",
     )
     add("--beam", type=COUNT, help="beams; 1: greedy (default %(default)s)")
-    add("--max-new-tokens", type=COUNT, help="longest output (default %(default)s)")
-    add("--min-new-tokens", type=number(int, 0), help="shortest output (default %(default)s)")
+    add(
+        "--max-new-tokens",
+        type=COUNT,
+        help="most tokens of an output, </s> among them, in mBART-50 its tag too (default "
+        "%(default)s)",
+    )
+    add(
+        "--min-new-tokens",
+        type=number(int, 0),
+        help="fewest tokens before an output's </s>, in mBART-50 its tag among them (default "
+        "%(default)s)",
+    )
     add(
         "--length-penalty",
         type=PENALTY,
@@ -625,7 +643,9 @@ def parse_args(argv=None):
     add(
         "--no-repeat-ngram",
         type=number(int, 0),
-        help="forbid repeated n-grams; 0: allow (default: 3 for summaries, else 0)",
+        metavar="N",
+        help="no output has the same N tokens in a row twice; 0: it may (default: 3 for "
+        "summaries, else 0)",
     )
     add(
         "--early-stopping",
@@ -759,10 +779,10 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
     if not pairs:
         raise UserError(f"--stage {stage} needs here a source language other than the target")
     if len(pairs) > 1 and says_no_languages(data_spec, "test"):
-        return only_trained(args, data_spec, pairs, trained_pairs(settings))
+        return the_trained_pair(args, data_spec, pairs, trained_pairs(settings))
     if kind_of(data_spec) == "parallel":  # evaluate() names the typed ones that are left out
-        there = [pair for pair in pairs if has_test_files(folder_of(data_spec), pair)]
-        return there or pairs  # where there is none, open_data says so
+        available = [pair for pair in pairs if has_test_files(folder_of(data_spec), pair)]
+        return available or pairs  # where there is none, open_data says so
     return pairs
 
 
@@ -783,7 +803,7 @@ def check_task(stage, data_spec, pairs):
         )
 
 
-def only_trained(args, data_spec, pairs, trained):
+def the_trained_pair(args, data_spec, pairs, trained):
     """The one of the pairs that the run was trained on, as a list; UserError if there is not one,
     or if others were typed."""
     found = [pair for pair in pairs if pair in trained]
@@ -811,10 +831,6 @@ def own_text(args):
         text = read_text(args.file, name)
     if not text.strip():
         raise UserError(f"{name} is empty; give a text of at least a word")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"{name}: not UTF-8 text (at character {error.start})") from None
     return " ".join(text.split())
 
 
@@ -881,7 +897,7 @@ def write_own_text(text, source, target, decoder, was_finetuned):
     return Row(source=source, target=target, n=1, examples=[example])
 
 
-def asked_for(args, stage):
+def typed_pairs(args, stage):
     """The (source, target) pairs that the command line names one by one."""
     if args.pairs:
         return split_pairs(args.pairs)
@@ -889,7 +905,7 @@ def asked_for(args, stage):
     return [pair for pair in pairs if stage != "translate" or pair[0] != pair[1]]
 
 
-def what_is_read(args, folder, data_spec):
+def paths_read(args, folder, data_spec):
     """The files and folders that must not be written to, as check_file_out() takes them."""
     if is_own_text(args):
         return [folder, args.file]
@@ -943,7 +959,7 @@ def tell_training(name, folder, settings, asked):
     if settings.get("fresh"):
         note(
             f"{name} has embeddings as they were drawn: train it with `{beside_python()} train.py "
-            f"--init {quoted(name)} --pairs ... --recipe ...`"
+            f"--stage translate --init {quoted(name)} --pairs ... --recipe ...`"
         )
     own = settings.get("stage")
     # Published weights have no args.json: whoever names --stage for them vouches for the task.
@@ -963,11 +979,8 @@ def main(argv=None):
     settings = read_settings(folder)
     stage = stage_of(settings, args.stage)
     data_spec = args.data or settings.get("data") or "builtin"
-    # What a report needs is looked at before the decoding, not after it.
-    if args.json or not is_own_text(args):
-        validation_loss_of(name)
     if args.json:
-        check_file_out(args.json, read=what_is_read(args, folder, data_spec))
+        check_file_out(args.json, read=paths_read(args, folder, data_spec))
     check_languages(args, Tokenizer.from_pretrained(folder))
     if is_own_text(args):
         source = language_of_own_text(args, stage)
@@ -983,20 +996,21 @@ def main(argv=None):
     precision = args.precision or decoding_precision(device)
     if args.int8:
         check_int8(device, precision)
+    tell_training(name, folder, settings, args.stage)
     decoder = Decoder(model_folder(name), device, args.int8, precision, **options)
     if precision != "fp32":  # from here on the options are what is reported
         options["precision"] = precision
     if args.int8:
         options["int8"] = True
     languages = decoder.tokenizer.languages
-    tell_training(name, folder, settings, args.stage)
     if is_own_text(args):
         if not args.model:
             note(f"by the latest run, {name} (--model names another)")
         was_finetuned = settings.get("stage") in TASKS
         row = write_own_text(text, source, args.lang, decoder, was_finetuned)
         if args.json:
-            write_report(args.json, name, stage, None, options, [], [row], sys.stderr)
+            report = report_of(name, decoder, stage, None, options, [], [row])
+            write_report(args.json, report, sys.stderr)
         return
 
     pairs = pairs_to_score(args, settings, stage, data_spec, languages)
@@ -1010,7 +1024,7 @@ def main(argv=None):
         languages,
         pairs_ever_trained(settings),
         args.skip_bad_lines,
-        asked=asked_for(args, stage),
+        asked=typed_pairs(args, stage),
         stem=args.stem,
         tell_references=decoder.tell_references,
     )
@@ -1018,9 +1032,10 @@ def main(argv=None):
     print("\n".join(signatures + legend(rows)))
     if args.samples:
         print("\n" + samples(rows, args.samples))
+    report = report_of(name, decoder, stage, data_spec, options, signatures, rows)
     if args.json:
-        write_report(args.json, name, stage, data_spec, options, signatures, rows)
-    return report_of(name, stage, data_spec, options, signatures, rows)
+        write_report(args.json, report)
+    return report
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def generate(
     check_beam_and_lengths(model.config, beam, max_new_tokens, min_new_tokens)
     check_inputs(model.config, source, language_ids)
     check_penalties(length_penalty, no_repeat_ngram)
+    if not len(source):
+        return []
     was_training = model.training
     model.eval()
     try:
@@ -158,20 +160,20 @@ def beam_search(
 
         worst_finished = finished_scores[:, -1]  # (N,); NEVER, if fewer than K have finished
         if is_last:
-            done = torch.ones_like(worst_finished, dtype=torch.bool)
+            is_done = torch.ones_like(worst_finished, dtype=torch.bool)
         elif beam == 1 or early_stopping:  # greedy search stops at the first </s>
-            done = worst_finished > NEVER / 2
+            is_done = worst_finished > NEVER / 2
         else:  # the best running beam, as it is, does not beat the worst of the finished
-            done = scores[:, 0] / t**length_penalty <= worst_finished
-        is_done = done.tolist()  # here the CPU waits for a GPU
+            is_done = scores[:, 0] / t**length_penalty <= worst_finished
         newly_done = []
-        for i, source_row in enumerate(source_rows):
-            if source_row is not None and is_done[i]:
+        for i, row_is_done in enumerate(is_done.tolist()):  # here the CPU waits for a GPU
+            if row_is_done and source_rows[i] is not None:
                 newly_done.append(i)
         if newly_done:
             best_finished = finished[:, 0].tolist()
             for i in newly_done:
-                outputs[source_rows[i]] = strip(best_finished[i], prompt.size(1), config)
+                ids = output_tokens(best_finished[i], prompt.size(1), config)
+                outputs[source_rows[i]] = ids
                 source_rows[i] = None  # what is still computed of it is not looked at
         going = [i for i, source_row in enumerate(source_rows) if source_row is not None]
         if not going:
@@ -219,7 +221,7 @@ def select(beams, chosen):
     return beams.gather(1, chosen[..., None].expand(-1, -1, beams.size(2)))
 
 
-def strip(ids, start, config):
+def output_tokens(ids, start, config):
     """The tokens of a decoded row: what stands between the prompt and </s> or padding."""
     ids = ids[start:]
     while ids and ids[-1] == config.pad_token_id:
@@ -350,7 +352,7 @@ def groups_of(source, pad_token_id):
     first = 0
     for end in range(1, len(lengths) + 1):  # does a group end before the sentence `end`?
         if end == len(lengths) or lengths[end] < LIKE_LENGTH * lengths[first]:
-            width = max(1, *lengths[first:end])  # a source may be nothing but padding
+            width = max(1, max(lengths[first:end]))  # a source may be nothing but padding
             groups.append(source[first:end, :width])
             first = end
     return groups

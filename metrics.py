@@ -21,7 +21,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
 # Scripts without spaces between words, as Unicode's names of their letters begin.
-UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER")
+SPACELESS_SCRIPTS = (
+    "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "MYANMAR", "KHMER",
+)  # fmt: skip
 ZERO_WIDTH_SPACE = "\u200b"  # ends a word; other invisible characters stand within one
 SPACELESS_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")  # which these scripts are of
 DOTLESS = ("tr", "az")  # languages whose I is the capital of ı, and whose İ is that of i
@@ -124,7 +126,7 @@ class Words:
             behind_letter = kind in "LN"
             if not behind_letter:
                 inside = False
-            elif unicodedata.name(char, "").startswith(UNSPACED):
+            elif unicodedata.name(char, "").startswith(SPACELESS_SCRIPTS):
                 words.append(char)
                 inside = False
             elif inside:

@@ -50,7 +50,8 @@ ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 # second each on a B200, as is reported of torch 2.11), and nearly every batch has a new one.
 torch.backends.cuda.enable_cudnn_sdp(False)
 
-# On a GPU a mask's width is a multiple of it: attention would copy any other mask in every layer.
+# On a GPU masks are padded to a multiple of this width: attention would copy any other mask in
+# every layer.
 MASK_WIDTH = 16
 
 
@@ -171,7 +172,7 @@ class Stack(nn.Module):
         """Embedded x (B, T, D) -> the last layer's output, normed; the masks are Layer.forward()'s.
 
         upto=n: the output of layer n instead, not normed."""
-        for layer in self.layers[:upto]:  # upto None: of all
+        for layer in self.layers[:upto]:  # upto=None: all layers
             x = layer(x, mask, encoder_states, encoder_mask)
         if upto is not None:
             return x
@@ -232,10 +233,10 @@ class MBart(nn.Module):
         source tells which encoder states are padding. all_states as in encode()."""
         check_length(self.config, decoder_input, "decoder input")
         x = self.model.decoder.embed(decoder_input, self.model.shared.weight)
-        read = (x, None, encoder_states, self.mask(source))
+        mask = self.mask(source)
         if all_states:
-            return self.model.decoder.all_states(*read)
-        return self.model.decoder(*read)
+            return self.model.decoder.all_states(x, None, encoder_states, mask)
+        return self.model.decoder(x, None, encoder_states, mask)
 
     def project(self, hidden):
         """(..., D) -> logits (..., V)."""
@@ -295,7 +296,7 @@ class MBart(nn.Module):
         source (B, S), decoder_input (B, T). Only the positions that have a label are projected, a
         chunk at a time, so the logits of all of them never exist at once. reduction: "mean" or
         "sum" over the labels, or a number to divide the sum by. with_states=True returns (loss,
-        token_states(source)). ValueError if a label stands behind padding, or there is no label."""
+        token_states(source)). ValueError if a label stands after padding, or there is no label."""
         source = self.widened(source)
         is_label = labels != self.config.pad_token_id
         is_token = source != self.config.pad_token_id
@@ -451,7 +452,7 @@ def count_labels_and_tokens(is_label, is_token):
     answers = torch.stack([misplaced, is_label.sum(), is_token.sum()])
     misplaced, label_count, token_count = answers.tolist()
     if misplaced:
-        raise ValueError("labels must be padded on the right: a label stands behind padding")
+        raise ValueError("labels must be padded on the right: a label stands after padding")
     if not label_count:
         raise ValueError("no loss without labels: all of them are padding")
     return label_count, token_count
@@ -663,9 +664,9 @@ TIED = ("lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.em
 
 # What transformers' MBartConfig assumes for keys that a config.json leaves out, where it is not
 # Config's default.
-ABSENT = {"vocab_size": 50265, "scale_embedding": False}
+DEFAULTS_OF_TRANSFORMERS = {"vocab_size": 50265, "scale_embedding": False}
 # What every config.json of ours says, so that transformers builds an mBART from it.
-WRITTEN = {
+ALWAYS_WRITTEN = {
     "model_type": "mbart",
     "architectures": ["MBartForConditionalGeneration"],
     "is_encoder_decoder": True,
@@ -718,7 +719,7 @@ class Config:
         kinds = {own.name: own.type for own in fields(cls) if own.name != "extra"}
         values = {}
         for name in kinds:
-            default = ABSENT.get(name, getattr(cls, name))
+            default = DEFAULTS_OF_TRANSFORMERS.get(name, getattr(cls, name))
             values[name] = written.get(name, default)
         values = of_their_kinds(values, kinds, path)
         extra = {name: value for name, value in written.items() if name not in kinds}
@@ -779,7 +780,7 @@ class Config:
             del values["residual_drop_layer"]
         kind = str(dtype).removeprefix("torch.")
         kinds = {"dtype": kind, "torch_dtype": kind}  # the key's new name and its old one
-        write_json(path, self.extra | WRITTEN | kinds | values)
+        write_json(path, self.extra | ALWAYS_WRITTEN | kinds | values)
 
     def special_tokens(self):
         """The ids of <s>, <pad>, </s> and, in mBART-50, of the decoder's start."""

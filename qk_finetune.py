@@ -2,10 +2,10 @@ r"""Which tensors train: the recipes of zero-shot finetuning (Solovyev et al. 20
 
 Attention of a to c computes softmax(Q K^T / sqrt(d)) V with Q = a W_q + b_q, K = c W_k + b_k and
 V = c W_v + b_v, as in model.py. Q and K decide WHERE a position looks, V and everything behind it
-decide WHAT is written. Finetuning only Q and K of the attention that reads the source (not of the
-decoder's self-attention) on English summaries therefore teaches a model which parts of a document
-matter without touching the path on which the words of every other language travel: that is the
-`qk` recipe, and the reason why Q, K and V are separate tensors in model.py.
+decide WHAT is written. The paper's hypothesis: finetuning only Q and K of the attention that reads
+the source (not of the decoder's self-attention) on English summaries teaches a model which parts of
+a document matter, and leaves alone the path on which the words of every other language travel. That
+is the `qk` recipe, and the reason why Q, K and V are separate tensors in model.py.
 
 A recipe is one regular expression over parameter names (transformers' own names): one of the table
 below, or any other that is typed in a name's place, such as `decoder.*encoder_attn\.[qk]_proj`,
@@ -110,12 +110,12 @@ def apply_recipe(model, recipe, layers=None):
     expression, for what would train nothing, for layers that the model lacks, and for a new
     language's recipe where the model has none."""
     check_recipe(recipe, layers)
-    check_shape(recipe, layers, model.config)
+    check_model_fits(recipe, layers, model.config)
     parameters = dict(model.named_parameters())
     names = [name for name in parameters if trains(name, recipe, layers)]
     if not names:
-        check_name(recipe, list(parameters))
-        raise UserError(f"--recipe {in_words(recipe, layers)} trains nothing of this model")
+        check_recipe_exists(recipe, list(parameters))
+        raise UserError(f"--recipe {recipe_in_words(recipe, layers)} trains nothing of this model")
     for parameter in parameters.values():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -162,7 +162,7 @@ def first_and_last(layers):
     return first, last
 
 
-def in_words(recipe, layers=None):
+def recipe_in_words(recipe, layers=None):
     """For messages: "qk", or "qk in layers 1-2"."""
     if layers is None:
         return recipe
@@ -185,13 +185,18 @@ def check_recipe(recipe, layers=None):
         ) from None
 
 
-def check_shape(recipe, layers, config):
+def check_model_fits(recipe, layers, config):
     """UserError if a model of this Config lacks the vocabulary or the layers that are to train."""
     if sides_of(recipe) and config.source_vocab_size is None:
         raise UserError(
             f"--recipe {recipe} trains a new language's own vocabulary, which this model lacks; "
             f"make a folder with one by `{beside_python()} -m tools.new_language fresh` and name "
             "it with --init"
+        )
+    if recipe in ("emb", "emb+xattn") and config.source_vocab_size is not None:
+        raise UserError(
+            f"--recipe {recipe} trains embeddings that both sides share, and this model has some "
+            "for each side: name a recipe of src, tgt or both"
         )
     if layers is not None:
         count = max(config.encoder_layers, config.decoder_layers)
@@ -200,7 +205,7 @@ def check_shape(recipe, layers, config):
             raise UserError(f"--recipe-layers {layers}: the model has layers 1 to {count}")
 
 
-def check_name(recipe, names):
+def check_recipe_exists(recipe, names):
     """UserError if a recipe is neither in the table nor found in any of a model's `names`."""
     if recipe in RECIPES or any(trains(name, recipe) for name in names):
         return
@@ -230,8 +235,8 @@ def check_fresh(recipe, fresh, layers=None):
         if layers is not None:
             advice += ", and leave out --recipe-layers"
         raise UserError(
-            f"--recipe {in_words(recipe, layers)} would leave the fresh {side} embeddings frozen; "
-            f"{advice}"
+            f"--recipe {recipe_in_words(recipe, layers)} would leave the fresh {side} embeddings "
+            f"frozen; {advice}"
         )
 
 

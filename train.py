@@ -36,7 +36,7 @@ A run starts from a folder with a model and its vocabulary, and leaves one: the 
 validation loss (or the last: --keep), its card README.md, args.json, log.csv and state.pt. Ctrl-C,
 SIGTERM or the end of the terminal (not under nohup) saves and exits; --resume goes on exactly
 there, on a GPU up to rounding. For that, dropout is seeded by the batch's number, and the stream of
-batches by its position: nothing depends on how often a run was interrupted.
+batches by its position: nothing that is trained depends on how often a run was interrupted.
 
 In this file: the loop, the losses, how model and data are made, what is shown afterwards; and in
 its second half the settings `s`, every option with its default and what it may be.
@@ -45,6 +45,7 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 import time
 import zlib
 from collections import Counter
@@ -146,11 +147,11 @@ from qk_finetune import (
     apply_recipe,
     check_fresh,
     check_lora,
+    check_model_fits,
     check_recipe,
-    check_shape,
     describe,
-    in_words,
     moves_encoder,
+    recipe_in_words,
 )
 from tokenizer import PAD, Tokenizer
 
@@ -171,7 +172,7 @@ def train(s, rank, world, device, command=None):
     share_batches(s, world, this_run.say)
 
     # The model and the data.
-    recipe = in_words(s.recipe, s.recipe_layers)
+    recipe = recipe_in_words(s.recipe, s.recipe_layers)
     this_run.say(f"{s.stage}: language pairs: {len(s.pairs)}, recipe {recipe}, on {device}")
     model, tokenizer = prepare_model(s)
     this_run.say(describe(model))
@@ -213,7 +214,7 @@ def train(s, rank, world, device, command=None):
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
-    seen = 0  # tokens, source and target, since `clock`
+    tokens_since = 0  # tokens, source and target, since `clock`
     clock = time.perf_counter()
     with signals() as received, this_run.bar() as bar:
         while not is_over(s, progress):
@@ -225,7 +226,7 @@ def train(s, rank, world, device, command=None):
                 classifier_batches = data.draw_update(s)
                 mine = [batch.to(device) for batch in classifier_batches[rank::world]]
                 with autocast(device, s.precision):
-                    seed = partial(seed_dropout, s.seed, use="classifier")
+                    seed = partial(seed_dropout, s.seed, for_classifier=True)
                     adversary.update(model, mine, world, seed)
             batches = data.draw_update(s)
             parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
@@ -246,7 +247,7 @@ def train(s, rank, world, device, command=None):
             is_skipped = update(model, weights, optimizer, scaler, s.clip, world)
             tokens = sum(batch.target_tokens for batch in batches)
             progress.updated(mean_loss, tokens, is_skipped)
-            seen += tokens + sum(batch.source_tokens for batch in batches)
+            tokens_since += tokens + sum(batch.source_tokens for batch in batches)
             bar.update()
             bar.set_postfix_str(f"loss {mean_loss:.3f}", refresh=False)
 
@@ -255,18 +256,18 @@ def train(s, rank, world, device, command=None):
                 seconds = time.perf_counter() - clock
                 valid_loss = validation_loss(model, data.valid_batches, s, tokenizer, rank, world)
                 accuracy = adversary.accuracy(world) if adversary else None
-                lines = this_run.report(valid_loss, seen / seconds, rate, accuracy)
                 better = progress.validated(valid_loss, seconds)
-                if not progress.diverged:  # else the last checkpoint is better
-                    if better or s.keep == "last":
-                        this_run.save(model, parts, frozen.state_to_save)
-                    else:
-                        this_run.save(model, parts)
-                # Behind that: whatever is wrong with the texts, what was validated is kept.
+                is_sound = not progress.diverged  # else the last checkpoint is better
+                if is_sound and (better or s.keep == "last"):
+                    this_run.save_model(model, frozen.state_to_save)
+                lines = this_run.report(valid_loss, tokens_since / seconds, rate, accuracy)
+                if is_sound:
+                    this_run.save(model, parts)
+                # Scored after saving: an error in the texts must not lose what was validated.
                 scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
                 lines += this_run.log_scores(scores)
                 this_run.tell(lines)
-                seen = 0
+                tokens_since = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world)
             must_stop = signal != 0 or (progress.step == s.stop_at and not is_over(s, progress))
@@ -276,11 +277,11 @@ def train(s, rank, world, device, command=None):
                 is_sound = not progress.diverged and are_numbers(weights)
                 if is_sound:  # else the last one is better
                     this_run.save(model, parts)
-                seen = 0
+                tokens_since = 0
                 clock = time.perf_counter()
-            if must_stop:
-                bar.close()
-                this_run.stop(signal, is_sound)
+                if must_stop:
+                    bar.close()
+                    this_run.stop(signal, is_sound)
     this_run.done()
 
 
@@ -342,7 +343,11 @@ def divisors(batches):
     for batch in batches:
         counts[batch.stream] += 1
         tokens[batch.stream] += batch.target_tokens
-    return {stream: tokens[stream] * len(batches) / counts[stream] for stream in counts}
+    found = {}
+    for stream, count in counts.items():
+        share = count / len(batches)  # w_k
+        found[stream] = tokens[stream] / share
+    return found
 
 
 def task_loss(
@@ -452,6 +457,7 @@ def score_watched_pairs(model, tokenizer, s, rank, learned_tasks):
         trained=evaluation.pairs_ever_trained(vars(s) | {"learned": learned_tasks}),
         skip=s.skip_bad_lines,
         split="valid",
+        seed=s.seed,
     )
     column = "chrF" if s.stage == "translate" else "R1"
     scores = []
@@ -473,16 +479,20 @@ def autocast(device, precision):
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
-# One for each use of a batch: batches of the same number, but of different uses, draw different
-# dropout.
-SALTS = {"task": (), "classifier": (1,), "alignment": (2,), "mix": (3,)}
+# One for each stream, and one for what the classifier reads: batches of the same number, but of
+# different uses, draw different dropout.
+SALTS = {"task": (), "alignment": (2,), "mix": (3,)}
+CLASSIFIER_SALT = (1,)
 
 
-def seed_dropout(seed, batch, use=None, update=0):
-    """Seeds dropout by the run's seed, the batch's number and its use (default: its stream's), so
-    that it is the same whichever process has the batch, and after a resume. update: the number of
-    the classifier's step, which reads a batch again and again."""
-    numbers = (seed, batch.number, *SALTS[use or batch.stream], update)
+def seed_dropout(seed, batch, for_classifier=False, update=0):
+    """Seeds dropout by the run's seed, the batch's number and its use, so that it is the same
+    whichever process has the batch, and after a resume. update: the number of the classifier's
+    step, which reads a batch again and again."""
+    salt = SALTS[batch.stream]
+    if for_classifier:
+        salt += CLASSIFIER_SALT
+    numbers = (seed, batch.number, *salt, update)
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
 
@@ -571,7 +581,7 @@ def pairs_beside_task(s):
 def check_layers(s, config):
     """UserError if a model of this Config lacks layers or the encoder vocabulary that the settings
     name, or if it already goes without the residual of another layer than --residual-drop."""
-    check_shape(s.recipe, s.recipe_layers, config)
+    check_model_fits(s.recipe, s.recipe_layers, config)
     for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
         if layer > config.encoder_layers:
             raise UserError(
@@ -590,8 +600,8 @@ def check_alignment(s, config, names):
     """UserError if `names`, which train, cannot move the states of that layer."""
     if s.align_layer and not moves_encoder(names, config, s.align_layer):
         raise UserError(
-            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the states of "
-            f"encoder layer {s.align_layer} depend on: alignment has nothing to move"
+            f"--recipe {recipe_in_words(s.recipe, s.recipe_layers)} trains nothing that the states "
+            f"of encoder layer {s.align_layer} depend on: alignment has nothing to move"
         )
 
 
@@ -599,9 +609,9 @@ def check_adversary(s, config, names):
     """UserError if `names`, which train, cannot move the encoder's states."""
     if s.adversarial != "none" and not moves_encoder(names, config):
         raise UserError(
-            f"--recipe {in_words(s.recipe, s.recipe_layers)} trains nothing that the encoder's "
-            f"states depend on: it cannot fool --adversarial {s.adversarial}; leave --recipe out "
-            "to train all layers"
+            f"--recipe {recipe_in_words(s.recipe, s.recipe_layers)} trains nothing that the "
+            f"encoder's states depend on: it cannot fool --adversarial {s.adversarial}; leave "
+            "--recipe out to train all layers"
         )
 
 
@@ -741,7 +751,8 @@ def check_scores_can_be_had(s, tokenizer):
     try:
         import eval as evaluation  # noqa: F401    late: its metrics take seconds to import
     except ImportError as error:
-        pip = f"{beside_python('pip')} install -r {BASE.parent / 'requirements.txt'}"
+        requirements = quoted(BASE.parent / "requirements.txt")
+        pip = f"{beside_python('pip')} install -r {requirements}"
         raise UserError(
             f"scores need a package that cannot be imported ({error}): `{pip}` brings it; or train "
             "without scores by --no-eval, and without --watch"
@@ -829,19 +840,24 @@ def show_result(s):
     same_data = "" if is_builtin(s.data) else f" --data {quoted(s.data)}"
     translations = same_data
     summaries = same_data
-    pairs = ""
-    if has_two_vocabularies(s.out):  # the default languages are not its own
-        pairs = f" --pairs {' '.join(s.pairs)}"
     kind = kind_of(s.data)
-    if kind in ("xlsum", "wikilingua"):  # which have no translations
+    if kind in ("xlsum", "wikilingua", "jsonl"):  # texts or summaries, and no translations
         translations = " --data parallel:DIR"
-    if kind == "parallel":  # which has no summaries
+    if kind in ("parallel", "jsonl"):  # here translations, and no summaries
         summaries = " --data jsonl:DIR"
+    # Where a stage's own languages are not the run's:
+    languages = f" --langs {' '.join(s.langs)}"
+    if set(s.langs) != set(BASE_LANGUAGES):
+        translations += languages
+    if has_two_vocabularies(s.out):
+        summaries += f" --pairs {' '.join(s.pairs)}"
+    elif "en_XX" not in s.langs:
+        summaries += languages
     nexts = {
         "pretrain": f"train.py --stage translate --init {out}{translations}",
-        "align": f"train.py --stage summarize --init {out}{summaries}{pairs}",
-        "translate": f"train.py --stage summarize --init {out}{summaries}{pairs}    (the second "
-                     "step: QK finetuning on summaries)",
+        "align": f"train.py --stage summarize --init {out}{summaries}",
+        "translate": f"train.py --stage summarize --init {out}{summaries}    (the second step: QK "
+                     "finetuning on summaries)",
         "summarize": f"eval.py --model {out} --lang {zero_shot_language(s)}    (from every "
                      "source language)",
     }
@@ -858,9 +874,9 @@ def zero_shot_language(s):
 
 
 def has_two_vocabularies(folder):
-    """Has a folder's model a vocabulary for its encoder alone?"""
-    config = read_json(Path(folder) / "config.json") or {}
-    return config.get("source_vocab_size") is not None
+    """Does a folder's model have a vocabulary for its encoder alone?"""
+    config = read_json(Path(folder) / "config.json")
+    return isinstance(config, dict) and config.get("source_vocab_size") is not None
 
 
 def scored_pairs(s):
@@ -1026,8 +1042,8 @@ class Settings:
 
     # The methods of the papers.
     adversarial: str = option(
-        "the loss by which the model fools a classifier of the source language on its encoder's "
-        "states; with one, the source tag is left out and all layers train (--recipe)", "none",
+        "train against a classifier of the source language on the encoder's states, which this "
+        "loss fools; the source tag is then left out, and --recipe is full if not typed", "none",
         choices=KINDS
     )
     classifier_lr: float = option("learning rate of the adversary's classifier", type=POSITIVE)
@@ -1045,7 +1061,7 @@ class Settings:
     )
     align_layer: int = option(
         "pull translations together in the states of encoder layer N, counted from 1: beside a "
-        "task in the same updates, on as many batches; 0: do not",
+        "task in the same updates, on as many batches; 0: do not (--stage align needs a layer)",
         0, type=number(int, 0), metavar="N"
     )
     align_pairs: list = option(
@@ -1114,7 +1130,7 @@ MAY_DIFFER = ("resume", "stop_at", "device", "no_eval")  # when a run goes on
 
 def parse_args(argv=None):
     """argv (default: the program's own) -> Settings: typed, else the preset's, else decided."""
-    typed = read_options(Settings, argv, __doc__)
+    typed = read_options(Settings, argv, f"{__doc__}\n{presets_in_words()}\n")
     if "resume" in typed:
         return resumed(typed)
     if "stage" not in typed:
@@ -1128,15 +1144,46 @@ def parse_args(argv=None):
     settings = Settings(**options)
     check_pairs_are_named(typed)
     check_codes(settings.langs)
-    # Of what was typed: before decide() fills in what was not.
+    # These read what was typed, so they come before decide(), which fills in the rest.
     remarks = unused(typed, settings) + doubts(settings)
     decide(settings)
     check(settings)
+    remarks += summaries_as_translations(settings)
     if "tokens" not in typed and "accumulate" not in typed:
         remarks += join_batches(settings)
     for remark in remarks:
         note(remark)
     return settings
+
+
+def presets_in_words():
+    """The values of both presets, for --help."""
+    lines = ["What the presets have, where nothing is typed:"]
+    for preset, stages in (("small", SMALL), ("large", LARGE)):
+        for stage, values in stages.items():
+            options = ", ".join(f"{option_name(name)} {value}" for name, value in values.items())
+            lines += textwrap.wrap(
+                f"{preset}, {stage}: {options}",
+                80,
+                initial_indent="    ",
+                subsequent_indent="        ",
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def summaries_as_translations(s):
+    """A remark, [] if there is none to make, where alignment takes a file's summaries of another
+    language for translations, as it takes every line of its pairs."""
+    if s.stage != "summarize" or not s.align_layer or kind_of(s.data) != "jsonl":
+        return []
+    both = [pair for pair in s.align_pairs if pair in s.pairs]
+    if not both:
+        return []
+    return [
+        f"--align-pairs has {both[0]}, which is summarized too: its lines are aligned as if each "
+        "target were a translation of its source"
+    ]
 
 
 def check_pairs_are_named(typed):
@@ -1270,8 +1317,10 @@ def join_batches(s):
     cut into batches; nor in fp32; nor with several processes, which share the batches out."""
     device = device_of(s)
     _, world = rank_and_world()
-    plain = not s.mix and not s.align_layer and s.adversarial == "none" and s.precision != "fp32"
-    if s.preset != "large" or s.stage not in ROOM_FOR_ONE_BATCH or not plain:
+    depends_on_batches = s.mix or s.align_layer or s.adversarial != "none"
+    if depends_on_batches or s.precision == "fp32":
+        return []
+    if s.preset != "large" or s.stage not in ROOM_FOR_ONE_BATCH:
         return []
     if device.type != "cuda" or world > 1:
         return []
@@ -1451,10 +1500,10 @@ def started_from(s):
     return read_settings(model_folder(s.init, weights=False))
 
 
-def learned(s, there):
+def learned(s, available):
     """["STAGE SRC-TGT"], what the model will have learned to write, in this run and in our runs
-    before it. eval.py calls all other pairs zero-shot. there: {"SRC-TGT"} of the pairs that have
-    examples to train on."""
+    before it. eval.py calls all other pairs zero-shot. available: {"SRC-TGT"} of the pairs that
+    have examples to train on."""
     before = read_settings(s.out) if s.resume else started_from(s)
     # --mix trains the task "translate" where the data have translations (can_copy). Other data have
     # summaries between languages too, which count for the run's own stage.
@@ -1465,9 +1514,9 @@ def learned(s, there):
     for stage in STAGES:
         pairs = learned_in(before, stage)
         if stage == s.stage:
-            pairs += [pair for pair in s.pairs if pair in there]
+            pairs += [pair for pair in s.pairs if pair in available]
         if s.mix and stage == mixed_stage:
-            pairs += [pair for pair in s.mix_pairs if pair in there]
+            pairs += [pair for pair in s.mix_pairs if pair in available]
         found.extend(f"{stage} {pair}" for pair in pairs)
     return list(dict.fromkeys(found))
 
@@ -1519,9 +1568,12 @@ def check(s):
     if not s.out.strip():
         raise UserError("--out is empty; name a folder, or leave it out")
     if os.path.exists(Path(s.out) / "config.json") and not s.overwrite:
+        goes_on = ""
+        if os.path.exists(Path(s.out) / "state.pt"):
+            goes_on = f"--resume {s.out} goes on with it, "
         raise UserError(
-            f"{s.out} has a model already; --resume {s.out} goes on with it, --overwrite replaces "
-            "it, --out names another folder"
+            f"{s.out} has a model already; {goes_on}--overwrite replaces it, --out names another "
+            "folder"
         )
     in_the_way = None if s.overwrite else file_in_the_way(s.out)
     if in_the_way:

@@ -13,6 +13,7 @@ brings it along).
 """
 import difflib
 import json
+import os
 import re
 from collections import Counter
 from contextlib import ExitStack
@@ -146,7 +147,7 @@ def fetch_xlsum(source, out, languages, overwrite, licence):
                 continue
             with saving(path) as temporary:
                 told = write_rows(path, temporary, source.rows(language, split))
-                write_text(out / LICENCE_FILE, licence)
+                add_licence(out, licence)
             # Not before: a pipe that nobody reads any more would cost what was fetched.
             print(told, flush=True)
 
@@ -169,9 +170,29 @@ def fetch_wikilingua(source, out, pairs, overwrite, licence):
         for split, path in paths.items():
             temporary = all_or_none.enter_context(saving(path))
             told.append(write_rows(path, temporary, rows_of_pairs(source, pairs, split)))
-        write_text(out / LICENCE_FILE, licence)
+            with open(temporary, "rb+") as file:  # so that the renamings follow at once
+                os.fsync(file.fileno())
+        add_licence(out, licence)
     for line in told:
         print(line, flush=True)
+
+
+def check_licence(out, published):
+    """UserError for a folder whose licence file is of other data."""
+    path = out / LICENCE_FILE
+    if path.is_file() and published.title not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(
+            f"{path} is not of {published.title}, and a folder holds one data set; name another "
+            "folder with --out"
+        )
+
+
+def add_licence(out, licence):
+    """Puts a licence into its file, beside those of files from earlier commits."""
+    path = out / LICENCE_FILE
+    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if licence not in before:
+        write_text(path, before + licence)
 
 
 def rows_of_pairs(source, pairs, split):
@@ -283,6 +304,7 @@ def main(argv=None):
 
 def fetch(published, name, wanted, out, overwrite):
     """Writes what is wanted of a published data set into the folder `out`, with its licence."""
+    check_licence(out, published)
     branch = Repository(published.repository, BRANCH, "dataset")
     commit, files = branch.ask()
     source = Source(replace(branch, revision=commit), files)

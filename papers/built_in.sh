@@ -140,12 +140,12 @@ translate() {
 # What do a few Spanish examples add? All layers train, on top of either zero-shot model, for 12, 6,
 # 4 and 2 epochs of 10, 100, 1000 and 10000 examples, and the last model counts (as published). A
 # batch of 1600 tokens holds about 26 documents with their headlines (measured on 60 batches:
-# 25.7), so these epochs are 5, 23, 154 and 769 updates.
+# 25.7), 10 documents are one batch and 100 four, so these epochs are 12, 24, 154 and 769 updates.
 part_4() {
     rates
     heading 4 "a few Spanish examples on top"
-    few 10 5 1
-    few 100 23 3
+    few 10 12 1
+    few 100 24 3
     few 1000 154 10
     few 10000 769 10
 }

@@ -110,9 +110,10 @@ def main(argv=None):
     print("\n".join(signatures))
     print("\n" + evaluation.samples(rows))
     if args.json:
-        evaluation.write_report(
-            args.json, args.summarizer, "summarize", data_spec, options, signatures, rows
+        report = evaluation.report_of(
+            args.summarizer, summarizer, "summarize", data_spec, options, signatures, rows
         )
+        evaluation.write_report(args.json, report)
 
 
 if __name__ == "__main__":

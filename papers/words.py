@@ -189,7 +189,7 @@ Retrieval of translations, % right among 200 paragraphs, the mean over pairs of 
 
 ABOUT_FEW_SHOT = """\
 All layers train, on top of either zero-shot model, for 12, 6, 4 and 2 epochs of 10, 100, 1000 and
-10000 examples (5, 23, 154 and 769 updates); the last model counts. `full` here is that of `qk`'s
+10000 examples (12, 24, 154 and 769 updates); the last model counts. `full` here is that of `qk`'s
 rate, which has lost Spanish (ROUGE-1 5, 95% off-target, of this seed); at its best rate `full` has
 47 without an example, and `qk` 48."""
 

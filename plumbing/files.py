@@ -26,8 +26,16 @@ POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a lar
 
 
 # What is no fault of a program: a closed folder, a name that is too long, links in a circle, a disk
-# that is only read.
-REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS)
+# that is only read, a folder where a file should be or the other way round.
+REFUSED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+)
 
 
 class UserError(ValueError):
@@ -40,6 +48,9 @@ def run(main):
     A UserError ends it with one line on standard error and exit code 2, and so does a path that the
     system refuses (REFUSED), wherever it was asked for; Ctrl-C ends it with 130, a reader of its
     output that has left (`| head`) with 141."""
+    # Closed from the beginning (`>&-`), they are None, and nothing could be printed.
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             if os.name == "nt" and not stream.isatty():  # a file: in UTF-8 as all others
@@ -57,7 +68,7 @@ def run(main):
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         sys.exit(141)  # 128 + SIGPIPE, which Windows has not
     except Exception as error:
         if is_full_memory(error):
@@ -67,14 +78,21 @@ def run(main):
                 "--precision bf16, or a smaller --beam"
             )
         elif isinstance(error, OSError) and error.filename and error.errno in REFUSED:
-            line = (
-                f"{error.filename}: {error.strerror}; mend the permissions there, or name another "
-                "place"
-            )
+            line = f"{error.filename}: {error.strerror}; mend that, or name another place"
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            line = f"{error.filename or 'the output'}: {error.strerror}; make room"
+            if not error.filename:
+                drop_output()
         else:
             raise
         print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
+
+
+def drop_output():
+    """Leaves what standard output still has to write, which would fail once more when Python
+    ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_full_memory(error):
@@ -264,7 +282,9 @@ def is_from_system(error):
 
 def is_of_a_device(error):
     """Did a GPU fail, or memory end, while what is written was fetched from it?"""
-    return "CUDA" in str(error) or is_full_memory(error)
+    # The system's own errors name a path, which may say anything.
+    of_cuda = "CUDA" in str(error) and not isinstance(error, OSError)
+    return of_cuda or is_full_memory(error)
 
 
 def write_text(path, text):
@@ -308,7 +328,7 @@ def check_file_out(path, overwrite=True, read=()):
 
 def would_be_lost(path, name):
     """Is the file `path` there, and is it `name`, or in the folder `name` and no report?"""
-    place = Path(path).resolve()
+    place = real_path(path)
     if not place.is_file():
         return False
     if same_place(place, name):
@@ -323,7 +343,12 @@ def same_place(path, other):
     try:
         return os.path.samefile(path, other)
     except OSError:  # one of them is not there yet
-        return Path(path).resolve() == Path(other).resolve()
+        return real_path(path) == real_path(other)
+
+
+def real_path(path):
+    """The Path without links; of links in a circle as far as they lead."""
+    return Path(os.path.realpath(path))
 
 
 def is_report(path):

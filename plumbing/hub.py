@@ -70,21 +70,26 @@ class Repository:
     def cached(self, file):
         """The path of a file in the cache, as it was when this revision was last fetched; None if
         it is not there."""
-        from huggingface_hub import try_to_load_from_cache
-
-        path = try_to_load_from_cache(
-            self.name, file, revision=self.revision, repo_type=self.kind
-        )
+        path = self.look_up(file)
         return Path(path) if isinstance(path, str) else None  # it may be known to be missing
+
+    def look_up(self, file):
+        """What huggingface_hub knows of a file without asking: its path in the cache, a mark that
+        there is none, or None."""
+        from huggingface_hub import errors, try_to_load_from_cache
+
+        try:
+            return try_to_load_from_cache(
+                self.name, file, revision=self.revision, repo_type=self.kind
+            )
+        except errors.HFValidationError as error:  # no name of the hub's
+            raise self.in_words(error) from None
 
     def is_known_absent(self, file):
         """Does the cache know that this revision has no such file?"""
-        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+        from huggingface_hub import _CACHED_NO_EXIST
 
-        found = try_to_load_from_cache(
-            self.name, file, revision=self.revision, repo_type=self.kind
-        )
-        return found is _CACHED_NO_EXIST
+        return self.look_up(file) is _CACHED_NO_EXIST
 
     def note_absent(self, file):
         """Has the cache know that this revision has no such file; asks the hub for it once, for

@@ -9,6 +9,7 @@ rest handles folders alone. Of a repository only the files are fetched that are 
 config.json comes first and the weights last, so that what is no mBART costs no gigabytes.
 """
 import difflib
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def parts_of(path):
     try:
         shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
         shards = [Path(shard) for shard in sorted(set(shards))]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not a shard index ({error})") from None
     for shard in shards:
         if shard.is_absolute() or ".." in shard.parts:
@@ -151,18 +152,17 @@ def repository_named(name):
 
 def is_folder(name):
     """Is there a folder of this name? There is none of a name too long for the system."""
-    try:
-        return Path(name).is_dir()
-    except OSError:
-        return False
+    return is_there(name) and Path(name).is_dir()
 
 
 def is_there(name):
     """Is there a file or a folder of this name?"""
     try:
         return Path(name).exists()
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise  # a closed folder: nobody knows
 
 
 def no_folder_message(name):

@@ -43,7 +43,7 @@ from plumbing.layout import TOKENIZER_FILES
 from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
 
-RUN_FORMAT = 7  # of args.json, state.pt, an update and what validates; only its own is resumed
+RUN_FORMAT = 8  # of args.json, state.pt, an update and what validates; only its own is resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 LOG_COLUMNS = {
@@ -295,6 +295,12 @@ def tell_untrained(name, folder):
     """A note on a run of which that is true."""
     if not is_untrained(folder):
         return
+    if is_training(folder):
+        note(
+            f"{name} is training and was not validated yet: its model is still the one that it "
+            "began with"
+        )
+        return
     mend = f"`{beside_python()} train.py --resume {quoted(name)}` goes on"
     if not (Path(folder) / "state.pt").is_file():
         mend = "nothing of it was saved, so start it anew"
@@ -386,11 +392,6 @@ class Log:
 
     def write(self, *row):
         self.rows.append(row)
-        self.write_rows()
-
-    def take_back(self, step):
-        """Removes the line of this update."""
-        self.rows = [row for row in self.rows if row[0] != step]
         self.write_rows()
 
     def write_rows(self):
@@ -500,9 +501,15 @@ class Progress:
             self.best = loss
         self.bad = 0 if better else self.bad + 1
         self.seconds += seconds
+        return better
+
+    def logged(self):
+        """The mean loss of the updates since the last line of the log, of which this is the
+        next."""
+        mean_loss = self.loss / self.tokens
         self.loss = 0.0
         self.tokens = 0
-        return better
+        return mean_loss
 
 
 class Run:
@@ -569,17 +576,17 @@ class Run:
         screen. tell() prints them after save(), so that a closed pipe loses no update.
 
         accuracy: of the adversary's classifier, None without one."""
+        progress = self.progress
+        loss = progress.logged()
         if not self.main_process:
             return []
-        progress = self.progress
-        loss = progress.loss / progress.tokens
         self.log.write(progress.step, loss, valid_loss, speed, rate)
         line = (
             f"update {progress.step}: loss {loss:.4f}, validation {valid_loss:.4f}, "
             f"{speed:,.0f} tokens/s, learning rate {rate:.2e}"
         )
         if progress.overflows:
-            line += f", {progress.overflows} updates skipped by overflow"
+            line += f", {progress.overflows} updates skipped by overflow so far"
         if accuracy is not None:
             line += f", classifier {accuracy:.1%} right"
         return [line]
@@ -601,22 +608,23 @@ class Run:
         for line in lines:
             say_on_the_way(line)
 
-    def save(self, model, parts, merged_state=None):
-        """Writes state.pt; and the model, where merged_state() is given for its tensors.
+    def save_model(self, model, merged_state):
+        """Writes the model, of whose tensors merged_state() has the values.
+
+        Before report(): log.csv never names the loss of a model that is not there."""
+        if not self.main_process:
+            return
+        remove_descriptions(self.folder)
+        # Not kept: on a GPU these tensors are a second copy of the model.
+        model.save_pretrained(self.folder, merged_state())
+
+    def save(self, model, parts):
+        """Writes state.pt, what a resume goes on from.
 
         parts: {name: object with a state_dict()}, all that changes in training but the model. Of
         that state.pt has its own copy: a crash between the two files mixes no moments."""
         if not self.main_process:
             return
-        if merged_state is not None:
-            remove_descriptions(self.folder)
-            try:
-                # Not kept: on a GPU these tensors are a second copy of the model.
-                model.save_pretrained(self.folder, merged_state())
-            except UserError:  # a full disk: the model that is there has another loss
-                with suppress(UserError):
-                    self.log.take_back(self.progress.step)
-                raise
         weights = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

@@ -383,3 +383,59 @@ def test_a_file_in_a_folder_that_is_not_there_yet_is_written_with_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="no folder can be made there"):
         write_json(tmp_path / "file" / "scores.json", {})
+
+
+SIZES = [sys.executable, "qk_finetune.py", "base", "qk"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its shell closes no stream")
+def test_a_program_runs_where_its_standard_streams_are_closed():
+    for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        done = subprocess.run(
+            ["bash", "-c", f'"$@" {closed}', "bash", *SIZES], cwd=ROOT, capture_output=True,
+            text=True, timeout=600,
+        )
+        assert done.returncode == 0 and not done.stderr, (closed, done.stderr)
+        assert (">&-" in closed.replace("2>&-", "")) == (done.stdout == ""), closed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+def test_output_to_a_full_disk_ends_in_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            SIZES, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=600
+        )
+    assert done.returncode == 2 and "the output: No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links want a right there")
+def test_links_in_a_circle_are_named(small, tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for words in (
+        ("-m", "tools.trim", small, loop, "--langs", "en_XX"),
+        ("train.py", "--stage", "summarize", "--init", small, "--out", loop),
+    ):
+        done = subprocess.run(
+            [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True,
+            timeout=600,
+        )
+        assert done.returncode == 2 and str(loop) in done.stderr, (words, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name, content", [
+    ("config.json", "[1]"),
+    ("config.json", '"x"'),
+    ("model.safetensors.index.json", "[" * 100_000),
+])
+def test_json_of_another_kind_is_no_traceback(small, tmp_path, name, content):
+    folder = tmp_path / "model"
+    shutil.copytree(small, folder)
+    if name != "config.json":
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text(content)
+    (tmp_path / "data").mkdir()
+    words = ["--stage", "summarize", "--init", folder, "--data", f"jsonl:{tmp_path / 'data'}"]
+    assert name in refused(train.main, [*words, "--out", tmp_path / "run"], tmp_path / "run")

@@ -127,8 +127,14 @@ def test_a_full_disk_leaves_the_last_good_files_and_says_so(run_process, small, 
     MBart.from_pretrained(tmp_path / "run")
 
 
+@pytest.mark.parametrize("error, said", [
+    (UserError("model.safetensors: could not be written"), "could not be written"),
+    (MemoryError("no room"), "the memory is full (no room)"),
+])
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_the_log_ends_with_the_model_that_is_there(small, tmp_path, monkeypatch, keep):
+def test_the_log_ends_with_the_model_that_is_there(
+    small, tmp_path, monkeypatch, keep, error, said
+):
     """Another validation whose model the disk did not take would be told as the model's own."""
     save = MBart.save_pretrained
     calls = []
@@ -136,7 +142,7 @@ def test_the_log_ends_with_the_model_that_is_there(small, tmp_path, monkeypatch,
     def save_twice(*arguments):
         calls.append(arguments)
         if len(calls) > 2:  # the start, and the first validation
-            raise UserError("model.safetensors: could not be written")
+            raise error
         save(*arguments)
 
     monkeypatch.setattr(MBart, "save_pretrained", save_twice)
@@ -144,7 +150,7 @@ def test_the_log_ends_with_the_model_that_is_there(small, tmp_path, monkeypatch,
         "train.py", *OPTIONS, "--init", small, "--steps", 4, "--eval-every", 1, "--keep", keep,
         "--out", tmp_path / "run",
     )  # fmt: skip
-    assert done.returncode == 2 and "could not be written" in done.stderr
+    assert done.returncode == 2 and said in done.stderr
     steps = [row["step"] for row in read_log(tmp_path / "run" / "log.csv")]
     assert 1 in steps and len(calls) == 3
     if keep == "last":

@@ -234,6 +234,19 @@ def test_every_example_of_a_file_is_seen_once_in_an_epoch_in_another_order_each_
     assert orders[0] != orders[1] != orders[2]
 
 
+def test_a_pool_of_a_small_data_set_is_one_pass_over_it(tokenizer, jsonl):
+    """32 batches' worth of 30 examples would be copies, those of an example side by side."""
+    examples = Examples(from_file(jsonl, tokenizer, [RU_EN]), tokenizer, "translate")
+    batches = Batches(examples, 20_000)
+    for epoch in range(3):
+        batches.fill()
+        sources = [tuple(row.source) for batch in batches.batches for row in batch]
+        assert len(set(sources)) == len(sources) == 30
+        for _ in batches.batches.copy():
+            next(batches)
+        assert batches.position.cursors == {"ru_RU-en_XX": 30 * (epoch + 1)}
+
+
 @pytest.mark.parametrize("temperature, share", [(1, 10 / 11), (1.5, 0.823), (100, 0.505)])
 def test_languages_are_drawn_with_temperature(tokenizer, jsonl, temperature, share):
     batches = stream(tokenizer, data=from_file(jsonl, tokenizer), temperature=temperature)

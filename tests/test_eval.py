@@ -13,7 +13,7 @@ import metrics
 from corpora.sets import open_data
 from eval import Decoder, Row, decode, evaluate
 from model import MBart
-from plumbing.files import read_json, size_and_checksum, write_json
+from plumbing.files import UserError, read_json, size_and_checksum, write_json
 from plumbing.runs import latest_run
 from tokenizer import MBART25, Tokenizer
 
@@ -969,3 +969,25 @@ def test_who_writes_of_a_text_is_said_where_nobody_named_it(run, small, tmp_path
     words = ["--lang", "tr_TR", "--text", TURKISH, "--max-new-tokens", 2]
     done = run("eval.py", *words, cwd=tmp_path)
     assert done.returncode == 0 and "by the latest run, runs/two" in done.stderr
+
+
+def test_scores_are_not_given_the_loss_of_a_model_that_was_written_meanwhile(
+    small, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    shutil.copytree(small, folder)
+    (folder / "args.json").write_text('{"stage": "summarize"}')
+    heading = "step,loss,validation loss,tokens/s,learning rate\n"
+    (folder / "log.csv").write_text(heading + "1,2,3.5,9,0.1\n")
+    decoder = evaluation.Decoder(folder)
+    (folder / "log.csv").write_text(heading + "1,2,3.5,9,0.1\n2,2,3.25,9,0.1\n")
+    report = evaluation.report_of(folder, decoder, "summarize", None, {}, [], [])
+    assert report["validation loss"] == 3.5
+
+    def reads_as_a_run_saves(path):
+        (folder / "log.csv").write_text(heading + "3,2,3.0,9,0.1\n")
+        return MBart.from_pretrained(small)
+
+    monkeypatch.setattr(evaluation.MBart, "from_pretrained", reads_as_a_run_saves)
+    with pytest.raises(UserError, match="wrote another model while this one was read"):
+        evaluation.Decoder(folder)

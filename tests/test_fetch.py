@@ -158,6 +158,24 @@ def test_what_is_not_there_is_told_in_one_line_and_leaves_no_half_file(run, wiki
     assert f"start again with a network and without HF_HUB_OFFLINE, or copy {out}" in done.stderr
 
 
+def test_a_folder_has_the_licence_of_all_that_was_fetched_into_it(run, xlsum, tmp_path):
+    out = tmp_path / "xlsum"
+    words = ("-m", "corpora.fetch", "xlsum")
+    assert run(*words, "english", "--out", out).returncode == 0
+    first = (out / "LICENCE.txt").read_text()
+    xlsum.repositories["datasets/csebuetnlp/xlsum"].put(tmp_path / "hub", BRANCH)  # a new commit
+    assert run(*words, "english", "spanish", "--out", out).returncode == 0
+    both = (out / "LICENCE.txt").read_text()
+    assert both.startswith(first) and both.count("licence: CC BY-NC-SA 4.0") == 2
+    assert run(*words, "spanish", "--out", out, "--overwrite").returncode == 0
+    assert (out / "LICENCE.txt").read_text() == both
+
+    (out / "LICENCE.txt").write_text("mine")
+    done = run(*words, "english", "--out", out, "--overwrite")
+    assert done.returncode == 2 and "holds one data set; name another folder" in done.stderr
+    assert (out / "LICENCE.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("word", ["english", "English", "en_XX", "en"])
 def test_a_language_may_be_named_as_one_is_used_to(word):
     assert xlsum_name(word) == "english"

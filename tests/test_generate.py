@@ -550,3 +550,8 @@ def test_a_source_of_padding_alone_disturbs_no_other(models):
     padded = torch.cat([source[:2], torch.ones_like(source[:1]), source[2:]])
     found = generate(ours, padded, LANG, max_new_tokens=10)
     assert found[:2] + found[3:] == expected
+
+
+def test_no_sources_give_no_outputs(models):
+    _, ((_, ours), *_) = models
+    assert generate(ours, torch.empty(0, 5, dtype=torch.long), LANG) == []

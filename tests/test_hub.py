@@ -437,3 +437,10 @@ def test_nothing_of_the_hub_is_imported_for_a_folder(run_process):
         "assert 'huggingface_hub' not in sys.modules and 'torch' not in sys.modules"
     )
     assert run_process("-c", code).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["a/b--c", "facebook/mbart-large-cc25.git"])
+def test_a_name_that_the_hub_forbids_is_no_traceback(hub, name):
+    for revision in ("", "@main", "@" + "0" * 40):
+        with pytest.raises(UserError, match="the Hugging Face hub shows no model"):
+            model_folder(name + revision)

@@ -265,6 +265,11 @@ def test_a_graft_is_asked_about_the_languages_of_its_donors_source(run, small, t
     done = run(*train, "--pairs", "de_DE-en_XX", "--valid-examples", 2, "--no-eval")
     assert done.returncode == 0, done.stderr
     assert read_settings(child)["sources"] == ["de_DE"]
+    words = ("--source", "fr_XX", "--pairs", "fr_XX-en_XX", "--pieces", 300)
+    done = run(*FRESH, child, tmp_path / "another source", *words)
+    assert done.returncode == 0, done.stderr
+    assert "--recipe src+xattn --pairs fr_XX-en_XX" in done.stdout
+    assert "sources" not in read_settings(tmp_path / "another source"), "of another vocabulary"
 
 
 def test_the_commands_that_keep_the_vocabulary_write_folders_too(run, small, tmp_path):

@@ -400,3 +400,11 @@ def test_training_refuses_what_leaves_a_fresh_side_frozen(run, small, tmp_path):
 def test_a_new_sources_recipe_needs_the_new_source(small):
     with pytest.raises(UserError, match="tools.new_language"):
         apply_recipe(MBart.from_pretrained(small), "src+xattn")
+
+
+def test_embeddings_of_both_sides_are_not_those_that_a_model_shares(small):
+    model = new_language(MBart.from_pretrained(small), "src", 50)
+    for recipe in ("emb", "emb+xattn"):
+        with pytest.raises(UserError, match="this model has some for each side: name a recipe of"):
+            apply_recipe(model, recipe)
+        assert apply_recipe(MBart.from_pretrained(small), recipe)

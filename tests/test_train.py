@@ -25,7 +25,7 @@ from corpora import builtin
 from data import language_pairs, split_pairs
 from model import Config, MBart
 from plumbing.files import UserError, beside_python
-from plumbing.runs import RUN_FORMAT, read_settings, read_state
+from plumbing.runs import RUN_FORMAT, only_run_in, read_settings, read_state
 from tokenizer import Tokenizer
 from train import evaluation_arguments, parse_args
 
@@ -657,6 +657,36 @@ def test_pairs_are_watched_without_tags_where_the_run_has_none(run, small, tmp_p
         assert tagged and set(tagged) == {expected}
 
 
+def test_what_is_watched_are_the_texts_of_the_runs_own_seed(run, small, tmp_path, monkeypatch):
+    opened = []
+    open_data = evaluation.open_data
+
+    def watching(*args, seed=0, **options):
+        opened.append((args[2], seed))
+        return open_data(*args, seed=seed, **options)
+
+    monkeypatch.setattr(evaluation, "open_data", watching)
+    words = ("--watch", "en_XX-es_XX", "--seed", 3, "--steps", 1, "--out", tmp_path / "run")
+    done = run("train.py", *QUICK, "--init", small, *words)
+    assert done.returncode == 0 and set(opened) == {("valid", 3)}, (done.stderr, opened)
+
+
+def test_summaries_that_are_aligned_as_translations_are_remarked_on(capsys):
+    words = ["--stage", "summarize", "--data", "jsonl:DIR", "--langs", "es_XX"]
+    words += ["--align-layer", "2"]
+    across = ["--pairs", "es_XX-es_XX", "es_XX-en_XX"]
+    parse_args([*words, "--recipe", "full"])
+    assert "es_XX-en_XX" not in capsys.readouterr().err
+    parse_args([*words, *across, "--recipe", "full"])
+    assert "--align-pairs has es_XX-en_XX, which is summarized too" in capsys.readouterr().err
+
+
+def test_help_has_the_values_of_the_presets(run):
+    told = " ".join(run("train.py", "--help").stdout.split())
+    assert "small, summarize: --recipe qk, --lr 0.004, --steps 400, --eval-every 100" in told
+    assert "large, every stage: --tokens 2800, --accumulate 3, " in told
+
+
 def test_bad_lines_are_left_out_of_the_scores_too():
     words = ["--stage", "summarize", "--data", "jsonl:DIR"]
     assert "--skip-bad-lines" in evaluation_arguments(parse_args([*words, "--skip-bad-lines"]))
@@ -804,13 +834,14 @@ def test_streams_batches_and_runs_draw_dropout_unlike_each_other():
     for stream in ("task", "mix", "alignment"):
         train.seed_dropout(5, Namespace(number=7, stream=stream))
         seeds.add(torch.initial_seed())
-    train.seed_dropout(5, Namespace(number=7, stream="task"), "classifier")
-    seeds.add(torch.initial_seed())
+    for stream in ("task", "mix"):
+        train.seed_dropout(5, Namespace(number=7, stream=stream), for_classifier=True)
+        seeds.add(torch.initial_seed())
     train.seed_dropout(5, Namespace(number=8, stream="task"))
     seeds.add(torch.initial_seed())
     train.seed_dropout(6, Namespace(number=7, stream="task"))
     seeds.add(torch.initial_seed())
-    assert len(seeds) == 6
+    assert len(seeds) == 7
 
 
 def test_the_files_of_a_mix_are_part_of_the_fingerprint(run, small, tmp_path):
@@ -1488,6 +1519,9 @@ def test_a_run_that_was_stopped_before_its_first_validation_says_so(run, small, 
     assert said in run("eval.py", "--model", out, *words).stderr
     child = ("train.py", *QUICK, "--init", out, "--steps", 1, "--out", tmp_path / "child")
     assert said in run(*child).stderr
+    with only_run_in(out):
+        told = run("eval.py", "--model", out, *words).stderr
+        assert "is training and was not validated yet" in told and "--resume" not in told
     assert run("-m", "tools.card", out).returncode == 0
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "none that was validated" in card and "updates of" not in card

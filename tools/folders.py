@@ -116,9 +116,10 @@ def move_tags(config, folder, tokenizer):
     start = codes.get(config.decoder_start_token_id)
     if start in tokenizer.tag:
         config.decoder_start_token_id = tokenizer.tag[start]
-    forced = codes.get(config.extra.get("forced_bos_token_id"))
-    if forced in tokenizer.tag:
-        config.extra["forced_bos_token_id"] = tokenizer.tag[forced]
+    name = "forced_bos_token_id"
+    forced = config.extra.get(name)
+    if isinstance(forced, int) and codes.get(forced) in tokenizer.tag:
+        config.extra[name] = tokenizer.tag[codes[forced]]
 
 
 def remove_stale(out, tokenizer=None, folder=None):

@@ -185,6 +185,8 @@ def make_fresh(
     # No pair with the new side has been learned.
     settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
     settings["new_source"] = side == "src" or has_new_source(settings)
+    if side == "src" or scratch:  # another vocabulary, or nothing that was learned
+        settings.pop("sources", None)
     # `out` is not touched before everything that can be refused is behind us.
     with temporary_folder() as folder:
         path = Path(folder) / MODEL_FILE
@@ -204,9 +206,10 @@ def make_fresh(
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
+    same_data = "" if is_builtin(data) else f" --data {quoted(data)}"
     print(
         f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
-        f"--recipe {recipe} --pairs ..."
+        f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{same_data}"
     )
 
 

@@ -314,7 +314,12 @@ def main(argv=None):
         model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
-    print(f"next: {beside_python()} train.py --stage pretrain --init {quoted(out)}")
+    of_text = ""  # as the vocabulary's
+    if not is_builtin(args.data):
+        of_text += f" --data {quoted(args.data)}"
+    if args.langs != BASE_LANGUAGES:
+        of_text += f" --langs {' '.join(args.langs)}"
+    print(f"next: {beside_python()} train.py --stage pretrain --init {quoted(out)}{of_text}")
 
 
 if __name__ == "__main__":
