@@ -899,7 +899,7 @@ A, zero-shot summarization:
   language, and these are drawn alike at any temperature.
 - Supervised rows: one model on all pairs of the table (as published for WikiLingua), `full` at its
   rate of that table.
-- Few-shot: 1e-3, which suits 5 to 769 updates here (A: 2e-5).
+- Few-shot: 1e-3, which suits 12 to 769 updates here (A: 2e-5).
 - Rows of one seed (supervised, few-shot, pipelines, the control of a residual drop without tag and
   adversary, all rates but the best, `qk`'s best and, of `full` and `qk`, 2e-3, curves over
   updates): for want of time. Of the translation model and of B's parent there is one each, from
