@@ -62,6 +62,7 @@ from corpora.facts import BASE_LANGUAGES
 from corpora.sets import (
     can_copy,
     check_spec,
+    data_option,
     is_builtin,
     is_help,
     kind_of,
@@ -837,9 +838,8 @@ def show_result(s):
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
         write_card(s.out, picture=False)  # that of the log is there
     out = quoted(s.out)
-    same_data = "" if is_builtin(s.data) else f" --data {quoted(s.data)}"
-    translations = same_data
-    summaries = same_data
+    translations = data_option(s.data)
+    summaries = translations
     kind = kind_of(s.data)
     if kind in ("xlsum", "wikilingua", "jsonl"):  # texts or summaries, and no translations
         translations = " --data parallel:DIR"

@@ -22,7 +22,14 @@ from corpora.columns import columns_of, first_columns, language_columns
 from corpora.help import FOLDER, check_prepared, open_help
 from corpora.lines import JsonLines, ParallelText
 from corpora.published import open_wikilingua, open_xlsum
-from plumbing.files import UserError, beside_python, check_searchable, note, note_once
+from plumbing.files import (
+    UserError,
+    beside_python,
+    check_searchable,
+    note,
+    note_once,
+    quoted,
+)
 from plumbing.progress import progress_line
 
 KINDS = ("jsonl", "parallel", "xlsum", "wikilingua", "help")
@@ -75,6 +82,11 @@ def kind_of(spec):
 def is_builtin(spec):
     """Does `--data SPEC` mean the built-in corpus, whatever share it asks for?"""
     return kind_of(spec) == "builtin"
+
+
+def data_option(spec):
+    """The option for these data behind a command, " --data SPEC"; "" where they are its default."""
+    return "" if spec == "builtin" else f" --data {quoted(spec)}"
 
 
 def is_help(spec):

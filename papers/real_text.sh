@@ -45,6 +45,8 @@ part_14() {
         watched qk "$rate"
     done
     watched qk 8e-3  # the best of the three is the highest
+    for rate in $HELP_LONG_RATES_FULL; do watched_longer full "$rate"; done
+    for rate in $HELP_LONG_RATES_QK; do watched_longer qk "$rate"; done
     finish
     help_rates
     for seed in $MORE_SEEDS; do
@@ -53,9 +55,6 @@ part_14() {
         english_row full "$HELP_QK" "$seed"
         english_row qk "$HELP_FULL" "$seed"
     done
-    for rate in $HELP_LONG_RATES_FULL; do watched_longer full "$rate"; done
-    for rate in $HELP_LONG_RATES_QK; do watched_longer qk "$rate"; done
-    finish
     best_full=$(best_rate help-long-full 14)
     best_qk=$(best_rate help-long-qk 14)
     for seed in $SEEDS; do

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import check_spec, is_builtin, open_data
+from corpora.sets import check_spec, data_option, is_builtin, open_data
 from data import split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, quoted, run, temporary_folder
@@ -206,10 +206,9 @@ def make_fresh(
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
-    same_data = "" if is_builtin(data) else f" --data {quoted(data)}"
     print(
         f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
-        f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{same_data}"
+        f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{data_option(data)}"
     )
 
 

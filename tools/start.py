@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from corpora.facts import BASE_LANGUAGES, Corpus
-from corpora.sets import check_spec, is_builtin, open_data
+from corpora.sets import check_spec, data_option, is_builtin, open_data
 from data import language_pairs
 from model import Config, MBart
 from plumbing.files import (
@@ -314,9 +314,7 @@ def main(argv=None):
         model.save_pretrained(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
-    of_text = ""  # as the vocabulary's
-    if not is_builtin(args.data):
-        of_text += f" --data {quoted(args.data)}"
+    of_text = data_option(args.data)  # as the vocabulary's
     if args.langs != BASE_LANGUAGES:
         of_text += f" --langs {' '.join(args.langs)}"
     print(f"next: {beside_python()} train.py --stage pretrain --init {quoted(out)}{of_text}")
