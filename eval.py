@@ -329,15 +329,8 @@ def evaluate(
             facts=facts,
             stem=stem,
         )
-
         scored = score_outputs(outputs)
-        row = Row(
-            source=source,
-            target=target,
-            n=len(outputs),
-            scores=scored.scores,
-            each=scored.each,
-        )
+        row = Row(source, target, len(outputs), scored.scores, scored.each)
         if stage == "summarize":
             row.floors = floors(score_outputs, texts, references)
         for text, reference, output in zip(texts, references, outputs, strict=True):

@@ -798,7 +798,8 @@ def test_a_byte_order_mark_is_no_text_and_a_lone_surrogate_is_bad_input(run, sma
         "eval.py", "--model", small, "--stage", "summarize", "--lang", "es_XX",
         "--text", "a \udcff map",
     )  # fmt: skip
-    assert done.returncode == 2 and "not UTF-8" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "a lone surrogate" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_data_without_columns_for_languages_are_of_the_runs_one_pair(run, small, tmp_path):
@@ -984,9 +985,11 @@ def test_scores_are_not_given_the_loss_of_a_model_that_was_written_meanwhile(
     report = evaluation.report_of(folder, decoder, "summarize", None, {}, [], [])
     assert report["validation loss"] == 3.5
 
+    read = MBart.from_pretrained
+
     def reads_as_a_run_saves(path):
         (folder / "log.csv").write_text(heading + "3,2,3.0,9,0.1\n")
-        return MBart.from_pretrained(small)
+        return read(path)
 
     monkeypatch.setattr(evaluation.MBart, "from_pretrained", reads_as_a_run_saves)
     with pytest.raises(UserError, match="wrote another model while this one was read"):

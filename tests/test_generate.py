@@ -554,4 +554,4 @@ def test_a_source_of_padding_alone_disturbs_no_other(models):
 
 def test_no_sources_give_no_outputs(models):
     _, ((_, ours), *_) = models
-    assert generate(ours, torch.empty(0, 5, dtype=torch.long), LANG) == []
+    assert generate(ours, torch.empty(0, 5, dtype=torch.long), LANG, max_new_tokens=10) == []
