@@ -98,18 +98,15 @@ SURE = 0.99
 # --------------------------------------------------------------------------------------- decoding
 
 
-def decode(model, tokenizer, sources, lang, tokens=None, rows=None, title="decoding", **options):
+def decode(model, tokenizer, sources, lang, title="decoding", **options):
     """Sources -> texts in `lang` (a code), in the order given.
 
     sources: lists of ids of the encoder's input. options: generate's. A batch holds sources of like
-    length: at most `rows` of them, and at most `tokens` tokens, padding included (default: as many
-    as the memory allows). title: of the progress bar."""
+    length, as many as batch_sizes() has it. title: of the progress bar."""
     device = next(model.parameters()).device
     beams = options.get("beam", DECODING["beam"])
     length = options.get("max_new_tokens", DECODING["max_new_tokens"])
-    most_tokens, most_rows = batch_sizes(model, beams, length)
-    tokens = tokens or most_tokens
-    rows = rows or most_rows
+    tokens, rows = batch_sizes(model, beams, length)
     outputs = [None] * len(sources)
     several = len(sources) > 1  # one text needs no bar
     with progress_line(title=title, total=len(sources), unit="text", shown=several) as bar:
@@ -133,7 +130,7 @@ GPU_ROWS = 1000
 
 
 def batch_sizes(model, beams, length):
-    """How many source tokens, and how many texts, to decode at once.
+    """How many source tokens, padding included, and how many texts to decode at once at most.
 
     On a CPU what its caches bear. On a GPU, where one large batch takes half the time of four small
     ones, as much as fits into half of its free memory: a quarter for the encoder, one for the

@@ -148,14 +148,15 @@ def test_summaries_are_scored_by_rouge_and_by_facts(run, small):
     assert all(words in done.stdout for words in columns)
 
 
-def test_decoding_keeps_the_order_of_its_inputs_whatever_the_batching(small):
+def test_decoding_keeps_the_order_of_its_inputs_whatever_the_batching(small, monkeypatch):
     model = MBart.from_pretrained(small)
     tokenizer = Tokenizer.from_pretrained(small)
     sources = [tokenizer.encode("map " * n, "en_XX") for n in (9, 1, 5, 3, 7, 2)]
     options = {"beam": 2, "max_new_tokens": 6}
     together = decode(model, tokenizer, sources, "es_XX", **options)
     alone = [decode(model, tokenizer, [s], "es_XX", **options)[0] for s in sources]
-    in_batches = decode(model, tokenizer, sources, "es_XX", tokens=10, **options)
+    monkeypatch.setattr(evaluation, "CPU_TOKENS", 10)
+    in_batches = decode(model, tokenizer, sources, "es_XX", **options)
     assert together == alone == in_batches
 
 
@@ -170,11 +171,12 @@ def test_a_batch_has_no_more_rows_than_there_is_room_for(small, monkeypatch):
 
     monkeypatch.setattr(evaluation, "generate", counted)
     sources = [[5, 6, 7]] * 10
-    decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=20, rows=3)
-    assert rows == [3, 3, 3, 1]
-    rows.clear()
     decode(model, tokenizer, sources * 50, "es_XX", beam=5, max_new_tokens=100)
     assert rows == [100] * 5
+    rows.clear()
+    monkeypatch.setattr(evaluation, "CPU_BEAM_TOKENS", 2 * 20 * 3)
+    decode(model, tokenizer, sources, "es_XX", beam=2, max_new_tokens=20)
+    assert rows == [3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("has_vnni", [True, False])
