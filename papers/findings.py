@@ -297,7 +297,7 @@ beside them {bleu('child-src+xattn')}, with the whole body {bleu('child-src+body
 200, {bleu('child-tgt')}, {bleu('child-tgt+xattn')} and {bleu('child-tgt+body')}. With the parent's
 own embeddings back, French then has {bleu('child-src+parent')},
 {bleu('child-src+xattn+parent')} and {bleu('child-src+body+parent')}. So the cross-attention gains
-half of what the body gains or more, and forgets less. From 300 sentences it gains a quarter (BLEU
+half of what the body gains or more, and forgets less. From 300 sentences only the body gains (BLEU
 {bleu('low-src@300')}, {bleu('low-src+xattn@300')} and {bleu('low-src+body@300')})."""
 
 

@@ -12,6 +12,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -21,6 +22,7 @@ gpu.plug_in()
 
 import torch
 
+import eval as evaluation
 import train
 from adversarial import Adversary
 from align import alignment_loss
@@ -259,8 +261,8 @@ def test_set(folder, scratch):
     outputs = []
     for device in ("cpu", "cuda"):
         model = MBart.from_pretrained(folder).to(device)
-        words = {"beam": 3, "max_new_tokens": 8, "tokens": 60}
-        outputs.append(decode(model, tokenizer, sources, "es_XX", **words))
+        with mock.patch.multiple(evaluation, CPU_TOKENS=60, GPU_TOKENS=60):  # several batches
+            outputs.append(decode(model, tokenizer, sources, "es_XX", beam=3, max_new_tokens=8))
     halved = Decoder(folder, "cuda", precision="bf16", beam=3, max_new_tokens=8)
     model = halved.model
     table = model.model.shared.weight
