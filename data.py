@@ -651,8 +651,8 @@ class Batches:
         cursors = dict(cursors)
         rows = []
         drawn = 0
-        # Of a small data set no more than one pass: else copies of an example, which are of like
-        # length, would fill a batch.
+        # No more rows than there are examples: else copies of one, which are of like length, would
+        # fill the batches of a small data set.
         while drawn < self.tokens * self.pool_size and len(rows) < self.pass_size:
             pair = self.pairs[rng.choice(len(self.pairs), p=self.weights)]
             name = "-".join(pair)

@@ -59,7 +59,7 @@ from plumbing.files import (
     write_json,
 )
 from plumbing.graphs import release
-from plumbing.models import MODEL_HELP, model_folder, pinned
+from plumbing.models import MODEL_HELP, model_folder, pinned, weights_file
 from plumbing.options import (
     COUNT,
     DECODING,
@@ -165,8 +165,10 @@ class Decoder:
         fp32 or bf16, which is faster on a GPU."""
         # Of this model, not of the better one that a run may write while this decodes.
         self.validation_loss = validation_loss_of(folder)
+        written = weights_file(folder).stat().st_mtime_ns
         self.model = MBart.from_pretrained(folder).to(device, PRECISIONS[precision])
-        if validation_loss_of(folder) != self.validation_loss:
+        is_same = weights_file(folder).stat().st_mtime_ns == written
+        if not is_same or validation_loss_of(folder) != self.validation_loss:
             raise UserError(
                 f"{folder}: a training run wrote another model while this one was read; start again"
             )

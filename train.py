@@ -847,7 +847,9 @@ def show_result(s):
         summaries = " --data jsonl:DIR"
     # Where a stage's own languages are not the run's:
     languages = f" --langs {' '.join(s.langs)}"
-    if set(s.langs) != set(BASE_LANGUAGES):
+    if len(s.langs) == 1:  # which translates into none
+        translations += f"{languages} ..."
+    elif set(s.langs) != set(BASE_LANGUAGES):
         translations += languages
     if has_two_vocabularies(s.out):
         summaries += f" --pairs {' '.join(s.pairs)}"

@@ -173,6 +173,7 @@ def fetch_wikilingua(source, out, pairs, overwrite, licence):
             with open(temporary, "rb+") as file:  # so that the renamings follow at once
                 os.fsync(file.fileno())
         add_licence(out, licence)
+    write_text(out / LICENCE_FILE, licence)  # nothing of another commit is left
     for line in told:
         print(line, flush=True)
 

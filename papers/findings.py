@@ -99,7 +99,7 @@ document's first sentence has {mean_baseline(corpus, unseen, 'lead', 1)}, anothe
 
 HEADLINE = {
     "built-in corpus": "`full` wants a rate that is chosen with care",
-    "real text": "at its best rate `full` loses a tenth of the Spanish",
+    "real text": "at its best rate `full` loses 9% of the Spanish",
 }
 
 # What `qk` costs.
@@ -107,7 +107,7 @@ PRICE = {
     "built-in corpus": "`qk` learns less of English: its loss is 0.58. ROUGE-1 does not show it.",
     "real text": "`qk` learns less of English: its loss is 2.82, and on descriptions of packages, "
     "most of what was learned, it has ROUGE-1 32.1, no more than a copied first sentence (`full`: "
-    "36.9). In headings that does not show.",
+    "36.9). Headings do not decide it.",
 }
 
 

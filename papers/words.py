@@ -49,11 +49,11 @@ GROUPS = {
     "c": (
         "which tensors may train (A)",
         "on real text no score speaks for queries and keys alone: `q`, `vqk`, `attn_ln` and "
-        "`frozen_decoder` keep the languages too, and all but `q` learn more of English. That they "
-        "bear a rate at which `full` loses the languages was seen on the built-in corpus alone "
-        "(there `vqk` loses 24% of Turkish, and `frozen_decoder` is at its own best rate 7 ROUGE-1 "
-        "below `qk`). With the embeddings trained too most is lost, but at the best rate on the "
-        "built-in corpus a seventh",
+        "`frozen_decoder` keep the languages too, and all but `q` learn more of English. At a rate "
+        "at which `full` loses them, tried on the built-in corpus alone, `qk` and `q` keep them, "
+        "and three seeds do not tell the others from `qk` (`vqk` loses 24% of Turkish). With the "
+        "embeddings trained too most is lost, but at the best rate on the built-in corpus a "
+        "seventh",
     ),
     "d": (
         "trained within three languages, asked across them (A)",
@@ -190,8 +190,9 @@ Retrieval of translations, % right among 200 paragraphs, the mean over pairs of 
 ABOUT_FEW_SHOT = """\
 All layers train, on top of either zero-shot model, for 12, 6, 4 and 2 epochs of 10, 100, 1000 and
 10000 examples (12, 24, 154 and 769 updates); the last model counts. `full` here is that of `qk`'s
-rate, which has lost Spanish (ROUGE-1 5, 95% off-target, of this seed); at its best rate `full` has
-47 without an example, and `qk` 48."""
+rate, which has lost Spanish (ROUGE-1 5, 95% off-target, of this seed; for the rows of 10 and 100
+examples, of another machine, 16 and 75%); at its best rate `full` has 47 without an example, and
+`qk` 48."""
 
 ABOUT_PROBES = """\
 A probe, a fresh classifier over en, es, ru, tr (chance 0.25), reads documents without their
@@ -247,8 +248,8 @@ Beside them two children that were stitched together without any de-es data."""
 
 ABOUT_FEW_SENTENCES = """\
 A new German source for the parent fr→en from so many sentences: BLEU of de→en, mean over seeds
-[lowest, highest], the best of 200 updates by validation loss. These read 11,500 sentences in all.
-The German vocabulary is the same everywhere, learned from 20,000 sentences."""
+[lowest, highest], the best of 200 updates by validation loss. These read 10,000 to 11,500 sentences
+in all. The German vocabulary is the same everywhere, learned from 20,000 sentences."""
 
 # What a reader should conclude where the verdict does not say all: {(corpus, claim): (the
 # verdict's first words that it was written for, sentence)}.

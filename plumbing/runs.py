@@ -297,8 +297,8 @@ def tell_untrained(name, folder):
         return
     if is_training(folder):
         note(
-            f"{name} is training and was not validated yet: its model is still the one that it "
-            "began with"
+            f"{name} is training, and its model is still the one that it began with: no validation "
+            "yet, or none whose loss is a number"
         )
         return
     mend = f"`{beside_python()} train.py --resume {quoted(name)}` goes on"
@@ -351,11 +351,11 @@ def is_training(folder):
     lock = Path(folder) / ".lock"
     if fcntl is None or not lock.exists():
         return False
-    with open_lock(lock) as file:
-        try:
+    try:
+        with open(lock) as file:
             return not take_lock(file)
-        except OSError:  # a disk that holds no locks
-            return False
+    except OSError:  # somebody else's folder, or a disk that holds no locks
+        return False
 
 
 def take_lock(file):

@@ -989,10 +989,19 @@ def test_scores_are_not_given_the_loss_of_a_model_that_was_written_meanwhile(
 
     read = MBart.from_pretrained
 
-    def reads_as_a_run_saves(path):
+    def with_a_new_line():
         (folder / "log.csv").write_text(heading + "3,2,3.0,9,0.1\n")
-        return read(path)
 
-    monkeypatch.setattr(evaluation.MBart, "from_pretrained", reads_as_a_run_saves)
-    with pytest.raises(UserError, match="wrote another model while this one was read"):
-        evaluation.Decoder(folder)
+    def with_new_weights():
+        shutil.copy(small / "model.safetensors", folder / "new")
+        os.replace(folder / "new", folder / "model.safetensors")
+
+    for save in (with_a_new_line, with_new_weights):
+
+        def reads_as_a_run_saves(path, save=save):
+            save()
+            return read(path)
+
+        monkeypatch.setattr(evaluation.MBart, "from_pretrained", reads_as_a_run_saves)
+        with pytest.raises(UserError, match="wrote another model while this one was read"):
+            evaluation.Decoder(folder)

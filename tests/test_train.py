@@ -22,6 +22,7 @@ from conftest import PATIENCE, ROOT
 import eval as evaluation
 import train
 from corpora import builtin
+from corpora.facts import BASE_LANGUAGES
 from data import language_pairs, split_pairs
 from model import Config, MBart
 from plumbing.files import UserError, beside_python
@@ -679,6 +680,25 @@ def test_summaries_that_are_aligned_as_translations_are_remarked_on(capsys):
     assert "es_XX-en_XX" not in capsys.readouterr().err
     parse_args([*words, *across, "--recipe", "full"])
     assert "--align-pairs has es_XX-en_XX, which is summarized too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage, data, langs, told", [
+    ("pretrain", "builtin", BASE_LANGUAGES, "translate --init OUT"),
+    ("pretrain", "jsonl:D", ["de_DE", "nl_XX"],
+     "translate --init OUT --data parallel:DIR --langs de_DE nl_XX"),
+    ("pretrain", "parallel:D", ["de_DE"],
+     "translate --init OUT --data parallel:D --langs de_DE ..."),
+    ("align", "parallel:D", ["en_XX", "es_XX"], "summarize --init OUT --data jsonl:DIR"),
+    ("align", "builtin:0.5", ["es_XX", "ru_RU"],
+     "summarize --init OUT --data builtin:0.5 --langs es_XX ru_RU"),
+])  # fmt: skip
+def test_the_next_command_has_the_data_and_the_languages_of_the_run(
+    capsys, tmp_path, stage, data, langs, told
+):
+    pairs = [f"{lang}-{lang}" for lang in langs]
+    train.show_result(Namespace(stage=stage, data=data, langs=langs, pairs=pairs, out=tmp_path))
+    line = capsys.readouterr().out.strip()
+    assert line.endswith(f"train.py --stage {told.replace('OUT', str(tmp_path))}")
 
 
 def test_help_has_the_values_of_the_presets(run):
@@ -1521,7 +1541,7 @@ def test_a_run_that_was_stopped_before_its_first_validation_says_so(run, small, 
     assert said in run(*child).stderr
     with only_run_in(out):
         told = run("eval.py", "--model", out, *words).stderr
-        assert "is training and was not validated yet" in told and "--resume" not in told
+        assert "is training, and its model is still the one" in told and "--resume" not in told
     assert run("-m", "tools.card", out).returncode == 0
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "none that was validated" in card and "updates of" not in card
