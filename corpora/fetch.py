@@ -13,7 +13,6 @@ brings it along).
 """
 import difflib
 import json
-import os
 import re
 from collections import Counter
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from corpora.published import WIKILINGUA_CODES, XLSUM_NAMES, XLSUM_SPLITS
 from plumbing.files import (
     UserError,
     beside_python,
+    flush_to_disk,
     make_folder,
     parser_of,
     quoted,
@@ -170,8 +170,7 @@ def fetch_wikilingua(source, out, pairs, overwrite, licence):
         for split, path in paths.items():
             temporary = all_or_none.enter_context(saving(path))
             told.append(write_rows(path, temporary, rows_of_pairs(source, pairs, split)))
-            with open(temporary, "rb+") as file:  # so that the renamings follow at once
-                os.fsync(file.fileno())
+            flush_to_disk(temporary)  # here, so that the renamings follow one another at once
         add_licence(out, licence)
     write_text(out / LICENCE_FILE, licence)  # nothing of another commit is left
     for line in told:
@@ -181,7 +180,7 @@ def fetch_wikilingua(source, out, pairs, overwrite, licence):
 def check_licence(out, published):
     """UserError for a folder whose licence file is of other data."""
     path = out / LICENCE_FILE
-    if path.is_file() and published.title not in path.read_text(encoding="utf-8", errors="replace"):
+    if path.is_file() and published.title not in licence_in(path):
         raise UserError(
             f"{path} is not of {published.title}, and a folder holds one data set; name another "
             "folder with --out"
@@ -191,9 +190,13 @@ def check_licence(out, published):
 def add_licence(out, licence):
     """Puts a licence into its file, beside those of files from earlier commits."""
     path = out / LICENCE_FILE
-    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    before = licence_in(path) if path.is_file() else ""
     if licence not in before:
         write_text(path, before + licence)
+
+
+def licence_in(path):
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def rows_of_pairs(source, pairs, split):

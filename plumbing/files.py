@@ -244,8 +244,7 @@ def saving(path):
     make_folder(Path(path).parent)
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # or a power cut could leave a new name without its bytes
+        flush_to_disk(temporary)  # or a power cut could leave a new name without its bytes
         put_in_place(temporary, path)
     except BaseException as error:
         try:
@@ -258,6 +257,12 @@ def saving(path):
             f"{path}: could not be written ({first_line(error)}); make room or mend the "
             "permissions. What was saved there before is whole"
         ) from None
+
+
+def flush_to_disk(path):
+    """Waits until all bytes of the file `path` are on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 WAITS = (0.1, 0.5, 1, 2) if os.name == "nt" else ()  # seconds
