@@ -130,28 +130,29 @@ class Adversary:
         them: (N,)."""
         return source_classes(batch, batch.source != PAD, self.languages, count)
 
-    def update(self, model, batches, world=1, seed=None):
+    def update(self, model, batches, world=1, seed_dropout=None):
         """`updates` steps of the classifier on the states of these batches, by -log p_true.
 
-        seed(batch, update=0): seeds dropout for a batch (update: of the classifier's steps, from 1;
+        seed_dropout(batch, classifier_step=0): seeds dropout for a batch (classifier_step: from 1;
         0: the model's states), so that it does not matter which process has it."""
         states = []
         classes = []
         with torch.no_grad():
             for batch in batches:
-                if seed:
-                    seed(batch)
+                if seed_dropout:
+                    seed_dropout(batch)
                 states.append(model.token_states(batch.source))  # (N, D)
                 classes.append(self.classes(batch, len(states[-1])))  # (N,)
-        tokens = torch.tensor(sum(map(len, classes))).to(classes[0].device, non_blocking=True)
+        count = sum(len(batch_classes) for batch_classes in classes)
+        tokens = torch.tensor(count).to(classes[0].device, non_blocking=True)
         if world > 1:
             all_reduce(tokens)
         self.classifier.requires_grad_(True)
         with full_precision(tokens.device):
             for number in range(1, self.updates + 1):
                 for batch, batch_states, batch_classes in zip(batches, states, classes):
-                    if seed:
-                        seed(batch, update=number)
+                    if seed_dropout:
+                        seed_dropout(batch, classifier_step=number)
                     logits = self.classifier(batch_states.float())  # (N, n)
                     loss = F.cross_entropy(logits, batch_classes, reduction="sum") / tokens
                     loss.backward()
@@ -166,7 +167,7 @@ class Adversary:
             for parameter in self.classifier.parameters():
                 all_reduce(parameter.grad)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
     def loss(self, states, batch):
         """The fooling loss of a batch, summed over its source tokens.

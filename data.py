@@ -67,8 +67,10 @@ def language_pairs(stage, langs=None, pairs=None, align_pairs=None, copying=True
         langs = ["en_XX"] if stage == "summarize" else BASE_LANGUAGES
     langs = list(dict.fromkeys(langs))
     if stage == "translate":
-        both = product(langs, repeat=2)
-        return [(source, target) for source, target in both if copying or source != target]
+        both = list(product(langs, repeat=2))
+        if copying:
+            return both
+        return [(source, target) for source, target in both if source != target]
     return [(lang, lang) for lang in langs]
 
 
@@ -103,7 +105,8 @@ def mixing_pairs(langs=None, mix_pairs=None, copying=True):
 # --------------------------------------------------------------------------------------- noise
 
 def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
-    """Text infilling (Lewis et al. 2019, section 2.2; Liu et al. 2020, section 2.1).
+    """Text infilling (Lewis et al. 2019, section 2.2; Liu et al. 2020, section 2.2, where
+    `share` is 0.35).
 
     Draws spans of whole words, of lengths ~ Poisson(mean_span) but at least 1, and replaces each
     by ONE <mask>, until `share` of the words is masked, or after 10 tries for each word of the
@@ -232,7 +235,7 @@ class Examples:
         )
 
     def denoising(self, pair, index):
-        """pretrain (Liu et al. 2020, section 2.1): sentences end in </s>, their order is shuffled
+        """pretrain (Liu et al. 2020, section 2.2): sentences end in </s>, their order is shuffled
         in the share `permuted` of the documents (in the paper in all), spans are masked; the
         target is the document as it was.
 
@@ -602,7 +605,9 @@ class Batches:
         self.pool_size = pool_size
         self.pairs = sorted(examples.sizes)
         self.weights = self.probabilities(temperature)
-        self.pass_size = sum(math.inf if n is None else n for n in examples.sizes.values())
+        self.pass_size = math.inf  # examples in one pass over the data; of a stream without end
+        if None not in examples.sizes.values():
+            self.pass_size = sum(examples.sizes.values())
         self.epochs = {}  # {pair: the epoch whose order is in `orders`}
         self.orders = {}  # {pair: its examples' numbers in that epoch's order}
         self.position = Position()
@@ -662,7 +667,9 @@ class Batches:
             rows.append(row)
             drawn += row.length
         batches = batches_of_like_length(rows, self.tokens)
-        return [batches[i] for i in rng.permutation(len(batches))], cursors
+        order = rng.permutation(len(batches))
+        shuffled = [batches[i] for i in order]
+        return shuffled, cursors
 
     def __iter__(self):
         return self

@@ -30,6 +30,7 @@ from corpora.facts import BASE_LANGUAGES, CORPUS_LANGUAGES
 from corpora.sets import (
     check_spec,
     folder_of,
+    has_translations,
     is_builtin,
     kind_of,
     open_data,
@@ -190,7 +191,10 @@ class Decoder:
 
     def encode(self, text, source, limit=None):
         """Text -> ids, the first `limit` tokens of them."""
-        return self.tokenizer.encode(text, source if self.tagged else None, limit)
+        tag = None
+        if self.tagged:
+            tag = source
+        return self.tokenizer.encode(text, tag, limit)
 
     def tell(self, texts, source):
         """Says on standard error what of the sources the model does not see."""
@@ -340,7 +344,9 @@ def evaluate(
         rows.append(row)
         for signature in scored.signatures:
             targets_of.setdefault(signature, []).append(target)
-    return rows, signature_lines(targets_of, {row.target for row in rows}) + [identify.signature()]
+    signatures = signature_lines(targets_of, {row.target for row in rows})
+    signatures.append(identify.signature())
+    return rows, signatures
 
 
 def warn_of_wrong_references(row):
@@ -422,10 +428,11 @@ def score(outputs, references, stage, target, identify, facts=None, stem=False):
     if facts:
         each["facts"] = facts(outputs)
     scores |= means(each)
+    rounded = dict.fromkeys(each)
     for column, values in each.items():
         if values is not None:
-            each[column] = [round(float(value), 2) for value in values]
-    return Scored(scores, each, signatures)
+            rounded[column] = [round(float(value), 2) for value in values]
+    return Scored(scores, rounded, signatures)
 
 
 def means(each):
@@ -444,14 +451,14 @@ def off_target(texts, target, identify):
     None if the identifier does not know the target: every text would seem to be in another."""
     if not identify.knows(target):
         return {"off-target": None, "off-target-p": None}
-    share = []
-    posterior = []
+    wrong = []
+    missing = []  # from a posterior of 100
     for text in texts:
         found = identify.posteriors(text)
-        best = metrics.likeliest(found)
-        share.append(100.0 * (best != target))
-        posterior.append(100.0 * (1 - found.get(target, 0.0)))
-    return {"off-target": share, "off-target-p": posterior}
+        is_wrong = metrics.likeliest(found) != target
+        wrong.append(100.0 * is_wrong)
+        missing.append(100.0 * (1 - found.get(target, 0.0)))
+    return {"off-target": wrong, "off-target-p": missing}
 
 
 def facts_told(data, pair, outputs):
@@ -499,9 +506,9 @@ def table(rows, seen=None):
 def legend(rows):
     """What the numbers mean that no signature explains."""
     lines = [
-        "off-target: % of outputs that py3langid takes for another language; off-target-p, -p: 100 "
-        "minus its mean probability of the target language; references: the same of the "
-        "references, which is py3langid's own error"
+        "off-target: % of outputs that py3langid does not find to be in the target language, empty "
+        "ones too; off-target-p, -p: 100 minus its mean probability of that language; references: "
+        "the same of the references, which is py3langid's own error"
     ]
     if "facts" in rows[0].scores:
         lines.append("facts: % of what the reference headline tells (who, did what, where)")
@@ -780,14 +787,13 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
 
 def check_task(stage, data_spec, pairs):
     """UserError where data have nothing of a task, as train.py's check_pairs() has it."""
-    kind = kind_of(data_spec)
-    if kind in ("xlsum", "wikilingua") and stage == "translate":
+    if stage == "translate" and not has_translations(data_spec):
         raise UserError(
             f"--data {data_spec} has summaries and no translations: use --stage summarize, or "
             "other data"
         )
     within = [source for source, target in pairs if source == target]
-    if kind == "parallel" and stage == "summarize" and within:
+    if kind_of(data_spec) == "parallel" and stage == "summarize" and within:
         raise UserError(
             f"--data {data_spec} has translations and no summaries: from {within[0]} to "
             f"{within[0]} a copy would count as the best; use --stage translate, another "
@@ -894,7 +900,9 @@ def typed_pairs(args, stage):
     if args.pairs:
         return split_pairs(args.pairs)
     pairs = [(source, args.lang) for source in args.source_lang or []]
-    return [pair for pair in pairs if stage != "translate" or pair[0] != pair[1]]
+    if stage == "translate":
+        return [(source, target) for source, target in pairs if source != target]
+    return pairs
 
 
 def paths_read(args, folder, data_spec):
@@ -919,8 +927,9 @@ def generation_options(args, stage, config):
             f"{options['max_new_tokens']}: outputs have at most {longest}"
         )
         options["max_new_tokens"] = longest
-    names = ("beam", "max_new_tokens", "min_new_tokens")
-    check_beam_and_lengths(config, *[options[name] for name in names])
+    check_beam_and_lengths(
+        config, options["beam"], options["max_new_tokens"], options["min_new_tokens"]
+    )
     return options
 
 

@@ -57,9 +57,13 @@ def generate(
 ):
     """Decodes source (B, S) int64, padded right, into the target language(s).
 
-    lang: the target language's id, or one for every row. beam=1 is greedy search. no_repeat_ngram=n
-    lets no n-gram appear twice (0: off). early_stopping: see above. Returns B lists of ids, without
-    the language tag, </s> and padding. UserError if an argument cannot be met."""
+    lang: the target language's id, or one for every row. beam: hypotheses a row; 1 is greedy
+    search. max_new_tokens: the most of an output, </s> among them; min_new_tokens: the fewest
+    before its </s>; in mBART-50 the tag counts in both. no_repeat_ngram=n lets no n-gram appear
+    twice (0: off). length_penalty, early_stopping: see the head of this file.
+
+    Returns B lists of ids, without the language tag, </s> and padding. UserError if an argument
+    cannot be met."""
     language_ids = one_for_every_row(lang, source)
     check_beam_and_lengths(model.config, beam, max_new_tokens, min_new_tokens)
     check_inputs(model.config, source, language_ids)
@@ -264,10 +268,10 @@ def top_values(rows, k):
     First the k blocks with the largest maxima, which contain the k largest, then the k largest of
     these: in a long row looking for k among all takes several times as long."""
     width = rows.size(1)
+    if width < LARGE or width // BLOCK <= k:
+        return rows.topk(k)
     cut = width // BLOCK * BLOCK  # the rest, less than a block, is always looked at
     blocks = rows[:, :cut].unflatten(1, (-1, BLOCK))  # (N, W / BLOCK, BLOCK)
-    if width < LARGE or blocks.size(1) <= k:
-        return rows.topk(k)
     chosen = blocks.amax(2).topk(k).indices  # (N, k)
     places = chosen[..., None] * BLOCK + torch.arange(BLOCK, device=rows.device)  # (N, k, BLOCK)
     rest = torch.arange(cut, width, device=rows.device).expand(len(rows), -1)
@@ -373,7 +377,7 @@ class Cache:
     from that beam reads its slot. `ancestors` (N, K, slots) is 0 at the slots that a beam reads and
     -inf elsewhere: it is attention's mask, and all that is reordered.
 
-    On a GPU, but under autocast, a step's layers are a CUDA graph (plumbing/graphs.py): kernels
+    On a GPU, unless autocast is on, a step's layers are a CUDA graph (plumbing/graphs.py): kernels
     that were recorded once run again, on the same tensors, so with the same shapes. When a shape
     has changed, they must be recorded anew. So there every step reads all slots, in use or not, and
     finished sentences stay until they are more than MAY_STAY of the batch."""

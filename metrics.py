@@ -97,7 +97,12 @@ class Words:
         words = self.split(self.fold(text))
         if self.stemmer is None:
             return words
-        return [self.stemmer.stemWord(word) if len(word) > 3 else word for word in words]
+        stems = []
+        for word in words:
+            if len(word) > 3:
+                word = self.stemmer.stemWord(word)
+            stems.append(word)
+        return stems
 
     def fold(self, text):
         """Text without the difference of capitals and small letters."""
@@ -205,10 +210,12 @@ def bleu_chrf(hypotheses, references, language="en_XX", resamples=1000):
     its longest n-gram needs, for then it is 0 whatever the outputs are."""
     scores = {}
     signatures = []
-    for name, metric in (("BLEU", BLEU(tokenize=bleu_tokenizer(language))), ("chrF", CHRF())):
+    tokenizer = bleu_tokenizer(language)
+    corpus_metrics = {"BLEU": BLEU(tokenize=tokenizer), "chrF": CHRF()}
+    for name, metric in corpus_metrics.items():
         scores[name] = corpus_interval(metric, hypotheses, references, resamples)
         signatures.append(f"{name}: {metric.get_signature()}")
-    perfect = BLEU(tokenize=bleu_tokenizer(language)).corpus_score(references, [references])
+    perfect = BLEU(tokenize=tokenizer).corpus_score(references, [references])
     if perfect.totals[-1] == 0:
         scores["BLEU"] = None
     return scores, signatures
@@ -261,7 +268,9 @@ def bootstrap(values, resamples=1000, seed=0):
     drawn = [values[rows].mean() for rows in draws(len(values), resamples, seed)]
     low, high = np.percentile(drawn, (2.5, 97.5))
     # Of equal values the mean of a draw may be a rounding error away.
-    return Interval(mean, min(mean, within_0_to_100(low)), max(mean, within_0_to_100(high)))
+    low = min(mean, within_0_to_100(low))
+    high = max(mean, within_0_to_100(high))
+    return Interval(mean, low, high)
 
 
 @cache

@@ -802,7 +802,7 @@ def read_fitting(folder, expected):
     tensors, where = read_tensors(folder)
     if "model.shared.weight" not in tensors:  # some checkpoints carry only one of the tied names
         for name in TIED:
-            if name in tensors:
+            if name in tensors and name not in expected:  # an encoder's own is no shared one
                 tensors["model.shared.weight"] = tensors[name]
                 break
     shared = tensors.get("model.shared.weight")

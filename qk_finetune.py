@@ -150,16 +150,17 @@ def layer_of(name):
 def first_and_last(layers):
     """"2-4" -> (2, 4) and "3" -> (3, 3)."""
     found = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)
-    first = last = 0  # no layer has this number
     if found:
         first = int(found[1])
-        last = int(found[2] or first)
-    if not 1 <= first <= last:
-        raise UserError(
-            f"--recipe-layers {layers!r}: write one number or FIRST-LAST, as 2 or 1-2; the first "
-            "layer is 1"
-        )
-    return first, last
+        last = first
+        if found[2]:
+            last = int(found[2])
+        if 1 <= first <= last:
+            return first, last
+    raise UserError(
+        f"--recipe-layers {layers!r}: write one number or FIRST-LAST, as 2 or 1-2; the first layer "
+        "is 1"
+    )
 
 
 def recipe_in_words(recipe, layers=None):

@@ -6,7 +6,7 @@ behind:
 
 The two published layouts put the tag in different places (X = the text's pieces):
                 encoder input    labels         decoder input
-    mBART-25    X </s> LANG      X </s> LANG    LANG X </s>      (Liu et al. 2020, section 2.1)
+    mBART-25    X </s> LANG      X </s> LANG    LANG X </s>      (Liu et al. 2020, section 2.2)
     mBART-50    LANG X </s>      LANG X </s>    </s> LANG X      (Tang et al. 2020)
 Which one a folder has is read off its files, never chosen by the user; in both, the decoder input
 is the labels moved right by one, with the last label in front.
@@ -49,7 +49,6 @@ SPECIAL_PIECES = 3  # of a SentencePiece model, the first ones: <unk> <s> </s>
 
 NORMALIZER_FIELD = 3  # of SentencePiece's file: how it normalizes a text, a message
 TABLE_FIELD = 2       # of that message: the table of normal forms
-
 
 
 class Tokenizer:
@@ -151,7 +150,11 @@ class Tokenizer:
 
     def decode(self, ids):
         """Ids -> text; special tokens and language tags are left out."""
-        return self.pieces.decode([int(i) - 1 for i in ids if self.is_text(int(i))])
+        pieces = []
+        for number in map(int, ids):
+            if self.is_text(number):
+                pieces.append(number - 1)  # SentencePiece's own id
+        return self.pieces.decode(pieces)
 
     # files
 

@@ -63,6 +63,7 @@ from corpora.sets import (
     can_copy,
     check_spec,
     data_option,
+    has_translations,
     is_builtin,
     is_help,
     kind_of,
@@ -211,7 +212,7 @@ def train(s, rank, world, device, command=None):
         this_run.say(f"before training: validation loss {loss:.4f}")
         this_run.progress.start = loss
         scores = score_watched_pairs(model, tokenizer, s, rank, learned_tasks)
-        this_run.begin(model, tokenizer, frozen.state_to_save(), world, learned_tasks)
+        this_run.begin(model, tokenizer, frozen.state_to_save, world, learned_tasks)
         this_run.tell(this_run.log_scores(scores))
 
     progress = this_run.progress
@@ -227,8 +228,8 @@ def train(s, rank, world, device, command=None):
                 classifier_batches = data.draw_update(s)
                 mine = [batch.to(device) for batch in classifier_batches[rank::world]]
                 with autocast(device, s.precision):
-                    seed = partial(seed_dropout, s.seed, for_classifier=True)
-                    adversary.update(model, mine, world, seed)
+                    seed_classifier = partial(seed_dropout, s.seed, for_classifier=True)
+                    adversary.update(model, mine, world, seed_classifier)
             batches = data.draw_update(s)
             parallel = data.draw("alignment", s.accumulate)  # translations meet, in the same update
             mean_loss, whole_loss = add_gradients(
@@ -271,10 +272,11 @@ def train(s, rank, world, device, command=None):
                 tokens_since = 0
                 clock = time.perf_counter()
             signal = first_signal(received, world)
-            must_stop = signal != 0 or (progress.step == s.stop_at and not is_over(s, progress))
-            since = time.perf_counter() - clock
-            if must_stop or since > SAVE_EVERY:  # validations may be hours apart
-                progress.seconds += since
+            is_planned_stop = progress.step == s.stop_at and not is_over(s, progress)
+            must_stop = signal != 0 or is_planned_stop
+            seconds = time.perf_counter() - clock
+            if must_stop or seconds > SAVE_EVERY:  # validations may be hours apart
+                progress.seconds += seconds
                 is_sound = not progress.diverged and are_numbers(weights)
                 if is_sound:  # else the last one is better
                     this_run.save(model, parts)
@@ -292,7 +294,7 @@ def set_learning_rate(optimizer, rate):
 
 
 def are_numbers(weights):
-    """Are all trained weights numbers? A gradient that overflows makes none of them, one update
+    """Are all trained weights numbers? A gradient that overflows turns them into NaN, one update
     before the loss tells. (aminmax() needs no memory, and NaN passes through it.)"""
     for weight in weights:
         lowest, highest = weight.detach().aminmax()
@@ -486,14 +488,14 @@ SALTS = {"task": (), "alignment": (2,), "mix": (3,)}
 CLASSIFIER_SALT = (1,)
 
 
-def seed_dropout(seed, batch, for_classifier=False, update=0):
+def seed_dropout(seed, batch, for_classifier=False, classifier_step=0):
     """Seeds dropout by the run's seed, the batch's number and its use, so that it is the same
-    whichever process has the batch, and after a resume. update: the number of the classifier's
-    step, which reads a batch again and again."""
+    whichever process has the batch, and after a resume. classifier_step: which of the classifier's
+    steps reads the batch's states, from 1; 0: the model reads the batch."""
     salt = SALTS[batch.stream]
     if for_classifier:
         salt += CLASSIFIER_SALT
-    numbers = (seed, batch.number, *salt, update)
+    numbers = (seed, batch.number, *salt, classifier_step)
     torch.manual_seed(hash(numbers) % 2**63)  # whole numbers hash alike in every process
 
 
@@ -837,33 +839,48 @@ def show_result(s):
 
         keep_scores(s.out, evaluation.main(evaluation_arguments(s)))
         write_card(s.out, picture=False)  # that of the log is there
+    print(f"next: {beside_python()} {next_command(s)}")
+
+
+def next_command(s):
+    """What to run after this run, without the interpreter."""
     out = quoted(s.out)
-    translations = data_option(s.data)
-    summaries = translations
-    kind = kind_of(s.data)
-    if kind in ("xlsum", "wikilingua", "jsonl"):  # texts or summaries, and no translations
-        translations = " --data parallel:DIR"
-    if kind in ("parallel", "jsonl"):  # here translations, and no summaries
-        summaries = " --data jsonl:DIR"
-    # Where a stage's own languages are not the run's:
+    if s.stage == "summarize":
+        lang = zero_shot_language(s)
+        return f"eval.py --model {out} --lang {lang}    (from every source language)"
+    if s.stage == "pretrain":
+        return f"train.py --stage translate --init {out}{translation_options(s)}"
+    command = f"train.py --stage summarize --init {out}{summary_options(s)}"
+    if s.stage == "translate":
+        command += "    (the second step: QK finetuning on summaries)"
+    return command
+
+
+def translation_options(s):
+    """--data and --langs of a next run in stage translate, where its defaults are not this run's.
+    """
+    options = data_option(s.data)
+    if not has_translations(s.data) or kind_of(s.data) == "jsonl":  # this run's were single texts
+        options = " --data parallel:DIR"
     languages = f" --langs {' '.join(s.langs)}"
     if len(s.langs) == 1:  # which translates into none
-        translations += f"{languages} ..."
-    elif set(s.langs) != set(BASE_LANGUAGES):
-        translations += languages
+        return f"{options}{languages} ..."
+    if set(s.langs) != set(BASE_LANGUAGES):
+        options += languages
+    return options
+
+
+def summary_options(s):
+    """--data and --langs, or --pairs, of a next run in stage summarize, where its defaults are not
+    this run's."""
+    options = data_option(s.data)
+    if kind_of(s.data) in ("parallel", "jsonl"):  # here translations, and no summaries
+        options = " --data jsonl:DIR"
     if has_two_vocabularies(s.out):
-        summaries += f" --pairs {' '.join(s.pairs)}"
-    elif "en_XX" not in s.langs:
-        summaries += languages
-    nexts = {
-        "pretrain": f"train.py --stage translate --init {out}{translations}",
-        "align": f"train.py --stage summarize --init {out}{summaries}",
-        "translate": f"train.py --stage summarize --init {out}{summaries}    (the second step: QK "
-                     "finetuning on summaries)",
-        "summarize": f"eval.py --model {out} --lang {zero_shot_language(s)}    (from every "
-                     "source language)",
-    }
-    print(f"next: {beside_python()} {nexts[s.stage]}")
+        return f"{options} --pairs {' '.join(s.pairs)}"
+    if "en_XX" not in s.langs:
+        options += f" --langs {' '.join(s.langs)}"
+    return options
 
 
 def zero_shot_language(s):
@@ -885,7 +902,8 @@ def scored_pairs(s):
     """The pairs, as en_XX-es_XX, that show what a run has learned: those that it was trained on,
     and with the built-in corpus summaries within the other languages, which are zero-shot."""
     if s.stage == "translate":
-        return [pair for pair in s.pairs if not is_within(pair)] or s.pairs
+        across = [pair for pair in s.pairs if not is_within(pair)]
+        return across or s.pairs  # a run that learns copying alone is scored on that
     if is_builtin(s.data) and not has_two_vocabularies(s.out):
         within = [f"{lang}-{lang}" for lang in BASE_LANGUAGES]
         return within + [pair for pair in s.pairs if pair not in within]
@@ -1467,7 +1485,9 @@ def share_batches(s, world, say):
 
 
 def decide(s):
-    """Fills in the settings that follow from others; a run's args.json holds them all."""
+    """Fills in the settings that follow from others; a run's args.json holds them all.
+
+    UserError for pairs of a wrong form, and for --pairs beside --align-pairs in stage align."""
     if s.init is None and s.stage != "pretrain":
         s.init = str(BASE)
     if s.out is None:
@@ -1497,7 +1517,9 @@ def decide(s):
 
 def started_from(s):
     """The settings of the run that made the model of --init; {} where no run of ours did."""
-    if s.init is None or s.init == str(BASE) or not s.init.strip():
+    if s.init is None or not s.init.strip():
+        return {}
+    if s.init == str(BASE) and not is_folder(BASE):  # check() says how it is made
         return {}
     return read_settings(model_folder(s.init, weights=False))
 
@@ -1525,7 +1547,10 @@ def learned(s, available):
 
 def languages_of(pairs):
     """The languages of some pairs, each once."""
-    return list(dict.fromkeys(lang for pair in pairs for lang in pair))
+    languages = []
+    for pair in pairs:
+        languages.extend(pair)
+    return list(dict.fromkeys(languages))
 
 
 def check(s):
@@ -1595,7 +1620,7 @@ def check_pairs(s):
     across = [pair for pair in s.pairs if not is_within(pair)]
     within = [pair for pair in s.pairs if is_within(pair)]
     kind = kind_of(s.data)
-    if kind in ("xlsum", "wikilingua") and (s.stage == "translate" or s.align_layer):
+    if not has_translations(s.data) and (s.stage == "translate" or s.align_layer):
         raise UserError(
             f"--data {s.data} has summaries and no translations, which --stage translate and "
             "--align-layer want: use --stage summarize without it, or other data"
@@ -1658,7 +1683,9 @@ def device_of(s):
 
 
 def main(argv=None):
-    command = sys.argv[1:] if argv is None else [str(word) for word in argv]
+    if argv is None:
+        argv = sys.argv[1:]
+    command = [str(word) for word in argv]
     with processes() as (rank, world):
         s = parse_args(argv)
         check_spec(s.data)  # before the model is fetched

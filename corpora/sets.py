@@ -108,6 +108,12 @@ def can_copy(spec):
     return kind_of(spec) in ("builtin", "parallel", "help")
 
 
+def has_translations(spec):
+    """May the data set of `--data SPEC` have translations? XL-Sum and WikiLingua are of summaries.
+    """
+    return kind_of(spec) not in ("xlsum", "wikilingua")
+
+
 def share_of(spec):
     """The share that `builtin:SHARE` asks for; UserError if it is no number from 0 to 1."""
     _, colon, typed = spec.partition(":")

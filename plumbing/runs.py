@@ -532,10 +532,11 @@ class Run:
         if self.main_process:
             say(text)
 
-    def begin(self, model, tokenizer, tensors, world, learned):
+    def begin(self, model, tokenizer, merged_state, world, learned):
         """Writes the folder of a new run: the model as it starts, and the settings.
 
-        learned: "STAGE SRC-TGT" for all that the model will have been trained on (learned_in)."""
+        merged_state: see save_model(). learned: "STAGE SRC-TGT" for all that the model will have
+        been trained on (learned_in)."""
         if not self.main_process:
             return
         # However this run ends, no file of an old run may pass for its own. The model is written
@@ -558,7 +559,7 @@ class Run:
         write_settings(self.folder, asdict(self.settings) | machine | begun)
         self.log.write_rows()  # the heading: without a line below it the model is untrained
         tokenizer.save_pretrained(self.folder)
-        model.save_pretrained(self.folder, tensors)
+        model.save_pretrained(self.folder, merged_state())
 
     def bar(self):
         """The bar of progress, to be updated at every step."""
