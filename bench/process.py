@@ -6,6 +6,7 @@ A peak is known of a whole process alone: a row that has one starts every side s
 """
 import argparse
 import os
+import random
 import re
 import runpy
 import socket
@@ -23,10 +24,16 @@ STATUS = Path("/proc/self/status")
 
 
 def free_port():
-    """A port that nobody listens at now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port that nobody listens at now, and that no connection gets by itself before it is used:
+    systems give these ports from 32,768 on."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:  # somebody listens there
+                continue
+            return port
+    raise UserError("of a hundred ports from 20,000 to 30,000 none is free; end what holds them")
 
 
 @dataclass(frozen=True)

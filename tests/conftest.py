@@ -22,7 +22,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, programs would 
 # What the shell of a reader, or a cluster, may have set.
 for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
     os.environ.pop(name, None)
-for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "PYTHONWARNINGS", "COLUMNS"):
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+    os.environ.pop(name, None)
+for name in ("PYTHONWARNINGS", "COLUMNS"):
     os.environ.pop(name, None)
 for name in list(os.environ):
     if name.startswith(("MKL_", "TQDM_")):
@@ -169,6 +171,7 @@ def hub(tmp_path, monkeypatch):
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))  # the reader's own
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two tries of one file
     for name in ("NO_PROXY", "no_proxy"):  # a proxy does not know this machine's own addresses

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -259,7 +259,7 @@ def test_a_reader_that_leaves_ends_a_program_quietly():
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     child.stdout.close()
-    assert child.stderr.read() == b"" and child.wait() == 128 + signal.SIGPIPE
+    assert child.stderr.read() == b"" and child.wait(PATIENCE) == 128 + signal.SIGPIPE
     child.stderr.close()
 
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, run_here
+from conftest import PATIENCE, ROOT, run_here
 from safetensors.torch import load_file, save_file
 from test_train import losses, same_weights
 
@@ -330,7 +330,9 @@ def test_two_runs_into_one_folder_are_refused_and_a_dead_ones_lock_does_not_bind
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
+        limit = time.monotonic() + PATIENCE
         while not (out / "args.json").exists() and first.poll() is None:
+            assert time.monotonic() < limit
             time.sleep(0.02)
         done = run(*words, "--steps", 2, "--overwrite")
         assert done.returncode == 2 and "another run is training" in done.stderr

@@ -334,6 +334,13 @@ def test_infilling_masks_about_the_asked_share_of_whole_words_with_one_mask_a_sp
     assert 2.0 < (words - kept) / spans < 4.0  # Poisson(3.5), cut where the budget ends
 
 
+def test_masked_spans_have_the_published_mean_length():
+    words = list(range(10, 200_010))
+    noised = infill(words, [True] * len(words), 7, random.Random(0), share=0.02)
+    mean = 0.02 * len(words) / noised.count(7)
+    assert mean == pytest.approx(3.53, abs=0.2)  # of max(1, Poisson(3.5))
+
+
 def test_a_script_without_spaces_is_masked_piece_by_piece(tmp_path):
     """Its words begin with no mark of a space: a whole sentence would be one word."""
     model = io.BytesIO()
@@ -436,6 +443,24 @@ def test_the_dial_sets_how_many_code_mixed_documents_have_a_target_in_one_langua
         translated += told != text
     assert 0.64 < mixed / 1000 < 0.72  # 0.7, but for those where chance mixed nothing
     assert 0.15 < translated / mixed < 0.25
+
+
+def test_of_pretraining_documents_some_are_a_headline_and_some_begin_with_one():
+    data = Builtin("pretrain", "train", [ES_ES])
+    alone = 0
+    first = 0
+    unmixed = 0
+    for i in range(2000):
+        lines = data.text(ES_ES, i)[0].split("\n")
+        if len(lines) == 1:
+            alone += 1
+            unmixed += lines[0] == spanish(data, i)[-1]
+        elif not lines[0].endswith("."):  # as headlines have it
+            first += 1
+    assert alone / 2000 == pytest.approx(0.2, abs=0.03)
+    assert first / 2000 == pytest.approx(0.3, abs=0.03)
+    # Three of ten are not mixed at all; in the others each of three or four slots stays with 50%.
+    assert unmixed / alone == pytest.approx(0.37, abs=0.06)
 
 
 def spanish(data, index):

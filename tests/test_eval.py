@@ -14,6 +14,7 @@ from corpora.sets import open_data
 from eval import Decoder, Row, decode, evaluate
 from model import MBart
 from plumbing.files import UserError, read_json, size_and_checksum, write_json
+from plumbing.options import decoding_of
 from plumbing.runs import latest_run
 from tokenizer import MBART25, Tokenizer
 
@@ -1005,3 +1006,56 @@ def test_scores_are_not_given_the_loss_of_a_model_that_was_written_meanwhile(
         monkeypatch.setattr(evaluation.MBart, "from_pretrained", reads_as_a_run_saves)
         with pytest.raises(UserError, match="wrote another model while this one was read"):
             evaluation.Decoder(folder)
+
+
+@pytest.mark.parametrize("pair", [("en_XX", "en_XX"), ("gu_IN", "gu_IN"), ("es_XX", "ru_RU")])
+def test_the_kept_scores_are_of_todays_corpus_and_measures(pair):
+    """What needs no model is computed anew: another test split or measure would show."""
+    kept = read_json(ROOT / "papers" / "scores" / "base-s0.json")
+    assert kept["options"] == decoding_of("summarize")
+    (before,) = [row for row in kept["rows"] if (row["source"], row["target"]) == pair]
+
+    def copied(texts, source, target):
+        return texts
+
+    (row,), _ = evaluate(copied, "summarize", "builtin", [pair], before["n"], MBART25)
+    for name in ("random", "lead"):
+        for column in ("R1", "R2", "RL", "facts"):
+            expected = before["floors"][name][column]
+            found = row.floors[name][column]
+            assert found == pytest.approx(expected, abs=0.006), (name, column)
+
+
+@pytest.mark.parametrize("tagless", [False, True])
+def test_a_runs_sources_are_scored_with_the_tag_that_it_was_trained_with(
+    small, tmp_path, monkeypatch, tagless
+):
+    folder = tmp_path / "run"
+    shutil.copytree(small, folder)
+    write_json(folder / "args.json", {"stage": "summarize", "tagless": tagless})
+    seen = []
+
+    def decoded(model, tokenizer, sources, *rest, **options):
+        seen.extend(sources)
+        return [""] * len(sources)
+
+    monkeypatch.setattr(evaluation, "decode", decoded)
+    Decoder(folder)(["The map."], "en_XX", "es_XX")
+    tag = None if tagless else "en_XX"
+    assert seen == [Tokenizer.from_pretrained(small).encode("The map.", tag)]
+
+
+@pytest.mark.parametrize("stage, ngram", [("summarize", 3), ("translate", 0)])
+def test_where_nothing_is_typed_it_decodes_as_published(run, small, monkeypatch, stage, ngram):
+    asked = []
+
+    def decoded(model, source, lang, **options):
+        asked.append(options)
+        return [[] for _ in source]
+
+    monkeypatch.setattr(evaluation, "generate", decoded)
+    words = ("--pairs", "en_XX-es_XX", "--stage", stage, "--examples", 1)
+    done = run("eval.py", "--model", small, *words)
+    assert done.returncode == 0, done.stderr
+    published = {"beam": 5, "max_new_tokens": 100, "min_new_tokens": 0, "length_penalty": 1.0}
+    assert asked == [published | {"early_stopping": False, "no_repeat_ngram": ngram}]

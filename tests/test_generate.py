@@ -307,6 +307,7 @@ def test_dropout_is_off_while_decoding_and_the_models_mode_is_restored():
             encoder_ffn_dim=16,
             decoder_ffn_dim=16,
             dropout=0.5,
+            attention_dropout=0.5,
         )
     ).train()
     source = torch.randint(4, 50, (2, 6))

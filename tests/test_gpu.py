@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 import torch
-from conftest import ROOT, run_there
+from conftest import PATIENCE, ROOT, run_there
 
 pytestmark = pytest.mark.slow
 HERE = ROOT / "tests"
@@ -35,7 +35,9 @@ def compute(model, folder):
     include = os.path.join(os.path.dirname(torch.__file__), "include")
     library = folder / "pretended_gpu.so"
     words = ["-std=c++20", "-shared", "-fPIC", f"-I{include}", str(HERE / "pretended_gpu.cpp")]
-    done = subprocess.run([compiler, *words, "-o", library], text=True, capture_output=True)
+    done = subprocess.run(
+        [compiler, *words, "-o", library], text=True, capture_output=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     environment = os.environ | {"PRETENDED_GPU": str(library)}
     done = run_there(HERE / "on_gpu.py", model, folder, env=environment)

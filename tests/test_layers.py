@@ -371,3 +371,25 @@ def test_a_language_without_documents_is_refused_by_the_probe(run, small, few, t
     options = ("--model", small, "--data", f"jsonl:{tmp_path}", "--measures", "probe")
     done = run(*LAYERS, *options, "--source-lang", "en_XX", "ru_RU")
     assert done.returncode == 2 and "has nothing from ru_RU to ru_RU" in done.stderr, done.stderr
+
+
+def test_a_probe_is_told_by_documents_that_it_did_not_learn_from(
+    run, small, few, tmp_path, monkeypatch
+):
+    """In the test documents every word is the other language's: what was learned is wrong there."""
+    monkeypatch.setattr("tools.layers.STEPS", 60)
+    texts = ("the teacher found a map", "учитель нашёл карту")
+    for split, langs in (("train", ("en_XX", "ru_RU")), ("test", ("ru_RU", "en_XX"))):
+        lines = []
+        for text, lang in zip(texts, langs):
+            row = {"source": text, "target": text, "source_lang": lang, "target_lang": lang}
+            lines.append(json.dumps(row) + "\n")
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines * 4), encoding="utf-8")
+    done = run(
+        *LAYERS, "--model", small, "--data", f"jsonl:{tmp_path}", "--stage", "summarize",
+        "--source-lang", "en_XX", "ru_RU", "--measures", "probe",
+        "--json", tmp_path / "layers.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "layers.json").read_text())
+    assert report["layers"]["encoder"][0]["probe"]["accuracy"] < 0.5

@@ -13,7 +13,7 @@ import zlib
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 import tools.inside
 import tools.look
@@ -556,7 +556,7 @@ def test_ci_deletes_nothing_where_there_is_no_browser_and_none_can_be_installed(
     commands(tmp_path / "bin")  # no apt-get
     done = subprocess.run(
         [tmp_path / ".ci" / "run"], env={"PATH": str(tmp_path / "bin")}, capture_output=True,
-        text=True, check=False,
+        text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "install chromium and chromedriver" in done.stderr

@@ -165,6 +165,7 @@ def test_turkish_capitals_fold_as_turkish_does():
     assert rouge(["KADIN"], ["kadın"], "tr_TR")["R1"][0] == pytest.approx(100)
     assert rouge(["QADIN"], ["qadın"], "az_AZ")["R1"][0] == pytest.approx(100)
     assert rouge(["BIG İ"], ["big i"], "en_XX")["R1"][0] == pytest.approx(100)
+    assert rouge(["ﬁne １２"], ["fine 12"])["R1"][0] == pytest.approx(100)
 
 
 def test_invisible_characters_do_not_break_words():
@@ -184,6 +185,14 @@ def test_english_stems_agree_with_the_librarys_own():
     for short, name in (("R1", "rouge1"), ("R2", "rouge2"), ("RL", "rougeL")):
         assert ours[short][0] == pytest.approx(100 * expected[name].fmeasure)
     assert ours["R1"][0] > rouge([output], [reference])["R1"][0]
+
+
+def test_words_of_three_letters_are_not_stemmed():
+    output = "it was his gas"
+    reference = "it wa hi ga"  # what Porter's stemmer would make of it
+    library = RougeScorer(["rouge1"], use_stemmer=True).score(reference, output)
+    ours = rouge([output], [reference], "en_XX", stem=True)["R1"][0]
+    assert ours == pytest.approx(100 * library["rouge1"].fmeasure) == pytest.approx(25)
 
 
 def test_russian_and_turkish_are_stemmed_and_gujarati_is_not():

@@ -20,6 +20,7 @@ from model import ChunkedCrossEntropy, Config, MBart, loss_and_gradient
 from plumbing.files import UserError
 from plumbing.memory import Memory
 from plumbing.weights import read_safetensors, write_tensors
+from tokenizer import PAD
 
 SHAPES = [  # unequal depths, heads and feed-forward sizes, embedding scale on and off, relu
     {"encoder_layers": 2, "decoder_layers": 2},
@@ -428,6 +429,18 @@ def test_untied_source_embeddings_are_used_by_the_encoder_alone_and_survive_savi
         assert torch.equal(again.encode(x), states) and not torch.equal(again(x, y), before)
 
 
+def test_an_encoders_own_embeddings_are_not_taken_for_missing_shared_ones(tmp_path):
+    tiny(source_vocab_size=50).save_pretrained(tmp_path)  # as many pieces as the other
+    path = tmp_path / "model.safetensors"
+    tensors, _ = read_safetensors(path)
+    shared = tensors.pop("model.shared.weight")
+    write_tensors(tensors, path)
+    with pytest.raises(UserError, match="model.shared.weight"):
+        MBart.from_pretrained(tmp_path)
+    write_tensors(tensors | {"lm_head.weight": shared}, path)
+    assert torch.equal(MBart.from_pretrained(tmp_path).model.shared.weight, shared)
+
+
 # --- files
 
 
@@ -758,20 +771,6 @@ def test_a_large_checkpoint_is_not_held_twice_while_it_loads(tmp_path, file_dtyp
     assert 0.9 * size < int(done.stdout) < 1.6 * size, f"{int(done.stdout) / size:.2f} copies"
 
 
-@pytest.mark.parametrize("weight", ["1e39"])  # nan and inf are no weights: test_delta.py
-def test_a_merge_that_makes_weights_no_numbers_is_refused_before_a_folder_is_made(
-    run, small, tmp_path, weight
-):
-    model = MBart.from_pretrained(small)
-    model.model.encoder.layers[0].fc1.bias.data += 1
-    model.save_pretrained(tmp_path / "run")
-    run("-m", "tools.delta", "save", tmp_path / "run", small, tmp_path / "delta")
-    words = ("merge", small, tmp_path / "out", f"{tmp_path / 'delta'}={weight}")
-    done = run("-m", "tools.delta", *words)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_run_alone_it_shows_a_folders_shape_one_thing_a_line(run, small):
     done = run("model.py", small)
     assert done.returncode == 0, done.stderr
@@ -869,3 +868,23 @@ def test_a_target_that_is_too_long_is_one_error():
     long = torch.full((1, 11), 7)
     with pytest.raises(UserError, match="decoder input of 11 tokens, but the model has 10 pos"):
         model.loss(short, long, long)
+
+
+@pytest.mark.parametrize("scaled, size", [(True, 0.4), (False, 0.05)])
+def test_a_new_models_positions_are_as_large_as_its_scaled_tokens(scaled, size):
+    model = tiny(d_model=64, init_std=0.05, scale_embedding=scaled)
+    for stack in (model.model.encoder, model.model.decoder):
+        found = stack.embed_positions.weight.square().mean().sqrt().item()
+        assert found == pytest.approx(size, rel=1e-4)
+    weight = model.model.encoder.layers[0].self_attn.q_proj.weight
+    assert weight.std().item() == pytest.approx(0.05, rel=0.05)
+    assert not model.model.shared.weight[PAD].any()
+
+
+def test_activation_dropout_drops_in_training_alone():
+    model = tiny(d_model=64, dropout=0.0, activation_dropout=0.5)
+    ids = torch.randint(4, 50, (2, 9))
+    model.train()
+    assert not torch.equal(model(ids, ids), model(ids, ids))
+    model.eval()
+    assert torch.equal(model(ids, ids), model(ids, ids))

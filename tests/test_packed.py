@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from torch import nn
 
 import plumbing.packed as packed_file
@@ -285,7 +285,9 @@ def test_without_vnni_the_largest_products_do_not_overflow(instructions):
         env=os.environ | {"ONEDNN_MAX_CPU_ISA": instructions},
         capture_output=True,
         text=True,
+        timeout=PATIENCE,
     )
+    assert done.returncode == 0, done.stderr
     levels, product = done.stdout.split()
     assert int(levels) == 127 and abs(float(product) - 511) < 1
 

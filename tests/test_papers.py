@@ -813,6 +813,7 @@ def run_script(folder, *options, has_help=True, stand_in=STAND_IN):
         env=environment,
         capture_output=True,
         text=True,
+        timeout=PATIENCE,
     )
     lines = environment["COMMANDS"].read_text().splitlines()
     return done, [line.split() for line in lines]
@@ -1192,9 +1193,10 @@ def test_what_is_kept_of_a_score_file(folder, run):
 
 def test_reproduce_sh_explains_itself_and_refuses_what_it_does_not_know(tmp_path):
     script = ROOT / "papers/reproduce.sh"
-    helped = subprocess.run(["bash", script, "--help"], capture_output=True, text=True)
+    settings = {"capture_output": True, "text": True, "timeout": PATIENCE}
+    helped = subprocess.run(["bash", script, "--help"], **settings)
     assert helped.returncode == 0 and helped.stdout.startswith("The tables of three papers")
     assert "--jobs" in helped.stdout and "set -" not in helped.stdout
     for options in (["--sedes", "0"], ["--jobs", "0"], ["--parts", "1 18"], ["--parts", "reel"]):
-        done = subprocess.run(["bash", script, *options], capture_output=True, text=True)
+        done = subprocess.run(["bash", script, *options], **settings)
         assert done.returncode == 2 and options[0] in done.stderr

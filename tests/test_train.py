@@ -1,6 +1,7 @@
 """train.py: settings, the loop, resuming, several processes and the errors a user meets."""
 import csv
 import errno
+import itertools
 import json
 import math
 import os
@@ -224,6 +225,16 @@ def test_a_model_has_learned_what_the_runs_before_it_learned(
     assert train.learned(s, there - {"tr_TR-tr_TR"}) == [
         task for task in learned if task != "summarize tr_TR-tr_TR"
     ]
+
+
+def test_the_base_has_learned_the_same_whether_it_is_named_or_not(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--stage", "translate", "--langs", "en_XX", "es_XX"]
+    found = []
+    for init in ((), ("--init", "base"), ("--init", str(ROOT / "base"))):
+        s = parse_args([*words, *init])
+        found.append(train.learned(s, set(s.pairs)))
+    assert found[0] == found[1] == found[2] and "pretrain en_XX-en_XX" in found[0]
 
 
 def test_summaries_across_languages_may_stand_line_by_line():
@@ -548,15 +559,19 @@ def test_a_model_that_training_made_worse_is_told(run, small, tmp_path):
     assert done.returncode == 0 and "worse" not in done.stderr, done.stderr
 
 
-def test_the_dropout_asked_for_is_the_dropout_used(small):
-    """The folder's config says 0.1; --dropout 0 must leave no randomness, in attention neither."""
-    model = MBart.from_pretrained(small).train()
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_dropout_asked_for_is_the_dropout_used(run, small, tmp_path, dropout):
+    """The folder's config has 0.1, and of attention 0."""
+    out = tmp_path / "run"
+    words = ("--steps", 1, "--dropout", dropout, "--out", out)
+    done = run("train.py", *QUICK, "--init", small, *words)
+    assert done.returncode == 0, done.stderr
+    model = MBart.from_pretrained(out).train()
+    assert model.config.dropout == model.config.attention_dropout == dropout
     ids = torch.randint(4, 200, (2, 9))
-    assert not torch.equal(model(ids, ids), model(ids, ids))
-    model.config.dropout = model.config.attention_dropout = 0.0
-    assert torch.equal(model(ids, ids), model(ids, ids))
-    model.config.attention_dropout = 0.5
-    assert not torch.equal(model(ids, ids), model(ids, ids))
+    assert torch.equal(model(ids, ids), model(ids, ids)) == (dropout == 0)
+    model.config.dropout = 0.0  # attention's alone
+    assert torch.equal(model(ids, ids), model(ids, ids)) == (dropout == 0)
 
 
 @pytest.mark.slow
@@ -578,12 +593,16 @@ def test_mixed_precision_learns_what_full_precision_learns(run, small, tmp_path)
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile wants a C++ compiler")
 def test_the_compiled_model_follows_the_plain_one(run, small, tmp_path):
+    compiled = torch._dynamo.utils.counters["frames"]
+    compiled.clear()
     for name, options in (("plain", ()), ("compiled", ("--compile",))):
+        assert not compiled["ok"]
         done = run(
             "train.py", *QUICK, "--init", small, "--out", tmp_path / name, "--steps", 6,
             "--eval-every", 3, "--lr", 1e-2, *options,
         )
         assert done.returncode == 0, done.stderr
+    assert compiled["ok"]
     assert_near(tmp_path / "plain", tmp_path / "compiled", rel=1e-4)
 
 
@@ -672,6 +691,55 @@ def test_what_is_watched_are_the_texts_of_the_runs_own_seed(run, small, tmp_path
     assert done.returncode == 0 and set(opened) == {("valid", 3)}, (done.stderr, opened)
 
 
+def test_a_watched_score_is_rouge_1_of_greedy_outputs_of_the_first_validation_texts(
+    run, small, tmp_path, monkeypatch
+):
+    pair = ("es_XX", "es_XX")
+    data = builtin.Builtin("summarize", "valid", [pair], seed=3)
+    titles = [data.text(pair, i)[1] for i in range(4)]
+    asked = []
+
+    def decoded(model, tokenizer, sources, lang, **options):
+        asked.append((len(sources), lang, options["beam"], options["no_repeat_ngram"]))
+        return [" ".join(reversed(title.split())) for title in titles]  # ROUGE-2 is not 100
+
+    monkeypatch.setattr(evaluation, "decode", decoded)
+    out = tmp_path / "run"
+    words = ("--stage", "summarize", "--steps", 1, "--watch", "es_XX-es_XX", "--out", out)
+    done = run("train.py", *QUICK, "--init", small, *words)
+    assert done.returncode == 0, done.stderr
+    assert asked == [(4, "es_XX", 1, 3)] * 2  # before the first update and after it
+    with open(out / "watch.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["column"] for row in rows] == ["R1", "R1"]
+    assert [float(row["score"]) for row in rows] == pytest.approx([100, 100])
+
+
+def test_a_line_of_the_log_has_the_updates_own_rate_and_tokens_a_second(
+    run, small, tmp_path, monkeypatch
+):
+    tokens = []
+    draw = train.RunData.draw_update
+
+    def counted(data, s):
+        batches = draw(data, s)
+        tokens.append(sum(batch.source_tokens + batch.target_tokens for batch in batches))
+        return batches
+
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(seconds)))  # one from call to call
+    monkeypatch.setattr(train.RunData, "draw_update", counted)
+    monkeypatch.setattr(train, "time", clock)
+    out = tmp_path / "run"
+    words = ("--steps", 1, "--eval-every", 1, "--lr", 2e-3, "--warmup", 100, "--out", out)
+    done = run("train.py", *QUICK, "--init", small, *words)
+    assert done.returncode == 0, done.stderr
+    with open(out / "log.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert [float(row["tokens/s"])] == tokens
+    assert float(row["learning rate"]) == pytest.approx(2e-3 / 100)
+
+
 def test_summaries_that_are_aligned_as_translations_are_remarked_on(capsys):
     words = ["--stage", "summarize", "--data", "jsonl:DIR", "--langs", "es_XX"]
     words += ["--align-layer", "2"]
@@ -736,6 +804,8 @@ def test_a_run_ends_with_evals_table_and_what_to_run_next(run, small, tmp_path, 
         assert nexts[stage].startswith(f"next: {sys.orig_argv[0]} ")
     assert " --lang tr_TR " in nexts["summarize"]
     summarize, translate = asked  # pretraining has nothing to score yet
+    for words, count in ((summarize, "100"), (translate, "50")):
+        assert words[words.index("--examples") + 1] == count
     pairs = summarize[summarize.index("--pairs") + 1:summarize.index("--device")]
     assert pairs == [f"{lang}-{lang}" for lang in ("en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN")]
     assert translate[:2] == ["--model", str(tmp_path / "translate")]
@@ -861,7 +931,11 @@ def test_streams_batches_and_runs_draw_dropout_unlike_each_other():
     seeds.add(torch.initial_seed())
     train.seed_dropout(6, Namespace(number=7, stream="task"))
     seeds.add(torch.initial_seed())
-    assert len(seeds) == 7
+    for step in (1, 2):
+        batch = Namespace(number=7, stream="task")
+        train.seed_dropout(5, batch, for_classifier=True, classifier_step=step)
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 9
 
 
 def test_the_files_of_a_mix_are_part_of_the_fingerprint(run, small, tmp_path):
@@ -907,6 +981,16 @@ def test_a_few_examples_and_steps_keep_the_last_model_and_a_long_warm_up_is_told
     kept = MBart.from_pretrained(out).state_dict()
     assert all(torch.equal(last[name], kept[name]) for name in last)
     assert not same_weights(out, small)
+
+
+def test_a_run_of_few_examples_is_validated_on_as_many_as_any_other(run, small, tmp_path):
+    told = []
+    for few in ((), ("--train-examples", 1)):
+        out = tmp_path / f"run {len(few)}"
+        done = run("train.py", *QUICK, "--init", small, "--steps", 1, *few, "--out", out)
+        assert done.returncode == 0, done.stderr
+        told.append(re.search(r"before training: validation loss (\S+)", done.stdout)[1])
+    assert told[0] == told[1]
 
 
 def test_a_dropped_residual_stays_and_another_layers_is_refused(run, small, tmp_path):
@@ -1178,8 +1262,9 @@ def test_a_damaged_checkpoint_is_named(run, small, tmp_path):
 # Runs train.py in two processes, with each of several command lines in turn. They are forked, so
 # that no import is repeated, and each tells how many held-out batches it computed.
 TWO = """
-import json, os, socket, sys, traceback
+import json, os, sys, traceback
 sys.path.insert(0, {root!r})
+from bench.process import free_port
 import torch
 torch.set_num_threads(1)
 torch.optim.AdamW([torch.zeros(1)])  # imports 800 files when it is first called
@@ -1212,9 +1297,7 @@ def work(rank, argv, file):
     os._exit(code)
 
 for number, argv in enumerate(json.loads(sys.argv[1])):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ["MASTER_PORT"] = str(free.getsockname()[1])
+    os.environ["MASTER_PORT"] = str(free_port())
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     os.environ["WORLD_SIZE"] = "2"
     children = []
@@ -1307,22 +1390,6 @@ def test_the_classifier_of_two_processes_is_one(run_process, small, tmp_path):
     assert done.returncode == 0, done.stderr
     one, other = ((tmp_path / f"classifier-{rank}").read_text().splitlines() for rank in (0, 1))
     assert one == other and len(set(one)) == 3
-
-
-@pytest.mark.slow
-def test_two_processes_resume(run_process, small, tmp_path):
-    options = (
-        *QUICK, "--init", small, "--steps", 8, "--eval-every", 2, "--accumulate", 2, "--recipe",
-        "full",
-    )
-    two_processes(
-        run_process,
-        tmp_path,
-        (*options, "--out", tmp_path / "whole"),
-        (*options, "--out", tmp_path / "cut", "--stop-at", 3),
-        ("--resume", tmp_path / "cut"),
-    )
-    assert_near(tmp_path / "whole", tmp_path / "cut", rel=1e-6)
 
 
 # Process 1 is told to end when it draws its batch of that number.
@@ -1645,7 +1712,8 @@ def test_cut_and_unreadable_texts_are_told_once_when_a_run_begins(
 ):
     path = two_languages / "train.jsonl"
     letters = "\u2d5c\u2d49\u2d3c\u2d49\u2d4f\u2d30\u2d56"  # letters that the base has not
-    path.write_text(path.read_text().replace("the teacher found", letters, 20))
+    text = path.read_text(encoding="utf-8").replace("the teacher found", letters, 20)
+    path.write_text(text, encoding="utf-8")
     out = tmp_path / "run"
     words = ("--max-length", 8, "--stop-at", 2, "--out", out)
     done = run(*on_files(two_languages, small, *words))

@@ -234,3 +234,18 @@ def test_the_classifier_takes_its_rate_and_as_many_steps_as_asked(train_run):
     optimizer = read_state(out / "state.pt")["adversary"]["optimizer"]
     assert optimizer["param_groups"][0]["lr"] == 0.007
     assert {int(state["step"]) for state in optimizer["state"].values()} == {6}
+
+
+def test_gradients_of_fp16_are_clipped_at_their_own_size(train_run, monkeypatch):
+    """Of a loss that was scaled for half precision they are 65,536 times as large."""
+    norms = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def measured(weights, limit):
+        norms.append(clip(weights, limit).item())
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", measured)
+    for precision in ("fp32", "fp16"):
+        words = ("--recipe", "full", "--steps", 1, "--precision", precision)
+        train_run(precision, *TRANSLATE, *words)
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
