@@ -53,6 +53,7 @@ from plumbing.files import (
     UserError,
     beside_python,
     check_file_out,
+    decoded,
     note,
     parser_of,
     quoted,
@@ -840,15 +841,11 @@ def read_text(file, name):
             raw = sys.stdin.buffer.read()
         else:
             raw = Path(file).read_bytes()
-        return raw.decode("utf-8-sig")  # a byte order mark is no text
     except OSError as error:
         raise UserError(
             f"--file {file}: {error.strerror}; name a text file, or - for standard input"
         ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+    return decoded(raw, name)
 
 
 def language_of_own_text(args, stage):

@@ -859,9 +859,10 @@ def next_command(s):
 def translation_options(s):
     """--data and --langs of a next run in stage translate, where its defaults are not this run's.
     """
-    options = data_option(s.data)
+    options = data_option(s.data, s.skip_bad_lines)
     if not has_translations(s.data) or kind_of(s.data) == "jsonl":  # this run's were single texts
         options = " --data parallel:DIR"
+    options += preset_option(s)
     languages = f" --langs {' '.join(s.langs)}"
     if len(s.langs) == 1:  # which translates into none
         return f"{options}{languages} ..."
@@ -873,14 +874,23 @@ def translation_options(s):
 def summary_options(s):
     """--data and --langs, or --pairs, of a next run in stage summarize, where its defaults are not
     this run's."""
-    options = data_option(s.data)
+    options = data_option(s.data, s.skip_bad_lines)
     if kind_of(s.data) in ("parallel", "jsonl"):  # here translations, and no summaries
         options = " --data jsonl:DIR"
+    options += preset_option(s)
     if has_two_vocabularies(s.out):
         return f"{options} --pairs {' '.join(s.pairs)}"
     if "en_XX" not in s.langs:
         options += f" --langs {' '.join(s.langs)}"
     return options
+
+
+def preset_option(s):
+    """--preset of a next run, where its default is not this run's: of files that is the large one,
+    however small the model."""
+    if s.preset == "small" and not is_builtin(s.data) and not is_help(s.data):
+        return " --preset small"
+    return ""
 
 
 def zero_shot_language(s):

@@ -10,7 +10,7 @@ own, on --rows sequences of 128 source and 32 target tokens.
 from dataclasses import dataclass
 
 from bench.process import GIB
-from bench.step import SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
+from bench.step import LARGE, SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
 from plumbing.files import parser_of, run
 from plumbing.models import model_folder
@@ -47,7 +47,7 @@ def needs(config):
 
 def memory_table(folder, measure, rows):
     """Prints what every recipe needs; those of `measure` take real steps of this shape."""
-    config_file = ""
+    config_file = LARGE
     config = Config()
     if folder:
         config_file = model_folder(folder, weights=False) / "config.json"

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,18 +99,27 @@ def inside(function, arguments, log, leads):
 
 def finish(child, seconds, log, leads=False):
     """Waits for a process; "" if it ended well, else what happened, in words."""
-    child.join(max(0.0, seconds))
+    try:
+        child.join(max(0.0, seconds))
+    except BaseException:  # Ctrl-C, which reaches no group of processes but this one's own
+        end(child, leads)
+        raise
     if child.is_alive():
-        if leads:
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
-        child.join()
+        end(child, leads)
         return f"ended at its limit of {seconds:.0f} s"
     if child.exitcode == 0:
         return ""
     said = last_line(log.read_text(encoding="utf-8", errors="replace"), 200) or "it said nothing"
     return f"exit code {child.exitcode}: {said}"
+
+
+def end(child, leads):
+    """Kills a process; of one that leads, all that it has started too."""
+    if leads:
+        with suppress(ProcessLookupError):  # it does not lead yet
+            os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    child.join()
 
 
 # ----------------------------------------------------------------------- small computations
@@ -160,7 +170,13 @@ def calls(place):
 
 def losses(place):
     """The loss over the whole vocabulary, and its gradients, against float64."""
-    labels, vocabulary, width = (300, 250_027, 1024) if place.has_card else (20, 300, 16)
+    labels = 20
+    vocabulary = 300
+    width = 16
+    if place.has_card:
+        labels = 300
+        vocabulary = 250_027
+        width = 1024
     torch.manual_seed(0)
     h = torch.randn(labels, width, device=place.device)
     table = torch.randn(vocabulary, width, device=place.device) * 0.05
@@ -189,7 +205,13 @@ def loss_time(place):
     ours compiled, plain torch, and torch's own loss in chunks, which came with torch 2.13.
 
     Liger's and cut-cross-entropy's are not here: programs in Triton, which torch does not bring."""
-    labels, vocabulary, width = (2800, 250_027, 1024) if place.has_card else (20, 300, 16)
+    labels = 20
+    vocabulary = 300
+    width = 16
+    if place.has_card:
+        labels = 2800
+        vocabulary = 250_027
+        width = 1024
     torch.manual_seed(0)
     h = torch.randn(labels, width, device=place.device, requires_grad=True)
     table = torch.randn(vocabulary, width, device=place.device) * 0.05
@@ -610,7 +632,13 @@ def mean_seconds(call, times):
 
 def decoding(place):
     """64 documents of 500 tokens into 64 new ones each, beam 5, in small and in large batches."""
-    documents, length, new = (64, 500, 64) if place.has_card else (4, 20, 4)
+    documents = 4
+    length = 20
+    new = 4
+    if place.has_card:
+        documents = 64
+        length = 500
+        new = 64
     model = drawn(place).eval()
     source = drawn_documents(model, documents, length)
     for name in ("fp32", "bf16"):
@@ -653,7 +681,13 @@ def search(model, source, new):
 def decoding_step(place):
     """A step of beam search with 64 documents of 500 tokens in one batch of bf16, and what of it
     are kernels: how much longer 32 new tokens take than 16, by the number of steps."""
-    documents, length, new = (64, 500, 32) if place.has_card else (4, 20, 4)
+    documents = 4
+    length = 20
+    new = 4
+    if place.has_card:
+        documents = 64
+        length = 500
+        new = 32
     model = drawn(place).eval().bfloat16()
     source = drawn_documents(model, documents, length).to(place.device)
     found = []

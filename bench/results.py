@@ -27,7 +27,7 @@ from bench.peers import (
 from bench.process import GIB
 from plumbing.files import UserError, check_file_out, read_json, write_json, write_text
 from plumbing.options import COUNT
-from plumbing.plots import plotter
+from plumbing.plots import plotter, save_figure
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "measured.json"
@@ -395,7 +395,7 @@ def draw(results, path):
             panel.set_axis_off()
     axes[0][0].legend(frameon=False)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    save_figure(figure, path)
     plt.close(figure)
 
 

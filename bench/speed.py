@@ -59,7 +59,8 @@ def bench_memory(recipe, rounds, scratch):
     both_models("A", folder, torch.device("cpu"))
     sides = {}
     for side in ("ours", "transformers"):
-        sides[side] = partial(peak_of_a_step, folder, RECIPE_OF[recipe], side)
+        words = (folder, RECIPE_OF[recipe], side)
+        sides[side] = partial(peak_of_a_step, *words, threads=torch.get_num_threads())
     return {"bytes": in_turns(sides, rounds, f"memory A, {recipe}")}
 
 

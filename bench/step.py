@@ -4,7 +4,7 @@
                                                                 batches
     python -m bench.process bench/step.py CHECKPOINT/config.json qk 8    a model drawn here, on 8
                                                                          sequences
-    python -m bench.process bench/step.py "" qk 8               the same in mBART-large's shape
+    python -m bench.process bench/step.py mbart-large qk 8      the same in mBART-large's shape
 """
 import argparse
 
@@ -28,17 +28,18 @@ STEPS = 3
 SIDES = ("ours", "transformers")
 SOURCE_LENGTH = 128  # of the sequences for a model that is drawn here
 TARGET_LENGTH = 32
+LARGE = "mbart-large"  # in place of a config.json
 
 
-def peak_of_a_step(where, recipe, who):
+def peak_of_a_step(where, recipe, who, threads=1):
     """This program in a process of its own: the peak in bytes."""
-    return run_alone(["bench/step.py", where, recipe, who]).peak
+    return run_alone(["bench/step.py", where, recipe, who], threads).peak
 
 
-def drawn_model(config_file):
-    if config_file:
-        return MBart(Config.read(config_file))
-    return MBart(Config(attention_dropout=0.1))  # train.py's setting for a model of this size
+def drawn_model(where):
+    if where == LARGE:
+        return MBart(Config(attention_dropout=0.1))  # train.py's setting for a model of this size
+    return MBart(Config.read(where))
 
 
 def long_batches(vocabulary, rows):
@@ -87,11 +88,10 @@ def steps_of(where, recipe, who):
 
 def main(argv=None):
     parser = parser_of(__doc__)
-    parser.add_argument("where", help='a checkpoint, a config.json, or "" for mBART-large')
+    parser.add_argument("where", help=f"a checkpoint, a config.json, or {LARGE}")
     parser.add_argument("recipe")
     parser.add_argument("who", type=side, help="ours, transformers, or a number of sequences")
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
     steps_of(args.where, args.recipe, args.who)
 
 

@@ -172,6 +172,8 @@ def fetch_wikilingua(source, out, pairs, overwrite, licence):
             told.append(write_rows(path, temporary, rows_of_pairs(source, pairs, split)))
             flush_to_disk(temporary)  # here, so that the renamings follow one another at once
         add_licence(out, licence)
+        for path in paths.values():  # an end between the renamings must not leave old beside new
+            path.unlink(missing_ok=True)
     write_text(out / LICENCE_FILE, licence)  # nothing of another commit is left
     for line in told:
         print(line, flush=True)

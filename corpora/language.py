@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from plumbing.files import UserError, unreadable
+from plumbing.files import UserError, read_utf8
 
 LEXICON = Path(__file__).resolve().parent / "lexicon"
 SECTIONS = (
@@ -88,16 +88,10 @@ def read_lexicon(path):
 
 
 def lexicon_text(path):
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")  # a byte order mark is no text
-    except FileNotFoundError:
+    if not Path(path).exists():
         have = ", ".join(sorted(file.stem for file in LEXICON.glob("*_*.txt")))
-        raise UserError(f"{path}: no such lexicon; languages that have one: {have}") from None
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise UserError(f"{path}: not UTF-8 text ({where}); save it as UTF-8") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
+        raise UserError(f"{path}: no such lexicon; languages that have one: {have}")
+    return read_utf8(path)
 
 
 # -------------------------------------------------------------------------------- the language

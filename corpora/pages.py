@@ -7,10 +7,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from pathlib import Path
 
 from corpora.lines import count_words
-from plumbing.files import UserError, unreadable
+from plumbing.files import read_utf8
 
 LONGEST = 700          # characters of a window, and of a section: mostly fewer than 250 tokens
 SHORTEST_SECTION = 20  # words
@@ -131,13 +130,7 @@ def shown(alternatives):
 
 def read_page(path):
     """The Blocks of an HTML file; UserError if it cannot be read as UTF-8."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        where = f"{error.reason} at byte {error.start}"
-        raise UserError(f"{path}: not UTF-8 ({where}); unpack its package again") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
+    text = read_utf8(path, "unpack its package again")
     parser = PageParser()
     parser.feed(text)
     parser.close()

@@ -106,5 +106,6 @@ def open_wikilingua(folder, split, pairs, languages, **options):
             )
     raise UserError(
         f"--data wikilingua:{folder}: none of {', '.join(names)} is there; `{beside_python()} -m "
-        f"corpora.fetch wikilingua en es --out {quoted(folder)}` fetches them"
+        f"corpora.fetch wikilingua LANGUAGE ... --out {quoted(folder)} --overwrite` fetches all "
+        "splits of the languages that it names"
     )

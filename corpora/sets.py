@@ -84,9 +84,15 @@ def is_builtin(spec):
     return kind_of(spec) == "builtin"
 
 
-def data_option(spec):
-    """The option for these data behind a command, " --data SPEC"; "" where they are its default."""
-    return "" if spec == "builtin" else f" --data {quoted(spec)}"
+def data_option(spec, skip_bad_lines=False):
+    """The options for these data behind a command, " --data SPEC --skip-bad-lines"; "" where they
+    are its default."""
+    options = ""
+    if spec != "builtin":
+        options += f" --data {quoted(spec)}"
+    if skip_bad_lines:
+        options += " --skip-bad-lines"
+    return options
 
 
 def is_help(spec):
@@ -219,8 +225,10 @@ def texts_of(spec, stage, pairs, languages, stream=20_000, skip=False):
     examples of each pair, and a tenth as many of validation and test."""
     for split in ("train", "valid", "test"):
         data = open_data(spec, stage, split, pairs, languages, skip=skip)
-        endless = stream if split == "train" else stream // 10
-        counts = {pair: endless if size is None else size for pair, size in data.sizes.items()}
+        of_stream = stream if split == "train" else stream // 10
+        counts = {}
+        for pair, size in data.sizes.items():
+            counts[pair] = of_stream if size is None else size
         total = sum(counts.values())
         with progress_line(title=f"reading {split}", total=total, unit="text") as bar:
             for pair, count in counts.items():

@@ -25,7 +25,6 @@ pretraining mixed languages in source and target alike a base copies and tells n
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -42,6 +41,7 @@ from plumbing.files import (
     parser_of,
     read_json,
     run,
+    temporary_folder,
     write_json,
     write_text,
 )
@@ -137,7 +137,7 @@ def retrieval(folder, languages, device):
     A process of its own: papers/ and tools/ do not import each other."""
     if len(languages) < 2:
         return []
-    with TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         write_parallel(temporary, languages)
         file = Path(temporary) / "layers.json"
         words = ["--model", str(Path(folder).absolute()), "--measures", "retrieval"]

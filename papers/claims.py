@@ -99,8 +99,12 @@ def concluded(title, claim):
     """What papers/words.py says of a verdict; nothing where the verdict is another by now."""
     if claim.verdict == NOT_MEASURED:
         return "Nothing: not all of it was run."
-    expected, sentence = CONCLUSIONS.get((title, claim.text), ("", ""))
-    return sentence.format_map(told_numbers()) if claim.verdict.startswith(expected) else ""
+    if (title, claim.text) not in CONCLUSIONS:
+        return ""
+    expected, sentence = CONCLUSIONS[title, claim.text]
+    if not claim.verdict.startswith(expected):
+        return ""
+    return sentence.format_map(told_numbers())
 
 
 @cache

@@ -74,7 +74,7 @@ def dictionary_induction(child, child_pieces, child_lang, parent, parent_pieces,
             translations.extend([set(theirs[entry])] * len(ids))
     if not tried:
         return Induction(float("nan"), 0, float("nan"))
-    candidates = sorted(set(sum(theirs.values(), [])))
+    candidates = sorted(set().union(*theirs.values()))
     similarity = child[tried] @ parent[candidates].T  # (words, candidates)
     nearest = similarity.argmax(1).tolist()
     right = 0

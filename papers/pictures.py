@@ -35,7 +35,7 @@ from papers.scores import (
     values,
     watched,
 )
-from plumbing.plots import plotter
+from plumbing.plots import plotter, save_figure
 
 PICTURES = Path("papers/pictures")
 COLORS = {"full": "tab:red", "qk": "tab:blue", "lora": "tab:green"}
@@ -75,7 +75,7 @@ def pictures():
         if figure is None:
             continue
         figure.tight_layout()
-        figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
+        save_figure(figure, PICTURES / f"{name}.svg")
         plt.close(figure)
         shown[name] = markdown_of(name)
     return shown
@@ -113,7 +113,9 @@ def novel_words(plt):
     groups = {"English (seen by all but the base)": WITHIN[:1], "es, ru, tr, gu": ZERO_SHOT}
     figure, axis = plt.subplots(figsize=(8, 3))
     for number, row in enumerate(rows):
-        lows, means, highs = [], [], []
+        lows = []
+        means = []
+        highs = []
         for pairs in groups.values():
             found = [score_interval(values(row.name, pair, "novel")) for pair in pairs]
             lows.append(np.mean([interval.low for interval in found]))

@@ -113,6 +113,7 @@ def main(argv=None):
         report = evaluation.report_of(
             args.summarizer, summarizer, "summarize", data_spec, options, signatures, rows
         )
+        report["translator"] = str(args.translator)  # so that no card takes it for one model's
         evaluation.write_report(args.json, report)
 
 

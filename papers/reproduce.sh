@@ -112,13 +112,17 @@ trap 'exit 143' TERM
 # which those parts make.
 declare -A BEGUN=()
 job() {
-    local file=$1 log needed
+    local file=$1 log needed scored mend
     log=runs/paper/$(basename "$file" .json).log
     shift
     if [ -f "$file" ] || [ -n "${BEGUN[$file]:-}" ]; then return; fi
     for needed in ${NEEDS:-}; do
         if ! is_made "${needed#*:}"; then
-            echo "MISSING ${needed#*:}, for $file: run --parts ${needed%%:*} first" |
+            mend=""
+            for scored in "results/$(basename "${needed#*:}")".{json,done}; do  # its model is gone
+                if [ -f "$scored" ]; then mend+="remove $scored, and "; fi
+            done
+            echo "MISSING ${needed#*:}, for $file: ${mend}run --parts ${needed%%:*} first" |
                 tee -a "$LACKING" >&2
             return
         fi

@@ -490,7 +490,10 @@ def off_target_references(corpus):
     told = []
     for pair in corpus.within:
         share = floors_of(corpus, pair).get("references", {}).get("off-target")
-        told.append(f"{pair[:2]} {NOTHING if share is None else f'{share[0]:.1f}%'}")
+        percent = NOTHING
+        if share is not None:
+            percent = f"{share[0]:.1f}%"
+        told.append(f"{pair[:2]} {percent}")
     return ", ".join(told)
 
 

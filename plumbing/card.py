@@ -12,10 +12,11 @@ import re
 import shlex
 from pathlib import Path
 
-from plumbing.files import UserError, read_json, saving, write_json, write_text
+from plumbing.files import UserError, read_json, write_json, write_text
 from plumbing.hub import Repository
 from plumbing.layout import layout_of
 from plumbing.options import decoding_of, option_name
+from plumbing.plots import save_figure
 from plumbing.runs import (
     SIGN,
     is_ours,
@@ -463,6 +464,8 @@ def keep_scores(folder, report):
     or another of BROKEN if it is something else."""
     if report["data"] is None:
         raise ValueError("a report of somebody's own text, which has no scores")
+    if "translator" in report:
+        raise ValueError("a report of papers.pipeline, which is of two models")
     kept = {
         "stage": report["stage"],
         "data": shareable(report["data"]),
@@ -527,8 +530,7 @@ def draw_log(folder):
             axis.spines[["top", "right"]].set_visible(False)
         for axis in axes[::2]:
             axis.legend(frameon=False)
-        with saving(folder / "log.svg") as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
+        save_figure(figure, folder / "log.svg")
     return True
 
 

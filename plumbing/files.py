@@ -143,7 +143,7 @@ def own_name():
     """How this program was called: train.py, or -m tools.layers."""
     spec = sys.modules["__main__"].__spec__
     if spec is None:
-        return sys.argv[0]
+        return quoted(sys.argv[0])
     return f"-m {spec.name}"
 
 
@@ -369,7 +369,7 @@ def is_report(path):
 def check_place(path):
     """UserError if something above `path` is no folder, or may not be written in."""
     above = Path(path).absolute().parent
-    while not os.path.lexists(above):
+    while not os.path.lexists(above) and above != above.parent:  # a drive may be missing itself
         above = above.parent
     if not above.is_dir():
         raise UserError(f"{path}: cannot be written, for {above} is no folder")
@@ -381,6 +381,24 @@ def unreadable(path, error):
     """The UserError for a file that the system does not let us read; error: its OSError."""
     reason = error.strerror or first_line(error)
     return UserError(f"{path}: cannot be read ({reason}); mend its permissions, or copy it again")
+
+
+def read_utf8(path, mend="save it as UTF-8"):
+    """The text of a file, less a byte order mark. UserError if it cannot be read, or is not UTF-8:
+    then it says how to `mend` that."""
+    try:
+        return decoded(Path(path).read_bytes(), path, mend)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def decoded(content, name, mend="save it as UTF-8"):
+    """The text of bytes, as read_utf8() has it; name: where they are from."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{name}: not UTF-8 ({where}); {mend}") from None
 
 
 def check_searchable(folder):

@@ -10,7 +10,6 @@ config.json comes first and the weights last, so that what is no mBART costs no 
 """
 import difflib
 import errno
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from plumbing.files import (
     same_place,
 )
 from plumbing.hub import OutOfReach, Repository, Unknown
-from plumbing.layout import MODEL_FILE
+from plumbing.layout import MODEL_FILE, TOKENIZER_FILES
 
 CONFIG = "config.json"
 WEIGHT_FILES = (
@@ -36,11 +35,7 @@ ADAPTER = "adapter_config.json"  # of PEFT
 SMALL_FILES = (  # each of them if it is there
     "generation_config.json",
     "args.json",
-    MODEL_FILE,
-    "source.sentencepiece.bpe.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+    *TOKENIZER_FILES,
     "README.md",  # its card names the licence, which a run's own card repeats
 )
 MODEL_HELP = "an mBART folder, or the name of one on the Hugging Face hub"
@@ -125,10 +120,11 @@ def parts_of(path):
     refuse_pointer(path)
     if path.suffix != ".json":
         return [path]
+    index = read_json(path)
     try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = index["weight_map"].values()
         shards = [Path(shard) for shard in sorted(set(shards))]
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: not a shard index ({error})") from None
     for shard in shards:
         if shard.is_absolute() or ".." in shard.parts:

@@ -1,5 +1,5 @@
 """matplotlib, for those who draw: it is no requirement of the ten files."""
-from plumbing.files import UserError
+from plumbing.files import UserError, saving
 
 
 def plotter():
@@ -16,3 +16,9 @@ def plotter():
     plt.rcParams["axes.spines.top"] = False
     plt.rcParams["axes.spines.right"] = False
     return plt
+
+
+def save_figure(figure, path):
+    """Writes a figure as SVG, whole or not at all, the same bytes on every day."""
+    with saving(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -687,7 +687,7 @@ class Run:
             )
         self.say(
             f"\nstopped at update {self.progress.step}; go on with: "
-            f"{beside_python()} train.py --resume {quoted(self.folder)}"
+            f"{program_of_processes()} train.py --resume {quoted(self.folder)}"
         )
         if self.settings.keep == "last" and not self.is_validation_due():
             if self.progress.step < self.settings.eval_every:
@@ -795,6 +795,17 @@ def rank_and_world():
     if numbers["WORLD_SIZE"] <= 1:
         return 0, 1
     return numbers["RANK"], numbers["WORLD_SIZE"]
+
+
+def program_of_processes():
+    """What starts as many processes as these: this Python, or torchrun, which on several machines
+    wants its other options once more."""
+    if not dist.is_initialized():
+        return beside_python()
+    world = dist.get_world_size()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    several = "" if here == world else " ..."
+    return f"{beside_python('torchrun')}{several} --nproc-per-node {here}"
 
 
 def check_torchrun(world):

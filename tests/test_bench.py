@@ -5,6 +5,7 @@ import math
 import random
 import re
 import sys
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -26,6 +27,7 @@ from bench import (
     results,
     seq2seq,
     speed,
+    step,
     travel,
 )
 from model import Config
@@ -295,6 +297,22 @@ def test_the_table_of_memory_counts_weights_gradients_and_moments(tmp_path, run)
 def test_the_table_of_memory_is_of_mbart_large_where_no_folder_is_named(run):
     table = run("-m", "bench.memory").stdout
     assert "full+embeddings" in table and "2.28       2.28    4.55    9.10" in table
+
+
+def test_steps_of_mbart_large_are_measured_where_no_folder_is_named(run, monkeypatch):
+    begun = []
+
+    def begin(command, **options):
+        begun.append(command)
+        return SimpleNamespace(returncode=0, stdout=f"{3 * 2**30}\n", stderr="")
+
+    monkeypatch.setattr(process.subprocess, "run", begin)
+    done = run("-m", "bench.memory", "--measure", "qk")
+    assert done.returncode == 0 and "3.0" in done.stdout, done.stderr
+    (command,) = begun
+    assert all(command)  # an empty word would be refused
+    with torch.device("meta"):
+        assert step.drawn_model(command[-3]).config.d_model == 1024
 
 
 def test_what_travels_is_every_gradient_once_and_the_readme_says_so():

@@ -368,6 +368,19 @@ def test_bad_scores_and_bad_words_are_named(copied, tmp_path):
             },
             "no scores of a test set",
         ),
+        (  # as papers.pipeline writes it: two models' work
+            {
+                "model": str(copied),
+                "translator": "runs/translate",
+                "stage": "translate",
+                "data": "builtin",
+                "options": {},
+                "signatures": [],
+                "rows": [row | {"references": {}}],
+                "validation loss": validation_loss_of(copied),
+            },
+            "no scores of a test set",
+        ),
     ):
         write_json(path, report)
         done = run_here("-m", "tools.card", copied, "--scores", path)

@@ -1,5 +1,6 @@
 """corpora.fetch against a small hub on the loopback address, with Parquet files as the hub has."""
 import json
+import os
 
 import pytest
 
@@ -202,6 +203,32 @@ def test_the_splits_of_wikilingua_are_replaced_together_or_not_at_all(run, wikil
     assert {path.name: path.read_bytes() for path in out.glob("*.jsonl*")} == before
     assert wikilingua.fetched() == []
     assert (out / "LICENCE.txt").read_text(encoding="utf-8") == licence
+
+
+def test_an_end_between_the_renamings_leaves_no_old_split_beside_new_ones(
+    run, wikilingua, tmp_path, monkeypatch
+):
+    out = tmp_path / "wiki"
+    words = ["-m", "corpora.fetch", "wikilingua", "--out", out, "--overwrite"]
+    assert run(*words, "en").returncode == 0
+    before = {path.name: path.read_bytes() for path in out.glob("*.jsonl")}
+    renamed = []
+
+    def stopped(temporary, path):
+        if str(path).endswith(".jsonl"):
+            if renamed:
+                raise KeyboardInterrupt
+            renamed.append(path)
+        os.replace(temporary, path)
+
+    monkeypatch.setattr("plumbing.files.put_in_place", stopped)
+    assert run(*words, "es").returncode == 130
+    (left,) = out.glob("*.jsonl")
+    assert left.read_bytes() != before[left.name]
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"wikilingua LANGUAGE \.\.\. .*--overwrite` fetches all"):
+        for split in ("train", "valid", "test"):
+            open_data(f"wikilingua:{out}", "summarize", split, [("es_XX", "es_XX")], MBART25)
 
 
 def test_a_damaged_parquet_file_is_named(run, hub, tmp_path):

@@ -3,6 +3,7 @@ row."""
 import json
 import math
 import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,6 +135,21 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypa
     assert len(rows) == 2  # the child's number was told in time
     assert rows[1]["found"] == "ended at its limit of 30 s" and rows[1]["right"] is False
     assert ends(rows[0]["found"])
+
+
+def test_ctrl_c_ends_a_check_with_all_that_it_started(tmp_path, monkeypatch):
+    child = on_card.begin(time.sleep, (3600,), tmp_path / "log.txt", leads=True)
+    join = child.join
+
+    def interrupted(seconds=None):
+        if seconds is not None:  # waiting for the check, not for its end
+            raise KeyboardInterrupt
+        join()
+
+    monkeypatch.setattr(child, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        on_card.finish(child, 3600, tmp_path / "log.txt", leads=True)
+    assert child.exitcode == -signal.SIGKILL
 
 
 def test_without_time_nothing_begins(tmp_path):

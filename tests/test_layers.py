@@ -393,3 +393,22 @@ def test_a_probe_is_told_by_documents_that_it_did_not_learn_from(
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "layers.json").read_text())
     assert report["layers"]["encoder"][0]["probe"]["accuracy"] < 0.5
+
+
+def test_retrieval_finds_the_same_whatever_else_is_measured(run, small, few, tmp_path):
+    """A repeated text is left out before so many are taken as are searched."""
+    for lang, letters in (("en_XX", "abcdefghij"), ("es_XX", "klmnopqrst")):
+        texts = [f"{first}{second}." for first in letters for second in letters][:60]
+        texts[3] = texts[2]
+        (tmp_path / f"test.{lang}").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    found = []
+    for measures in (["retrieval"], ["retrieval", "svcca"]):
+        file = tmp_path / f"{len(measures)}.json"
+        done = run(
+            *LAYERS, "--model", small, "--data", f"parallel:{tmp_path}", "--stage", "translate",
+            "--source-lang", "en_XX", "es_XX", "--measures", *measures, "--json", file,
+        )  # fmt: skip
+        assert done.returncode == 0 and "1 of 60 test documents" in done.stderr, done.stderr
+        layers = json.loads(file.read_text())["layers"]["encoder"]
+        found.append([layer["retrieval"] for layer in layers])
+    assert found[0] == found[1]

@@ -965,6 +965,11 @@ def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_p
         in done.stderr
     assert "MISSING runs/paper/parent-s0, for results/both-start-s0.done: run --parts 7" \
         in done.stderr
+
+    (tmp_path / "results" / "translate.json").touch()  # part 3 would not make its model again
+    done, _ = run_script(tmp_path, "--parts", "10")
+    assert "for results/translator-qk-s0.json: remove results/translate.json, and run --parts 3" \
+        in done.stderr
     inits = {option(words, "--init") for words in commands if words[0] == "train.py"}
     assert inits == {None}  # the base alone
 

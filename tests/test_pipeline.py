@@ -43,6 +43,7 @@ def test_the_program_prints_and_writes_what_eval_does(run, small, tmp_path):
     assert "es_XX -> en_XX" in done.stdout and "R1" in done.stdout
     report = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert {"model", "stage", "data", "options", "signatures", "rows", "origin"} <= set(report)
+    assert report["translator"]
     assert report["stage"] == "summarize" and report["rows"][0]["n"] == 1
     assert " -> en_XX   " in done.stdout and report["rows"][0]["references"]
     done = run("-m", "papers.pipeline", small, small, "--pairs", "es_XX-en")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -764,9 +765,21 @@ def test_the_next_command_has_the_data_and_the_languages_of_the_run(
     capsys, tmp_path, stage, data, langs, told
 ):
     pairs = [f"{lang}-{lang}" for lang in langs]
-    train.show_result(Namespace(stage=stage, data=data, langs=langs, pairs=pairs, out=tmp_path))
+    run_of = {"stage": stage, "data": data, "langs": langs, "pairs": pairs, "out": tmp_path}
+    train.show_result(Namespace(**run_of, preset="large", skip_bad_lines=False))
     line = capsys.readouterr().out.strip()
     assert line.endswith(f"train.py --stage {told.replace('OUT', str(tmp_path))}")
+
+
+def test_the_next_command_has_a_small_preset_and_left_out_lines_as_the_run_had(tmp_path):
+    words = ["--stage", "pretrain", "--init", str(ROOT / "base"), "--data", "parallel:D"]
+    words += ["--langs", "en_XX", "de_DE", "--skip-bad-lines", "--out", str(tmp_path)]
+    for preset, told in (("small", " --preset small"), ("large", "")):
+        s = parse_args([*words, "--preset", preset])
+        expected = f"--data parallel:D --skip-bad-lines{told} --langs en_XX de_DE"
+        assert train.next_command(s).endswith(expected)
+        again = parse_args(shlex.split(train.next_command(s))[1:])
+        assert again.preset == preset and again.skip_bad_lines
 
 
 def test_help_has_the_values_of_the_presets(run):
@@ -1420,6 +1433,7 @@ def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_update(
     assert "ended with [143, 143]" in done.stderr, done.stderr
     stopped = read_state(tmp_path / "cut" / "state.pt")["progress"]["step"]
     assert 2 <= stopped <= 4 and f"stopped at update {stopped};" in done.stdout
+    assert f"torchrun --nproc-per-node 2 train.py --resume {tmp_path / 'cut'}\n" in done.stdout
     two_processes(
         run_process,
         tmp_path,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from corpora.sets import is_builtin, is_help
 from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder, same_place
 from plumbing.layout import TOKENIZER_FILES
@@ -54,6 +55,19 @@ def add_overwrite(parser, what="folder"):
         action="store_true",
         help=f"replace a {what} of this name (never a training run, never what is read)",
     )
+
+
+def parameters(model):
+    """The number of a model's parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def preset_option(config, spec):
+    """What a suggested run of train.py on these data needs, so that a model smaller than
+    mBART-large is trained as one; "" where that is its default."""
+    if config.d_model < Config().d_model and not is_builtin(spec) and not is_help(spec):
+        return " --preset small"
+    return ""
 
 
 def begin(out):

@@ -348,7 +348,8 @@ def retrieval(a, b):
 
 def parallel_batches(texts, count):
     """{language: the first `count` test documents in it, in batches}: row i of one language
-    translates row i of every other. UserError for files that do not correspond line by line."""
+    translates row i of every other. Of COMPARED documents those that repeat another are left out
+    before. UserError for files that do not correspond line by line."""
     if is_builtin(texts.spec):
         # What it has to translate is drawn for each pair of languages; its documents are the same.
         texts = replace(texts, stage="summarize")
@@ -361,7 +362,7 @@ def parallel_batches(texts, count):
     for pair in within:
         if pair not in examples.sizes:
             raise texts.lacks("test", pair[0])
-        number = at_most(count, examples.sizes[pair])  # the same in every language
+        number = at_most(COMPARED, examples.sizes[pair])  # the same in every language
         documents[pair[0]] = [examples(pair, index) for index in range(number)]
     kept = first_of_each(documents)
     if number > len(kept):
@@ -375,6 +376,7 @@ def parallel_batches(texts, count):
             "no other; SVCCA and retrieval compare at least 2, and tell little of fewer than a "
             "hundred"
         )
+    kept = kept[:count]
     batches = {}
     starts = range(0, len(kept), ROWS)
     for lang, of_language in documents.items():

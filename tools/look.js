@@ -175,13 +175,15 @@ function rowOf(block, layer, plane, row) {
 }
 
 // The source as it is shown: words, or single pieces. A word has the tokens from start to end;
-// what stands behind it without a space and is neither letter nor digit stands by itself.
+// what stands behind it without a space and is neither letter nor digit stands by itself, and so
+// does what follows that.
 function unitsOf(source, asPieces) {
   const units = [];
   source.forEach((token, place) => {
     const before = source[place - 1];
     const goesOn = !asPieces && place > 0 && token.text && before.text
-      && IN_WORDS.test(token.piece) && !token.piece.startsWith(SPACE);
+      && IN_WORDS.test(token.piece) && !token.piece.startsWith(SPACE)
+      && (before.piece === SPACE || IN_WORDS.test(before.piece));
     if (goesOn) {
       const word = units[units.length - 1];
       word.text += token.piece;

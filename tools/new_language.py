@@ -27,6 +27,7 @@ they were drawn.
 """
 import re
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ from plumbing.options import SEED, number
 from plumbing.runs import has_new_source, read_settings, tell_untrained
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
-from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
+from tools.folders import SOURCE_TABLE, add_overwrite, check_out, preset_option, write_like
 from tools.start import COVERAGE
 from tools.texts import lines, some_of
 
@@ -167,7 +168,7 @@ def make_fresh(
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)
     own = pairs_of(lang, side, pairs)
-    for code in sum(own, ()):
+    for code in chain.from_iterable(own):
         try:
             old.lang_id(code)
         except UserError as error:
@@ -206,9 +207,10 @@ def make_fresh(
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
+    of_data = data_option(data, skip_bad_lines) + preset_option(child.config, data)
     print(
         f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
-        f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{data_option(data)}"
+        f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{of_data}"
     )
 
 

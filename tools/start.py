@@ -38,7 +38,16 @@ from tokenizer import (
     load_pieces,
     train_sentencepiece,
 )
-from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, move_tags, remove_stale
+from tools.folders import (
+    SOURCE_TABLE,
+    add_overwrite,
+    begin,
+    check_out,
+    move_tags,
+    parameters,
+    preset_option,
+    remove_stale,
+)
 from tools.texts import lines, shares, some_of
 
 SMALL = {
@@ -312,9 +321,9 @@ def main(argv=None):
         remove_stale(out, tokenizer)
         tokenizer.save_pretrained(out)
         model.save_pretrained(out)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters:,} parameters")
-    of_text = data_option(args.data)  # as the vocabulary's
+    print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters(model):,} parameters")
+    of_text = data_option(args.data, args.skip_bad_lines)  # as the vocabulary's
+    of_text += preset_option(model.config, args.data)
     if args.langs != BASE_LANGUAGES:
         of_text += f" --langs {' '.join(args.langs)}"
     print(f"next: {beside_python()} train.py --stage pretrain --init {quoted(out)}{of_text}")

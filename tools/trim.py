@@ -24,7 +24,7 @@ from plumbing.options import TASKS, stage_of
 from plumbing.protobuf import MESSAGE, fields
 from plumbing.runs import learned_in, read_settings
 from tokenizer import MODEL_FILE, SPECIAL_PIECES, UNK, Tokenizer
-from tools.folders import add_overwrite, check_out, write_like
+from tools.folders import add_overwrite, check_out, parameters, write_like
 
 PIECE_FIELD = 1  # of its file: once for each piece of the vocabulary, in order
 
@@ -151,10 +151,6 @@ def stages_learned(settings):
     """The tasks that a model was trained for, by --mix and before its own run too."""
     own = stage_of(settings, untrained="summarize")
     return [stage for stage in TASKS if stage == own or learned_in(settings, stage)]
-
-
-def parameters(model):
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 if __name__ == "__main__":
