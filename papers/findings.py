@@ -112,8 +112,8 @@ PRICE = {
 
 
 def of_rates(corpus):
-    """What each rate does to the unseen languages, and how little of that the loss in English
-    tells: the means over the seeds that all the rates have that were run with several."""
+    """What each rate does to the unseen languages, of all its seeds, and how little of that the
+    loss in English tells: of rates that were run with several seeds, over those that all have."""
     grid = rates(corpus.prefix)["full"]
     shares = {}
     for rate in sorted(grid.losses, key=float):
@@ -124,9 +124,12 @@ def of_rates(corpus):
     most = max((share for share in of_qk if share is not None), default=None)
     if not shares or most is None:
         return ""
-    lost = enumerated([f"{share:.0f}% at {rate}" for rate, share in shares.items()])
-    text = f"`full` loses {lost}, `qk` {most:.0f}% at most ({len(of_qk)} rates)."
     repeated = [rate for rate in shares if len(results(rate_row(corpus, rate))) > 1]
+    lost = []
+    for rate, share in shares.items():
+        seeds = "" if rate in repeated else " (one seed)"
+        lost.append(f"{share:.0f}% at {rate}{seeds}")
+    text = f"`full` loses {enumerated(lost)}, `qk` {most:.0f}% at most ({len(of_qk)} rates)."
     if len(repeated) < 2:
         return text
     losses = mean_losses(*[rate_row(corpus, rate) for rate in repeated])
