@@ -53,11 +53,11 @@ from plumbing.files import (
     UserError,
     beside_python,
     check_file_out,
-    decoded,
     note,
     parser_of,
     quoted,
     run,
+    utf8_text,
     write_json,
 )
 from plumbing.graphs import release
@@ -845,7 +845,7 @@ def read_text(file, name):
         raise UserError(
             f"--file {file}: {error.strerror}; name a text file, or - for standard input"
         ) from None
-    return decoded(raw, name)
+    return utf8_text(raw, name)
 
 
 def language_of_own_text(args, stage):

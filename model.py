@@ -376,6 +376,10 @@ class MBart(nn.Module):
             positions.copy_(waves * math.sqrt(2) * std * embedding_scale(self.config))
         self.model.shared.weight[self.config.pad_token_id] = 0
 
+    def size(self):
+        """The number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     # --- files
 
     @classmethod
@@ -830,7 +834,7 @@ def main(argv=None):
     for name, value in asdict(model.config).items():
         if name != "extra":
             print(f"{name:<24} {value}")
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    print(f"{model.size():,} parameters")
 
 
 if __name__ == "__main__":

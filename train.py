@@ -63,9 +63,9 @@ from corpora.sets import (
     can_copy,
     check_spec,
     data_option,
+    has_small_base,
     has_translations,
     is_builtin,
-    is_help,
     kind_of,
     open_data,
     says_no_languages,
@@ -857,8 +857,7 @@ def next_command(s):
 
 
 def translation_options(s):
-    """--data and --langs of a next run in stage translate, where its defaults are not this run's.
-    """
+    """The options of a next run in stage translate, where its defaults are not this run's."""
     options = data_option(s.data, s.skip_bad_lines)
     if not has_translations(s.data) or kind_of(s.data) == "jsonl":  # this run's were single texts
         options = " --data parallel:DIR"
@@ -872,8 +871,7 @@ def translation_options(s):
 
 
 def summary_options(s):
-    """--data and --langs, or --pairs, of a next run in stage summarize, where its defaults are not
-    this run's."""
+    """The options of a next run in stage summarize, where its defaults are not this run's."""
     options = data_option(s.data, s.skip_bad_lines)
     if kind_of(s.data) in ("parallel", "jsonl"):  # here translations, and no summaries
         options = " --data jsonl:DIR"
@@ -886,9 +884,9 @@ def summary_options(s):
 
 
 def preset_option(s):
-    """--preset of a next run, where its default is not this run's: of files that is the large one,
-    however small the model."""
-    if s.preset == "small" and not is_builtin(s.data) and not is_help(s.data):
+    """--preset small for a next run on files, whose default is the large one however small the
+    model; "" elsewhere."""
+    if s.preset == "small" and not has_small_base(s.data):
         return " --preset small"
     return ""
 
@@ -896,7 +894,7 @@ def preset_option(s):
 def zero_shot_language(s):
     """The language that the suggested eval.py asks for: tr_TR, which most runs are not trained on;
     with data of a user's own, or two vocabularies, the target of the run's first pair."""
-    if (is_builtin(s.data) or is_help(s.data)) and not has_two_vocabularies(s.out):
+    if has_small_base(s.data) and not has_two_vocabularies(s.out):
         return "tr_TR"
     _, target = split_pairs(s.pairs)[0]
     return target
@@ -1237,7 +1235,7 @@ def default_preset(typed):
     """The preset of a command line that names none: small for the data sets that have a small
     base of their own, unless --init names a model as wide as mBART-large."""
     data = typed.get("data", "builtin")
-    if not is_builtin(data) and not is_help(data):
+    if not has_small_base(data):
         return "large"
     init = typed.get("init", "").strip()
     if not init:

@@ -47,11 +47,11 @@ def needs(config):
 
 def memory_table(folder, measure, rows):
     """Prints what every recipe needs; those of `measure` take real steps of this shape."""
-    config_file = LARGE
+    where = LARGE
     config = Config()
     if folder:
-        config_file = model_folder(folder, weights=False) / "config.json"
-        config = Config.read(config_file)
+        where = model_folder(folder, weights=False) / "config.json"
+        config = Config.read(where)
     heads = f"{'recipe, GiB':<18}{'weights':>9}{'gradients':>11}{'AdamW':>8}{'sum':>8}"
     if measure:
         heads += (
@@ -62,7 +62,7 @@ def memory_table(folder, measure, rows):
         line = f"{recipe:<18}{need.weights / GIB:>9.2f}{need.gradients / GIB:>11.2f}"
         line += f"{need.adamw / GIB:>8.2f}{need.total / GIB:>8.2f}"
         if recipe in measure:
-            line += f"{peak_of_a_step(config_file, recipe, rows) / GIB:>8.1f}"
+            line += f"{peak_of_a_step(where, recipe, rows) / GIB:>8.1f}"
         print(line, flush=True)
 
 

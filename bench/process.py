@@ -24,8 +24,8 @@ STATUS = Path("/proc/self/status")
 
 
 def free_port():
-    """A port that nobody listens at now, and that no connection gets by itself before it is used:
-    systems give these ports from 32,768 on."""
+    """A port that nobody listens at now, and that no connection is given before it is used: those
+    that a system gives by itself begin at 32,768 (Linux) or above, unless it is set otherwise."""
     for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
         with socket.socket() as tried:
             try:

@@ -153,8 +153,10 @@ def fetch_xlsum(source, out, languages, overwrite, licence):
 
 
 def fetch_wikilingua(source, out, pairs, overwrite, licence):
-    """Writes a file for each split, of all pairs of languages together, and the licence: all of
-    them or none, for splits of different languages would not belong together."""
+    """Writes a file for each split, of all pairs of languages together, and the licence.
+
+    Splits of different languages would not belong together: until all are fetched the old ones
+    stay, and an end between the renamings leaves some of the new ones and none of the old."""
     paths = {split: out / f"{split}.jsonl" for split in SPLITS}
     for path in paths.values():
         if path.exists() and not overwrite:

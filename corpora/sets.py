@@ -85,11 +85,11 @@ def is_builtin(spec):
 
 
 def data_option(spec, skip_bad_lines=False):
-    """The options for these data behind a command, " --data SPEC --skip-bad-lines"; "" where they
-    are its default."""
-    options = ""
-    if spec != "builtin":
-        options += f" --data {quoted(spec)}"
+    """The options for these data behind a command, " --data SPEC --skip-bad-lines"; "" for the
+    built-in corpus, which is its default."""
+    if spec == "builtin":
+        return ""
+    options = f" --data {quoted(spec)}"
     if skip_bad_lines:
         options += " --skip-bad-lines"
     return options
@@ -98,6 +98,11 @@ def data_option(spec, skip_bad_lines=False):
 def is_help(spec):
     """Does `--data SPEC` mean LibreOffice's help, in whatever folder?"""
     return kind_of(spec) == "help"
+
+
+def has_small_base(spec):
+    """Has the data set of `--data SPEC` a small base of its own? The small preset is its then."""
+    return is_builtin(spec) or is_help(spec)
 
 
 def folder_of(spec):

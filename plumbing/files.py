@@ -387,12 +387,12 @@ def read_utf8(path, mend="save it as UTF-8"):
     """The text of a file, less a byte order mark. UserError if it cannot be read, or is not UTF-8:
     then it says how to `mend` that."""
     try:
-        return decoded(Path(path).read_bytes(), path, mend)
+        return utf8_text(Path(path).read_bytes(), path, mend)
     except OSError as error:
         raise unreadable(path, error) from None
 
 
-def decoded(content, name, mend="save it as UTF-8"):
+def utf8_text(content, name, mend="save it as UTF-8"):
     """The text of bytes, as read_utf8() has it; name: where they are from."""
     try:
         return content.decode("utf-8-sig")
@@ -445,10 +445,9 @@ def read_json(path):
     if not os.path.isfile(path):
         return None
     refuse_pointer(path)
+    text = read_utf8(path, "mend or remove it")
     try:
-        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise unreadable(path, error) from None
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); mend or remove it") from None
 

@@ -117,8 +117,8 @@ def parts_of(path):
     """The files that hold the tensors: the path itself, or the shards that an index names.
 
     UserError for a shard outside the index's own folder, which no honest index names."""
-    refuse_pointer(path)
     if path.suffix != ".json":
+        refuse_pointer(path)
         return [path]
     index = read_json(path)
     try:

@@ -20,7 +20,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in every child
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, programs would choose it and bf16
 # What the shell of a reader, or a cluster, may have set.
-for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
     os.environ.pop(name, None)
 for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
     os.environ.pop(name, None)

@@ -124,28 +124,35 @@ def test_logs_of_unlike_length_are_no_distance_apart():
     assert math.isnan(on_card.away_from([(1.0, 2.0)], []))
 
 
-def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
-    def hangs(place):
-        child = on_card.begin(time.sleep, (3600,), place.scratch / "child.txt")
-        place.tell("child", "", str(child.pid))
-        time.sleep(3600)
+def hangs(place):
+    """A check that starts a process, says which, and never ends."""
+    child = on_card.begin(time.sleep, (3600,), place.scratch / "child.txt")
+    place.tell("child", "", str(child.pid))
+    time.sleep(3600)
 
-    place = on_card.Place(CPU, tmp_path, tmp_path / "rows.jsonl")
-    check = on_card.begin(hangs, (place,), tmp_path / "log.txt", leads=True)
+
+def hanging(folder):
+    """(that check's process, the number of the process that it has started)."""
+    place = on_card.Place(CPU, folder, folder / "rows.jsonl")
+    check = on_card.begin(hangs, (place,), folder / "log.txt", leads=True)
     limit = time.monotonic() + PATIENCE
     while not place.rows.exists() or not place.rows.read_text():
         assert time.monotonic() < limit
         time.sleep(0.01)
+    return check, json.loads(place.rows.read_text())["found"]
+
+
+def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
+    check, started = hanging(tmp_path)
     said = on_card.finish(check, 0, tmp_path / "log.txt", leads=True)
-    assert said == "ended at its limit of 0 s"
-    assert ends(json.loads(place.rows.read_text())["found"])
+    assert said == "ended at its limit of 0 s" and ends(started)
     monkeypatch.setitem(on_card.CHECKS, "calls", Check(hangs, 1))
     rows = gpu_check.checked("calls", CPU, tmp_path, 1)
     assert rows[-1]["found"] == "ended at its limit of 1 s" and rows[-1]["right"] is False
 
 
 def test_ctrl_c_ends_a_check_with_all_that_it_started(tmp_path, monkeypatch):
-    child = on_card.begin(time.sleep, (3600,), tmp_path / "log.txt", leads=True)
+    child, started = hanging(tmp_path)
     join = child.join
 
     def interrupted(seconds=None):
@@ -156,7 +163,7 @@ def test_ctrl_c_ends_a_check_with_all_that_it_started(tmp_path, monkeypatch):
     monkeypatch.setattr(child, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
         on_card.finish(child, 3600, tmp_path / "log.txt", leads=True)
-    assert child.exitcode == -signal.SIGKILL
+    assert child.exitcode == -signal.SIGKILL and ends(started)
 
 
 def test_without_time_nothing_begins(tmp_path):

@@ -35,7 +35,7 @@ from tools.inside import (
 from tools.look import LADDER, filled, languages_of, packed_models, page
 
 LOOK = ("-m", "tools.look")
-TEXT = "El médico envió una muñeca </script><b>ante</b> 60 personas. Nada más."
+TEXT = "El médico envió una muñeca </script><b>ante</b> 60.000 personas. Nada más."
 LANGUAGES = ["es_XX", "en_XX", "ru_RU", "tr_TR", "gu_IN"]
 
 
@@ -624,8 +624,10 @@ def summed_by_words(weights, source):
     """weights (S,) of tokens, summed over words as the page shows them."""
     sums = []
     for place, token in enumerate(source):
+        before = source[place - 1]["piece"] if place else ""
         joins = token["text"] and place > 0 and source[place - 1]["text"]
         joins = joins and not token["piece"].startswith("▁") and re.search(r"\w", token["piece"])
+        joins = joins and (before == "▁" or re.search(r"\w", before))
         if joins:
             sums[-1] += weights[place]
         else:

@@ -330,6 +330,20 @@ def test_a_vocabulary_that_cannot_be_learned_costs_nothing_that_stood_there(run,
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_on_files_the_next_command_keeps_the_small_preset_and_leaves_out_the_same_lines(
+    run, small, tmp_path
+):
+    for split in ("train", "valid", "test"):
+        for lang, text in (("de_DE", "die lehrerin fand im park "), ("en_XX", "a map of ")):
+            lines = [f"{text}{number}\n" for number in range(30)]
+            (tmp_path / f"{split}.{lang}").write_text("".join(lines), encoding="utf-8")
+    done = run(*FRESH, small, tmp_path / "start", "--source", "de_DE", "--pairs", "de_DE-en_XX",
+               "--pieces", 100, "--data", f"parallel:{tmp_path}", "--skip-bad-lines")
+    assert done.returncode == 0, done.stderr
+    told = f" --data parallel:{tmp_path} --skip-bad-lines --preset small"
+    assert done.stdout.splitlines()[-1].endswith(told)
+
+
 @pytest.mark.parametrize("options, complaint", [
     (("--source", "de_DE", "--pairs", "fr_XX-en_XX"), "no training pair has de_DE as its source"),
     (("--source", "de", "--pairs", "de-en_XX"), "did you mean de_DE"),

@@ -668,7 +668,7 @@ def test_what_a_lower_rate_keeps_is_told_and_how_far_seeds_differ(folder):
             )
     write_scores("help-rate-qk-4e-3", 0, HELP.within, 15.0, facts=False, loss=2.75)
     told = " ".join(findings.of_forgetting(HELP).split())
-    assert "`full` loses 0% at 1e-3, 4% at 2e-3 and 40% at 4e-3, `qk` " in told
+    assert "`full` loses 0% at 1e-3 (one seed), 4% at 2e-3 and 40% at 4e-3, `qk` " in told
     assert "at 2e-3 and 4e-3 `full` has a loss of 2.12 and 3.50; " in told
     assert "the seeds at 2e-3 have 2.00 to 2.25." in told
 
@@ -736,7 +736,8 @@ def test_a_report_is_written_with_its_pictures_from_what_is_there(folder, monkey
     verdict = "**one seed: 4 of 4 for it, 0 against** |  | seeds: 1; R1 es→es +40."
     assert f"| a | and the lower zero-shot ROUGE-1 | {verdict}" in evidence
     flat = " ".join(page.split())
-    assert "`full` loses 50% at 1e-3 and 50% at 4e-3, `qk` 10% at most (2 rates)." in flat
+    lost = "50% at 1e-3 (one seed) and 50% at 4e-3 (one seed)"
+    assert f"`full` loses {lost}, `qk` 10% at most (2 rates)." in flat
     assert "At these `full` has 50% of the outputs in unseen languages off-target" in flat
     assert "| `qk` at 4e-3, its best | 10.0 [10.0, 10.0] |" in page  # words of its own
     assert "| `full`, tagged | 1 | 31." in page
@@ -966,15 +967,18 @@ def test_parts_run_one_by_one_and_name_the_part_that_makes_what_is_missing(tmp_p
     assert "MISSING runs/paper/parent-s0, for results/both-start-s0.done: run --parts 7" \
         in done.stderr
 
-    (tmp_path / "results" / "translate.json").touch()  # part 3 would not make its model again
-    done, _ = run_script(tmp_path, "--parts", "10")
-    assert "for results/translator-qk-s0.json: remove results/translate.json, and run --parts 3" \
-        in done.stderr
     inits = {option(words, "--init") for words in commands if words[0] == "train.py"}
     assert inits == {None}  # the base alone
 
     run_script(tmp_path, "--parts", "3 10", "--seeds", "all")
     assert len(list(tmp_path.glob("results/translator-*.json"))) == 10
+
+    shutil.rmtree(tmp_path / "runs/paper/translate")  # part 3 has its row, and would not run it
+    (tmp_path / "results/translator-qk-s0.json").unlink()
+    done, _ = run_script(tmp_path, "--parts", "10")
+    assert done.returncode == 1
+    assert "for results/translator-qk-s0.json: remove results/translate.json, and run --parts 3" \
+        in done.stderr
 
 
 def test_scores_of_two_versions_of_the_data_are_not_put_together(folder, run):

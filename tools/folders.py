@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import is_builtin, is_help
+from corpora.sets import has_small_base
 from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder, same_place
 from plumbing.layout import TOKENIZER_FILES
@@ -57,15 +57,10 @@ def add_overwrite(parser, what="folder"):
     )
 
 
-def parameters(model):
-    """The number of a model's parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def preset_option(config, spec):
     """What a suggested run of train.py on these data needs, so that a model smaller than
     mBART-large is trained as one; "" where that is its default."""
-    if config.d_model < Config().d_model and not is_builtin(spec) and not is_help(spec):
+    if config.d_model < Config().d_model and not has_small_base(spec):
         return " --preset small"
     return ""
 

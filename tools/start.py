@@ -44,7 +44,6 @@ from tools.folders import (
     begin,
     check_out,
     move_tags,
-    parameters,
     preset_option,
     remove_stale,
 )
@@ -321,7 +320,7 @@ def main(argv=None):
         remove_stale(out, tokenizer)
         tokenizer.save_pretrained(out)
         model.save_pretrained(out)
-    print(f"{out}: {tokenizer.vocab_size:,} tokens, {parameters(model):,} parameters")
+    print(f"{out}: {tokenizer.vocab_size:,} tokens, {model.size():,} parameters")
     of_text = data_option(args.data, args.skip_bad_lines)  # as the vocabulary's
     of_text += preset_option(model.config, args.data)
     if args.langs != BASE_LANGUAGES:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import check_spec, is_builtin, is_help, pairs_within, texts_of
+from corpora.sets import check_spec, has_small_base, pairs_within, texts_of
 from model import MBart
 from plumbing.files import UserError, parser_of, run, temporary_folder, write_bytes
 from plumbing.models import MODEL_HELP, model_folder
@@ -24,7 +24,7 @@ from plumbing.options import TASKS, stage_of
 from plumbing.protobuf import MESSAGE, fields
 from plumbing.runs import learned_in, read_settings
 from tokenizer import MODEL_FILE, SPECIAL_PIECES, UNK, Tokenizer
-from tools.folders import add_overwrite, check_out, parameters, write_like
+from tools.folders import add_overwrite, check_out, write_like
 
 PIECE_FIELD = 1  # of its file: once for each piece of the vocabulary, in order
 
@@ -131,7 +131,7 @@ def main(argv=None):
         tokenizer.lang_id(lang)
     pairs = pairs_within(args.data, args.langs)
     stages = args.stage or stages_learned(read_settings(folder))
-    if not (is_builtin(args.data) or is_help(args.data)):
+    if not has_small_base(args.data):
         stages = stages[:1]  # other data sets have the same texts for every stage
     texts = chain.from_iterable(
         texts_of(args.data, stage, pairs, tokenizer.languages, skip=args.skip_bad_lines)
@@ -143,7 +143,7 @@ def main(argv=None):
         write_like(folder, args.out, trimmed.model.state_dict(), trimmed.tokenizer)
     print(
         f"{args.out}: {len(trimmed.old_ids):,} of {tokenizer.vocab_size:,} tokens, "
-        f"{parameters(trimmed.model):,} of {parameters(model):,} parameters"
+        f"{trimmed.model.size():,} of {model.size():,} parameters"
     )
 
 
