@@ -17,11 +17,12 @@
 #   papers/reproduce.sh --jobs 1            one row at a time (default 2; a row takes one thread)
 #
 # It leaves models in runs/paper/ and what they scored in results/, from which it writes
-# papers/scores/ and papers/RESULTS.md; there, seeds that were not run stay as they came. To start a
-# row anew, remove its file in results/. A row whose model is missing is left out, and told with the
-# part that makes it; it, or a row that failed, ends the script with status 1. Each part says how
-# long its rows took last time. Learning rates are chosen by the validation loss of the seen
-# language, never by a test score (parts 1, 2, 9, 14 and 15).
+# papers/scores/ and papers/RESULTS.md; there, seeds that were not run stay as they came, but those
+# of another version of the help than was prepared here are left out. To start a row anew, remove
+# its file in results/. A row whose model is missing is left out, and told with the part that makes
+# it; it, or a row that failed, ends the script with status 1. Each part says how long its rows took
+# last time. Learning rates are chosen by the validation loss of the seen language, never by a test
+# score (parts 1, 2, 9, 14 and 15).
 set -euo pipefail
 
 if [ "${BASH_VERSINFO[0]}" -lt 5 ]; then

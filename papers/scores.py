@@ -19,7 +19,7 @@ import numpy as np
 
 import qk_finetune
 from model import Config
-from plumbing.files import UserError, read_json
+from plumbing.files import UserError, read_json, size_and_checksum
 from plumbing.runs import origin_of
 
 SCORES = Path("papers/scores")
@@ -579,7 +579,7 @@ def results(name):
         if row_name != name or seed is None:
             continue
         content = read_json(path)
-        if is_of_another_base(content):
+        if is_of_another_base(content) or path in of_other_data():
             continue
         if not all("off-target-p" in row["each"] for row in content.get("rows", ())):
             raise UserError(
@@ -610,6 +610,42 @@ def is_of_another_base(content):
     return origin is not None and origin not in own_origins()
 
 
+@cache
+def of_other_data():
+    """The score files that are left out because their runs read another version of the data than is
+    here now: set of paths. Empty where all read one version, or none of them this one: then it is
+    an error if they disagree (check_test_sets)."""
+    versions = {}  # {training file: {(bytes, CRC-32): score files}}
+    for path in sorted(SCORES.glob("*.json")):
+        for name, version in fingerprint_of(path).items():
+            versions.setdefault(name, {}).setdefault(tuple(version), []).append(path)
+    others = set()
+    for name, of_name in versions.items():
+        if len(of_name) == 1 or not Path(name).is_file():
+            continue
+        now = tuple(size_and_checksum(name))
+        if now not in of_name:
+            continue
+        for version, paths in of_name.items():
+            if version != now:
+                others.update(paths)
+    return others
+
+
+def fingerprint_of(path):
+    """{training file: [bytes, CRC-32]} of a score file's run. What was measured of a run's model
+    later, ROW+probe-sSEED.json, is of the run ROW; {} where that says nothing."""
+    content = read_json(path) or {}
+    if "data fingerprint" in content:
+        return content["data fingerprint"]
+    row, seed = row_and_seed(path)
+    run, plus, _ = row.rpartition("+")
+    if not plus:
+        return {}
+    of_run = path.with_name(f"{run}-s{seed}.json")
+    return (read_json(of_run) or {}).get("data fingerprint", {})
+
+
 def doubtful_files():
     """Lines on the score files that are left out or do not say of which base they are."""
     others = []
@@ -626,6 +662,12 @@ def doubtful_files():
             f"{in_short(others)} in {SCORES}/ left out, of another base than today's: remove "
             "them, and papers/reproduce.sh makes them anew"
         )
+    if of_other_data():
+        names = [path.name for path in sorted(of_other_data())]
+        lines.append(
+            f"{in_short(names)} in {SCORES}/ left out, of runs on another version of the data than "
+            "is here now"
+        )
     if unmarked:
         lines.append(
             f"{in_short(unmarked)} in {SCORES}/ taken as of today's bases: they do not say"
@@ -637,13 +679,15 @@ def check_test_sets(paths):
     """An error if two score files disagree on the test set of a pair: of how many examples it is,
     and what their first sentences score; or on a file that their runs were trained on. So they do
     when the data was prepared anew between them, and neither table nor learning rate can be had of
-    both."""
+    both. Where one of the two versions is here, the other's files are left out before."""
     first = {}
     trained_on = {}
     for path in sorted(map(Path, paths)):
         _, seed = row_and_seed(path)
         content = read_json(path) or {}
-        if seed is None or is_of_another_base(content):  # without a seed: in no table of scores
+        if seed is None:  # in no table of scores
+            continue
+        if is_of_another_base(content) or path in of_other_data():
             continue
         check_training_data(path, content, trained_on)
         for row in content.get("rows", ()):
@@ -958,7 +1002,9 @@ def validation_losses(paths):
     for path in map(Path, paths):
         named = re.search(r"-(\d+e-\d+)-s(\d+)$", path.stem)
         content = read_json(path) or {}
-        if not named or not content or is_of_another_base(content):
+        if not named or not content:
+            continue
+        if is_of_another_base(content) or path in of_other_data():
             continue
         loss = content.get("validation loss")
         if loss is None:

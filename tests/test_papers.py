@@ -16,11 +16,11 @@ from model import MBart
 from papers import claims, findings, pictures, report, scores, tables
 from papers.claims import Comparison, Difference, by_intervals, every_seed
 from papers.scores import ACROSS, BUILT_IN, HELP, WITHIN, Interval, Row
-from plumbing.files import UserError
+from plumbing.files import UserError, size_and_checksum
 from plumbing.runs import write_state
 
 EXAMPLES = 6  # in every made-up row
-REMEMBERED = (scores.results, scores.rates, claims.told_numbers)
+REMEMBERED = (scores.results, scores.rates, scores.of_other_data, claims.told_numbers)
 
 
 @pytest.fixture
@@ -1024,6 +1024,29 @@ def test_runs_on_two_versions_of_a_training_file_are_not_put_together(folder):
     paths.append(write_scores("help-third", 0, WITHIN, **{"data fingerprint": changed}))
     with pytest.raises(UserError, match=r"help-third.*sections/train\.jsonl.*two versions"):
         scores.check_test_sets(paths)
+
+
+def test_of_two_versions_of_the_data_the_one_that_is_here_counts_and_the_other_is_told(folder):
+    """As where a reader prepares the help anew and runs the first seed of what is kept."""
+    file = Path("data/help/sections/train.jsonl")
+    file.parent.mkdir(parents=True)
+    file.write_text("{}\n")
+    new = {"data fingerprint": {str(file): size_and_checksum(file)}}
+    old = {"data fingerprint": {str(file): [1, 2]}}
+    for seed, version in enumerate((new, old, old)):
+        write_scores("help-rate-full-1e-3", seed, HELP.within, rouge=10.0 * seed, **version)
+        write_scores("help-rate-full-1e-3+descriptions", seed, HELP.within[:1])
+    write_scores("help-rate-full-2e-3", 1, HELP.within, loss=0.5, **old)
+    scores.check_test_sets(Path("papers/scores").glob("*.json"))
+    assert list(scores.results("help-rate-full-1e-3")) == ["0"]
+    assert list(scores.results("help-rate-full-1e-3+descriptions")) == ["0"]
+    assert scores.rates("help-")["full"].losses == {"1e-3": 1.0}
+    (told,) = [line for line in scores.doubtful_files() if "version of the data" in line]
+    assert "help-rate-full-1e-3+descriptions-s1.json and 4 more" in told
+    file.write_text("[]\n")  # neither version
+    scores.of_other_data.cache_clear()
+    with pytest.raises(UserError, match="two versions of the data"):
+        scores.check_test_sets(Path("papers/scores").glob("*.json"))
 
 
 def test_a_row_is_compared_with_runs_of_its_own_machine(tmp_path):
