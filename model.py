@@ -786,6 +786,11 @@ class Config:
         kinds = {"dtype": kind, "torch_dtype": kind}  # the key's new name and its old one
         write_json(path, self.extra | ALWAYS_WRITTEN | kinds | values)
 
+    @property
+    def is_small(self):
+        """Is it narrower than mBART-large? Then train.py has a preset of its own for it."""
+        return self.d_model < Config.d_model
+
     def special_tokens(self):
         """The ids of <s>, <pad>, </s> and, in mBART-50, of the decoder's start."""
         ids = {

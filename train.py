@@ -68,6 +68,7 @@ from corpora.sets import (
     is_builtin,
     kind_of,
     open_data,
+    preset_option,
     says_no_languages,
 )
 from data import (
@@ -861,7 +862,7 @@ def translation_options(s):
     options = data_option(s.data, s.skip_bad_lines)
     if not has_translations(s.data) or kind_of(s.data) == "jsonl":  # this run's were single texts
         options = " --data parallel:DIR"
-    options += preset_option(s)
+    options += preset_option(s.data, s.preset == "small")
     languages = f" --langs {' '.join(s.langs)}"
     if len(s.langs) == 1:  # which translates into none
         return f"{options}{languages} ..."
@@ -875,20 +876,12 @@ def summary_options(s):
     options = data_option(s.data, s.skip_bad_lines)
     if kind_of(s.data) in ("parallel", "jsonl"):  # here translations, and no summaries
         options = " --data jsonl:DIR"
-    options += preset_option(s)
+    options += preset_option(s.data, s.preset == "small")
     if has_two_vocabularies(s.out):
         return f"{options} --pairs {' '.join(s.pairs)}"
     if "en_XX" not in s.langs:
         options += f" --langs {' '.join(s.langs)}"
     return options
-
-
-def preset_option(s):
-    """--preset small for a next run on files, whose default is the large one however small the
-    model; "" elsewhere."""
-    if s.preset == "small" and not has_small_base(s.data):
-        return " --preset small"
-    return ""
 
 
 def zero_shot_language(s):
@@ -1241,8 +1234,7 @@ def default_preset(typed):
     if not init:
         return "small"
     config = Config.read(model_folder(init, weights=False) / "config.json")
-    mbart_large = Config()  # its defaults
-    if config.d_model < mbart_large.d_model:
+    if config.is_small:
         return "small"
     return "large"
 

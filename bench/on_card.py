@@ -168,20 +168,26 @@ def calls(place):
     place.tell_below("mm(out_dtype=float32)", distance(product, wanted / 2e-3), 1e-5)
 
 
-def losses(place):
-    """The loss over the whole vocabulary, and its gradients, against float64."""
-    labels = 20
-    vocabulary = 300
-    width = 16
-    if place.has_card:
-        labels = 300
-        vocabulary = 250_027
-        width = 1024
+def drawn_head(place, labels):
+    """Random h (N, D), table (V, D), bias (V,) and y (N,): a loss of N labels over mBART's whole
+    vocabulary; without a card of 20 labels over a small one."""
+    vocabulary = 250_027
+    width = 1024
+    if not place.has_card:
+        labels = 20
+        vocabulary = 300
+        width = 16
     torch.manual_seed(0)
     h = torch.randn(labels, width, device=place.device)
     table = torch.randn(vocabulary, width, device=place.device) * 0.05
     bias = torch.zeros(vocabulary, device=place.device)
     y = torch.randint(vocabulary, (labels,), device=place.device)
+    return h, table, bias, y
+
+
+def losses(place):
+    """The loss over the whole vocabulary, and its gradients, against float64."""
+    h, table, bias, y = drawn_head(place, labels=300)
     exact = [h.double().requires_grad_(), table.double().requires_grad_()]
     wanted = F.cross_entropy(exact[0] @ exact[1].T, y)
     wanted.backward()
@@ -189,11 +195,11 @@ def losses(place):
         mine = [h.clone().requires_grad_(), table.clone().requires_grad_()]
         with torch.autocast(place.device.type, dtype, enabled=dtype is not None):
             loss = ChunkedCrossEntropy.apply(
-                *mine, bias, y, 0.0, 1 / labels, Memory(), loss_and_gradient
+                *mine, bias, y, 0.0, 1 / len(y), Memory(), loss_and_gradient
             )
         loss.backward()
         limits = (1e-5, 1e-4) if dtype is None else (5e-3, 2e-2)
-        what = f"{name}, V = {vocabulary:,}"
+        what = f"{name}, V = {len(table):,}"
         place.tell_below(f"loss in {what}", distance(loss, wanted), limits[0])
         for part, own, other in zip(("states", "table"), mine, exact):
             away = distance(own.grad, other.grad)
@@ -205,24 +211,14 @@ def loss_time(place):
     ours compiled, plain torch, and torch's own loss in chunks, which came with torch 2.13.
 
     Liger's and cut-cross-entropy's are not here: programs in Triton, which torch does not bring."""
-    labels = 20
-    vocabulary = 300
-    width = 16
-    if place.has_card:
-        labels = 2800
-        vocabulary = 250_027
-        width = 1024
-    torch.manual_seed(0)
-    h = torch.randn(labels, width, device=place.device, requires_grad=True)
-    table = torch.randn(vocabulary, width, device=place.device) * 0.05
+    h, table, bias, y = drawn_head(place, labels=2800)
+    h.requires_grad_()
     half = table.bfloat16()
-    bias = torch.zeros(vocabulary, device=place.device)
-    y = torch.randint(vocabulary, (labels,), device=place.device)
     memory = Memory()
 
     def ours(function=loss_and_gradient):
         with torch.autocast(place.device.type, torch.bfloat16):
-            loss = ChunkedCrossEntropy.apply(h, table, bias, y, 0.0, 1 / labels, memory, function)
+            loss = ChunkedCrossEntropy.apply(h, table, bias, y, 0.0, 1 / len(y), memory, function)
         loss.backward()
 
     def plain():
@@ -239,7 +235,7 @@ def loss_time(place):
         quick = torch.compile(loss_and_gradient, dynamic=True)
         sides["ours, compiled"] = lambda: ours(quick)
     for name, side in sides.items():
-        what = f"loss of {labels:,} labels and its gradient, {name}"
+        what = f"loss of {len(y):,} labels and its gradient, {name}"
         side()
         if not place.has_card:
             place.tell(what, "ms, GiB", NO_CARD)
@@ -632,15 +628,10 @@ def mean_seconds(call, times):
 
 def decoding(place):
     """64 documents of 500 tokens into 64 new ones each, beam 5, in small and in large batches."""
-    documents = 4
-    length = 20
-    new = 4
-    if place.has_card:
-        documents = 64
-        length = 500
-        new = 64
+    new = 64 if place.has_card else 4
     model = drawn(place).eval()
-    source = drawn_documents(model, documents, length)
+    source = drawn_documents(place, model)
+    documents, length = source.shape
     for name in ("fp32", "bf16"):
         if name == "bf16":
             model.bfloat16()
@@ -666,8 +657,13 @@ def decoding(place):
                 place.tell(what, "faster than in small batches", found, seconds < smaller)
 
 
-def drawn_documents(model, documents, length):
-    """(documents, length) random tokens."""
+def drawn_documents(place, model):
+    """Random tokens, 64 documents of 500, without a card 4 of 20: (documents, tokens)."""
+    documents = 4
+    length = 20
+    if place.has_card:
+        documents = 64
+        length = 500
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.vocab_size
     return pad([random_ids(vocabulary, length, generator) for _ in range(documents)])
@@ -681,15 +677,10 @@ def search(model, source, new):
 def decoding_step(place):
     """A step of beam search with 64 documents of 500 tokens in one batch of bf16, and what of it
     are kernels: how much longer 32 new tokens take than 16, by the number of steps."""
-    documents = 4
-    length = 20
-    new = 4
-    if place.has_card:
-        documents = 64
-        length = 500
-        new = 32
+    new = 32 if place.has_card else 4
     model = drawn(place).eval().bfloat16()
-    source = drawn_documents(model, documents, length).to(place.device)
+    source = drawn_documents(place, model).to(place.device)
+    documents, length = source.shape
     found = []
     for count in (new // 2, new):
         decode = partial(search, model, source, count)

@@ -105,6 +105,14 @@ def has_small_base(spec):
     return is_builtin(spec) or is_help(spec)
 
 
+def preset_option(spec, is_small):
+    """The option of a suggested run of train.py on these data without which a small model would
+    get the large preset, for which all files are; "" where none is needed. is_small: is it one?"""
+    if is_small and not has_small_base(spec):
+        return " --preset small"
+    return ""
+
+
 def folder_of(spec):
     """The folder that `--data SPEC` names, or help: means; None for the built-in corpus."""
     if is_builtin(spec):

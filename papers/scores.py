@@ -579,7 +579,7 @@ def results(name):
         if row_name != name or seed is None:
             continue
         content = read_json(path)
-        if is_of_another_base(content) or path in of_other_data():
+        if is_left_out(path, content):
             continue
         if not all("off-target-p" in row["each"] for row in content.get("rows", ())):
             raise UserError(
@@ -608,6 +608,15 @@ def is_of_another_base(content):
     earlier version, is taken as theirs."""
     origin = content.get("origin")
     return origin is not None and origin not in own_origins()
+
+
+def is_left_out(path, content):
+    """Does a score file count for nothing here: of another base, or of other data?
+
+    Other data are asked of kept files alone: to choose a rate from results/ not all are read."""
+    if is_of_another_base(content):
+        return True
+    return path.parent == SCORES and path in of_other_data()
 
 
 @cache
@@ -685,9 +694,7 @@ def check_test_sets(paths):
     for path in sorted(map(Path, paths)):
         _, seed = row_and_seed(path)
         content = read_json(path) or {}
-        if seed is None:  # in no table of scores
-            continue
-        if is_of_another_base(content) or path in of_other_data():
+        if seed is None or is_left_out(path, content):  # without a seed: in no table of scores
             continue
         check_training_data(path, content, trained_on)
         for row in content.get("rows", ()):
@@ -1002,9 +1009,7 @@ def validation_losses(paths):
     for path in map(Path, paths):
         named = re.search(r"-(\d+e-\d+)-s(\d+)$", path.stem)
         content = read_json(path) or {}
-        if not named or not content:
-            continue
-        if is_of_another_base(content) or path in of_other_data():
+        if not named or not content or is_left_out(path, content):
             continue
         loss = content.get("validation loss")
         if loss is None:

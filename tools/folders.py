@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import has_small_base
 from model import Config, MBart
 from plumbing.files import UserError, check_place, make_folder, same_place
 from plumbing.layout import TOKENIZER_FILES
@@ -55,14 +54,6 @@ def add_overwrite(parser, what="folder"):
         action="store_true",
         help=f"replace a {what} of this name (never a training run, never what is read)",
     )
-
-
-def preset_option(config, spec):
-    """What a suggested run of train.py on these data needs, so that a model smaller than
-    mBART-large is trained as one; "" where that is its default."""
-    if config.d_model < Config().d_model and not has_small_base(spec):
-        return " --preset small"
-    return ""
 
 
 def begin(out):

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import torch
 
-from corpora.sets import check_spec, data_option, is_builtin, open_data
+from corpora.sets import check_spec, data_option, is_builtin, open_data, preset_option
 from data import split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, quoted, run, temporary_folder
@@ -41,7 +41,7 @@ from plumbing.options import SEED, number
 from plumbing.runs import has_new_source, read_settings, tell_untrained
 from qk_finetune import CROSS, SIDES
 from tokenizer import MODEL_FILE, Tokenizer, train_sentencepiece
-from tools.folders import SOURCE_TABLE, add_overwrite, check_out, preset_option, write_like
+from tools.folders import SOURCE_TABLE, add_overwrite, check_out, write_like
 from tools.start import COVERAGE
 from tools.texts import lines, some_of
 
@@ -207,7 +207,7 @@ def make_fresh(
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
-    of_data = data_option(data, skip_bad_lines) + preset_option(child.config, data)
+    of_data = data_option(data, skip_bad_lines) + preset_option(data, child.config.is_small)
     print(
         f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
         f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{of_data}"

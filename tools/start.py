@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from corpora.facts import BASE_LANGUAGES, Corpus
-from corpora.sets import check_spec, data_option, is_builtin, open_data
+from corpora.sets import check_spec, data_option, is_builtin, open_data, preset_option
 from data import language_pairs
 from model import Config, MBart
 from plumbing.files import (
@@ -38,15 +38,7 @@ from tokenizer import (
     load_pieces,
     train_sentencepiece,
 )
-from tools.folders import (
-    SOURCE_TABLE,
-    add_overwrite,
-    begin,
-    check_out,
-    move_tags,
-    preset_option,
-    remove_stale,
-)
+from tools.folders import SOURCE_TABLE, add_overwrite, begin, check_out, move_tags, remove_stale
 from tools.texts import lines, shares, some_of
 
 SMALL = {
@@ -322,7 +314,7 @@ def main(argv=None):
         model.save_pretrained(out)
     print(f"{out}: {tokenizer.vocab_size:,} tokens, {model.size():,} parameters")
     of_text = data_option(args.data, args.skip_bad_lines)  # as the vocabulary's
-    of_text += preset_option(model.config, args.data)
+    of_text += preset_option(args.data, model.config.is_small)
     if args.langs != BASE_LANGUAGES:
         of_text += f" --langs {' '.join(args.langs)}"
     print(f"next: {beside_python()} train.py --stage pretrain --init {quoted(out)}{of_text}")
