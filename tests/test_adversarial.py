@@ -64,6 +64,29 @@ def test_the_losses_are_finite_where_the_classifier_is_certain():
     assert standard_loss(logits, torch.tensor([0])).item() == pytest.approx(60, abs=1e-3)
 
 
+def test_the_classifier_is_the_published_one():
+    """Solovyev et al. 2024, appendix A: one hidden layer of 256, ReLU, dropout."""
+    torch.manual_seed(0)
+    classifier = Classifier(8, 3)
+    named = dict(classifier.named_parameters())
+    (first, first_bias), (second, second_bias) = (
+        [value for value in named.values() if value.size(0) == size] for size in (256, 3)
+    )
+    assert first.shape == (256, 8) and second.shape == (3, 256)
+    states = torch.randn(2000, 8)
+    hidden = (states @ first.T + first_bias).clamp(min=0)
+    wanted = hidden @ second.T + second_bias
+    assert torch.allclose(classifier.eval()(states), wanted, atol=1e-5)
+    classifier.train()
+    second.data.fill_(1.0)
+    second_bias.data.zero_()
+    kept = []
+    classifier.layers[-1].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+    classifier(states)
+    alive = hidden > 0
+    assert (kept[0][alive] == 0).float().mean().item() == pytest.approx(0.1, abs=0.005)
+
+
 @pytest.fixture
 def setting(small):
     model, tokenizer = MBart.from_pretrained(small).train(), Tokenizer.from_pretrained(small)

@@ -217,6 +217,36 @@ def test_a_decoding_row_has_our_outputs_equal_to_both_peers(tiny, scratch):
     }
 
 
+def test_a_ratio_is_the_peers_time_by_ours_and_int8_stands_against_int8():
+    seconds = {
+        "ours": [1.0, 1.0],
+        "transformers": [2.0, 4.0],
+        "CTranslate2 float32": [1.5, 1.5],
+        "ours int8": [0.5, 0.5],
+        "CTranslate2 int8": [0.8, 0.8],
+    }
+    row = peers.decoding_row(seconds, 0.25)
+    assert row["ratio"] == {
+        "transformers": "3.00 [2.00–4.00]",
+        "CTranslate2 float32": "1.50 [1.50–1.50]",
+        "CTranslate2 int8": "1.60 [1.60–1.60] of our int8",
+        "transformers against our int8": "6.00 [4.00–8.00]",
+    }
+    assert row["limit"] == {
+        "ours": [0.25, 0.25],
+        "transformers": [0.125, 0.0625],
+        "CTranslate2 float32": pytest.approx([1 / 6, 1 / 6]),
+    }
+
+
+def test_the_limit_of_training_is_its_products_at_the_machines_rate(tiny, scratch, monkeypatch):
+    monkeypatch.setattr(peers.Training, "flops", lambda side: 3e11)
+    row = peers.bench_train("B", "qk", 1, CPU, scratch)
+    for side in ("ours", "transformers"):
+        [share], [seconds] = row["limit"][side], row["seconds"][side]
+        assert share * seconds == pytest.approx(3)  # the machine of these tests does 1e11 a second
+
+
 def test_the_floor_of_decoding_is_of_what_every_position_computes(tiny, scratch):
     row = peers.bench_decode("B", 1, CPU, scratch)
     layer = 6 * TINY.width**2 + 2 * TINY.width * TINY.ffn  # cross-attention's k and v: once

@@ -305,6 +305,17 @@ def test_a_limit_keeps_the_first_examples_of_every_pair(tokenizer, jsonl):
     assert endless.sizes == {EN_ES: 50}
 
 
+def test_no_training_document_of_the_built_in_corpus_is_anothers_in_any_pair_or_seed():
+    spanish = ("es_XX", "es_XX")
+    texts = set()
+    for seed in (0, 1):
+        data = Builtin("summarize", "train", [EN_EN, spanish], seed=seed)
+        for pair in data.pairs:
+            for index in range(20):
+                texts.add(data.corpus.text(data.document(pair, index), "en_XX"))
+    assert len(texts) == 2 * 2 * 20
+
+
 def test_training_documents_differ_between_languages_and_test_documents_do_not():
     spanish = ("es_XX", "es_XX")
     train, test = [Builtin("summarize", split, [EN_EN, spanish]) for split in ("train", "test")]

@@ -215,6 +215,37 @@ def test_perfect_outputs_score_100_and_copied_sources_are_off_target():
             assert copied or scores["R1"] == scores["RL"] == pytest.approx(100)
 
 
+def test_an_empty_output_is_off_target():
+    """Whatever the target: English is the likeliest of nothing, or no language is."""
+    identify = metrics.LanguageIdentifier(["tr_TR"])
+    for target in ("tr_TR", "en_XX"):
+        found = evaluation.off_target([""], target, identify)
+        assert found == {"off-target": [100.0], "off-target-p": [100.0]}, target
+
+
+def test_an_output_may_be_in_every_language_of_the_built_in_corpus():
+    pair = ("en_XX", "tr_TR")
+    for data in ("builtin", "builtin:0.2"):
+        found = evaluation.languages_in_question(data, [pair], [])
+        assert set(found) == {"en_XX", "es_XX", "ru_RU", "tr_TR", "gu_IN", "fr_XX", "de_DE"}
+    assert set(evaluation.languages_in_question("jsonl:DIR", [pair], [("fr_XX", "fr_XX")])) == {
+        "en_XX", "tr_TR", "fr_XX"
+    }
+
+
+def test_a_row_has_every_outputs_own_rouge_and_their_mean():
+    pair = ("en_XX", "en_XX")
+    data = open_data("builtin", "summarize", "test", [pair], MBART25)
+    references = [data.text(pair, i)[1] for i in range(6)]
+    outputs = [" ".join(reference.split()[i % 3:]) for i, reference in enumerate(references)]
+    (row,), _ = evaluate(lambda *texts: outputs, "summarize", "builtin", [pair], 6, MBART25)
+    expected = metrics.rouge(outputs, references, "en_XX")
+    for column in ("R1", "R2", "RL"):
+        assert row.each[column] == pytest.approx(expected[column], abs=0.0051)
+        assert row.scores[column].value == pytest.approx(sum(expected[column]) / 6)
+    assert len(set(row.each["R1"])) > 2
+
+
 def test_english_outputs_are_off_target_in_a_data_set_that_has_no_english(tmp_path):
     """What a model says that has forgotten Turkish: its languages are not learned from the data."""
     corpus = open_data("builtin", "summarize", "test", [("tr_TR", "tr_TR")], MBART25)

@@ -187,6 +187,19 @@ def test_a_language_per_row_equals_each_row_by_itself(models):
     assert together != generate(ours, source, 31, max_new_tokens=15)
 
 
+def test_a_language_follows_its_row_when_the_longest_comes_first(models):
+    _, ((_, ours), *_) = models
+    lengths, langs = [3, 7, 15, 28, 38], [31, 35, 36, 37, 35]  # the shortest first
+    torch.manual_seed(0)
+    rows = [torch.randint(4, VOCAB, (length,)) for length in lengths]
+    source = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=1)
+    alone = [
+        generate(ours, row[None], lang, max_new_tokens=15)[0] for row, lang in zip(rows, langs)
+    ]
+    assert generate(ours, source, langs, max_new_tokens=15) == alone
+    assert generate(ours, source, langs[::-1], max_new_tokens=15) != alone
+
+
 def test_a_batch_equals_its_sentences_one_by_one_although_the_finished_leave_it(models):
     _, found = models
     for _, ours in found:

@@ -5,9 +5,11 @@ import json
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from corpora.help import Maker
 from corpora.pages import read_page
 from corpora.sets import open_data, texts_of
 from plumbing.files import UserError
@@ -203,6 +205,25 @@ def test_what_a_later_split_shares_with_an_earlier_one_goes(made):
     assert count(printed, "section of an earlier split tr_TR") == [0, 1, 1]
     assert count(printed, "repeated in the text tr_TR") == [1, 2, 2]  # the icon's caption too
     assert count(printed, "repeated paragraph all") == [1, 2, 2]
+
+
+@pytest.mark.parametrize("own, is_new", [
+    ((10, 2), True),   # numbers of words: none was met before
+    (("short", 2), True),
+    (("short", 10), True),
+    (("short",), False),  # nothing of its own
+    (("long", 10), False),
+])
+def test_a_section_is_new_if_no_long_paragraph_and_not_all_of_it_was_met(own, is_new):
+    known = {"short": "an old caption", "long": "an old paragraph of quite enough words to be long"}
+    maker = Maker()
+    maker.earlier["tr_TR"] = set(known.values())
+    paragraphs = []
+    for number, each in enumerate(own):
+        paragraphs.append(known[each] if each in known else f"word{number} " * each)
+    section = SimpleNamespace(text=" ".join(paragraphs), paragraphs=paragraphs)
+    assert maker.is_new(section, "tr_TR", "valid") == is_new
+    assert not maker.is_new(section, "tr_TR", "valid")  # a second time it is none
 
 
 def test_sections_across_languages_have_the_heading_of_the_same_id(made):

@@ -8,15 +8,17 @@ from conftest import ROOT
 from corpora.builtin import Builtin
 from data import Examples, held_out
 from model import MBart
-from tokenizer import Tokenizer
+from tokenizer import EOS, Tokenizer
 from tools.layers import (
     confusion_matrix,
     correlation,
     directions,
+    fitted_probe,
     means_by_language,
     measure_layers,
     pooled_states,
     probe,
+    probed_tokens,
     retrieval,
     shuffled_correlation,
     token_states,
@@ -102,6 +104,38 @@ def test_the_floor_of_svcca_is_what_unrelated_states_of_the_same_shape_reach():
     floor = shuffled_correlation(a, b)
     assert floor == pytest.approx(svcca(x, other, keep), abs=0.01) and floor > 0.3
     assert floor == shuffled_correlation(a, b)
+
+
+def test_directions_hold_99_percent_of_the_variance():
+    """Of 20 orthogonal directions, whose variances are known, the fewest that reach 0.99."""
+    generator = torch.Generator().manual_seed(0)
+    centred = torch.randn(600, 20, generator=generator, dtype=torch.float64)
+    basis, _ = torch.linalg.qr(centred - centred.mean(0))
+    for last, number in ((0.0095, 2), (0.0105, 3)):  # the share of the variance in the third
+        shares = torch.zeros(20, dtype=torch.float64)
+        shares[:3] = torch.tensor([0.7, 0.3 - last, last])
+        assert directions(basis * shares.sqrt()).size(1) == number
+
+
+def test_a_fitted_probe_answers_without_dropout():
+    states = torch.randn(40, 6)
+    assert not fitted_probe(states, torch.arange(40) % 2, 2, steps=2).training
+
+
+def test_the_decoders_probe_reads_what_the_decoder_reads(small):
+    tokenizer = Tokenizer.from_pretrained(small)
+    languages = ["en_XX", "tr_TR"]
+    pairs = [("en_XX", "tr_TR"), ("tr_TR", "en_XX")]
+    data = Builtin("summarize", "test", pairs)
+    batches = held_out(Examples(data, tokenizer, "summarize", max_length=256), 5, 600)
+    masks, ids = probed_tokens(tokenizer, batches, languages, "decoder")
+    expected = []
+    for batch, mask in zip(batches, masks, strict=True):
+        read = tokenizer.is_text(batch.decoder_input) | (batch.decoder_input == EOS)
+        assert torch.equal(mask, read) and not mask[:, 0].any()  # the tag of what is written
+        for lang, row in zip(batch.source_langs, mask):
+            expected += [languages.index(lang)] * int(row.sum())
+    assert ids.tolist() == expected
 
 
 def test_retrieval_counts_right_neighbours_in_both_directions():

@@ -1,5 +1,6 @@
 """tools/new_language.py: folders from which a new language is learned."""
 import json
+import math
 import shutil
 
 import pytest
@@ -58,6 +59,15 @@ def test_a_new_language_changes_its_own_side_alone(small, side):
 def likeness(a, b):
     """The mean cosine of two tables' positions, whose first two rows are never read."""
     return F.cosine_similarity(a[2:], b[2:], dim=1).mean().item()
+
+
+def test_waves_are_sines_then_cosines_whose_lengths_grow_to_10000():
+    waves = sinusoids(9, 8)
+    for row in range(9):
+        for column in range(4):
+            angle = row / 10_000 ** (2 * column / 8)
+            assert waves[row, column].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert waves[row, 4 + column].item() == pytest.approx(math.cos(angle), abs=1e-6)
 
 
 def test_new_positions_are_drawn_and_are_neither_the_parents_nor_waves(small):
@@ -328,6 +338,33 @@ def test_a_vocabulary_that_cannot_be_learned_costs_nothing_that_stood_there(run,
                "--data", f"parallel:{tmp_path}", "--overwrite")
     assert done.returncode == 2 and "200 pieces are too few" in done.stderr
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_what_is_asked_of_a_fresh_folder_is_what_is_made(run, small, tmp_path, monkeypatch):
+    from tools import new_language as program
+
+    opened = []
+    made = []
+    open_data, make = program.open_data, program.new_language
+
+    def opening(*args, **options):
+        opened.append(args[:6])
+        return open_data(*args, **options)
+
+    def making(model, side, size, *options):
+        made.append((side, *options))
+        return make(model, side, size, *options)
+
+    monkeypatch.setattr(program, "open_data", opening)
+    monkeypatch.setattr(program, "new_language", making)
+    done = run(*FRESH, small, tmp_path / "start", "--source", "de_DE", "--pairs", "de_DE-en_XX",
+               "--pieces", 300, "--cross-attention", "random", "--scratch", "--seed", 5)
+    assert done.returncode == 0, done.stderr
+    assert made == [("src", "random", True, 5)]
+    (data, stage, split, pairs, _, seed), = opened
+    assert (data, stage, split, pairs, seed) == (
+        "builtin", "translate", "train", [("de_DE", "en_XX")], 5
+    )
 
 
 def test_on_files_the_next_command_keeps_the_small_preset_and_leaves_out_the_same_lines(

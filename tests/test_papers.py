@@ -1,5 +1,6 @@
 """papers/: verdicts and tables from made-up scores, and a reproduce.sh whose commands all parse."""
 import json
+import math
 import re
 import shutil
 import signal
@@ -154,6 +155,21 @@ def test_an_interval_of_three_seeds_that_differ_holds_the_truth_in_95_of_100_cas
         held += found.low <= 0 <= found.high
     assert held >= 376  # a bootstrap of the seeds as they are: some 340
     assert scores.interval(sample[:1]).seeds == 1
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
+def test_seeds_are_widened_by_students_t(seeds):
+    """The t that is undone here has 97.5% of Student's distribution below it, by the closed forms
+    for 1 to 4 degrees of freedom."""
+    t = scores.widening(seeds) * 1.96 / math.sqrt(seeds / (seeds - 1))
+    below = {
+        2: 1 / 2 + math.atan(t) / math.pi,
+        3: 1 / 2 + t / (2 * math.sqrt(2 + t**2)),
+        4: 1 / 2 + (t / math.sqrt(3) / (1 + t**2 / 3) + math.atan(t / math.sqrt(3))) / math.pi,
+        5: 1 / 2 + 3 / 8 * t / math.sqrt(1 + t**2 / 4) * (1 - t**2 / (12 + 3 * t**2)),
+    }
+    assert below[seeds] == pytest.approx(0.975, abs=2e-4)
+    assert scores.widening(1) == 1
 
 
 def test_intervals_of_scores_end_where_scores_do():

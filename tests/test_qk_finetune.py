@@ -1,5 +1,6 @@
 """qk_finetune.py: exactly the named tensors move."""
 import json
+import math
 import re
 
 import pytest
@@ -312,6 +313,15 @@ def test_lora_starts_as_the_model_it_adapts_and_saves_as_plain_mbart(small, tmp_
     again = MBart.from_pretrained(tmp_path).eval()
     assert set(again.state_dict()) == set(MBart.from_pretrained(small).state_dict())
     assert torch.allclose(again(source, target), adapted, atol=1e-5)
+
+
+def test_loras_first_matrix_is_uniform_within_one_over_the_root_of_its_inputs():
+    torch.manual_seed(0)
+    adapted = LoRALinear(torch.nn.Linear(64, 5), rank=200, alpha=400, dropout=0.0)
+    bound = 1 / math.sqrt(64)
+    assert 0.99 * bound < adapted.lora_a.abs().max() <= bound
+    assert adapted.lora_a.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert not adapted.lora_b.any()
 
 
 def test_lora_adds_its_scaled_product_and_drops_only_its_own_input():

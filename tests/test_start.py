@@ -34,6 +34,17 @@ def test_the_same_seed_gives_the_same_folder_and_another_seed_another(run, tmp_p
     assert done.returncode == 2 and "has a model already" in done.stderr
 
 
+def test_what_is_begun_without_options_has_the_shape_of_base(run, tmp_path):
+    done = run(*START, tmp_path / "start")
+    assert done.returncode == 0, done.stderr
+    begun = json.loads((tmp_path / "start" / "config.json").read_text())
+    committed = json.loads((ROOT / "base" / "config.json").read_text())
+    for name in ("vocab_size", "dropout", "attention_dropout"):  # which training sets
+        begun.pop(name)
+        committed.pop(name)
+    assert begun == committed
+
+
 def test_tags_start_nearly_alike_and_letters_of_later_languages_have_pieces(run, tmp_path):
     assert run(*START, tmp_path / "start", "--pieces", 600).returncode == 0
     model = MBart.from_pretrained(tmp_path / "start")

@@ -28,7 +28,7 @@ from corpora.facts import BASE_LANGUAGES
 from data import language_pairs, split_pairs
 from model import Config, MBart
 from plumbing.files import UserError, beside_python
-from plumbing.runs import RUN_FORMAT, only_run_in, read_settings, read_state
+from plumbing.runs import RUN_FORMAT, Progress, only_run_in, read_settings, read_state
 from tokenizer import Tokenizer
 from train import evaluation_arguments, parse_args
 
@@ -113,6 +113,28 @@ def test_the_large_preset_is_the_papers():
     assert (s.lr, s.final_lr, s.steps, s.clip, s.dropout) == (2e-5, 5e-9, 120_000, 0.1, 0.1)
     assert (s.tokens, s.accumulate, s.eval_every, s.patience) == (2800, 3, 5000, 1)
     assert s.recipe == "qk" and s.weight_decay == 0.01 and s.label_smoothing == 0
+
+
+def test_the_small_preset_is_what_the_bases_and_the_readmes_tables_were_made_with():
+    same = dict(
+        tokens=1600, warmup=100, final_lr=0, clip=1, weight_decay=0.01, label_smoothing=0,
+        dropout=0, valid_examples=32, patience=0, classifier_lr=2e-3, classifier_updates=10,
+        lora_rank=8, lora_dropout=0.1, temperature=1.5, accumulate=1,
+    )
+    of_stages = {
+        "translate": dict(recipe="full", lr=2e-3, steps=1250, eval_every=250),
+        "summarize": dict(recipe="qk", lr=4e-3, steps=400, eval_every=100),
+        "align": dict(recipe="lora", lr=1e-3, steps=300, eval_every=100),
+    }
+    for stage, own in of_stages.items():
+        words = ["--align-layer", "1"] if stage == "align" else []
+        found = vars(parse_args(["--stage", stage, "--init", str(train.BASE), *words]))
+        for name, value in (same | own).items():
+            assert found[name] == value, (stage, name)
+    command = json.loads((train.BASE / "args.json").read_text())
+    found = vars(parse_args(["--stage", "pretrain", "--init", str(train.BASE), "--out", "new"]))
+    for name in (*same, "recipe", "lr", "steps", "eval_every"):
+        assert found[name] == command[name], name
 
 
 def test_translate_trains_all_pairs_and_copying_and_summarize_stays_within_a_language():
@@ -660,6 +682,16 @@ def test_the_logged_loss_is_the_mean_over_all_label_tokens_since_the_last_line(
     assert float(loss) == pytest.approx(expected, abs=1e-3) and len(set(tokens)) > 1
 
 
+def test_a_line_of_the_log_forgets_what_the_line_before_it_told():
+    progress = Progress()
+    progress.updated(2.0, 10, is_skipped=False)
+    progress.updated(4.0, 30, is_skipped=False)
+    assert progress.logged() == 3.5
+    progress.updated(1.0, 5, is_skipped=True)
+    assert progress.logged() == 1.0
+    assert (progress.step, progress.overflows) == (3, 1)
+
+
 def test_pairs_are_watched_without_tags_where_the_run_has_none(run, small, tmp_path, monkeypatch):
     tokenizer = Tokenizer.from_pretrained(small)
     tags = set(tokenizer.tag.values())
@@ -732,13 +764,16 @@ def test_a_line_of_the_log_has_the_updates_own_rate_and_tokens_a_second(
     monkeypatch.setattr(train.RunData, "draw_update", counted)
     monkeypatch.setattr(train, "time", clock)
     out = tmp_path / "run"
-    words = ("--steps", 1, "--eval-every", 1, "--lr", 2e-3, "--warmup", 100, "--out", out)
+    words = ("--steps", 2, "--eval-every", 1, "--lr", 2e-3, "--warmup", 100, "--out", out)
     done = run("train.py", *QUICK, "--init", small, *words)
     assert done.returncode == 0, done.stderr
     with open(out / "log.csv") as file:
-        (row,) = csv.DictReader(file)
-    assert [float(row["tokens/s"])] == tokens
-    assert float(row["learning rate"]) == pytest.approx(2e-3 / 100)
+        rows = list(csv.DictReader(file))
+    # Between the two validations the clock is read once more: is it time to save?
+    assert [float(row["tokens/s"]) for row in rows] == [tokens[0], tokens[1] / 2]
+    rates = [float(row["learning rate"]) for row in rows]
+    assert rates == pytest.approx([2e-3 / 100, 2e-3 * 2 / 100])
+    assert "done: 2 updates in 3 s" in done.stdout
 
 
 def test_summaries_that_are_aligned_as_translations_are_remarked_on(capsys):
@@ -930,6 +965,58 @@ def test_a_mixed_run_is_resumed_bit_exactly_and_keeps_its_pairs(run, small, tmp_
     plain = (*options, "--mix", 0, "--out", tmp_path / "plain")
     assert run("train.py", *plain).returncode == 0
     assert not same_weights(tmp_path / "plain", tmp_path / "whole")
+
+
+def test_what_is_mixed_in_are_translations_and_not_the_stages_own_texts(small):
+    tokenizer = Tokenizer.from_pretrained(small)
+    s = parse_args([str(word) for word in (*MIXED, "--init", small)])
+    streams = train.streams_of(s, tokenizer, 256)
+    pair = ("en_XX", "es_XX")
+    data = builtin.Builtin("translate", "train", split_pairs(s.mix_pairs), seed=s.seed)
+    example = streams["mix"].examples(pair, 0)
+    text, translation = data.text(pair, 0)
+    assert example.source == tokenizer.encode(text, "en_XX")
+    decoder_input, labels = tokenizer.target(translation, "es_XX")
+    assert (example.decoder_input, example.labels) == (decoder_input, labels)
+
+
+@pytest.mark.parametrize("more, tagged", [
+    ((), True), (("--tagless",), False), (("--adversarial", "balanced"), False),
+])
+def test_a_tagless_runs_sources_have_no_tag_and_its_labels_have_one(small, more, tagged):
+    tokenizer = Tokenizer.from_pretrained(small)
+    s = parse_args([str(word) for word in (*QUICK, "--init", small, *more)])
+    pair = ("en_XX", "es_XX")
+    for split in ("train", "valid"):
+        examples = train.open_split(s, s.stage, s.pairs, split, tokenizer, 256)
+        text, translation = examples.data.text(pair, 0)
+        example = examples(pair, 0)
+        assert example.source == tokenizer.encode(text, "en_XX" if tagged else None)
+        assert example.labels == tokenizer.target(translation, "es_XX")[1]
+
+
+def test_the_seed_orders_what_files_have(two_languages, small):
+    tokenizer = Tokenizer.from_pretrained(small)
+    drawn = []
+    for seed in (0, 0, 1):
+        words = on_files(two_languages, small, "--seed", seed)[1:]
+        s = parse_args([str(word) for word in words])
+        s.pairs = ["en_XX-en_XX", "tr_TR-tr_TR"]
+        stream = train.streams_of(s, tokenizer, 256)["task"]
+        drawn.append([next(stream).source.tolist() for _ in range(5)])
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_the_seed_draws_the_classifier(small):
+    drawn = []
+    for seed in (0, 0, 1):
+        s = parse_args([
+            "--stage", "summarize", "--init", str(small), "--adversarial", "balanced", "--langs",
+            "en_XX", "es_XX", "--seed", str(seed),
+        ])
+        adversary = train.make_adversary(s, 32, ["en_XX", "es_XX"], "cpu")
+        drawn.append([weight.tolist() for weight in adversary.classifier.parameters()])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_streams_batches_and_runs_draw_dropout_unlike_each_other():
