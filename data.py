@@ -33,6 +33,7 @@ from corpora.lines import SPACELESS
 from plumbing.files import UserError
 from tokenizer import EOS, PAD, SPECIAL_PIECES, UNK, shifted, shortened
 
+MEAN_SPAN = 3.5  # words of a masked span, about
 UNREADABLE = 0.05  # we warn if at least this share of a language's characters has no piece
 # Where sentences end, in Devanagari, Urdu, Khmer and Burmese too; Thai marks no end. Where no space
 # follows a mark, another mark or a closing quote still belongs to its sentence.
@@ -52,6 +53,14 @@ def split_pairs(texts, option="--pairs"):
             raise UserError(f"{option} {text}: write pairs as en_XX-es_XX")
         pairs.append(pair)
     return list(dict.fromkeys(pairs))  # one that was typed twice counts once
+
+
+def languages_of(pairs):
+    """The languages of some pairs, each once."""
+    languages = []
+    for pair in pairs:
+        languages.extend(pair)
+    return list(dict.fromkeys(languages))
 
 
 def language_pairs(stage, langs=None, pairs=None, align_pairs=None, copying=True):
@@ -104,11 +113,11 @@ def mixing_pairs(langs=None, mix_pairs=None, copying=True):
 
 # --------------------------------------------------------------------------------------- noise
 
-def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
+def infill(ids, is_start, mask_id, rng, share=0.3):
     """Text infilling (Lewis et al. 2019, section 2.2; Liu et al. 2020, section 2.2, where
     `share` is 0.35).
 
-    Draws spans of whole words, of lengths ~ Poisson(mean_span) but at least 1, and replaces each
+    Draws spans of whole words, of lengths ~ Poisson(MEAN_SPAN) but at least 1, and replaces each
     by ONE <mask>, until `share` of the words is masked, or after 10 tries for each word of the
     text. A span is never longer than what is left to mask; each </s> counts as a word here.
 
@@ -119,7 +128,7 @@ def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
         if start or not words:
             words.append([])
         words[-1].append(piece)
-    masked = mask_words(words, rng, share, mean_span)
+    masked = mask_words(words, rng, share)
     noised = []
     for number, word in enumerate(words):
         if not masked[number]:
@@ -129,14 +138,15 @@ def infill(ids, is_start, mask_id, rng, share=0.3, mean_span=3.5):
     return noised
 
 
-def mask_words(words, rng, share, mean_span):
+def mask_words(words, rng, share):
     """Which words are masked: a list of bool. words: lists of pieces."""
     masked = [False] * len(words)
     budget = round(share * len(words))
     for _ in range(10 * len(words)):
         if budget <= 0:
             break
-        span = min(max(1, poisson(mean_span, rng)), budget)
+        span = max(1, poisson(MEAN_SPAN, rng))
+        span = min(span, budget)
         start = rng.randrange(len(words) - span + 1)
         end = start + span
         if any(masked[max(0, start - 1):end + 1]):

@@ -44,6 +44,7 @@ from data import (
     at_most,
     batches_of_like_length,
     language_pairs,
+    languages_of,
     pad,
     split_pairs,
 )
@@ -400,10 +401,7 @@ def languages_in_question(data_spec, pairs, trained):
     and those trained on (LanguageIdentifier adds English)."""
     if is_builtin(data_spec):
         return CORPUS_LANGUAGES
-    found = []
-    for pair in [*pairs, *trained]:
-        found.extend(pair)
-    return found
+    return languages_of([*pairs, *trained])
 
 
 def score(outputs, references, stage, target, identify, facts=None, stem=False):
@@ -570,8 +568,8 @@ def report_of(name, decoder, stage, data_spec, options, signatures, rows):
 
 
 def validation_loss_of(folder):
-    """That of the model that a run's folder keeps, by log.csv: the lowest, or with --keep last the
-    last. None where the folder is no run of train.py."""
+    """The validation loss, by log.csv, of the model that a run's folder keeps: the lowest, or with
+    --keep last the last. None where the folder is no run of train.py."""
     settings = read_settings(folder)
     if not settings:  # a log.csv there is no run's
         return None
@@ -746,8 +744,7 @@ def check_languages(args, tokenizer):
     named = list(args.source_lang or [])
     if args.lang is not None:
         named.append(args.lang)
-    for pair in split_pairs(args.pairs or []):
-        named.extend(pair)
+    named += languages_of(split_pairs(args.pairs or []))
     for lang in named:
         tokenizer.lang_id(lang)
 
@@ -762,19 +759,7 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
     if args.pairs:
         pairs = split_pairs(args.pairs)
     else:
-        sources = args.source_lang
-        if not sources and has_new_source(settings):
-            sources = sources_of(settings)
-        if sources:
-            pairs = [(source, args.lang) for source in sources]
-        else:  # every language that the data can have
-            sources = BASE_LANGUAGES if is_builtin(data_spec) else languages
-            possible = pairs_within(data_spec, languages)
-            pairs = [(source, args.lang) for source in sources if (source, args.lang) in possible]
-        # A summary's target is never the text itself, as within a language of parallel data.
-        only_copies = kind_of(data_spec) == "parallel" and not args.source_lang
-        if stage == "translate" or only_copies:
-            pairs = [pair for pair in pairs if pair[0] != pair[1]]
+        pairs = pairs_into_lang(args, settings, stage, data_spec, languages)
     check_task(stage, data_spec, pairs)
     if not pairs:
         raise UserError(f"--stage {stage} needs here a source language other than the target")
@@ -783,6 +768,27 @@ def pairs_to_score(args, settings, stage, data_spec, languages):
     if kind_of(data_spec) == "parallel":  # evaluate() names the typed ones that are left out
         available = [pair for pair in pairs if has_test_files(folder_of(data_spec), pair)]
         return available or pairs  # where there is none, open_data says so
+    return pairs
+
+
+def pairs_into_lang(args, settings, stage, data_spec, languages):
+    """The pairs that --lang asks for: from --source-lang, or from every language that the model
+    reads and the data can have."""
+    sources = args.source_lang
+    if not sources and has_new_source(settings):
+        sources = sources_of(settings)
+    if sources:
+        pairs = [(source, args.lang) for source in sources]
+    else:
+        sources = languages
+        if is_builtin(data_spec):
+            sources = BASE_LANGUAGES
+        possible = pairs_within(data_spec, languages)
+        pairs = [(source, args.lang) for source in sources if (source, args.lang) in possible]
+    # A summary's target is never the text itself, as within a language of parallel data.
+    only_copies = kind_of(data_spec) == "parallel" and not args.source_lang
+    if stage == "translate" or only_copies:
+        pairs = [pair for pair in pairs if pair[0] != pair[1]]
     return pairs
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from model import MASK_WIDTH, MBart, head_in_half
+from model import MASK_WIDTH, MBart, float_mask, head_in_half
 from plumbing.files import UserError, note, parser_of, run
 from plumbing.graphs import Recording
 from plumbing.models import MODEL_HELP, model_folder
@@ -326,8 +326,8 @@ def encode_source(model, source):
         keys.append(attention.split(attention.k_proj(states)))
         values.append(attention.split(attention.v_proj(states)))
     is_token = (source != model.config.pad_token_id)[:, None, None, :]
-    mask = keys[0].new_zeros(is_token.shape)  # of the type that attention has, under autocast too
-    return CrossAttentionCache(keys, values, mask.masked_fill_(~is_token, -torch.inf))
+    mask = float_mask(is_token, keys[0].dtype)  # the type that attention has, under autocast too
+    return CrossAttentionCache(keys, values, mask)
 
 
 def encode_in_chunks(model, source):
@@ -335,7 +335,7 @@ def encode_in_chunks(model, source):
     not stay in the processor's cache from one operation to the next."""
     if source.device.type != "cpu":
         return model.encode(source)
-    chunks = max(1, math.ceil(source.numel() / ENCODED_TOKENS))
+    chunks = math.ceil(source.numel() / ENCODED_TOKENS)
     return torch.cat([model.encode(texts) for texts in source.chunk(chunks)])
 
 

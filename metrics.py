@@ -61,6 +61,7 @@ STEMMERS = {  # ISO 639-1 code: Snowball's name of its algorithm
     "ta": "tamil",
     "tr": "turkish",
 }
+RESAMPLES = 1000  # of the examples, behind each interval
 SEED = 12345  # of the draws for BLEU and chrF: sacrebleu's own
 
 
@@ -202,7 +203,7 @@ def bleu_tokenizer(language):
         return name
 
 
-def bleu_chrf(hypotheses, references, language="en_XX", resamples=1000):
+def bleu_chrf(hypotheses, references, language="en_XX"):
     """{"BLEU": Interval, "chrF": Interval} of the whole corpus, and sacrebleu's signatures.
 
     language: of the references, an mBART code. BLEU of languages that are split by different
@@ -213,7 +214,7 @@ def bleu_chrf(hypotheses, references, language="en_XX", resamples=1000):
     tokenizer = bleu_tokenizer(language)
     corpus_metrics = {"BLEU": BLEU(tokenize=tokenizer), "chrF": CHRF()}
     for name, metric in corpus_metrics.items():
-        scores[name] = corpus_interval(metric, hypotheses, references, resamples)
+        scores[name] = corpus_interval(metric, hypotheses, references)
         signatures.append(f"{name}: {metric.get_signature()}")
     perfect = BLEU(tokenize=tokenizer).corpus_score(references, [references])
     if perfect.totals[-1] == 0:
@@ -221,7 +222,7 @@ def bleu_chrf(hypotheses, references, language="en_XX", resamples=1000):
     return scores, signatures
 
 
-def corpus_interval(metric, hypotheses, references, resamples):
+def corpus_interval(metric, hypotheses, references):
     """A sacrebleu metric's Interval: the score, give or take half the width of the middle 95% of
     the resampled scores.
 
@@ -231,24 +232,24 @@ def corpus_interval(metric, hypotheses, references, resamples):
     if len(hypotheses) == 1:
         return Interval(value, 0.0, 100.0)
     stats = np.array(metric._extract_corpus_statistics(hypotheses, [references]), "float32")
-    metric.n_bootstrap = resamples  # for the signature
+    metric.n_bootstrap = RESAMPLES  # for the signature
     metric.seed = str(SEED)
     drawn = []
-    for rows in draws(len(stats), resamples, SEED):
+    for rows in draws(len(stats), SEED):
         drawn.append(float(metric._compute_score_from_stats(stats[rows].sum(0)).score))
     drawn.sort()
-    outside = resamples // 40  # on each side
+    outside = RESAMPLES // 40  # 2.5% of the draws, on each side
     half = (drawn[-1 - outside] - drawn[outside]) / 2
     return Interval(value, within_0_to_100(value - half), within_0_to_100(value + half))
 
 
-def draws(count, resamples, seed):
+def draws(count, seed):
     """Yields the places of each resample's examples: `count` of `count`, drawn with replacement.
 
     One resample at a time: a thousand of 50,000 examples would take 400 MB. The places are those
     that the generator gives for all of them at once."""
     generator = np.random.default_rng(seed)
-    for _ in range(resamples):
+    for _ in range(RESAMPLES):
         yield generator.integers(0, count, count)
 
 
@@ -257,7 +258,7 @@ def within_0_to_100(value):
     return min(100.0, max(0.0, float(value)))
 
 
-def bootstrap(values, resamples=1000, seed=0):
+def bootstrap(values, seed=0):
     """Percentages, one an example -> Interval: their mean and its 95% bootstrap interval."""
     values = np.asarray(values, float)
     if not len(values):
@@ -265,7 +266,7 @@ def bootstrap(values, resamples=1000, seed=0):
     mean = within_0_to_100(values.mean())
     if len(values) == 1:
         return Interval(mean, 0.0, 100.0)
-    drawn = [values[rows].mean() for rows in draws(len(values), resamples, seed)]
+    drawn = [values[rows].mean() for rows in draws(len(values), seed)]
     low, high = np.percentile(drawn, (2.5, 97.5))
     # Of equal values the mean of a draw may be a rounding error away.
     low = min(mean, within_0_to_100(low))
@@ -285,7 +286,7 @@ def likeliest(posteriors):
 
 
 class LanguageIdentifier:
-    """In which of a few languages is a text? identify = LanguageIdentifier(["tr_TR", "ru_RU"])
+    """In which of a few languages is a text? posteriors() tells, and likeliest() of them.
 
     languages: mBART codes. English is always among them, for models fall back into it. The library
     scores all its languages by the logarithm of their likelihood; those in question count."""
@@ -305,10 +306,6 @@ class LanguageIdentifier:
     def knows(self, code):
         """Does the library know this language? If not, no text can be said to be in it."""
         return code in self.codes.values()
-
-    def __call__(self, text):
-        """The mBART code of the text's language; None if nothing in the text tells."""
-        return likeliest(self.posteriors(text))
 
     def posteriors(self, text):
         """{mBART code: probability} of the languages in question; {} if nothing in the text tells.

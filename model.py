@@ -33,17 +33,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from plumbing.files import UserError, parser_of, read_json, run, write_json
+from plumbing.files import UserError, of_their_kinds, parser_of, read_json, run, write_json
 from plumbing.layout import layout_of
 from plumbing.memory import Memory
 from plumbing.models import MODEL_HELP, model_folder, refuse_adapter, weights_file
-from plumbing.weights import (
-    check_numbers,
-    check_shapes,
-    of_their_kinds,
-    read_tensors,
-    write_tensors,
-)
+from plumbing.weights import check_numbers, check_shapes, read_tensors, write_tensors
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
 # cuDNN's attention, which torch prefers on some GPUs, builds a plan for every new shape (half a
@@ -95,10 +89,10 @@ class Layer(nn.Module):
         super().__init__()
         if is_decoder:
             heads = config.decoder_attention_heads
-            width = config.decoder_ffn_dim
+            ffn_dim = config.decoder_ffn_dim
         else:
             heads = config.encoder_attention_heads
-            width = config.encoder_ffn_dim
+            ffn_dim = config.encoder_ffn_dim
         self.config = config
         self.is_decoder = is_decoder
         self.has_residual = has_residual
@@ -107,8 +101,8 @@ class Layer(nn.Module):
         if is_decoder:
             self.encoder_attn = Attention(config, heads)
             self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.fc1 = nn.Linear(config.d_model, width)
-        self.fc2 = nn.Linear(width, config.d_model)
+        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x, mask=None, encoder_states=None, encoder_mask=None):
@@ -179,7 +173,8 @@ class Stack(nn.Module):
         return self.layer_norm(x)
 
     def all_states(self, x, mask=None, encoder_states=None, encoder_mask=None):
-        """The same: x, the outputs of layers 1 to L - 1, and the last one's, normed, as a list."""
+        """As forward(), but every layer's states, L + 1 of (B, T, D) in a list: x, the outputs of
+        layers 1 to L - 1, and the last one's, normed."""
         states = [x]
         for layer in self.layers:
             x = layer(x, mask, encoder_states, encoder_mask)
@@ -255,7 +250,7 @@ class MBart(nn.Module):
         dtype = self.model.shared.weight.dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        return torch.zeros_like(is_token, dtype=dtype).masked_fill_(~is_token, -torch.inf)
+        return float_mask(is_token, dtype)
 
     def widened(self, source):
         """source (B, S) -> on a GPU padded to a multiple of MASK_WIDTH, but not beyond the model's
@@ -264,7 +259,7 @@ class MBart(nn.Module):
             return source
         width = math.ceil(source.size(1) / MASK_WIDTH) * MASK_WIDTH
         width = min(width, self.config.max_position_embeddings)
-        missing = max(0, width - source.size(1))
+        missing = max(0, width - source.size(1))  # 0 too where it is too long: encode() says so
         return F.pad(source, (0, missing), value=self.config.pad_token_id)
 
     def source_table(self):
@@ -425,6 +420,11 @@ def widest_type(tensors):
     return widest
 
 
+def float_mask(is_token, dtype):
+    """Boolean, true where there is a token -> what attention adds: 0 there, -inf at padding."""
+    return torch.zeros_like(is_token, dtype=dtype).masked_fill_(~is_token, -torch.inf)
+
+
 def embedding_scale(config):
     return math.sqrt(config.d_model) if config.scale_embedding else 1.0
 
@@ -526,8 +526,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         needs_hidden, needs_table = ctx.needs_input_grad[:2]
         vocab = table.size(0)
-        budget = LOGITS_BUDGET[device]
-        chunks = max(1, math.ceil(len(hidden) * vocab * 4 / budget))
+        logits_bytes = 4 * len(hidden) * vocab  # of the whole batch, in float32
+        chunks = math.ceil(logits_bytes / LOGITS_BUDGET[device])
         rows = math.ceil(len(hidden) / chunks)  # of each chunk; the last may have fewer
         weight = table  # E in the type of the arithmetic
         if torch.is_autocast_enabled(device):
@@ -584,9 +584,9 @@ def head_in_half(table, bias, dtype):
     E gets rows of zeros, with a bias of -inf, so that V' is a multiple of LOGITS_WIDTH. A GPU has
     quick products only where the rows of a result begin at multiples of 16 bytes (8 numbers). Those
     of mBART's 250,027 do not: on an H200 a product with E took four to eight times as long."""
-    vocab, width = table.shape
+    vocab, d_model = table.shape
     rows = math.ceil(vocab / LOGITS_WIDTH) * LOGITS_WIDTH
-    half = table.new_empty(rows, width, dtype=dtype)
+    half = table.new_empty(rows, d_model, dtype=dtype)
     half[:vocab] = table
     half[vocab:] = 0
     return half, F.pad(bias.float(), (0, rows - vocab), value=-torch.inf)
@@ -653,6 +653,7 @@ def add_product(total, a, b, scale, is_first):
 
 
 def scale_of(reduction, count):
+    """The factor of a loss that is summed over `count` labels; reduction as in MBart.loss()."""
     if reduction == "mean":
         return 1 / count
     if reduction == "sum":

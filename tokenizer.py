@@ -308,13 +308,15 @@ def copy_file(source, target):
 
 def normal_forms(path):
     """The table of normal forms in a SentencePiece file, as bytes; b"" if it has none."""
-    message = Path(path).read_bytes()
+    normalizer = content_of(Path(path).read_bytes(), NORMALIZER_FIELD)
+    return content_of(normalizer, TABLE_FIELD)
+
+
+def content_of(message, number):
+    """What the first field of this number in a message holds, as bytes; b"" if there is none."""
     for field in fields(message):
-        if field.number == NORMALIZER_FIELD:
-            rules = message[field.content_start:field.end]
-            for rule in fields(rules):
-                if rule.number == TABLE_FIELD:
-                    return rules[rule.content_start:rule.end]
+        if field.number == number:
+            return message[field.content_start:field.end]
     return b""
 
 

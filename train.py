@@ -47,7 +47,6 @@ import os
 import sys
 import textwrap
 import time
-import zlib
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -80,6 +79,7 @@ from data import (
     collate,
     held_out,
     language_pairs,
+    languages_of,
     mixing_pairs,
     split_pairs,
 )
@@ -141,6 +141,7 @@ from plumbing.runs import (
     signals,
     tell_untrained,
 )
+from plumbing.weights import checksum
 from qk_finetune import (
     LAYERS_HELP,
     PROJECTIONS,
@@ -797,7 +798,7 @@ def check_same_start(s, model, files, step, world):
     for name in (*PATHS, "resume", "overwrite", "device", "no_eval"):
         options.pop(name)
     mine = {"options": options, "update": step, "init": s.init, "data": sorted(files.values())}
-    mine["weights"] = checksum_of(model)
+    mine["weights"] = checksum(model.state_dict())
     everyone = gather(mine)
 
     def differ(name):
@@ -821,14 +822,6 @@ def check_same_start(s, model, files, step, world):
         )
     if differ("data"):
         raise UserError(f"--data {s.data}: its files are not the same in all processes")
-
-
-def checksum_of(model):
-    """CRC-32 of all numbers of a model."""
-    value = 0
-    for tensor in model.state_dict().values():
-        value = zlib.crc32(tensor.cpu().contiguous().view(torch.uint8).numpy(), value)
-    return value
 
 
 # ------------------------------------------------------------------------------------ afterwards
@@ -1194,8 +1187,8 @@ def presets_in_words():
 
 
 def summaries_as_translations(s):
-    """A remark, [] if there is none to make, where alignment takes a file's summaries of another
-    language for translations, as it takes every line of its pairs."""
+    """A list with one remark, or none: on a pair that is aligned and summarized too. Alignment
+    takes each of its lines for a translation, a summary in another language as well."""
     if s.stage != "summarize" or not s.align_layer or kind_of(s.data) != "jsonl":
         return []
     both = [pair for pair in s.align_pairs if pair in s.pairs]
@@ -1545,14 +1538,6 @@ def learned(s, available):
     return list(dict.fromkeys(found))
 
 
-def languages_of(pairs):
-    """The languages of some pairs, each once."""
-    languages = []
-    for pair in pairs:
-        languages.extend(pair)
-    return list(dict.fromkeys(languages))
-
-
 def check(s):
     """UserError for settings that do not fit each other or what is on the disk."""
     if s.init is None:
@@ -1602,7 +1587,9 @@ def check(s):
             f"{s.out} has a model already; {goes_on}--overwrite replaces it, --out names another "
             "folder"
         )
-    in_the_way = None if s.overwrite else file_in_the_way(s.out)
+    in_the_way = None
+    if not s.overwrite:
+        in_the_way = file_in_the_way(s.out)
     if in_the_way:
         raise UserError(
             f"{s.out} is no run of train.py and has a file {in_the_way}, which a run would "

@@ -218,6 +218,7 @@ class Draw:
 
     def any(self, section):
         names = self.corpus.names[section]
+        # Not rng.choice(), which draws otherwise: every document would be another.
         return names[int(self.rng.random() * len(names))]
 
     def fresh(self, section):

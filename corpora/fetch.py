@@ -263,7 +263,10 @@ def write_rows(path, temporary, rows):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             counts[languages_in(row)] += 1
     each = ", ".join(f"{name}: {count:,}" for name, count in counts.items() if name)
-    return f"{path}: {counts.total():,} examples" + (f" ({each})" if each else "")
+    told = f"{path}: {counts.total():,} examples"
+    if each:
+        told += f" ({each})"
+    return told
 
 
 def languages_in(row):

@@ -118,11 +118,12 @@ def read_pages(files):
             raise UserError(f"{folder}: no page in usr/share/libreoffice/help/LANG/text; unpack "
                             "the package's .deb there")
         for path in found:
-            paths.append((code, path))
-    check_whole(files, Counter(code for code, _ in paths))
+            # Below LANG/text/ a page has the same name in every language.
+            name = path.relative_to(base).as_posix().partition("/text/")[2]
+            paths.append((code, name, path))
+    check_whole(files, Counter(code for code, _, _ in paths))
     pages = {}
-    for code, path in progress_line(paths, "reading pages", unit="page"):
-        name = path.as_posix().rpartition("/libreoffice/help/")[2].partition("/text/")[2]
+    for code, name, path in progress_line(paths, "reading pages", unit="page"):
         pages.setdefault(name, {})[code] = read_page(path)
     mark_untranslated(pages)
     return pages
@@ -172,23 +173,23 @@ class Maker:
             self.earlier[code] = set()
             self.seen[code] = set()
 
-    def pages(self, pages):
+    def take_pages(self, pages):
         """Takes in all pages, split by split."""
         bar = progress_line(title="preparing", total=len(pages), unit="page")
         for split in SPLITS:
             for name in sorted(pages):
                 if split_of(name) == split:
-                    self.page(name, pages[name], split)
+                    self.take_page(name, pages[name], split)
                     bar.update()
             for code in self.earlier:
                 self.earlier[code] |= self.seen[code]
         bar.close()
 
-    def page(self, name, page, split):
-        self.paragraphs(page, split)
-        self.sections(name, page, split)
+    def take_page(self, name, page, split):
+        self.take_paragraphs(page, split)
+        self.take_sections(name, page, split)
         for code, blocks in page.items():
-            self.text(name, blocks, code, split)
+            self.take_text(name, blocks, code, split)
 
     def count(self, what, code, split):
         self.counts[what, code, split] += 1
@@ -205,7 +206,7 @@ class Maker:
 
     # -------------------------------------------------------------------------- paragraphs
 
-    def paragraphs(self, page, split):
+    def take_paragraphs(self, page, split):
         """The paragraphs and headings that every language has."""
         texts = {}
         for code in LANGUAGES.values():
@@ -231,7 +232,7 @@ class Maker:
 
     # ---------------------------------------------------------------------------- sections
 
-    def sections(self, name, page, split):
+    def take_sections(self, name, page, split):
         # One word is a command's name, or "Example" and "Parameters" on a hundred pages. English
         # decides for all, so that the task is the same one in every language.
         headings = set()
@@ -251,7 +252,7 @@ class Maker:
                     (code, code),
                 )
             if len(row) == len(LANGUAGES):
-                self.across(f"{name}#{place}", row, split)
+                self.write_across(f"{name}#{place}", row, split)
 
     def is_new(self, section, code, split):
         """Was this text not met before, and of its paragraphs no long one in an earlier split, nor
@@ -266,7 +267,7 @@ class Maker:
             return False
         return True
 
-    def across(self, name, row, split):
+    def write_across(self, name, row, split):
         """A section that every language has: its text in each, its heading in each other one."""
         self.count("cross", "all", split)
         for code, section in row.items():
@@ -278,7 +279,7 @@ class Maker:
 
     # -------------------------------------------------------------------------------- text
 
-    def text(self, name, blocks, code, split):
+    def take_text(self, name, blocks, code, split):
         """A page as it is read, without what stood in it already, the long paragraphs of other
         pages, and anything of an earlier split."""
         kept = []
@@ -302,17 +303,17 @@ class Maker:
 
     # ------------------------------------------------------------------------ descriptions
 
-    def descriptions(self, found):
+    def take_descriptions(self, found):
         """English descriptions of packages, {package: Description} -> their titles."""
         earlier = set()
         seen = set()
         for split in SPLITS:
             for package in sorted(found):
                 if split_of(package) == split:
-                    self.description(found[package], split, earlier, seen)
+                    self.take_description(found[package], split, earlier, seen)
             earlier |= seen
 
-    def description(self, description, split, earlier, seen):
+    def take_description(self, description, split, earlier, seen):
         """earlier: paragraphs of the splits before this one; seen: of this one too."""
         text = " ".join(description.paragraphs)
         if count_words(text) < SHORTEST_DESCRIPTION:
@@ -426,8 +427,8 @@ def prepare(folder, work):
         size, checksum = size_and_checksum(path)
         sources.append(f"{path.name}, {size:,} bytes, CRC-32 {checksum:08x}")
     maker = Maker()
-    maker.pages(read_pages(files))
-    maker.descriptions(descriptions)
+    maker.take_pages(read_pages(files))
+    maker.take_descriptions(descriptions)
     return maker, sources
 
 

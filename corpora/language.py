@@ -139,7 +139,7 @@ class Language:
     def slots(self, section, name):
         """The slots of an entry that is a pattern; UserError for braces that are none."""
         try:
-            return slots(self.entries[section][name][0])
+            return slots_of(self.entries[section][name][0])
         except UserError as error:
             raise self.error(section, name, error) from None
 
@@ -219,7 +219,7 @@ class Language:
             pattern = self.entries["patterns"][sentence.pattern][0]
 
         words = {}
-        for name in slots(pattern):
+        for name in slots_of(pattern):
             language = other(name) if other else self
             words[name] = language.slot(name, sentence)
         return speaker.capitalized(pattern.format(**words))
@@ -231,7 +231,7 @@ class Language:
 
 
 @cache
-def slots(pattern):
+def slots_of(pattern):
     """The names of the slots in a pattern, in order; UserError for braces that are none."""
     found = []
     try:

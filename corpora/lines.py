@@ -45,8 +45,10 @@ def spaceless_words():
             continue
         for character in map(chr, range(first, last + 1)):
             kind = unicodedata.category(character)[0]
-            letters += character if kind == "L" else ""
-            marks += character if kind == "M" else ""
+            if kind == "L":
+                letters += character
+            elif kind == "M":
+                marks += character
     return re.compile(f"[{letters}][{marks}]*")
 
 
@@ -71,7 +73,7 @@ def open_lines(path):
             raise UserError(f"{path}: {why_no_file(path)}")
         refuse_pointer(path)
         if path.suffix == ".gz":
-            return unpacked(path)
+            return unpack(path)
         return open(path, "rb")
     except OSError as error:
         raise unreadable(path, error) from None
@@ -88,9 +90,9 @@ def why_no_file(path):
     return "not found"
 
 
-def unpacked(path):
-    """What a .gz file holds, as a file without a name: it is gone when it is closed, however this
-    process ends. UserError if it is damaged, or if there is no room for what it holds."""
+def unpack(path):
+    """What a .gz file holds, as an open file without a name: it is gone when it is closed, however
+    this process ends. UserError if it is damaged, or if there is no room for what it holds."""
     file = None
     try:
         file = nameless(path.parent)
@@ -139,7 +141,7 @@ def read_lines(path, file):
 READING = Lock()
 
 
-def line_at(file, offset):
+def read_line(file, offset):
     with READING:
         file.seek(offset)
         return file.readline()
@@ -230,7 +232,7 @@ class LineFiles:
         """The text of the line that begins at this byte of a checked file. UserError if that has
         changed since: another line would stand there, or half of one."""
         if path in self.unpacked:
-            return line_at(self.unpacked[path], offset).decode("utf-8")
+            return read_line(self.unpacked[path], offset).decode("utf-8")
         content, state = self.line_and_state(path, offset)
         while state != self.states[path]:
             self.check_again(path, state)
@@ -240,7 +242,7 @@ class LineFiles:
     def line_and_state(self, path, offset):
         try:
             with open(path, "rb") as file:
-                content = line_at(file, offset)
+                content = read_line(file, offset)
                 return content, state_of(file)  # behind the reading: or it could change during it
         except OSError as error:
             raise changed(path, error.strerror) from None

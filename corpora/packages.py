@@ -61,13 +61,13 @@ def finished(*command, folder=None):
     )
 
 
-def complaint(done, most=3):
-    """What a command that failed says of it, `most` lines at most: its errors, if it marks any, for
+def complaint(done):
+    """What a command that failed says of it, three lines at most: its errors, if it marks any, for
     apt begins with warnings that have nothing to do with them."""
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     errors = [line for line in lines if AN_ERROR.match(line)]
     said = errors or lines or [f"it ended with {done.returncode} and said nothing"]
-    return "; ".join(line[:200] for line in said[:most])
+    return "; ".join(line[:200] for line in said[:3])
 
 
 def check_room(folder):

@@ -122,8 +122,8 @@ def folder_of(spec):
 
 
 def can_copy(spec):
-    """Has the data set of `--data SPEC` one text twice as its translation within a language?
-    Elsewhere what it has there are summaries."""
+    """Is a translation within one language in the data set of `--data SPEC` the text itself? In
+    other data sets it may be a summary."""
     return kind_of(spec) in ("builtin", "parallel", "help")
 
 

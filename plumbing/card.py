@@ -497,8 +497,8 @@ def read_scores(path):
 # ------------------------------------------------------------------------------------ the picture
 
 def draw_log(folder):
-    """Draws log.svg from log.csv and watch.csv; whether it did: not without a log or without
-    matplotlib."""
+    """Draws log.svg from log.csv and watch.csv. Returns whether it did: without a log or without
+    matplotlib it cannot."""
     rows = read_log(folder / "log.csv")
     watched = read_log(folder / "watch.csv")
     if not rows:

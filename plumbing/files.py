@@ -45,9 +45,9 @@ class UserError(ValueError):
 def run(main):
     """Runs a program's main().
 
-    A UserError ends it with one line on standard error and exit code 2, and so does a path that the
-    system refuses (REFUSED), wherever it was asked for; Ctrl-C ends it with 130, a reader of its
-    output that has left (`| head`) with 141."""
+    A UserError ends it with one line on standard error and exit code 2, and so do a path that the
+    system refuses (REFUSED), wherever it was asked for, a full memory and a full disk; Ctrl-C ends
+    it with 130, a reader of its output that has left (`| head`) with 141."""
     # Closed from the beginning (`>&-`), they are None, and nothing could be printed.
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
@@ -168,7 +168,8 @@ class Parser(argparse.ArgumentParser):
     follow a command."""
 
     def __init__(self, **keywords):
-        super().__init__(**{"prog": f"{beside_python()} {own_name()}"} | keywords)
+        keywords.setdefault("prog", f"{beside_python()} {own_name()}")
+        super().__init__(**keywords)
         self.add_argument("--quiet", action=Quiet)
 
     def parse_known_args(self, args=None, namespace=None):
@@ -454,3 +455,25 @@ def read_json(path):
 
 def write_json(path, value):
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def of_their_kinds(values, kinds, where):
+    """{name: value}, each of its kind, {name: a type, or a union of them}: a whole number becomes a
+    float where one is meant.
+
+    UserError for a value of another kind, and for a whole number below 0."""
+    found = {}
+    for name, kind in kinds.items():
+        value = values[name]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and is_no_count(value)):
+            raise UserError(
+                f"{where}: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}"
+            )
+        found[name] = value
+    return found
+
+
+def is_no_count(value):
+    return isinstance(value, bool) or value < 0

@@ -145,7 +145,8 @@ class Repository:
         if isinstance(error, errors.OfflineModeIsEnabled):
             return OutOfReach("HF_HUB_OFFLINE is set, so the Hugging Face hub is not asked")
         reason = error.__cause__ or error  # "no such file" may wrap an answer
-        if getattr(getattr(reason, "response", None), "status_code", None) in (401, 403):
+        response = getattr(reason, "response", None)
+        if getattr(response, "status_code", None) in (401, 403):
             return UserError(
                 f"the Hugging Face hub refuses {self.name} to the token that it was sent; log in "
                 f"again with {login}, or mend HF_TOKEN"

@@ -33,13 +33,15 @@ TOKENIZER_FILES = (
 
 def close_language(code, languages):
     """The one of `languages` that is meant by a code of the same language ("pt_BR", "tr", "enXX")
-    or by a country's code twice ("cz_CZ"); None where there is none."""
-    language, *region = re.split("[-_]", code.lower())
+    or by a country's code in its place ("cz", "cz_CZ"); None where there is none."""
+    parts = re.split("[-_]", code.lower())
+    language = parts[0]
     for known in languages:
         if known[:2] == language or known.replace("_", "").lower() == language:
             return known
     places = [known for known in languages if known[3:].lower() == language]
-    if len(places) == 1 and region in ([], [language]):
+    is_country = parts in ([language], [language, language])
+    if is_country and len(places) == 1:
         return places[0]
     return None
 

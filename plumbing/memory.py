@@ -18,6 +18,7 @@ class Memory(dict):
         kept = self.pop(name, None)
         if kept is None or not fits(kept, rows * columns, like):
             kept = like.new_empty(rows * columns)
+        # The beginning of what is kept, which may be larger.
         return kept.as_strided((rows, columns), (columns, 1), 0)
 
     def __deepcopy__(self, memo):

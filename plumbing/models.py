@@ -229,21 +229,19 @@ def check_is_mbart(repository, config):
 
 def fetch_weights(repository, files):
     """Fetches the first of WEIGHT_FILES that a repository has, and the shards that it names."""
-    for name in WEIGHT_FILES:
-        if name in files:
-            break
-    else:
+    there = [name for name in WEIGHT_FILES if name in files]
+    if not there:
         raise UserError(
             f"{repository.name} has neither model.safetensors nor pytorch_model.bin; name a "
             "repository with PyTorch weights"
         )
-    path = repository.fetch(name)
+    path = repository.fetch(there[0])
     if path.suffix != ".json":
         return
     for part in parts_of(path):
         shard = part.relative_to(path.parent).as_posix()
         if shard not in files:
-            raise UserError(f"{repository.name}: {name} names {shard}, which is not there")
+            raise UserError(f"{repository.name}: {path.name} names {shard}, which is not there")
         repository.fetch(shard)
 
 

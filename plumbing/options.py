@@ -101,9 +101,12 @@ def default_precision(device):
     bf16 in other types (before NVIDIA's Ampere) would be slower with it than with fp32."""
     if torch.device(device).type != "cuda":
         return "fp32"
+    if torch.version.hip:  # AMD's GPUs, which are numbered otherwise
+        return "bf16"
     # Of this GPU: torch.cuda.is_bf16_supported() asks the current one alone.
-    has_bf16 = torch.cuda.get_device_properties(torch.device(device)).major >= AMPERE
-    return "bf16" if has_bf16 or torch.version.hip else "fp16"
+    if torch.cuda.get_device_properties(torch.device(device)).major >= AMPERE:
+        return "bf16"
+    return "fp16"
 
 
 def option_name(name):

@@ -12,31 +12,33 @@ SIZES = {1: 8, 5: 4}  # of kinds that always have as many bytes
 
 @dataclass
 class Field:
+    """Where a field stands in a message, in bytes."""
     number: int
     kind: int
     start: int  # of the key
     content_start: int
-    end: int
+    end: int    # behind its content
 
 
 def fields(message):
     """Yields the Fields of a message, bytes; ValueError if it is none."""
     start = 0
     while start < len(message):
-        key, content = varint(message, start)
-        kind = key & 7
+        key, content_start = varint(message, start)
+        number = key >> 3
+        kind = key & 7  # the key's lowest three bits
         if kind == NUMBER:
-            _, end = varint(message, content)
+            _, end = varint(message, content_start)
         elif kind == MESSAGE:
-            length, content = varint(message, content)
-            end = content + length
+            length, content_start = varint(message, content_start)
+            end = content_start + length
         elif kind in SIZES:
-            end = content + SIZES[kind]
+            end = content_start + SIZES[kind]
         else:
             raise ValueError(f"a field of kind {kind} at byte {start}")
         if end > len(message):
             raise ValueError(f"the field at byte {start} is not there to its end")
-        yield Field(key >> 3, kind, start, content, end)
+        yield Field(number, kind, start, content_start, end)
         start = end
 
 
@@ -49,6 +51,6 @@ def varint(message, at):
         value |= (byte & 127) << shift
         at += 1
         shift += 7
-        if byte < 128:
+        if byte < 128:  # the highest bit is 0: no byte follows
             return value, at
     raise ValueError("a number is not there to its end")

@@ -280,8 +280,8 @@ def time_of_last_save(folder):
 
 
 def is_untrained(folder):
-    """Has a run's model never been validated, or with no number alone? It is still the one that the
-    run began with; its updates, if there were any, wait in state.pt."""
+    """Has no validation of a run had a loss that is a number? Its model is still the one that the
+    run began with then; its updates, if there were any, wait in state.pt."""
     folder = Path(folder)
     if not (folder / "args.json").is_file():  # no run of ours, whatever its files are called
         return False
@@ -292,7 +292,9 @@ def is_untrained(folder):
 
 
 def tell_untrained(name, folder):
-    """A note on a run of which that is true."""
+    """A note where is_untrained(folder): it still trains, or ended too early.
+
+    name: what the note calls the model."""
     if not is_untrained(folder):
         return
     if is_training(folder):
@@ -499,13 +501,14 @@ class Progress:
         self.diverged = not math.isfinite(loss)
         if better:
             self.best = loss
-        self.bad = 0 if better else self.bad + 1
+            self.bad = 0
+        else:
+            self.bad += 1
         self.seconds += seconds
         return better
 
-    def logged(self):
-        """The mean loss of the updates since the last line of the log, of which this is the
-        next."""
+    def take_mean_loss(self):
+        """The mean loss of the updates since this was last called, for a line of the log."""
         mean_loss = self.loss / self.tokens
         self.loss = 0.0
         self.tokens = 0
@@ -518,8 +521,8 @@ class Run:
     Of several processes the first writes and speaks; the others take the same steps in silence."""
 
     def __init__(self, settings, main_process=True, command=None):
-        """settings: a dataclass with eval_every, init, keep, out, stage and steps. command: the
-        words that began the run."""
+        """settings: train.py's Settings, of which data, eval_every, init, keep, out, pairs, stage
+        and steps are read. command: the words that began the run."""
         self.settings = settings
         self.command = command
         self.main_process = main_process
@@ -547,19 +550,25 @@ class Run:
         machine = {"run_format": RUN_FORMAT, "torch": torch.__version__, "world_size": world}
         begun = {"command": shareable(self.command), "learned": learned}
         if self.settings.stage != "pretrain":
-            folder = model_folder(self.settings.init)
-            begun["init_weights"] = weights_of(folder)
-            begun["origin"] = origin_of(folder, begun["init_weights"])
-            before = read_settings(folder)
-            if "new_source" in before or has_new_source(before):
-                begun["new_source"] = has_new_source(before)
-            if before.get("sources"):
-                own = [pair.split("-")[0] for pair in self.settings.pairs]
-                begun["sources"] = sorted({*before["sources"], *own})
+            begun |= self.of_the_base()
         write_settings(self.folder, asdict(self.settings) | machine | begun)
         self.log.write_rows()  # the heading: without a line below it the model is untrained
         tokenizer.save_pretrained(self.folder)
         model.save_pretrained(self.folder, merged_state())
+
+    def of_the_base(self):
+        """What args.json says of the model that the run begins from."""
+        folder = model_folder(self.settings.init)
+        weights = weights_of(folder)
+        found = {"init_weights": weights, "origin": origin_of(folder, weights)}
+        before = read_settings(folder)
+        # A False is handed on too: without it this run's own recipe would be asked.
+        if "new_source" in before or has_new_source(before):
+            found["new_source"] = has_new_source(before)
+        if before.get("sources"):
+            own = [pair.split("-")[0] for pair in self.settings.pairs]
+            found["sources"] = sorted({*before["sources"], *own})
+        return found
 
     def bar(self):
         """The bar of progress, to be updated at every step."""
@@ -578,7 +587,7 @@ class Run:
 
         accuracy: of the adversary's classifier, None without one."""
         progress = self.progress
-        loss = progress.logged()
+        loss = progress.take_mean_loss()
         if not self.main_process:
             return []
         self.log.write(progress.step, loss, valid_loss, speed, rate)

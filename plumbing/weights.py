@@ -108,7 +108,7 @@ def order_metadata(path, metadata):
         header = json.loads(file.read(size))
         header["__metadata__"] = metadata
         content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(content) <= size:  # else written otherwise than json does: it stays as it is
+        if len(content) <= size:  # it takes the old header's place; the rest is spaces
             file.seek(8)
             file.write(content.ljust(size))
 
@@ -119,7 +119,7 @@ def checksum(tensors):
     size = sum(tensor.nbytes for tensor in tensors.values())
     with bytes_bar(size, "checking weights") as bar:
         for name in sorted(tensors):
-            content = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+            content = tensors[name].cpu().reshape(-1).view(torch.uint8).numpy().data
             value = zlib.crc32(name.encode(), value)
             value = zlib.crc32(content, value)
             bar.update(len(content))
@@ -151,7 +151,8 @@ def check_shapes(tensors, expected, where):
 
 
 def check_numbers(tensors, where):
-    """UserError if {name: tensor} holds other than floating-point numbers, or one that is none."""
+    """UserError if {name: tensor} holds other types than floats of 16 bits or more, NaN, or an
+    infinite number."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or tensor.itemsize == 1:  # some floats have 8 bits
             kind = str(tensor.dtype).removeprefix("torch.")
@@ -164,25 +165,3 @@ def check_numbers(tensors, where):
             raise UserError(
                 f"{where}: {name} holds NaN or infinite numbers; take an earlier checkpoint"
             )
-
-
-def of_their_kinds(values, kinds, where):
-    """{name: value}, each of its kind, {name: a type, or a union of them}: a whole number becomes a
-    float where one is meant.
-
-    UserError for a value of another kind, and for a whole number below 0."""
-    found = {}
-    for name, kind in kinds.items():
-        value = values[name]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and is_no_count(value)):
-            raise UserError(
-                f"{where}: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}"
-            )
-        found[name] = value
-    return found
-
-
-def is_no_count(value):
-    return isinstance(value, bool) or value < 0

@@ -347,7 +347,7 @@ def test_what_is_there_is_replaced_as_a_whole_or_not_at_all(
             yield line
 
     monkeypatch.setattr("corpora.help.progress_line", ended)
-    monkeypatch.setattr("corpora.help.Maker.pages", lambda maker, pages: None)
+    monkeypatch.setattr("corpora.help.Maker.take_pages", lambda maker, pages: None)
     done = run(*HELP, "out", "--packages", packages, "--overwrite", cwd=tmp_path)
     assert done.returncode == code and words in done.stderr, done.stderr
     assert all(path.read_text() == "old" for path in files)

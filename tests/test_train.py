@@ -686,9 +686,9 @@ def test_a_line_of_the_log_forgets_what_the_line_before_it_told():
     progress = Progress()
     progress.updated(2.0, 10, is_skipped=False)
     progress.updated(4.0, 30, is_skipped=False)
-    assert progress.logged() == 3.5
+    assert progress.take_mean_loss() == 3.5
     progress.updated(1.0, 5, is_skipped=True)
-    assert progress.logged() == 1.0
+    assert progress.take_mean_loss() == 1.0
     assert (progress.step, progress.overflows) == (3, 1)
 
 

@@ -97,7 +97,7 @@ def read_delta(path, base):
     delta = Delta(
         tensors={},
         residual_drop_layer=int(layer),
-        settings=read_metadata(path, metadata.get("args")),
+        settings=read_run_settings(path, metadata.get("args")),
     )
     for name, tensor in tensors.items():
         if name.startswith(FILE):
@@ -108,10 +108,13 @@ def read_delta(path, base):
     return delta
 
 
-def read_metadata(path, text):
-    """args.json as a delta holds it: its text; "" in older ones, where the run had none."""
+def read_run_settings(path, text):
+    """The settings of a delta's run, from its copy of args.json. None where it has no copy; {}
+    where the run had none itself (older deltas have "")."""
+    if text is None:
+        return None
     if not text:
-        return None if text is None else {}
+        return {}
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError):
@@ -306,12 +309,18 @@ def common_settings(deltas):
         if all(name in settings and settings[name] == value for settings in tasks):
             common[name] = value
     if all(settings.get("learned") is not None for settings in tasks):
-        both = [word for settings in tasks for word in settings["learned"]]
-        common["learned"] = list(dict.fromkeys(both))
+        common["learned"] = entries_of(tasks, "learned")
     if "stage" in common and all(settings.get("pairs") for settings in tasks):
-        both = [pair for settings in tasks for pair in settings["pairs"]]
-        common["pairs"] = list(dict.fromkeys(both))
+        common["pairs"] = entries_of(tasks, "pairs")
     return common
+
+
+def entries_of(tasks, name):
+    """What the tasks' lists of this name hold, each entry once."""
+    found = []
+    for settings in tasks:
+        found += settings[name]
+    return list(dict.fromkeys(found))
 
 
 def print_sizes(base):

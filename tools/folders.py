@@ -123,8 +123,8 @@ def move_tags(config, folder, tokenizer):
 
 
 def remove_stale(out, tokenizer=None, folder=None):
-    """Removes what an earlier folder of this name had and this one, with this tokenizer or with
-    that of `folder`, will not have."""
+    """Removes the descriptions, settings and vocabulary files that `out` has of an earlier folder,
+    but for the vocabulary files that will be written anew: `tokenizer`'s, or else `folder`'s."""
     if tokenizer is None:
         kept = tokenizer_files(folder)
     elif tokenizer.own_source:

@@ -107,10 +107,11 @@ def recorder(attend, name, weights):
 
 def layers_of(weights, stack, part):
     """The weights of all layers' attention `part` of a text: (L, H, T, S)."""
-    found = []
-    while f"model.{stack}.layers.{len(found)}.{part}" in weights:
-        found.append(weights[f"model.{stack}.layers.{len(found)}.{part}"][0])
-    return torch.stack(found)
+    layers = []
+    for name, of_layer in weights.items():  # in the order in which the layers ran
+        if name.startswith(f"model.{stack}.layers.") and name.endswith(f".{part}"):
+            layers.append(of_layer[0])  # of the one text
+    return torch.stack(layers)
 
 
 def rounded_levels(weights):
@@ -141,19 +142,21 @@ def count_pieces(texts, tokenizer, languages):
     counts = torch.zeros(len(languages), tokenizer.vocab_size)
     read = dict.fromkeys(languages, 0)
     for lang, text in texts:
-        if read.get(lang, COUNTED) < COUNTED:
-            read[lang] += 1
-            ids = torch.tensor(tokenizer.piece_ids(text), dtype=torch.int64)
-            counts[languages.index(lang)] += torch.bincount(ids, minlength=tokenizer.vocab_size)
+        if lang not in read or read[lang] == COUNTED:
+            continue
+        read[lang] += 1
+        ids = torch.tensor(tokenizer.piece_ids(text), dtype=torch.int64)
+        counts[languages.index(lang)] += torch.bincount(ids, minlength=tokenizer.vocab_size)
     return counts, read
 
 
 def whose(counts, tokenizer):
     """counts (L, V) -> the category (V,) of every token, as places in [*languages, *OTHERS]."""
-    languages = len(counts)
-    shared, end, unseen = range(languages, languages + len(OTHERS))
+    language_count = len(counts)
+    shared, end, unseen = range(language_count, language_count + len(OTHERS))
     frequency = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    frequency = torch.cat([frequency, torch.zeros(1, counts.size(1))])  # one language has a second
+    # A row of zeros: topk(2) needs two, and there may be one language.
+    frequency = torch.cat([frequency, torch.zeros(1, counts.size(1))])
     best, second = frequency.topk(2, 0).values  # (V,), (V,)
     category = frequency.argmax(0)
     category[best < TIMES * second] = shared
@@ -244,15 +247,15 @@ def read_through(decoder, task):
     {name: attention weights}). The output ends in </s>, unless it was cut off; row i of attention
     in the model's decoder is of the step that chose token i."""
     model = decoder.model.eval()
-    place = next(model.parameters()).device
+    device = next(model.parameters()).device
     ids = decoder.encode(task.text, task.source_lang, decoder.limit)
-    source = torch.tensor([ids], device=place)
+    source = torch.tensor([ids], device=device)
     lang_id = decoder.tokenizer.lang_id(task.lang)
     output = generate(model, source, lang_id, **decoder.options)[0]
-    prompt = first_tokens(model.config, torch.tensor([lang_id], device=place))[0].tolist()
+    prompt = first_tokens(model.config, torch.tensor([lang_id], device=device))[0].tolist()
     if len(prompt) + len(output) < 1 + decoder.options["max_new_tokens"]:
         output = [*output, EOS]
-    decoder_input = torch.tensor([[*prompt, *output[:-1]]], device=place)
+    decoder_input = torch.tensor([[*prompt, *output[:-1]]], device=device)
     first = len(prompt) - 1  # the place that chose the first token
     with recorded_attention(model) as weights:
         logits = model(source, decoder_input)[0, first:]
@@ -378,9 +381,9 @@ def probe_verdicts(decoder, ids, texts):
     states, classes = last_states("train", PROBED)
     held, held_classes = last_states("test", PROBED // 2)
     classifier = fitted_probe(states, classes, len(texts.languages), STEPS)
-    place = next(decoder.model.parameters()).device
+    device = next(decoder.model.parameters()).device
     with torch.no_grad():
-        own = decoder.model.encode(torch.tensor([ids], device=place))[0].cpu()  # (S, D)
+        own = decoder.model.encode(torch.tensor([ids], device=device))[0].cpu()  # (S, D)
         verdicts = classifier(own).softmax(1)
         confusion = confusion_matrix(classifier(held).softmax(1), held_classes)
     return {

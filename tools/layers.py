@@ -156,13 +156,13 @@ def token_states(model, tokenizer, batches, languages, side):
 
     Returns L + 1 tensors (N, D), and the languages as places in `languages` (N,). A tag is left
     out: it would give the language away. Of a language at most MOST tokens are read."""
-    place = next(model.parameters()).device
-    masks, language_ids = probed_tokens(tokenizer, batches, languages, side)
+    device = next(model.parameters()).device
+    masks, classes = probed_tokens(tokenizer, batches, languages, side)
     states = []  # a list of L + 1 tensors for every batch
     for batch, mask in zip(progress_line(batches, f"reading, {side}", unit="batch"), masks):
-        mask = mask.to(place)
-        states.append([x[mask].cpu() for x in layer_states(model, batch.to(place), side)])
-    return [torch.cat(layer) for layer in zip(*states)], language_ids
+        mask = mask.to(device)
+        states.append([x[mask].cpu() for x in layer_states(model, batch.to(device), side)])
+    return [torch.cat(layer) for layer in zip(*states)], classes
 
 
 def probed_tokens(tokenizer, batches, languages, side):
@@ -171,23 +171,26 @@ def probed_tokens(tokenizer, batches, languages, side):
     Where a language has more than MOST they are drawn from all of its tokens, the same ones for
     every model with this vocabulary."""
     masks = []
-    language_ids = []
+    classes = []
     for batch in batches:
         ids, vocabulary = ids_of(batch, tokenizer, side)
         mask = vocabulary.is_text(ids) | (ids == EOS)  # (B, T)
         masks.append(mask)
-        language_ids.append(source_classes(batch, mask, languages))
-    language_ids = torch.cat(language_ids)
-    kept = torch.ones(len(language_ids), dtype=torch.bool)
+        classes.append(source_classes(batch, mask, languages))
+    classes = torch.cat(classes)
+    kept = torch.ones(len(classes), dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     for number in range(len(languages)):
-        own = (language_ids == number).nonzero().flatten()
+        own = (classes == number).nonzero().flatten()
         order = torch.randperm(len(own), generator=generator)
         kept[own[order[MOST:]]] = False
     parts = kept.split([int(mask.sum()) for mask in masks])
+    kept_masks = []
     for mask, part in zip(masks, parts):
-        mask[mask.clone()] = part  # of its tokens those that are kept
-    return masks, language_ids[kept]
+        kept_mask = torch.zeros_like(mask)
+        kept_mask[mask] = part  # which of these tokens are kept
+        kept_masks.append(kept_mask)
+    return kept_masks, classes[kept]
 
 
 def pooled_states(model, tokenizer, batches, side):
@@ -203,8 +206,9 @@ def pooled_states(model, tokenizer, batches, side):
 
 # --------------------------------------------------------------------------------------- probe
 
-def probe(states, language_ids, held_states, languages, rescaled=False, steps=STEPS):
-    """Trains a fresh classifier of `languages` classes on states (N, D) with their classes (N,).
+def probe(states, classes, held_states, language_count, rescaled=False, steps=STEPS):
+    """Trains a fresh classifier of L = language_count languages on states (N, D), whose languages
+    are `classes` (N,), numbers below L.
 
     Returns what it says of the held-out states (M, D): probabilities (M, L)."""
     if rescaled:
@@ -212,37 +216,37 @@ def probe(states, language_ids, held_states, languages, rescaled=False, steps=ST
         scale = states.std(0) + 1e-6
         states = (states - mean) / scale
         held_states = (held_states - mean) / scale
-    classifier = fitted_probe(states, language_ids, languages, steps)
+    classifier = fitted_probe(states, classes, language_count, steps)
     with torch.no_grad():
         return classifier(held_states).softmax(1)
 
 
-def fitted_probe(states, language_ids, languages, steps=STEPS):
+def fitted_probe(states, classes, language_count, steps=STEPS):
     """The classifier that probe() trains, in eval mode."""
     torch.manual_seed(0)
-    classifier = Classifier(states.size(1), languages)
+    classifier = Classifier(states.size(1), language_count)
     optimizer = torch.optim.Adam(classifier.parameters(), 1e-3)
     for _ in range(steps):
         rows = torch.randint(len(states), (1024,))
-        F.cross_entropy(classifier(states[rows]), language_ids[rows]).backward()
+        F.cross_entropy(classifier(states[rows]), classes[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
     return classifier.eval()
 
 
-def means_by_language(probabilities, language_ids):
+def means_by_language(probabilities, classes):
     """(M, L), true classes (M,) -> (L, L): row = the mean over a true language's tokens."""
     sums = torch.zeros(probabilities.size(1), probabilities.size(1))
-    sums.index_add_(0, language_ids, probabilities)
-    tokens = language_ids.bincount(minlength=len(sums)).clamp(min=1)
+    sums.index_add_(0, classes, probabilities)
+    tokens = classes.bincount(minlength=len(sums)).clamp(min=1)
     return sums / tokens[:, None]
 
 
-def confusion_matrix(probabilities, language_ids):
+def confusion_matrix(probabilities, classes):
     """(M, L), true classes (M,) -> (L, L): row = true language, column = the likeliest; each row
     sums to 1."""
     guesses = F.one_hot(probabilities.argmax(1), probabilities.size(1))
-    return means_by_language(guesses.float(), language_ids)
+    return means_by_language(guesses.float(), classes)
 
 
 def probe_batches(texts):
@@ -289,18 +293,18 @@ def probe_layers(model, texts, batches, side):
 
     batches: of the side, as probe_batches() has them."""
     train, test = batches
-    states, language_ids = token_states(model, texts.tokenizer, train, texts.languages, side)
-    held, held_ids = token_states(model, texts.tokenizer, test, texts.languages, side)
+    states, classes = token_states(model, texts.tokenizer, train, texts.languages, side)
+    held, held_classes = token_states(model, texts.tokenizer, test, texts.languages, side)
     found = []
     for layer in progress_line(range(len(states)), f"probing, {side}", unit="layer"):
-        known = (states[layer], language_ids, held[layer], len(texts.languages))
+        known = (states[layer], classes, held[layer], len(texts.languages))
         probabilities = probe(*known, steps=STEPS)
         rescaled = probe(*known, rescaled=True, steps=STEPS)
-        confusion = confusion_matrix(probabilities, held_ids)
+        confusion = confusion_matrix(probabilities, held_classes)
         found.append({
             "accuracy": diagonal_mean(confusion),
-            "probability": diagonal_mean(means_by_language(probabilities, held_ids)),
-            "rescaled": diagonal_mean(confusion_matrix(rescaled, held_ids)),
+            "probability": diagonal_mean(means_by_language(probabilities, held_classes)),
+            "rescaled": diagonal_mean(confusion_matrix(rescaled, held_classes)),
             "confusion": confusion.tolist(),
         })
     return found
@@ -342,14 +346,16 @@ def retrieval(a, b):
     back, averaged."""
     similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T  # (N, N)
     own = torch.arange(len(a))
-    right = [(similarity.argmax(side) == own).float().mean().item() for side in (0, 1)]
-    return sum(right) / 2
+    a_to_b = (similarity.argmax(1) == own).float().mean().item()
+    b_to_a = (similarity.argmax(0) == own).float().mean().item()
+    return (a_to_b + b_to_a) / 2
 
 
 def parallel_batches(texts, count):
     """{language: the first `count` test documents in it, in batches}: row i of one language
-    translates row i of every other. Of COMPARED documents those that repeat another are left out
-    before. UserError for files that do not correspond line by line."""
+    translates row i of every other. COMPARED documents are read, and those that repeat an earlier
+    one are left out, before `count` of them are taken. UserError for files that do not correspond
+    line by line."""
     if is_builtin(texts.spec):
         # What it has to translate is drawn for each pair of languages; its documents are the same.
         texts = replace(texts, stage="summarize")
@@ -358,11 +364,12 @@ def parallel_batches(texts, count):
     # that is bad in one of them is left out of all.
     between = [(texts.languages[0], lang) for lang in texts.languages[1:]]
     examples = texts.examples("test", within + between)
-    documents = {}
     for pair in within:
         if pair not in examples.sizes:
             raise texts.lacks("test", pair[0])
-        number = at_most(COMPARED, examples.sizes[pair])  # the same in every language
+    number = at_most(COMPARED, examples.sizes[within[0]])  # the same in every language
+    documents = {}
+    for pair in within:
         documents[pair[0]] = [examples(pair, index) for index in range(number)]
     kept = first_of_each(documents)
     if number > len(kept):

@@ -27,13 +27,12 @@ they were drawn.
 """
 import re
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import torch
 
 from corpora.sets import check_spec, data_option, is_builtin, open_data, preset_option
-from data import split_pairs
+from data import languages_of, split_pairs
 from model import MBart, embedding_scale
 from plumbing.files import UserError, beside_python, parser_of, quoted, run, temporary_folder
 from plumbing.models import MODEL_HELP, model_folder
@@ -168,7 +167,7 @@ def make_fresh(
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)
     own = pairs_of(lang, side, pairs)
-    for code in chain.from_iterable(own):
+    for code in languages_of(own):
         try:
             old.lang_id(code)
         except UserError as error:
@@ -179,15 +178,7 @@ def make_fresh(
     examples = open_data(data, "translate", "train", own, old.languages, seed, skip_bad_lines)
 
     print(f"learning a vocabulary of up to {pieces} pieces for {lang}", flush=True)
-    # train.py refuses a recipe that would leave these embeddings as they were drawn.
-    fresh = {side, *fresh_sides(parent)}
-    if scratch:
-        fresh = set(SIDES)
-    # No pair with the new side has been learned.
-    settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
-    settings["new_source"] = side == "src" or has_new_source(settings)
-    if side == "src" or scratch:  # another vocabulary, or nothing that was learned
-        settings.pop("sources", None)
+    settings = settings_of_child(parent, side, scratch)
     # `out` is not touched before everything that can be refused is behind us.
     with temporary_folder() as folder:
         path = Path(folder) / MODEL_FILE
@@ -203,7 +194,7 @@ def make_fresh(
         child = new_language(model, side, new.vocab_size, cross_attention, scratch, seed)
         write_like(parent, out, child.state_dict(), tokenizer, settings=settings)
     recipe = f"{side}+xattn"
-    if len(fresh) == 2:
+    if len(settings["fresh"]) == 2:
         recipe = "both+xattn"
     if scratch:
         recipe = "full+embeddings"
@@ -212,6 +203,19 @@ def make_fresh(
         f"next: {beside_python()} train.py --stage translate --init {quoted(out)} "
         f"--recipe {recipe} --pairs {' '.join('-'.join(pair) for pair in own)}{of_data}"
     )
+
+
+def settings_of_child(parent, side, scratch):
+    """The parent's settings, with the sides that are fresh; no pair with a new side is learned."""
+    # train.py refuses a recipe that would leave these embeddings as they were drawn.
+    fresh = {side, *fresh_sides(parent)}
+    if scratch:
+        fresh = set(SIDES)
+    settings = read_settings(parent) | {"fresh": sorted(fresh), "learned": []}
+    settings["new_source"] = side == "src" or has_new_source(settings)
+    if side == "src" or scratch:  # another vocabulary, or nothing that was learned
+        settings.pop("sources", None)
+    return settings
 
 
 def fresh_sides(folder):
@@ -279,6 +283,12 @@ def make_graft(body, donor, side, out, overwrite):
     else:
         tokenizer = Tokenizer(other.model_file, own.layout, source=own.source)
     tell_untrained(donor, donor)
+    settings = settings_of_graft(body, donor, side)
+    write_like(body, out, grafted.state_dict(), tokenizer, settings=settings)
+
+
+def settings_of_graft(body, donor, side):
+    """The body's settings, but with what the donor's say of the side that is taken from it."""
     settings = read_settings(body)
     encoder_from = settings  # whose vocabulary the encoder has
     if side == "src":
@@ -293,10 +303,10 @@ def make_graft(body, donor, side, out, overwrite):
     fresh = set(fresh_sides(body)) - {side}  # those embeddings are left behind
     if side in fresh_sides(donor):
         fresh.add(side)
-    settings["fresh"] = sorted(fresh)
-    if not fresh:
-        del settings["fresh"]
-    write_like(body, out, grafted.state_dict(), tokenizer, settings=settings)
+    settings.pop("fresh", None)
+    if fresh:
+        settings["fresh"] = sorted(fresh)
+    return settings
 
 
 # -------------------------------------------------------------------------------- command line

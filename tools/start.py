@@ -202,7 +202,7 @@ def shape_of(args):
     return shape
 
 
-def coverage(text):
+def coverage_share(text):
     """A converter for argparse: what SentencePiece takes."""
     value = number(float, 0.0)(text)
     if not 0.98 <= value <= 1:
@@ -239,7 +239,7 @@ def make_parser():
     )
     add(
         "--character-coverage",
-        type=coverage,
+        type=coverage_share,
         metavar="SHARE",
         help="of the text, whose letters get pieces (default: 1 for builtin, else 0.9995)",
     )
