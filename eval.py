@@ -447,7 +447,7 @@ def off_target(texts, target, identify):
     """How far texts seem to be from the target language, in percent, one a text: "off-target", 100
     where it is not the likeliest (an empty text too), else 0; "off-target-p", 100 - its posterior.
 
-    None if the identifier does not know the target: every text would seem to be in another."""
+    None where that cannot be told (LanguageIdentifier.knows)."""
     if not identify.knows(target):
         return {"off-target": None, "off-target-p": None}
     wrong = []
@@ -532,7 +532,8 @@ def samples(rows, count=3):
     """`count` sample outputs for each target language, with source and reference, from as many
     source languages as there are."""
     chosen = {row.target: [] for row in rows}
-    for i in range(count):
+    most = max(len(row.examples) for row in rows)
+    for i in range(min(count, most)):
         for row in rows:
             if i < len(row.examples) and len(chosen[row.target]) < count:
                 chosen[row.target].append((row.source, row.examples[i]))
@@ -745,8 +746,7 @@ def check_languages(args, tokenizer):
     if args.lang is not None:
         named.append(args.lang)
     named += languages_of(split_pairs(args.pairs or []))
-    for lang in named:
-        tokenizer.lang_id(lang)
+    tokenizer.check_languages(named)
 
 
 def pairs_to_score(args, settings, stage, data_spec, languages):
@@ -836,6 +836,8 @@ def own_text(args):
         text = read_text(args.file, name)
     if not text.strip():
         raise UserError(f"{name} is empty; give a text of at least a word")
+    if "\0" in text:  # every second byte of English in UTF-16
+        raise UserError(f"{name} has NUL characters: save UTF-16 as UTF-8, or remove them")
     return " ".join(text.split())
 
 
@@ -933,6 +935,10 @@ def generation_options(args, stage, config):
     check_beam_and_lengths(
         config, options["beam"], options["max_new_tokens"], options["min_new_tokens"]
     )
+    if options["beam"] == 1:  # one hypothesis is compared with no other, and ends the search
+        for name in ("length_penalty", "early_stopping"):
+            if options[name] != DECODING[name]:
+                note(f"{option_name(name)} has no effect with --beam 1")
     return options
 
 
@@ -990,7 +996,7 @@ def main(argv=None):
         source = language_of_own_text(args, stage)
         text = own_text(args)
     else:
-        check_spec(data_spec)
+        check_spec(data_spec, args.skip_bad_lines)
         if is_builtin(data_spec) and not args.examples:
             raise UserError("the built-in corpus has no end: --examples says how many, not 0")
     if args.stem and stage != "summarize":

@@ -644,8 +644,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     folder = model_folder(args.folder, weights=False)
     tokenizer = Tokenizer.from_pretrained(folder)
-    for code in (args.source_lang, args.target_lang):
-        tokenizer.lang_id(code)  # a mistyped one, before the weights are fetched
+    # Mistyped ones are told before the weights are fetched.
+    tokenizer.check_languages([args.source_lang, args.target_lang])
     model = MBart.from_pretrained(model_folder(args.folder))
     source_lang = args.source_lang
     settings = read_settings(folder)

@@ -300,12 +300,15 @@ class LanguageIdentifier:
 
     def signature(self):
         """How texts are told apart, in words: the more languages, the more can be mistaken."""
+        if len(self.codes) == 1:
+            return "off-target: not told, for no language but English is in question"
         languages = " ".join(sorted(self.codes.values()))
         return f"off-target: py3langid {version('py3langid')}, which chooses among {languages}"
 
     def knows(self, code):
-        """Does the library know this language? If not, no text can be said to be in it."""
-        return code in self.codes.values()
+        """Can a text be found to be in this language, and not to be? Not where the library does not
+        know it; nor where it is the only one in question: every text would be in it."""
+        return len(self.codes) > 1 and code in self.codes.values()
 
     def posteriors(self, text):
         """{mBART code: probability} of the languages in question; {} if nothing in the text tells.

@@ -756,6 +756,11 @@ class Config:
                     f"{where}: d_model {self.d_model} is not a multiple of "
                     f"{side}_attention_heads {heads}"
                 )
+        if self.max_position_embeddings < 3:  # mBART-50's outputs begin with two given tokens
+            raise UserError(
+                f"{where}: max_position_embeddings is {self.max_position_embeddings}, and a text "
+                "needs at least 3"
+            )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(

@@ -357,32 +357,23 @@ def part_of(name):
     return f"{side} feed-forward"
 
 
-def parameters_by_recipe(config, rank=8):
-    """{recipe: (parameters, those of them that train)}, as count_parameters() counts."""
-    counts = {}
-    for recipe in RECIPES:
-        counted = count_parameters(config, recipe, rank=rank)
-        counts[recipe] = (counted.parameters, counted.training_parameters)
-    return counts
-
-
-def trained_share(config, recipe, layers=None, rank=8, projections=PROJECTIONS):
+def trained_share(config, recipe, layers=None):
     """The share of a model's parameters that train, from 0 to 1, as count_parameters() counts."""
-    counted = count_parameters(config, recipe, layers, rank, projections)
+    counted = count_parameters(config, recipe, layers)
     return counted.training_parameters / counted.parameters
 
 
-def count_parameters(config, recipe, layers=None, rank=8, projections=PROJECTIONS):
+def count_parameters(config, recipe, layers=None):
     """Counted of a whole model of this shape under a recipe; layers as in apply_recipe().
 
     Recipes for a new language are counted as if its vocabulary had the model's own size; `lora`
-    with its additions, of this rank to these projections. Nothing is allocated."""
+    with its additions, as add_lora() makes them. Nothing is allocated."""
     if sides_of(recipe) and config.source_vocab_size is None:
         config = replace(config, source_vocab_size=config.vocab_size)
     with torch.device("meta"):
         model = MBart(config)
         if recipe == "lora":
-            add_lora(model, rank, projections=projections, layers=layers)
+            add_lora(model, layers=layers)
     apply_recipe(model, recipe, layers)
     whole = Counted()
     for parameter in model.parameters():
@@ -426,6 +417,11 @@ def add_lora(model, rank=8, dropout=0.1, projections=PROJECTIONS, seed=0, layers
     layers: only in those, as apply_recipe() has them. The model's outputs are unchanged at
     first."""
     check_lora(rank, projections)
+    if rank > model.config.d_model:
+        raise UserError(
+            f"a LoRA rank of {rank} is above the model's width {model.config.d_model}: its "
+            "matrices would hold more numbers than those that they change"
+        )
     torch.manual_seed(seed)
     for name, module in list(model.named_modules()):
         parent, _, own_name = name.rpartition(".")

@@ -128,6 +128,11 @@ class Tokenizer:
         labels = self.with_specials(shortened(ids, max_length, lang), lang)
         return shifted(labels), labels
 
+    def check_languages(self, codes):
+        """UserError for the first of some languages that is unknown."""
+        for code in codes:
+            self.lang_id(code)
+
     def lang_id(self, code):
         """The id of a language's tag; an unknown language is a UserError that lists the known."""
         if code not in self.tag:

@@ -125,6 +125,7 @@ from plumbing.runs import (
     PATHS,
     RUN_FORMAT,
     Run,
+    Settled,
     add_up,
     device_of_process,
     file_in_the_way,
@@ -196,7 +197,8 @@ def train(s, rank, world, device, command=None):
     adversary = make_adversary(s, model.config.d_model, data.sources, device)
     if s.compile:
         model.compile_layers()
-    parts = {"data": data.fingerprint, "optimizer": optimizer, "scaler": scaler, **data.streams}
+    parts = {"data": data.fingerprint, "settled": Settled(settled_options(s), model, s.out)}
+    parts |= {"optimizer": optimizer, "scaler": scaler, **data.streams}
     if adversary:
         parts["adversary"] = adversary
 
@@ -547,8 +549,7 @@ def prepare_model(s):
     tokenizer = Tokenizer.from_pretrained(place)
     # What is mistyped, before the weights are fetched.
     pairs = split_pairs(s.pairs + pairs_beside_task(s) + (s.watch or []))
-    for code in languages_of(pairs):
-        tokenizer.lang_id(code)
+    tokenizer.check_languages(languages_of(pairs))
     if is_builtin(s.data):  # for its errors alone; what files have is known when they are read
         open_data(s.data, s.stage, "train", pairs, tokenizer.languages)
     check_layers(s, Config.read(place / "config.json"))
@@ -690,6 +691,8 @@ def streams_of(s, tokenizer, max_length):
 
 def read_data(s, tokenizer, max_length, say):
     """The RunData of a run; says at its start what the model will not see of the texts."""
+    if s.max_length and s.max_length > max_length:
+        say(f"--max-length {s.max_length}: the model has positions for {max_length} alone")
     streams = streams_of(s, tokenizer, max_length)
     valid = open_split(s, s.stage, s.pairs, "valid", tokenizer, max_length)
     # No gradients are kept, so twice the tokens fit.
@@ -788,15 +791,21 @@ def check_stop(s, step):
         )
 
 
+def settled_options(s):
+    """{name: value} of the settings that no process and no resumed run may have otherwise."""
+    options = asdict(s)
+    for name in (*PATHS, *MAY_DIFFER, "overwrite"):
+        options.pop(name)
+    return options
+
+
 def check_same_start(s, model, files, step, world):
     """UserError unless all processes, which may stand on several machines, begin with the same.
 
     files: {name: [bytes, CRC-32]} of the data; the names may be another machine's."""
     if world == 1:
         return
-    options = asdict(s)
-    for name in (*PATHS, "resume", "overwrite", "device", "no_eval"):
-        options.pop(name)
+    options = settled_options(s) | {"stop_at": s.stop_at}
     mine = {"options": options, "update": step, "init": s.init, "data": sorted(files.values())}
     mine["weights"] = checksum(model.state_dict())
     everyone = gather(mine)
@@ -1162,7 +1171,7 @@ def parse_args(argv=None):
     remarks = unused(typed, settings) + doubts(settings)
     decide(settings)
     check(settings)
-    remarks += summaries_as_translations(settings)
+    remarks += never_reached(typed, settings) + summaries_as_translations(settings)
     if "tokens" not in typed and "accumulate" not in typed:
         remarks += join_batches(settings)
     for remark in remarks:
@@ -1276,6 +1285,22 @@ def unused(typed, s):
             lines.append(f"{option_name(name)} has no effect {reason}")
     if is_builtin(s.data) and s.data != "builtin" and s.stage != "pretrain":
         lines.append(f"the share of --data {s.data} has no effect but in stage pretrain")
+    return lines
+
+
+def never_reached(typed, s):
+    """As unused(), of what depends on the settings that were decided."""
+    lines = []
+    streams = s.mix or (s.align_layer and s.stage != "align")
+    if "temperature" in typed and len(s.pairs) == 1 and not streams and not is_builtin(s.data):
+        lines.append("--temperature has no effect with one language pair")
+    validations = math.ceil(s.steps / s.eval_every)
+    # The first one is never bad, and after the last one the run is over.
+    if "patience" in typed and s.patience > max(0, validations - 2):
+        lines.append(
+            f"--patience {s.patience} has no effect: --steps {s.steps} have {validations} "
+            f"validations, one every {s.eval_every} updates (--eval-every)"
+        )
     return lines
 
 
@@ -1568,6 +1593,8 @@ def check(s):
         raise UserError(
             f"--adversarial belongs to a task, {' or '.join(TASKS)}; --stage {s.stage} has none"
         )
+    if s.final_lr > s.lr:
+        raise UserError(f"--final-lr {s.final_lr:g} is above --lr {s.lr:g}, from which it falls")
     if s.mix and s.stage != "summarize":
         raise UserError(
             f"--mix puts translations beside summaries; --stage {s.stage} has none of these (stage "

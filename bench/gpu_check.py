@@ -4,8 +4,8 @@
     python -m bench.gpu_check gradients decoding   some of them, and the machine
     python -m bench.gpu_check --out FOLDER         into another folder than results/gpu
 
-The tests stand a pretended GPU in the place of a card, whose numbers are a CPU's. Here is looked at
-what that one cannot prove, in this order:
+The tests run on a pretended GPU, which computes on the CPU. What that cannot prove is looked at
+here, in this order:
 
     machine        versions, rates of products and of copies
     calls          what torch computes by other code on a GPU
@@ -117,16 +117,18 @@ def table(results):
 def origin(results):
     """Lines that say when the checks were run, and what today's have besides."""
     command = "`python -m bench.gpu_check`"
-    names = names_by_text(results["measured"])
-    if len(names) == 1:
-        lines = [f"{command}, {next(iter(names))}."]
+    by_day = names_by_text(results["measured"])
+    if len(by_day) == 1:
+        (day,) = by_day
+        lines = [f"{command}, {day}."]
     else:
-        lines = [f"{command}:", "", *[f"- {some}: {measured}" for measured, some in names.items()]]
+        lines = [f"{command}:", ""]
+        lines += [f"- {names}: {day}" for day, names in by_day.items()]
     lines += ["", "A time is the mean of 2 to 10 calls in a row, whose spread is not kept."]
     missing = lacking(results)
     if missing:
-        names_shown = ", ".join(f"`{name}`" for name in missing)
-        lines += ["", f"Not run there, though today's command has them: {names_shown}."]
+        shown = in_backticks(missing)
+        lines += ["", f"Not run there, though today's command has them: {shown}."]
     return lines
 
 
@@ -134,8 +136,12 @@ def names_by_text(texts):
     """{text: the names of which it is said, in a line} of {name: text}."""
     found = {}
     for name, said in texts.items():
-        found.setdefault(said, []).append(f"`{name}`")
-    return {said: ", ".join(names) for said, names in found.items()}
+        found.setdefault(said, []).append(name)
+    return {said: in_backticks(names) for said, names in found.items()}
+
+
+def in_backticks(names):
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def lacking(results):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from bench.process import GIB
 from bench.step import LARGE, SOURCE_LENGTH, TARGET_LENGTH, peak_of_a_step
 from model import Config
-from plumbing.files import parser_of, run
+from plumbing.files import note, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT
-from qk_finetune import RECIPES, parameters_by_recipe, sides_of
+from qk_finetune import RECIPES, count_parameters, sides_of
 
 FLOAT = 4  # bytes
 # A new language needs as much as full+embeddings, or less.
@@ -37,11 +37,11 @@ class Need:
 
 def needs(config):
     """{recipe: Need} of a model of this shape."""
-    parameters = parameters_by_recipe(config)
     found = {}
     for recipe in COUNTED:
-        total, trains = parameters[recipe]
-        found[recipe] = Need(FLOAT * total, FLOAT * trains, 2 * FLOAT * trains)
+        counted = count_parameters(config, recipe)
+        trains = counted.training_parameters
+        found[recipe] = Need(FLOAT * counted.parameters, FLOAT * trains, 2 * FLOAT * trains)
     return found
 
 
@@ -99,6 +99,8 @@ def main(argv=None):
         "--rows", type=COUNT, default=8, help="sequences in the measured batch (default 8)"
     )
     args = parser.parse_args(argv)
+    if not args.measure and args.rows != parser.get_default("rows"):
+        note("--rows has no effect without --measure")
     memory_table(args.folder, args.measure, args.rows)
 
 

@@ -363,18 +363,17 @@ def command_of(place, name, steps, folder=None):
     return [*command, "--langs", "en_XX", "es_XX"]
 
 
-def run_of(command, folder, half):
-    """One way of train.py in this process; half: it is stopped there, and goes on."""
-    if "--init" in command:  # the base with a French vocabulary of its own
-        start = command[command.index("--init") + 1]
+def run_of(place, name, steps):
+    """One of the WAYS of train.py, in this process."""
+    command = command_of(place, name, steps)
+    if name == "a new source":  # the base with a French vocabulary of its own
+        start = str(place.scratch / "start")
         fresh = ["fresh", train.BASE, start, "--source", "fr_XX", "--pairs", "fr_XX-en_XX"]
         subprocess.run([sys.executable, "-m", "tools.new_language", *fresh], cwd=ROOT, check=True)
-    if half:
-        try:
-            train.main([*command, "--stop-at", str(half)])
-        except SystemExit:
-            pass
-        command = ["--resume", folder]
+    if name == "stopped and resumed":
+        with suppress(SystemExit):
+            train.main([*command, "--stop-at", str(steps // 2)])
+        command = ["--resume", str(place.scratch / name)]
     train.main(command)
 
 
@@ -392,10 +391,8 @@ def training(place):
     for first in range(0, len(names), 4):
         running = {}
         for name in names[first:first + 4]:
-            half = steps // 2 if "resumed" in name else 0
-            command = command_of(place, name, steps)
             log = place.scratch / f"{name}.txt"
-            running[name] = begin(run_of, (command, str(place.scratch / name), half), log)
+            running[name] = begin(run_of, (place, name, steps), log)
         for name, child in running.items():
             log = place.scratch / f"{name}.txt"
             trouble = finish(child, ends - time.monotonic(), log)
@@ -550,27 +547,24 @@ def updates_of(place, recipe, compiles):
         labels = batches * batch.target_tokens  # counted before it is on the card
         batch = batch.to(place.device)
 
-        def step(batch=batch, labels=labels, batches=batches):
-            for _ in range(batches):
-                with torch.autocast(place.device.type, torch.bfloat16):
-                    loss, _ = train.task_loss(model, batch, labels)
-                loss.backward()
-            train.update(model, weights, optimizer, scaler, 0.1, 1)
-
+        step = partial(
+            update_in_batches, model, weights, optimizer, scaler, batch, labels, batches
+        )
         tokens = batches * rows * (SOURCE + TARGET)
         what = f"update of {tokens:,} tokens in {batches} under {recipe}, {how}"
-        full = ""
+        trouble = ""
         try:
             step()
         except torch.OutOfMemoryError as error:
-            full = first_line(error, 100)
-        if full:  # the next one is smaller
+            trouble = first_line(error, 100)
+        # Behind the except, within which the error holds the update's tensors. The next is smaller.
+        if trouble:
             optimizer.zero_grad()
             torch.cuda.empty_cache()
             right = None
             if (rows, batches) == (5, 1):  # the smallest has to fit
                 right = False
-            place.tell(what, "memory for it", full, right)
+            place.tell(what, "memory for it", trouble, right)
             continue
         if not place.has_card:
             place.tell(what, "ms, tokens/s, GiB at most", NO_CARD)
@@ -588,6 +582,15 @@ def updates_of(place, recipe, compiles):
         kernels = kernels_of(step, place.scratch / f"profile of an {what}.txt")
         found = f"{kernels.milliseconds:.1f} ms"
         place.tell(f"{what}: its kernels", "nearly as long", found)
+
+
+def update_in_batches(model, weights, optimizer, scaler, batch, labels, batches):
+    """An update of this batch, so many times; labels: of all of them together."""
+    for _ in range(batches):
+        with torch.autocast(batch.source.device.type, torch.bfloat16):
+            loss, _ = train.task_loss(model, batch, labels)
+        loss.backward()
+    train.update(model, weights, optimizer, scaler, 0.1, 1)
 
 
 @dataclass(frozen=True)
@@ -635,11 +638,9 @@ def decoding(place):
     for name in ("fp32", "bf16"):
         if name == "bf16":
             model.bfloat16()
+        in_small = None  # seconds
         for rows in (documents // 4, documents):
-            def decode(rows=rows):
-                for start in range(0, documents, rows):
-                    search(model, source[start:start + rows].to(place.device), new)
-
+            decode = partial(search_in_batches, model, source, rows, new, place.device)
             what = (
                 f"{documents} documents of {length} tokens, {new} new ones each, in {name}, "
                 f"{rows} at a time"
@@ -652,9 +653,9 @@ def decoding(place):
             found = f"{seconds:.2f} s, {documents / seconds:.1f} documents/s"
             if rows < documents:
                 place.tell(what, "", found)
-                smaller = seconds
+                in_small = seconds
             else:
-                place.tell(what, "faster than in small batches", found, seconds < smaller)
+                place.tell(what, "faster than in small batches", found, seconds < in_small)
 
 
 def drawn_documents(place, model):
@@ -672,6 +673,12 @@ def drawn_documents(place, model):
 def search(model, source, new):
     """Beam search of so many new tokens, no fewer."""
     generate(model, source, model.config.vocab_size - 20, max_new_tokens=new, min_new_tokens=new)
+
+
+def search_in_batches(model, source, rows, new, device):
+    """search() of all documents, so many at a time."""
+    for start in range(0, len(source), rows):
+        search(model, source[start:start + rows].to(device), new)
 
 
 def decoding_step(place):

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 import model as model_file
 from bench.on_card import SOURCE, TARGET
-from bench.peers import COUNTED, trained_by
+from bench.peers import TABLE_RECIPES, trained_by
 from bench.process import GIB
 from model import Config, MBart
 from plumbing.files import parser_of, run
@@ -101,8 +101,8 @@ def peak_of_an_update(recipe, rows, target_length=TARGET):
 def calculated():
     """{recipe: GiB of an update with each number of examples}"""
     found = {}
-    with progress_line(title="memory", total=len(COUNTED) * len(ROWS), unit="update") as bar:
-        for recipe in COUNTED:
+    with progress_line(title="memory", total=len(TABLE_RECIPES) * len(ROWS), unit="update") as bar:
+        for recipe in TABLE_RECIPES:
             found[recipe] = []
             for rows in ROWS:
                 found[recipe].append(peak_of_an_update(recipe, rows) / GIB)

@@ -60,7 +60,7 @@ TARGET_LENGTHS = (15, 60)
 SENTENCES = 8  # in a decoding batch
 BEAM = 5
 NEW_TOKENS = 64
-COUNTED = ("full+embeddings", "full", "qk", "lora")  # recipes of tables that time nothing
+TABLE_RECIPES = ("full+embeddings", "full", "qk", "lora")  # recipes of tables that time nothing
 FIRST_TOKEN = len(SPECIALS)  # ids below are <s>, <pad>, </s> and <unk>
 TAGS = 100  # ids at the end, for language tags
 
@@ -432,9 +432,9 @@ def bench_train(name, recipe, rounds, device, scratch):
         ours = deepcopy(ours)
         ours.compile_layers()
         sides["ours, compiled"] = Training(ours, our_loss, cut_by_tokens, device, fused=True)
-    for side in sides.values():
-        side.warm_up()
-    passes = {name: side.whole_pass for name, side in sides.items()}
+    for training in sides.values():
+        training.warm_up()
+    passes = {side: training.whole_pass for side, training in sides.items()}
     seconds = take_turns(passes, rounds, f"training {name}, {recipe}")
 
     measured = rates(device)
@@ -454,7 +454,7 @@ def compare_gradients(ours, theirs, batch):
     peer_value = peer_loss(theirs, batch)
     our_value.backward()
     peer_value.backward()
-    loss = abs(our_value.item() / peer_value.item() - 1)
+    loss_distance = abs(our_value.item() / peer_value.item() - 1)
     wanted = dict(theirs.named_parameters())
     distances = []
     for name, parameter in ours.named_parameters():
@@ -463,15 +463,15 @@ def compare_gradients(ours, theirs, batch):
         expected = wanted[name].grad
         away = (parameter.grad - expected).norm() / expected.norm()
         distances.append(away.item())
-    gradient = largest(distances)
+    gradient_distance = largest(distances)
     ours.zero_grad()
     theirs.zero_grad()
-    if not (loss <= 1e-5 and gradient <= 1e-3):  # so written, NaN is refused too
+    if not (loss_distance <= 1e-5 and gradient_distance <= 1e-3):  # so, NaN is refused too
         raise UserError(
-            f"the two sides do not compute the same: loss differs by {loss:.1e}, a gradient "
-            f"{gradient:.1e}"
+            f"the two sides do not compute the same: loss differs by {loss_distance:.1e}, a "
+            f"gradient {gradient_distance:.1e}"
         )
-    return f"loss to {loss:.0e}, gradients to {gradient:.0e}"
+    return f"loss to {loss_distance:.0e}, gradients to {gradient_distance:.0e}"
 
 
 # ---------------------------------------------------------------------------------- decoding

@@ -155,10 +155,11 @@ def some_texts(data, count, folder, tokenizer):
 def plan(texts, size, tokenizer):
     """The Pass over the first of some texts that takes as many updates on both sides."""
     rows = as_ids(texts, tokenizer)
-    pool = Batches(Ids(rows), tokens=1).pool_size  # as train.py has it
+    pool_size = Batches(Ids(rows), tokens=1).pool_size  # in batches, as train.py has it
     for updates in range(SMALLEST_POOL, len(rows) // size + 1):
         some = rows[:updates * size]
-        budget = sum(row.length for row in some) // pool
+        # Batches draws until it has pool_size * budget tokens: here until it has all rows.
+        budget = sum(row.length for row in some) // pool_size
         if is_one_pool(some, budget, updates):
             return Pass(
                 texts=texts[:len(some)],

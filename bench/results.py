@@ -25,6 +25,7 @@ from bench.peers import (
     spread,
 )
 from bench.process import GIB
+from plumbing.card import table_row
 from plumbing.files import UserError, check_file_out, read_json, write_json, write_text
 from plumbing.options import COUNT
 from plumbing.plots import plotter, save_figure
@@ -76,10 +77,6 @@ class Table:
 NOTHING = "–"
 
 
-def cells(*texts):
-    return "| " + " | ".join(texts) + " |"
-
-
 def gibibytes(peaks):
     return spread([peak / GIB for peak in peaks], ".2f")
 
@@ -94,19 +91,22 @@ def speed_lines(name, found):
     for side, value in found["ratio"].items():
         ratios.append(f"{side}: {spread(found['seconds'][side], '.2f')} s, {value}")
     limits = [f"{side} {spread(shares, '.0%')}" for side, shares in found["limit"].items()]
-    return [cells(f"`{name}`", ours, "<br>".join(ratios), "<br>".join(limits), found["same"])]
+    row = [f"`{name}`", ours, "<br>".join(ratios), "<br>".join(limits), found["same"]]
+    return [table_row(row)]
 
 
 def documents_lines(name, found):
     """A row of decoding a test set: a line for each side."""
     lines = []
     for side, seconds in found["seconds"].items():
-        ours = side == "ours"
         speeds = [found["documents"] / value for value in seconds]
-        row = f"`{name}`" if ours else ""
-        same = found["same"] if ours else ""
+        row = ""
+        same = ""
+        if side == "ours":
+            row = f"`{name}`"
+            same = found["same"]
         by_ours = found["ratio"].get(side, NOTHING)
-        lines.append(cells(row, side, spread(speeds, ".0f"), by_ours, same))
+        lines.append(table_row([row, side, spread(speeds, ".0f"), by_ours, same]))
     return lines
 
 
@@ -115,7 +115,7 @@ def memory_lines(name, found):
     ratios = [ours / theirs for ours, theirs in zip(peaks["ours"], peaks["transformers"])]
     ours = f"{gibibytes(peaks['ours'])} GiB"
     theirs = f"{gibibytes(peaks['transformers'])} GiB"
-    return [cells(f"`{name}`", ours, theirs, spread(ratios, ".2f"))]
+    return [table_row([f"`{name}`", ours, theirs, spread(ratios, ".2f")])]
 
 
 def pipeline_lines(name, found):
@@ -127,17 +127,16 @@ def pipeline_lines(name, found):
     )
     for side, seconds in found["seconds"].items():
         speeds = [found["tokens"] / value for value in seconds]
-        lines.append(
-            cells(
-                passed if side == "ours" else "",
-                side,
-                f"{spread(speeds, ',.0f')} tokens/s",
-                found["ratio"].get(side, NOTHING),
-                f"{gibibytes(found['bytes'][side])} GiB",
-                f"{spread(found['around'][side], '.0f')} s",
-                found["loss"][side],
-            )
-        )
+        row = [
+            passed if side == "ours" else "",
+            side,
+            f"{spread(speeds, ',.0f')} tokens/s",
+            found["ratio"].get(side, NOTHING),
+            f"{gibibytes(found['bytes'][side])} GiB",
+            f"{spread(found['around'][side], '.0f')} s",
+            found["loss"][side],
+        ]
+        lines.append(table_row(row))
     return lines
 
 
@@ -152,7 +151,7 @@ def cost_lines(name, found):
         ratios = []
         for full, qk in zip(point["seconds"]["full"], point["seconds"]["qk"]):
             ratios.append(full / qk)
-        lines.append(cells(*row_cells, spread(ratios, ".2f")))
+        lines.append(table_row([*row_cells, spread(ratios, ".2f")]))
     return lines
 
 
@@ -322,19 +321,23 @@ def section(table, name, rows):
     if threads > 1:
         command += f" --threads {threads}"
     lines = ["", f"### {name}", "", "```", command, "```", ""]
-    lines += [cells(*table.head), cells(*["---"] * len(table.head))]
+    lines += [table_row(table.head), table_row(["---"] * len(table.head))]
     for row, found in rows.items():
         lines += table.lines(row, found)
     lines += ["", *measured_with(rows)]
     missing = [row for row in wanted(table, name) if row not in rows]
     if missing:
-        lines += ["", f"Not measured here: {in_backticks(missing)}."]
+        lines += ["", f"Not measured here: {gpu_check.in_backticks(missing)}."]
     return lines
 
 
 def not_measured_on(names, table):
     """Lines that say which rows of a table these machines lack, of which none has any."""
-    missing = {name: in_backticks(wanted(table, name)) for name in names if wanted(table, name)}
+    missing = {}
+    for name in names:
+        rows = wanted(table, name)
+        if rows:
+            missing[name] = gpu_check.in_backticks(rows)
     lines = []
     for rows, machines in gpu_check.names_by_text(missing).items():
         lines += ["", f"Not measured on {machines}: {rows}."]
@@ -348,16 +351,13 @@ def wanted(table, name):
     return table.on_card
 
 
-def in_backticks(names):
-    return ", ".join(f"`{name}`" for name in names)
-
-
 def measured_with(rows):
     """Lines that say with what the rows were measured and when, each of which is said once."""
-    names = gpu_check.names_by_text({row: origin(found) for row, found in rows.items()})
-    if len(names) == 1:
-        return [f"Measured with {next(iter(names))}."]
-    return [f"- {some}: {measured}" for measured, some in names.items()]
+    by_origin = gpu_check.names_by_text({row: origin(found) for row, found in rows.items()})
+    if len(by_origin) == 1:
+        (measured,) = by_origin
+        return [f"Measured with {measured}."]
+    return [f"- {names}: {measured}" for measured, names in by_origin.items()]
 
 
 def origin(found):

@@ -58,9 +58,9 @@ def bench_memory(recipe, rounds, scratch):
     folder = scratch / "A"
     both_models("A", folder, torch.device("cpu"))
     sides = {}
+    threads = torch.get_num_threads()
     for side in ("ours", "transformers"):
-        words = (folder, RECIPE_OF[recipe], side)
-        sides[side] = partial(peak_of_a_step, *words, threads=torch.get_num_threads())
+        sides[side] = partial(peak_of_a_step, folder, RECIPE_OF[recipe], side, threads=threads)
     return {"bytes": in_turns(sides, rounds, f"memory A, {recipe}")}
 
 

@@ -31,9 +31,9 @@ TARGET_LENGTH = 32
 LARGE = "mbart-large"  # in place of a config.json
 
 
-def peak_of_a_step(where, recipe, who, threads=1):
+def peak_of_a_step(where, recipe, side_or_rows, threads=1):
     """This program in a process of its own: the peak in bytes."""
-    return run_alone(["bench/step.py", where, recipe, who], threads).peak
+    return run_alone(["bench/step.py", where, recipe, side_or_rows], threads).peak
 
 
 def drawn_model(where):
@@ -65,13 +65,13 @@ def side(text):
     )
 
 
-def steps_of(where, recipe, who):
-    """Takes the steps; where, recipe and who as on the command line."""
+def steps_of(where, recipe, side_or_rows):
+    """Takes the steps; where, recipe and side_or_rows as on the command line."""
     loss = our_loss
-    if who.isdecimal():
+    if side_or_rows.isdecimal():
         model = drawn_model(where)
-        batches = long_batches(model.config.vocab_size, int(who)) * STEPS
-    elif who == "ours":
+        batches = long_batches(model.config.vocab_size, int(side_or_rows)) * STEPS
+    elif side_or_rows == "ours":
         model = MBart.from_pretrained(where)
         batches = common_batches()
     else:
@@ -90,9 +90,10 @@ def main(argv=None):
     parser = parser_of(__doc__)
     parser.add_argument("where", help=f"a checkpoint, a config.json, or {LARGE}")
     parser.add_argument("recipe")
-    parser.add_argument("who", type=side, help="ours, transformers, or a number of sequences")
+    words = "ours, transformers, or a number of sequences"
+    parser.add_argument("side_or_rows", type=side, help=words)
     args = parser.parse_args(argv)
-    steps_of(args.where, args.recipe, args.who)
+    steps_of(args.where, args.recipe, args.side_or_rows)
 
 
 if __name__ == "__main__":

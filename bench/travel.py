@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bench.peers import COUNTED, trained_by
+from bench.peers import TABLE_RECIPES, trained_by
 from model import Config, MBart
 from plumbing import runs
 from plumbing.files import parser_of, run
@@ -47,7 +47,7 @@ def table(config):
     """What travels, as lines of markdown."""
     lines = ["| recipe | an update, MiB | share of `full` | calls |", "| --- | --- | --- | --- |"]
     whole, _ = bytes_of_an_update(config, "full")
-    for recipe in COUNTED:
+    for recipe in TABLE_RECIPES:
         size, calls = bytes_of_an_update(config, recipe)
         lines.append(f"| `{recipe}` | {size / MIB:,.0f} | {size / whole:.1%} | {calls} |")
     return lines

@@ -341,6 +341,9 @@ def main(argv=None):
     if args.count < 1:
         raise UserError(f"--count must be at least 1, not {args.count}")
     if args.check is not None:
+        for name in ("langs", "count", "split", "seed"):
+            if getattr(args, name) != parser.get_default(name):
+                raise UserError(f"--check prints no documents: leave --{name} out")
         check_lexicons(args.check or CORPUS_LANGUAGES)
     else:
         print_samples(args.langs, args.count, args.split, args.seed)

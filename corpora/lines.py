@@ -379,20 +379,24 @@ class JsonLines(LineFiles):
     def check_languages(self, found, langs):
         """UserError for an object that says other languages than those of the whole file, which
         are taken from its first lines or from the user."""
+        texts = {}
+        for name, value in found.items():
+            if isinstance(value, str):
+                texts[name.lower()] = value
         for names in LANGUAGE_FIELDS:
             for name, lang in zip(names, langs):
-                said = found.get(name)
-                if isinstance(said, str) and self.code(said) != lang:
-                    raise UserError(f"field {name!r} says {said}, but the file is taken for {lang}")
+                if name in texts and self.code(texts[name]) != lang:
+                    raise UserError(
+                        f"field {name!r} says {texts[name]}, but the file is taken for {lang}"
+                    )
         for name in ONE_LANGUAGE:
-            said = found.get(name)
-            if isinstance(said, str):
-                self.check_word(name, said, langs)
+            if name in texts:
+                self.check_word(name, texts[name], langs)
 
     def check_word(self, name, said, langs):
-        """UserError where a field that says one language says another than `langs`. A code can be
-        compared with them in any spelling (es, es-ES, ES). Other words, such as English, can be
-        compared with those of earlier lines: a MixedFile where they differ."""
+        """UserError where a field that says one language says another than `langs`. A code or a
+        name in English can be compared with them (es, es-ES, spa, Spanish). Other words, such as
+        castellano, can be compared with those of earlier lines: a MixedFile where they differ."""
         pair = "-".join(langs)
         meant = close_language(said, MBART50)
         if meant is not None and meant not in langs:
@@ -424,6 +428,8 @@ class JsonLines(LineFiles):
 def json_object(text, names):
     """The JSON object that a line holds; UserError if it is none, or has no text in a field of one
     of these names."""
+    if not text.strip():
+        raise UserError("an empty line; each line must be one JSON object")
     try:
         found = json.loads(text, object_pairs_hook=object_of)
     except UserError:
@@ -457,6 +463,8 @@ def check_field(found, name):
         raise UserError(f"field {name!r} must be text, found {type(value).__name__}")
     if is_blank(value):
         raise UserError(f"field {name!r} is empty")
+    if "\0" in value:
+        raise UserError(f"field {name!r} has NUL characters (\\u0000); remove them")
     if SURROGATE.search(value):
         raise UserError(f"field {name!r} has half a character (a lone surrogate such as \\ud83d)")
 

@@ -160,11 +160,14 @@ def note_missing(data, where, pairs):
         note(f"{where}: no example of {' '.join(missing[:6])}{more}")
 
 
-def check_spec(spec):
+def check_spec(spec, skip=False):
     """UserError for `--data SPEC` of no known kind, or with a folder that is not there: said before
-    a model is fetched or loaded."""
+    a model is fetched or loaded. skip: --skip-bad-lines, of which a note says where it has no
+    effect."""
     if is_builtin(spec):
         share_of(spec)
+        if skip:
+            note("--skip-bad-lines has no effect with the built-in corpus")
         return
     kind, colon, name = spec.partition(":")
     if kind == "help" and colon:

@@ -32,7 +32,7 @@ import eval as evaluation
 import metrics
 from corpora.builtin import Builtin
 from corpora.facts import BASE_LANGUAGES, CORPUS_LANGUAGES
-from data import Examples, held_out, split_pairs
+from data import Examples, held_out, languages_of, split_pairs
 from papers.pipeline import by_sentence
 from plumbing.files import (
     UserError,
@@ -161,8 +161,8 @@ def measure(folder, args):
     """All that the table of a folder shows, for JSON."""
     where = args.device or default_device()
     decoder = evaluation.Decoder(folder, where, **OPTIONS)
-    for lang in languages_of(args):
-        decoder.tokenizer.lang_id(lang)
+    pairs = split_pairs(args.pairs)
+    decoder.tokenizer.check_languages([*args.langs, *languages_of(pairs)])
     report = {"model": str(folder), "languages": {}, "translation": {}}
     for lang in args.langs:
         found = copying(decoder, lang, args.copied)
@@ -171,7 +171,7 @@ def measure(folder, args):
         )
         report["languages"][lang] = found
     report["retrieval"] = retrieval(folder, args.langs, where)
-    for pair in split_pairs(args.pairs):
+    for pair in pairs:
         report["translation"]["-".join(pair)] = translation(decoder, pair, args.translated)
     return report
 
@@ -233,14 +233,6 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     args.langs = list(dict.fromkeys(args.langs))
     return args
-
-
-def languages_of(args):
-    """All languages that the command line names."""
-    found = list(args.langs)
-    for pair in split_pairs(args.pairs):
-        found.extend(pair)
-    return found
 
 
 def main(argv=None):

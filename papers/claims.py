@@ -85,13 +85,15 @@ class Comparison:
 
 def claims():
     """All claims in the order of CLAIMS.md: {corpus's title: [Claim]}."""
-    of_both = (english_claims, recipe_claims, joint_claims, adversary_claims, probing_claims)
+    groups = (english_claims, recipe_claims, joint_claims, adversary_claims, probing_claims)
     found = {}
     for corpus in (BUILT_IN, HELP):
-        found[corpus.title] = [claim for of_corpus in of_both for claim in of_corpus(corpus)]
+        found[corpus.title] = []
+        for group in groups:
+            found[corpus.title] += group(corpus)
     found[BUILT_IN.title] += [*new_language_claims(), *alignment_claims(), *open_claims()]
-    for title, of_corpus in found.items():
-        found[title] = [replace(claim, conclusion=concluded(title, claim)) for claim in of_corpus]
+    for title, claims_of in found.items():
+        found[title] = [replace(claim, conclusion=concluded(title, claim)) for claim in claims_of]
     return found
 
 
@@ -146,7 +148,7 @@ class Fields(dict):
 
 def by_intervals(letter, text, differences):
     """A claim that every difference lies above zero, decided by their intervals."""
-    intervals = [found.interval for found in differences]
+    intervals = [compared.interval for compared in differences]
     if not intervals or None in intervals:
         return Claim(letter, text, NOT_MEASURED)
     above = sum(found.low > 0 for found in intervals)
@@ -156,9 +158,9 @@ def by_intervals(letter, text, differences):
     verdict = verdict_of(above, below, len(intervals), fewest)
     seeds = f"{fewest} to {most}" if fewest < most else f"{most}"
     parts = [f"seeds: {seeds}"]
-    for found in differences:
-        d = found.interval
-        parts.append(f"{found.what} {d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]")
+    for compared in differences:
+        found = compared.interval
+        parts.append(f"{compared.what} {found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]")
     return Claim(letter, text, verdict, "; ".join(parts))
 
 
@@ -335,13 +337,14 @@ def recipe_claims(corpus):
     attn_ln = corpus.row("attn_ln")
     at_qk = ("at `qk`'s rate", corpus.row("full at qk's rate"))
     at_best = ("at its own best rate", corpus.row("full"))
-    compared = [
+    compared = []
+    if corpus is BUILT_IN:
+        compared.append(("frozen_decoder", frozen_decoder, at_qk))
+    compared += [
         ("frozen_decoder", frozen_decoder, at_best),
         ("attn_ln", attn_ln, at_qk),
         ("attn_ln", attn_ln, at_best),
     ]
-    if corpus is BUILT_IN:
-        compared.insert(0, ("frozen_decoder", frozen_decoder, at_qk))
     found = []
     for recipe, row, (rate, full) in compared:
         text = f"`{recipe}` lies above `full` {rate} zero-shot"

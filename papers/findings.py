@@ -1,5 +1,8 @@
-"""What was found, for a reader in a hurry: sentences whose numbers come from the scores, each with
-the picture that shows it."""
+"""What was found, for a reader in a hurry: sentences, each with the picture that shows it.
+
+Their numbers come from the scores; those of HEADLINE and PRICE are typed, and were true of the
+scores that are kept.
+"""
 import textwrap
 
 import numpy as np
@@ -11,18 +14,20 @@ from papers.scores import (
     SEEN_TARGET,
     TRANSLATED,
     floors_of,
+    mean_of,
     off_target_at,
     rates,
     results,
     retrieval_of,
     scores_of,
-    values,
 )
 from papers.tables import NOTHING
 
 
 def findings():
-    """[(text, name of a picture)], in the order of RESULTS.md, of what was measured."""
+    """[(text, name of a picture)], in the order of RESULTS.md.
+
+    NOTHING stands where a number was not measured, and the text is left out then."""
     found = [
         (of_forgetting(BUILT_IN), "rates"),
         (of_forgetting(HELP), "help_steps"),
@@ -38,15 +43,6 @@ def findings():
 
 def wrapped(text):
     return textwrap.fill(" ".join(text.split()), 100, break_on_hyphens=False)
-
-
-def mean_of(name, pairs, metric):
-    """The mean of a row's metric over language pairs, seeds and examples; None where a pair was not
-    measured."""
-    found = [values(name, pair, metric) for pair in pairs]
-    if any(scores is None for scores in found):
-        return None
-    return float(np.mean([scores.mean() for scores in found]))
 
 
 def mean(name, pairs, metric, digits=0):
@@ -114,16 +110,11 @@ PRICE = {
 def of_rates(corpus):
     """What each rate does to the unseen languages, of all its seeds, and how little of that the
     loss in English tells: of rates that were run with several seeds, over those that all have."""
-    grid = rates(corpus.prefix)["full"]
-    shares = {}
-    for rate in sorted(grid.losses, key=float):
-        share = off_target_at(corpus, "full", rate)
-        if share is not None:
-            shares[rate] = share
-    of_qk = [off_target_at(corpus, "qk", rate) for rate in rates(corpus.prefix)["qk"].losses]
-    most = max((share for share in of_qk if share is not None), default=None)
-    if not shares or most is None:
+    shares = lost_by_rate(corpus, "full")
+    of_qk = lost_by_rate(corpus, "qk")
+    if not shares or not of_qk:
         return ""
+    most = max(of_qk.values())
     repeated = [rate for rate in shares if len(results(rate_row(corpus, rate))) > 1]
     lost = []
     for rate, share in shares.items():
@@ -132,13 +123,24 @@ def of_rates(corpus):
     text = f"`full` loses {enumerated(lost)}, `qk` {most:.0f}% at most ({len(of_qk)} rates)."
     if len(repeated) < 2:
         return text
-    losses = mean_losses(*[rate_row(corpus, rate) for rate in repeated])
+    losses = mean_losses([rate_row(corpus, rate) for rate in repeated])
     told = enumerated([f"{loss:.2f}" for loss in losses])
-    spread = spread_of(rate_row(corpus, grid.best))
+    best = rates(corpus.prefix)["full"].best
     return (
         f"{text} English gives no clear warning: at {enumerated(repeated)} `full` has a loss of "
-        f"{told}; the seeds at {grid.best} have {spread}."
+        f"{told}; the seeds at {best} have {spread_of(rate_row(corpus, best))}."
     )
+
+
+def lost_by_rate(corpus, recipe):
+    """{learning rate: mean share off-target in the unseen languages, in percent} of the rates that
+    were scored there, ascending."""
+    shares = {}
+    for rate in sorted(rates(corpus.prefix)[recipe].losses, key=float):
+        share = off_target_at(corpus, recipe, rate)
+        if share is not None:
+            shares[rate] = share
+    return shares
 
 
 def rate_row(corpus, rate):
@@ -158,7 +160,7 @@ def spread_of(name):
     return f"{min(losses):.2f} to {max(losses):.2f}"
 
 
-def mean_losses(*names):
+def mean_losses(names):
     """The mean validation loss of each of some rows, over the seeds that all of them have."""
     found = [results(name) for name in names]
     seeds = set.intersection(*map(set, found))

@@ -74,7 +74,7 @@ teach_pair() {
 # saw, and what keeps it: a frozen decoder, a start from the translation model, alignment, or
 # translations mixed into the summaries, without and with Turkish ones?
 part_11() {
-    local balanced seed
+    local balanced name seed
     rates
     heading 11 "qk and the adversary; what keeps an unseen target language"
     balanced=(--lr 2e-3 --adversarial balanced)

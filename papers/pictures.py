@@ -1,5 +1,6 @@
 """The pictures of RESULTS.md, as SVG files in pictures/. One function draws one picture."""
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from papers.scores import (
     arrow,
     english_only,
     low_resource,
+    mean_of,
     mean_of_watched,
     one_rate,
     probe_of,
@@ -133,15 +135,11 @@ def has_novel(name):
     return all(values(name, pair, "novel") is not None for pair in WITHIN)
 
 
-def asked_across(corpus):
+def asked_across(corpus, plt):
     """Bars: what was trained within three languages, asked across them and in a fourth one."""
-
-    def draw(plt):
-        rows = [Row(row.label, corpus.row(row.name)) for row in SETTINGS]
-        rows = [row for row in rows if has_all_pairs(row.name, ACROSS)]
-        return bars(plt, rows, ASKED, columns=3)
-
-    return draw
+    rows = [Row(row.label, corpus.row(row.name)) for row in SETTINGS]
+    rows = [row for row in rows if has_all_pairs(row.name, ACROSS)]
+    return bars(plt, rows, ASKED, columns=3)
 
 
 def bars(plt, rows, groups, columns):
@@ -198,7 +196,8 @@ def learning_rates(plt):
         if recipe not in rates():
             continue
         grid = finished_rates(recipe)
-        ticks.extend(float(rate) for rate in grid)
+        at = [float(rate) for rate in grid]
+        ticks.extend(at)
         for pairs, style, words in (
             (ZERO_SHOT, "o-", "zero-shot"),
             (WITHIN[:1], "o:", "English"),
@@ -207,22 +206,11 @@ def learning_rates(plt):
                 points = []
                 for rate in grid:
                     points.append(mean_over_pairs(f"rate-{recipe}-{rate}", pairs, metric))
-                at = [float(rate) for rate in grid]
-                axis.plot(
-                    at,
-                    [point.mean for point in points],
-                    style,
-                    color=color,
-                    label=f"{recipe}, {words}",
-                )
-                axis.fill_between(
-                    at,
-                    [point.low for point in points],
-                    [point.high for point in points],
-                    color=color,
-                    alpha=0.15,
-                    lw=0,
-                )
+                lows = [point.low for point in points]
+                means = [point.mean for point in points]
+                highs = [point.high for point in points]
+                label = f"{recipe}, {words}"
+                add_line(axis, at, lows, means, highs, style, color=color, label=label)
                 if rates()[recipe].best in grid:
                     chosen = grid.index(rates()[recipe].best)
                     axis.plot(at[chosen], points[chosen].mean, **RING, color=color)
@@ -233,6 +221,12 @@ def learning_rates(plt):
         axis.minorticks_off()
     axes[0].legend(frameon=False)
     return figure
+
+
+def add_line(axis, at, lows, means, highs, style, **look):
+    """A line through means, in a band from lows to highs; at: their places on the x-axis."""
+    (line,) = axis.plot(at, means, style, **look)
+    axis.fill_between(at, lows, highs, color=line.get_color(), alpha=0.15, lw=0)
 
 
 def finished_rates(recipe):
@@ -251,11 +245,9 @@ def over_updates(plt):
         color = COLORS[recipe]
         names = [f"curve-{recipe}@{step}" for step in steps]
         for axis, metric in zip(axes, METRICS):
-            means = []
-            for name in names:
-                means.append(np.mean([values(name, pair, metric).mean() for pair in ZERO_SHOT]))
+            means = [mean_of(name, ZERO_SHOT, metric) for name in names]
             axis.plot(steps, means, "o-", color=color, label=f"{recipe}, zero-shot")
-        english = [values(name, WITHIN[0], "R1").mean() for name in names]
+        english = [mean_of(name, WITHIN[:1], "R1") for name in names]
         axes[0].plot(steps, english, "o:", color=color, label=f"{recipe}, English")
     for axis, label in zip(axes, AXIS_LABELS):
         axis.set(xlabel="updates", ylabel=label)
@@ -331,9 +323,9 @@ def probing(plt):
     for axis, side in zip(axes, ("encoder", "decoder")):
         heat = np.array([probe_of(row.name, side).mean(0) for row in rows])
         axis.imshow(heat, vmin=0.25, vmax=1, cmap="viridis", aspect="auto")
-        for (row, layer), value in np.ndenumerate(heat):
+        for (place, layer), value in np.ndenumerate(heat):
             color = "white" if value < 0.75 else "black"
-            axis.text(layer, row, f"{value:.2f}", ha="center", va="center", color=color)
+            axis.text(layer, place, f"{value:.2f}", ha="center", va="center", color=color)
         axis.set_xticks(range(heat.shape[1]))
         axis.set(xlabel=f"{side} layer", title=f"source language read from the {side}")
     axes[0].set_yticks(range(len(rows)), [row.label.replace("`", "") for row in rows])
@@ -365,7 +357,7 @@ def parameters(plt):
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
     for axis, metric, label in zip(axes, METRICS, AXIS_LABELS):
         for number, row in enumerate(rows, 1):
-            mean = np.mean([values(row.name, pair, metric).mean() for pair in ZERO_SHOT])
+            mean = mean_of(row.name, ZERO_SHOT, metric)
             words = f"{number}: {row.label.replace('`', '')}"
             axis.plot(trained_percent(row), mean, "o", label=words)
             axis.annotate(
@@ -457,10 +449,7 @@ def few_sentences(plt):
         lowest = [min(found) for found in points.values()]
         highest = [max(found) for found in points.values()]
         means = [np.mean(found) for found in points.values()]
-        (line,) = axis.plot(list(points), means, "o-", label=recipe)
-        axis.fill_between(
-            list(points), lowest, highest, color=line.get_color(), alpha=0.15, lw=0
-        )
+        add_line(axis, list(points), lowest, means, highest, "o-", label=recipe)
     axis.set(xscale="log", xlabel="German sentences", ylabel="BLEU, de→en")
     axis.legend(frameon=False)
     return figure
@@ -472,8 +461,8 @@ DRAWN = {
     "rates": learning_rates,
     "steps": over_updates,
     "help_steps": help_over_updates,
-    "across": asked_across(BUILT_IN),
-    "help_across": asked_across(HELP),
+    "across": partial(asked_across, BUILT_IN),
+    "help_across": partial(asked_across, HELP),
     "taught_pair": taught_pair,
     "probing": probing,
     "retrieval": retrieval,

@@ -14,7 +14,7 @@ from itertools import islice
 
 import eval as evaluation
 from corpora.sets import check_spec, folder_of
-from data import SENTENCE_END, split_pairs
+from data import SENTENCE_END, languages_of, split_pairs
 from plumbing.files import check_file_out, parser_of, run
 from plumbing.models import model_folder
 from plumbing.options import COUNT, decoding_of, default_device, device_name
@@ -82,10 +82,9 @@ def main(argv=None):
     summarizer = evaluation.Decoder(model_folder(args.summarizer), where, **options)
     translator = evaluation.Decoder(model_folder(args.translator), where)
     pairs = split_pairs(args.pairs)
-    for pair in [(args.pivot, args.pivot), *pairs]:
-        for lang in pair:
-            summarizer.tokenizer.lang_id(lang)
-            translator.tokenizer.lang_id(lang)
+    asked = [args.pivot, *languages_of(pairs)]
+    summarizer.tokenizer.check_languages(asked)
+    translator.tokenizer.check_languages(asked)
 
     trained = evaluation.pairs_ever_trained(settings)
     print(

@@ -88,14 +88,14 @@ watched_longer() {
 # the two is run to its end as well.
 HELP_RECIPES="full+embeddings frozen_decoder attn_ln vqk q"
 part_15() {
-    local recipe rates rate best seed
+    local recipe tried rate best seed
     heading 15 "the other recipes on the help's English"
     for recipe in $HELP_RECIPES; do
-        rates=$HELP_RATES
+        tried=$HELP_RATES
         case $recipe in
-            attn_ln | vqk | q) rates+=" 8e-3" ;;
+            attn_ln | vqk | q) tried+=" 8e-3" ;;
         esac
-        for rate in $rates; do
+        for rate in $tried; do
             help_row "try-$recipe-$rate" "$FIRST" en_XX-en_XX "${HELP[@]}" --recipe "$recipe" \
                 --lr "$rate" --steps 1000
         done

@@ -104,31 +104,32 @@ def claims_page(found):
     return "\n\n".join(parts) + "\n"
 
 
+def images(shown, *names):
+    """The markdown of these pictures, of those that were drawn; shown: {name: markdown}."""
+    return "\n".join(shown[name] for name in names if name in shown)
+
+
 def results_page(found, shown):
     """RESULTS.md as a text, from the claims found and the pictures shown ({name: markdown})."""
-
-    def these(*names):
-        return "\n".join(shown[name] for name in names if name in shown)
-
     parts = ["# Results", INTRODUCTION, "## What was found"]
     for text, picture in findings():
-        parts += [text, these(picture)]
+        parts += [text, images(shown, picture)]
     parts += [
         "## Verdicts on the papers' claims, and on some of ours",
         ABOUT_VERDICTS,
         summary_table(found),
         "# The tables",
         ABOUT_TABLES,
-        *built_in(these),
+        *built_in(shown),
         *real_text(),
-        *open_questions(these),
+        *open_questions(shown),
         "## Where these runs differ from the papers'",
         DIFFERENCES,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def built_in(these):
+def built_in(shown):
     """The papers' tables on the built-in corpus; nothing before the first of them is there."""
     if not english_only():
         return []
@@ -139,7 +140,7 @@ def built_in(these):
         "the five other recipes' rows at 4e-3, below, are of runs of their own):",
         rate_lines(),
         score_table(english_only(), WITHIN, BUILT_IN),
-        these("zero_shot", "steps"),
+        images(shown, "zero_shot", "steps"),
         "### Words of its own",
         ABOUT_NOVEL,
         novel_table(BUILT_IN),
@@ -152,7 +153,7 @@ def built_in(these):
         "## What the layers know of the source language",
         ABOUT_PROBES,
         probe_table(),
-        these("probing"),
+        images(shown, "probing"),
         "## New languages: cross-attention transfer",
         ABOUT_CHILDREN,
         children_table(),
@@ -195,7 +196,7 @@ def real_text():
     ]
 
 
-def open_questions(these):
+def open_questions(shown):
     """The parts of RESULTS.md that no paper has: a question, its table and what it means. Nothing
     before the papers' own tables are there."""
     if not english_only():
@@ -206,7 +207,7 @@ def open_questions(these):
         "### How little may train?",
         ABOUT_FREEZING,
         freezing_table(),
-        these("parameters"),
+        images(shown, "parameters"),
         meaning["freezing"],
         "### Is it which parameters train, or how many?",
         ABOUT_LORA,
@@ -227,7 +228,7 @@ def open_questions(these):
         "### Which layer and which languages to align?",
         ABOUT_ROBUSTNESS,
         robustness_table(),
-        these("alignment"),
+        images(shown, "alignment"),
         meaning["robustness"],
         "### Both sides new at once",
         ABOUT_BOTH_SIDES,
@@ -236,7 +237,7 @@ def open_questions(these):
         "### How few sentences does a new language need?",
         ABOUT_FEW_SENTENCES,
         few_sentences_table(),
-        these("few_sentences"),
+        images(shown, "few_sentences"),
         meaning["few sentences"],
     ]
 

@@ -56,6 +56,10 @@ while [ $# -gt 0 ]; do
         *) echo "error: $1 is no option of this script" >&2; help >&2; exit 2 ;;
     esac
 done
+if [[ ! $SEEDS =~ ^[0-9]+(\ [0-9]+)*$ ]]; then
+    echo "error: --seeds '$SEEDS': whole numbers with a space between them, or all" >&2
+    exit 2
+fi
 [ "$JOBS" -ge 1 ] || { echo "error: --jobs $JOBS: at least 1" >&2; exit 2; }
 FIRST=${SEEDS%% *}  # of rows that have one seed only
 
@@ -209,7 +213,7 @@ last_time() {
                 sum += seconds[rows[number]]
                 name = machine[rows[number]]
                 if (!(name in told)) machines = machines (machines ? " and " : "") name
-                told[name]
+                told[name] = 1
             }
             many = count == 1 ? "row" : "rows"
             if (count) printf "%d %s took %.0f minutes on %s", count, many, sum / 60, machines

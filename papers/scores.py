@@ -78,9 +78,9 @@ class Corpus:
         return self.within[1:]
 
     def row(self, name):
-        """The name of a row's score files: "full", "qk" and what else was tried at several learning
-        rates at its best one, so too "long-full" and "long-qk", of 8,000 updates; "full at qk's
-        rate"; else with the prefix alone."""
+        """The name of a row's score files. What was tried at several learning rates ("full", "qk",
+        "lora"), or for 8,000 updates ("long-full"), is meant at its best rate; "full at qk's rate"
+        is `full` at the best rate of `qk`; any other name gets the prefix alone."""
         grids = rates(self.prefix)
         longer = rates(self.prefix, "long")
         recipe = name.removeprefix("long-")
@@ -460,13 +460,14 @@ def english_only(corpus=BUILT_IN):
     best_full = rates(corpus.prefix)["full"].best
     best_qk = rates(corpus.prefix)["qk"].best
     full_at_qk = corpus.row("full at qk's rate")
-    whose = "`qk`'s best" if best_full != best_qk else "the best of both"
-    rows = [
-        Row(f"`full` at {best_qk}, {whose}", full_at_qk, FULL_FIGURES, "full"),
-        Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk"),
-    ]
+    rows = []
+    whose = "the best of both"
     if best_full != best_qk:
-        rows.insert(0, Row(f"`full` at {best_full}, its best", corpus.row("full"), {}, "full"))
+        whose = "`qk`'s best"
+        # Without a recipe: one_rate() has what was trained at qk's rate.
+        rows.append(Row(f"`full` at {best_full}, its best", corpus.row("full")))
+    rows.append(Row(f"`full` at {best_qk}, {whose}", full_at_qk, FULL_FIGURES, "full"))
+    rows.append(Row(f"`qk` at {best_qk}, its best", corpus.row("qk"), QK_FIGURES, "qk"))
     for row in OTHER_RECIPES:
         if corpus is BUILT_IN or row.name not in BUILT_IN_ALONE:
             rows.append(of_corpus(row, corpus))
@@ -555,10 +556,7 @@ def one_rate():
     """All recipes that were trained on English at qk's rate; [] until it was chosen."""
     if "qk" not in rates():
         return []
-    at_qk = f"-{rates()['qk'].best}"
-    rows = [row for row in english_only() if row.recipe]
-    rows = [row for row in rows if not row.name.startswith("rate-") or row.name.endswith(at_qk)]
-    return rows + FINER
+    return [row for row in english_only() if row.recipe] + FINER
 
 
 def trained_percent(row):
@@ -700,14 +698,13 @@ def check_test_sets(paths):
         for row in content.get("rows", ()):
             pair = arrow(f"{row['source']}-{row['target']}")
             lead, _, _ = row["floors"].get("lead", {}).get("R1", (0, 0, 0))
-            other, n, score = first.setdefault(
-                (content.get("data"), content["stage"], pair), (path, row["n"], lead)
-            )
-            if row["n"] != n or abs(lead - score) > 0.02:  # kept files have two decimals
+            test_set = (content.get("data"), content["stage"], pair)
+            other, count, other_lead = first.setdefault(test_set, (path, row["n"], lead))
+            if row["n"] != count or abs(lead - other_lead) > 0.02:  # kept files have two decimals
                 raise UserError(
                     f"{path} has {row['n']} test examples {pair}, whose first sentences have "
-                    f"ROUGE-1 {lead:.2f}; {other} has {n}, {score:.2f}: they were scored on two "
-                    "versions of the data. Remove the files of the older one and run "
+                    f"ROUGE-1 {lead:.2f}; {other} has {count}, {other_lead:.2f}: they were scored "
+                    "on two versions of the data. Remove the files of the older one and run "
                     "papers/reproduce.sh again"
                 )
 
@@ -765,14 +762,19 @@ def values(name, pair, metric):
     return np.array(found, float)
 
 
+def mean_of(name, pairs, metric):
+    """The mean of a row's metric over language pairs, seeds and examples; None where a pair was not
+    measured."""
+    found = [values(name, pair, metric) for pair in pairs]
+    if any(scores is None for scores in found):
+        return None
+    return float(np.mean([scores.mean() for scores in found]))
+
+
 def off_target_at(corpus, recipe, rate, kind="rate"):
     """The mean share of off-target outputs in the unseen languages at a learning rate, in percent;
     None where one of them was not scored. kind: as rates() has it."""
-    name = f"{corpus.prefix}{kind}-{recipe}-{rate}"
-    shares = [values(name, pair, "off-target") for pair in corpus.zero_shot]
-    if any(found is None for found in shares):
-        return None
-    return float(np.mean([found.mean() for found in shares]))
+    return mean_of(f"{corpus.prefix}{kind}-{recipe}-{rate}", corpus.zero_shot, "off-target")
 
 
 def watched(name):
@@ -913,15 +915,16 @@ def interval(sample):
     rng = np.random.default_rng(0)
     seeds, examples = sample.shape
     of_seeds = sample.mean(1, keepdims=True)  # (seeds, 1)
-    sample = sample + (widening(seeds) - 1) * (of_seeds - of_seeds.mean())
+    distances = of_seeds - of_seeds.mean()
+    widened = sample + (widening(seeds) - 1) * distances  # widening() times as far apart
     # How often each seed and each example is drawn, as a share: (RESAMPLES, seeds or examples).
     drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
     drawn_examples = rng.multinomial(examples, np.full(examples, 1 / examples), RESAMPLES)
     drawn_examples = drawn_examples / examples
-    of_examples = drawn_seeds @ sample  # (RESAMPLES, examples): means over the seeds drawn
+    of_examples = drawn_seeds @ widened  # (RESAMPLES, examples): means over the seeds drawn
     means = (of_examples * drawn_examples).sum(1)
     low, high = np.percentile(means, (2.5, 97.5))
-    return Interval(sample.mean(), low, high, seeds)
+    return Interval(widened.mean(), low, high, seeds)
 
 
 def widening(seeds):

@@ -1,5 +1,6 @@
 """The tables of RESULTS.md, in Markdown, from the scores of papers/scores.py."""
 import re
+from operator import itemgetter
 
 import numpy as np
 
@@ -398,14 +399,10 @@ def verdict_table(found):
         for claim in found[corpus]:
             verdicts.setdefault((claim.letter, claim.text), {})[corpus] = claim.verdict
     rows = []
-    for (letter, text), verdicts_of in sorted(verdicts.items(), key=letter_of):
-        rows.append([letter, text, *(verdicts_of.get(corpus, NOTHING) for corpus in corpora)])
+    for letter, text in sorted(verdicts, key=itemgetter(0)):  # of one letter: as claims() has them
+        words = [verdicts[letter, text].get(corpus, NOTHING) for corpus in corpora]
+        rows.append([letter, text, *words])
     return markdown(["", "claim", *corpora], rows)
-
-
-def letter_of(claim_and_verdicts):
-    (letter, _), _ = claim_and_verdicts
-    return letter
 
 
 def evidence_table(claims):

@@ -1,6 +1,7 @@
-"""What RESULTS.md says in words: what its tables show, what the open questions' answers mean, and
-where our runs differ from the papers'. Numbers within these sentences are of the scores that they
-were written for; {fields} of conclusions are filled in from the scores (papers/claims.py)."""
+"""What RESULTS.md and CLAIMS.md say in words: what the tables show, what the open questions'
+answers mean, and where our runs differ from the papers'. Numbers within these sentences are of the
+scores that they were written for; {fields} are filled in from the scores (papers/claims.py,
+papers/report.py)."""
 
 INTRODUCTION = """\
 Three papers in small, from this repository's own bases: Solovyev, Liu and Niehues 2024 (A), Gheini,
@@ -82,8 +83,8 @@ GROUPS = {
         "it brings languages together, those without translations too, and mends the language of "
         "what is written across languages with summaries, with half of the content that two steps "
         "bring; where a language had neither it costs some on one machine, on another that is "
-        "open. This base "
-        "shares next to no meaning before it, in any layer, so nothing follows for middle layers",
+        "open. This base shares next to no meaning before it, in any layer, so nothing follows for "
+        "middle layers",
     ),
     "i": (
         "what the papers leave open",
@@ -781,7 +782,7 @@ CONCLUSIONS = {
     ),
 }
 
-# One or two sentences for each open question, written when its figures are there; "" until then.
+# The answer to each open question of RESULTS.md: {papers/report.py's name of it: text}.
 INTERPRETATIONS = {
     "freezing": """\
 Little has to train: the cross-attention's queries and keys alone, a third of `qk`'s, are 0.8

@@ -461,19 +461,19 @@ def of_their_kinds(values, kinds, where):
     """{name: value}, each of its kind, {name: a type, or a union of them}: a whole number becomes a
     float where one is meant.
 
-    UserError for a value of another kind, and for a whole number below 0."""
+    UserError for a value of another kind, and for a whole number below 0 or beyond 32 bits."""
     found = {}
     for name, kind in kinds.items():
         value = values[name]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if is_whole and not 0 <= value < 2**31:
+            raise UserError(f"{where}: {name} is {value}, expected at least 0 and less than 2**31")
+        if is_whole and kind is float:
             value = float(value)
-        if not isinstance(value, kind) or (kind is int and is_no_count(value)):
+        is_bool_for_int = isinstance(value, bool) and kind is int
+        if is_bool_for_int or not isinstance(value, kind):
             raise UserError(
                 f"{where}: {name} is {value!r}, expected {getattr(kind, '__name__', kind)}"
             )
         found[name] = value
     return found
-
-
-def is_no_count(value):
-    return isinstance(value, bool) or value < 0

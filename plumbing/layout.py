@@ -31,11 +31,31 @@ TOKENIZER_FILES = (
 )
 
 
+WORDS_FOR = {  # by mBART's two letters: what files and people call a language
+    "af": "afrikaans afr", "ar": "arabic ara", "az": "azerbaijani aze", "bn": "bengali ben",
+    "cs": "czech ces cze", "de": "german deu ger", "en": "english eng", "es": "spanish spa",
+    "et": "estonian est", "fa": "persian farsi fas per", "fi": "finnish fin",
+    "fr": "french fra fre", "gl": "galician glg", "gu": "gujarati guj", "he": "hebrew heb",
+    "hi": "hindi hin", "hr": "croatian hrv", "id": "indonesian ind", "it": "italian ita",
+    "ja": "japanese jpn", "ka": "georgian kat geo", "kk": "kazakh kaz", "km": "khmer khm",
+    "ko": "korean kor", "lt": "lithuanian lit", "lv": "latvian lav", "mk": "macedonian mkd mac",
+    "ml": "malayalam mal", "mn": "mongolian mon", "mr": "marathi mar", "my": "burmese mya bur",
+    "ne": "nepali nep npi", "nl": "dutch nld dut", "pl": "polish pol", "ps": "pashto pus",
+    "pt": "portuguese por", "ro": "romanian ron rum", "ru": "russian rus", "si": "sinhala sin",
+    "sl": "slovenian slovene slv", "sv": "swedish swe", "sw": "swahili swa", "ta": "tamil tam",
+    "te": "telugu tel", "th": "thai tha", "tl": "tagalog tgl", "tr": "turkish tur",
+    "uk": "ukrainian ukr", "ur": "urdu urd", "vi": "vietnamese vie", "xh": "xhosa xho",
+    "zh": "chinese zho chi cmn",
+}  # fmt: skip
+LETTERS_OF = {word: letters for letters, words in WORDS_FOR.items() for word in words.split()}
+
+
 def close_language(code, languages):
-    """The one of `languages` that is meant by a code of the same language ("pt_BR", "tr", "enXX")
-    or by a country's code in its place ("cz", "cz_CZ"); None where there is none."""
-    parts = re.split("[-_]", code.lower())
-    language = parts[0]
+    """The one of `languages` that is meant by a code of the same language ("pt_BR", "tr", "enXX",
+    "spa_Latn"), by its English name, or by a country's code in its place ("cz", "cz_CZ"); None
+    where there is none."""
+    parts = re.split("[-_]", code.strip().lower())
+    language = LETTERS_OF.get(parts[0], parts[0])
     for known in languages:
         if known[:2] == language or known.replace("_", "").lower() == language:
             return known

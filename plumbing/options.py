@@ -16,9 +16,12 @@ import torch
 
 from plumbing.files import UserError, parser_of
 
+INT32 = 2**31  # whole numbers of this size and more are refused by libraries, each in its own way
+
 
 def number(kind, low, below=math.inf):
-    """A converter for argparse: whole numbers or fractions from `low` on and under `below`."""
+    """A converter for argparse: whole numbers or fractions from `low` on and under `below`; whole
+    numbers without such a limit are under INT32."""
     limits = f"at least {low}"
     if below < math.inf:
         limits += f" and less than {below}"
@@ -29,6 +32,8 @@ def number(kind, low, below=math.inf):
         except ValueError:
             name = "whole number" if kind is int else "number"
             raise argparse.ArgumentTypeError(f"{text!r} is not a {name}") from None
+        if kind is int and below == math.inf and value >= INT32:
+            raise argparse.ArgumentTypeError(f"must be less than {INT32}, not {text}")
         if not low <= value < below:
             raise argparse.ArgumentTypeError(f"must be {limits}, not {text}")
         return value

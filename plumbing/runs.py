@@ -6,6 +6,7 @@ this machine), .lock (locked while it trains), bad_batch.json (after a loss that
 in the end what describes its model: README.md, log.svg, card.json (plumbing/card.py).
 """
 import csv
+import json
 import math
 import os
 import re
@@ -42,8 +43,9 @@ from plumbing.files import (
 from plumbing.layout import TOKENIZER_FILES
 from plumbing.models import model_folder, parts_of, weights_file
 from plumbing.progress import progress_line, say, say_on_the_way
+from plumbing.weights import checksum
 
-RUN_FORMAT = 8  # of args.json, state.pt, an update and what validates; only its own is resumed
+RUN_FORMAT = 9  # of args.json, state.pt, an update and what validates; only its own is resumed
 PATHS = ("init", "out", "data")  # the settings that may name this machine's folders
 SIGN = "<!-- Written by qkbart; without this line the file stays as you edit it. -->"
 LOG_COLUMNS = {
@@ -95,9 +97,11 @@ def check_kinds(path, settings):
     for name, kind in KIND_OF_SETTING.items():
         value = settings.get(name)
         fits = value is None or isinstance(value, kind)
+        if isinstance(value, bool) and kind is not bool:  # which Python takes for a whole number
+            fits = False
         if fits and isinstance(value, list):
             fits = all(isinstance(word, str) for word in value)
-        if fits and value and name == "pairs":
+        if fits and value and name in ("pairs", "align_pairs", "mix_pairs"):
             fits = all(pair.count("-") == 1 for pair in value)
         if not fits:
             raise UserError(f"{path}: {name} is {value!r}, which no run writes; mend or remove it")
@@ -515,6 +519,40 @@ class Progress:
         return mean_loss
 
 
+class Settled:
+    """What stays as it was when a run began: its options, and the weights that do not train. Part
+    of a run's state: loading a state that had others is a UserError, for then args.json, state.pt
+    and model.safetensors are not of one run."""
+
+    def __init__(self, options, model, folder):
+        """options: {name: value}; folder: the run's."""
+        self.options = json.loads(json.dumps(options))  # as args.json gives them back
+        self.folder = Path(folder)
+        frozen = model.state_dict()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                del frozen[name]
+        self.frozen = checksum(frozen)
+
+    def state_dict(self):
+        return {"options": self.options, "frozen": self.frozen}
+
+    def load_state_dict(self, state):
+        mend = f"put it back as it was, or start another run from this model: --init {self.folder}"
+        for name, value in self.options.items():
+            before = state["options"].get(name)
+            if before != value:
+                raise UserError(
+                    f"{self.folder / 'args.json'}: {name} is {value}, but state.pt was saved with "
+                    f"{before}: one of the two files is another run's, or was edited; {mend}"
+                )
+        if state["frozen"] != self.frozen:
+            raise UserError(
+                f"{self.folder / 'model.safetensors'}: not the model of this run, for weights that "
+                f"it does not train differ; {mend}"
+            )
+
+
 class Run:
     """A training run's folder, its progress and what it says.
 
@@ -647,7 +685,14 @@ class Run:
     @torch.no_grad()
     def restore(self, model, parts):
         """Puts model, parts and progress back to where save() was last called."""
-        state = read_state(self.folder / "state.pt")
+        path = self.folder / "state.pt"
+        state = read_state(path)
+        for name in ("weights", "progress", *parts):
+            if name not in state:
+                raise UserError(
+                    f"{path}: damaged (it lacks {name!r}); the last best model in {self.folder} is "
+                    "whole: use it with --init"
+                )
         for name, part in parts.items():  # the data first: other data explain what else differs
             part.load_state_dict(state[name])
         for name, parameter in model.named_parameters():

@@ -154,6 +154,11 @@ def check_numbers(tensors, where):
     """UserError if {name: tensor} holds other types than floats of 16 bits or more, NaN, or an
     infinite number."""
     for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta:
+            raise UserError(
+                f"{where}: {name} is a sparse tensor, or one without its numbers; save the model's "
+                "state_dict() with its tensors whole, in main memory"
+            )
         if not tensor.is_floating_point() or tensor.itemsize == 1:  # some floats have 8 bits
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(

@@ -33,7 +33,7 @@ from bench import (
 from model import Config
 from plumbing.files import UserError
 from plumbing.runs import read_state
-from qk_finetune import parameters_by_recipe
+from qk_finetune import count_parameters
 from tokenizer import Tokenizer
 
 TINY = peers.Shape(vocabulary=300, width=32, layers=2, heads=4, ffn=64, batch=3)
@@ -318,6 +318,8 @@ def test_the_table_of_memory_counts_weights_gradients_and_moments(tmp_path, run)
     (tmp_path / "config.json").write_text(json.dumps(shape))  # of a model folder, this is enough
     done = run("-m", "bench.memory", tmp_path)
     assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert "--rows has no effect" in run("-m", "bench.memory", tmp_path, "--rows", 5).stderr
     rows = [line.split()[0] for line in done.stdout.splitlines()[1:]]
     assert {"full", "full+embeddings", "qk", "lora"} <= set(rows)
     assert not any(recipe.startswith(("src", "tgt")) for recipe in rows)
@@ -351,10 +353,9 @@ def test_what_travels_is_every_gradient_once_and_the_readme_says_so():
         vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=2, encoder_ffn_dim=32,
         decoder_ffn_dim=32, max_position_embeddings=20,
     )
-    for recipe, (_, trains) in parameters_by_recipe(config).items():
-        if recipe in travel.COUNTED:
-            size, calls = travel.bytes_of_an_update(config, recipe)
-            assert size == 4 * trains and calls == 1
+    for recipe in travel.TABLE_RECIPES:
+        size, calls = travel.bytes_of_an_update(config, recipe)
+        assert size == 4 * count_parameters(config, recipe).training_parameters and calls == 1
     for recipe in ("qk", "full"):
         size, _ = travel.bytes_of_an_update(Config(), recipe)
         assert f"{size / travel.MIB:,.0f}" in README
@@ -388,7 +389,7 @@ def test_the_page_has_what_every_recipe_keeps():
 def test_the_page_has_what_an_update_takes_at_most(monkeypatch):
     """Two of its eight figures; tests/test_real_size.py has others."""
     counts = peak.model_file.count_labels_and_tokens
-    monkeypatch.setattr(peak, "COUNTED", ("qk", "lora"))
+    monkeypatch.setattr(peak, "TABLE_RECIPES", ("qk", "lora"))
     monkeypatch.setattr(peak, "ROWS", (5,))
     for line in COMPUTED["peak"]()[-2:]:
         assert any(told.startswith(line) for told in lines_of(PEAK)), line

@@ -103,6 +103,8 @@ def test_columns_that_leave_a_choice_are_an_error_that_lists_them(tmp_path, row,
     {"source_lang": "es_XX"}, {"src_lang": "xx"}, {"target_language": "es_XX"}, {"lang": "es"},
     {"language": "es_XX"}, {"lang": "es-ES"}, {"lang": "ES"}, {"language": "es_ES"},
     {"lang": "pt"},  # mBART-50 alone has it
+    {"language": "Spanish"}, {"lang": " spanish"}, {"lang": "spa"}, {"language": "spa_Latn"},
+    {"Language": "es"}, {"Source_Lang": "es_XX"},
 ])  # fmt: skip
 def test_a_later_line_in_another_language_than_the_files_is_a_bad_one(tmp_path, other):
     row = {"text": "a", "summary": "b"}
@@ -115,16 +117,41 @@ def test_a_later_line_in_another_language_than_the_files_is_a_bad_one(tmp_path, 
 
 @pytest.mark.parametrize("name", ["lang", "language"])
 def test_a_file_whose_word_for_the_language_changes_is_not_read_as_of_one(tmp_path, name):
-    """No code: what it means is not known, but that the file has two languages is."""
-    words = ["", "English", " english", "", "Spanish"]
+    """No code and no English name: what it means is not known, but that the file has two is."""
+    words = ["", "anglais", " Anglais", "", "espagnol"]
     rows = [{"text": "a", "summary": "b", name: word} for word in words]
     write(tmp_path / "train.jsonl", rows[:4])
     assert opened(tmp_path).sizes == {ENGLISH: 4}
     write(tmp_path / "train.jsonl", rows)
-    told = "train.jsonl:5: .* says Spanish, earlier lines say English"
+    told = "train.jsonl:5: .* says espagnol, earlier lines say anglais"
     for skip in (False, True):
         with pytest.raises(UserError, match=told):
             opened(tmp_path, skip=skip)
+
+
+@pytest.mark.parametrize("said", ["Spanish", "spa", "SPANISH", "es"])
+def test_a_file_that_says_another_language_throughout_is_not_read_as_the_one_asked_for(
+    tmp_path, said
+):
+    row = {"text": "el mapa", "summary": "mapa", "Language": said}
+    write(tmp_path / "train.jsonl", [row] * 3)
+    with pytest.raises(UserError, match=f"train.jsonl:1: field 'language' says {said}"):
+        opened(tmp_path)
+    spanish = ("es_XX", "es_XX")
+    assert opened(tmp_path, [spanish]).sizes == {spanish: 3}
+
+
+@pytest.mark.parametrize("line, said", [
+    ('{"text": "a \\u0000b", "summary": "c"}', "field 'text' has NUL characters"),
+    ("", "an empty line"),
+    ("   ", "an empty line"),
+])
+def test_what_is_wrong_with_a_line_is_said(tmp_path, line, said):
+    good = '{"text": "a", "summary": "b"}\n'
+    (tmp_path / "train.jsonl").write_text(f"{good}{line}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"train.jsonl:2: {said}"):
+        opened(tmp_path)
+    assert opened(tmp_path, skip=True).sizes == {ENGLISH: 1}
 
 
 def test_bad_first_lines_are_passed_over_in_looking_for_names(tmp_path):

@@ -370,6 +370,8 @@ def test_the_command_prints_a_sample_in_every_language(run):
     assert done.returncode == 0
     for name in ("partners.txt", "categories.txt", "collocations.txt", "gu_IN.txt"):
         assert name in done.stdout
+    done = run("-m", "corpora.facts", "--check", "en_XX", "--langs", "zz_ZZ")
+    assert done.returncode == 2 and "--check prints no documents: leave --langs out" in done.stderr
     done = run("-m", "corpora.facts", "--count", "-3")
     assert done.returncode == 2 and "--count must be at least 1, not -3" in done.stderr
     done = run("-m", "corpora.facts", "--langs", "xx_XX")

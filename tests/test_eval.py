@@ -301,6 +301,35 @@ def test_the_off_target_column_is_empty_for_a_language_that_the_identifier_does_
     assert "[" not in turkish and "[" not in burmese  # of one example there is no interval
 
 
+def test_what_says_one_language_alone_cannot_say_that_a_text_is_in_another(run, small, tmp_path):
+    """Published weights on English data: Spanish was 0% off-target, for only English counted."""
+    spec = write_rows(tmp_path, [("La maestra duerme aquí.", "Un mapa rojo", "en_XX", "en_XX")] * 3)
+    words = ("--model", small, "--stage", "summarize", "--data", spec, "--max-new-tokens", 3)
+    done = run("eval.py", *words, "--pairs", "en_XX-en_XX", "--json", tmp_path / "scores.json")
+    assert done.returncode == 0, done.stderr
+    assert "off-target: not told, for no language but English is in question" in done.stdout
+    (row,) = read_json(tmp_path / "scores.json")["rows"]
+    assert row["scores"]["off-target"] is None and row["references"]["off-target"] is None
+
+
+def test_with_one_beam_what_compares_hypotheses_has_no_effect_and_is_told(run, small):
+    words = ("--model", small, "--stage", "translate", "--pairs", "en_XX-es_XX", "--examples", 1)
+    more = ("--max-new-tokens", 3, "--length-penalty", 3, "--early-stopping", "--skip-bad-lines")
+    done = run("eval.py", *words, *more, "--beam", 1)
+    assert done.returncode == 0, done.stderr
+    for name in ("--length-penalty", "--early-stopping"):
+        assert f"{name} has no effect with --beam 1" in done.stderr
+    assert "--skip-bad-lines has no effect with the built-in corpus" in done.stderr
+    assert "no effect with --beam" not in run("eval.py", *words, *more, "--beam", 2).stderr
+
+
+def test_a_text_with_nul_characters_is_bad_input(run, small, tmp_path):
+    (tmp_path / "text.txt").write_bytes("the map".encode("utf-16-le"))
+    words = ("--model", small, "--lang", "es_XX", "--source-lang", "en_XX", "--stage", "translate")
+    done = run("eval.py", *words, "--file", tmp_path / "text.txt")
+    assert done.returncode == 2 and "save UTF-16 as UTF-8" in done.stderr
+
+
 def test_samples_are_so_many_per_target_from_different_sources_where_there_are_enough():
     def row(source, target):
         examples = [

@@ -278,6 +278,13 @@ def test_posteriors_are_probabilities_of_the_languages_in_question():
     assert identify.posteriors("... 1") == {}
 
 
+def test_a_single_language_in_question_is_not_told_from_others():
+    """Every text would be in it, whatever it is: 0% off-target."""
+    alone = LanguageIdentifier(["en_XX"])
+    assert not alone.knows("en_XX") and "not told" in alone.signature()
+    assert LanguageIdentifier(["en_XX", "tr_TR"]).knows("en_XX")
+
+
 def test_a_language_that_the_library_lacks_is_said_to_be_unknown(monkeypatch):
     assert LanguageIdentifier(["tr_TR"]).knows("tr_TR")
     assert not LanguageIdentifier(["tr_TR"]).knows("ru_RU")

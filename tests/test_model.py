@@ -593,6 +593,20 @@ def spoil(value):
     return damage
 
 
+def pickled(change):
+    """All in pytorch_model.bin, one tensor changed."""
+
+    def damage(folder):
+        from safetensors.torch import load_file
+
+        state = load_file(folder / "model.safetensors")
+        name = "model.decoder.layers.0.fc1.bias"
+        torch.save(state | {name: change(state[name])}, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+
+    return damage
+
+
 def pointer(name):
     def damage(folder):
         (folder / "model.safetensors").unlink()
@@ -638,6 +652,14 @@ def hostile(folder):
         (edit("d_model", "many"), "d_model is 'many'"),
         (edit("d_model", 64), "model.shared.weight has shape (90, 32)"),
         (edit("encoder_layers", 3), "lacks model.encoder"),
+        (edit("max_position_embeddings", 10**30), "max_position_embeddings is 1000"),
+        (edit("max_position_embeddings", 0), "max_position_embeddings is 0, and a text needs"),
+        (edit("encoder_ffn_dim", 10**25), "expected at least 0 and less than 2**31"),
+        (edit("dropout", 10**400), "expected at least 0 and less than 2**31"),
+        (edit("d_model", True), "d_model is True, expected int"),
+        (edit("decoder_ffn_dim", -1), "decoder_ffn_dim is -1, expected at least 0"),
+        (pickled(torch.Tensor.to_sparse), "fc1.bias is a sparse tensor, or one without its"),
+        (pickled(lambda bias: bias.to("meta")), "fc1.bias is a sparse tensor, or one without its"),
         (edit("encoder_attention_heads", 5), "multiple"),
         (edit("decoder_layers", 0), "other tensors that an mBART of this"),
         (edit("activation_function", "swish"), "activation_function 'swish'"),

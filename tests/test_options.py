@@ -1,4 +1,5 @@
 """plumbing/options.py: what a run has saved is what its command line gives."""
+import argparse
 import json
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -27,6 +28,14 @@ class Settings:
     shares: tuple = option("", (0.1, 0.2), type=SHARE, nargs="+")
     words: tuple = option("", (0, 0), type=number(int, 0), nargs=2)
     names: tuple = option("", ("a",), nargs="*", choices=("a", "b", "1"))
+
+
+@pytest.mark.parametrize("kind, text", [(int, "2147483648"), (int, "9" * 30)])
+def test_a_whole_number_that_no_library_takes_is_refused(kind, text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be less than 2147483648"):
+        number(kind, 0)(text)
+    assert number(kind, 0)("2147483647") == 2147483647
+    assert SEED("4294967295") == 2**32 - 1
 
 
 @pytest.mark.parametrize("words", [

@@ -1245,6 +1245,9 @@ def test_reproduce_sh_explains_itself_and_refuses_what_it_does_not_know(tmp_path
     helped = subprocess.run(["bash", script, "--help"], **settings)
     assert helped.returncode == 0 and helped.stdout.startswith("The tables of three papers")
     assert "--jobs" in helped.stdout and "set -" not in helped.stdout
-    for options in (["--sedes", "0"], ["--jobs", "0"], ["--parts", "1 18"], ["--parts", "reel"]):
+    for words in ("--sedes 0", "--jobs 0", "--seeds x", "--seeds 0,1", "--parts reel"):
+        options = words.split()
         done = subprocess.run(["bash", script, *options], **settings)
         assert done.returncode == 2 and options[0] in done.stderr
+    done = subprocess.run(["bash", script, "--parts", "1 18"], **settings)
+    assert done.returncode == 2 and "--parts" in done.stderr

@@ -15,11 +15,11 @@ from qk_finetune import (
     add_lora,
     apply_recipe,
     check_fresh,
+    count_parameters,
     describe,
     merged_state,
     moves_encoder,
     needed_by,
-    parameters_by_recipe,
     sides_of,
     trained_share,
 )
@@ -178,17 +178,20 @@ def test_the_table_counts_what_an_expression_trains_in_some_layers(run, small):
 
 def test_every_recipe_is_counted_without_making_a_model(small):
     model = MBart.from_pretrained(small)
-    counts = parameters_by_recipe(model.config, rank=4)
-    assert list(counts) == list(RECIPES)
-    apply_recipe(model, "vqk")
-    whole = sum(p.numel() for p in model.parameters())
-    assert counts["vqk"] == (whole, sum(p.numel() for p in model.parameters() if p.requires_grad))
+    counts = {recipe: count_parameters(model.config, recipe) for recipe in RECIPES}
+    names = apply_recipe(model, "vqk")
+    assert counts["vqk"].parameters == sum(p.numel() for p in model.parameters())
     child = new_language(model, "src", model.config.vocab_size)
-    names = apply_recipe(child, "src+xattn")
-    assert counts["src+xattn"][1] == sum(child.get_parameter(name).numel() for name in names)
-    add_lora(model, rank=4)
-    names = apply_recipe(model, "lora")
-    assert counts["lora"][1] == sum(model.get_parameter(name).numel() for name in names)
+    child_names = apply_recipe(child, "src+xattn")
+    adapted = MBart.from_pretrained(small)
+    add_lora(adapted)
+    for recipe, trained, its_names in (
+        ("vqk", model, names),
+        ("src+xattn", child, child_names),
+        ("lora", adapted, apply_recipe(adapted, "lora")),
+    ):
+        expected = sum(trained.get_parameter(name).numel() for name in its_names)
+        assert counts[recipe].training_parameters == expected, recipe
 
 
 def test_the_share_that_trains_is_that_of_the_parameters_and_allocates_nothing(small):
@@ -201,9 +204,9 @@ def test_the_share_that_trains_is_that_of_the_parameters_and_allocates_nothing(s
     layers = trained_share(config, "qk", "1") + trained_share(config, "qk", "2")
     assert layers == pytest.approx(trained_share(config, "qk"))
     assert trained_share(config, "full+embeddings") == 1
-    assert trained_share(config, "lora", rank=4, projections=["fc1"]) == pytest.approx(
-        4 * 4 * (32 + 64) / (whole + 4 * 4 * (32 + 64))
-    )
+    # Rank 8: of each of 4 layers q, k, v and out, twice where there is cross-attention; fc1, fc2.
+    added = 8 * (6 * 4 * (32 + 32) + 4 * 2 * (32 + 64))
+    assert trained_share(config, "lora") == pytest.approx(added / (whole + added))
     huge = Config(vocab_size=10**9)  # its table has 4 TB
     assert 0 < trained_share(huge, "qk", "12") < 1e-5
 

@@ -74,6 +74,17 @@ def test_pretraining_starts_from_it_with_a_vocabulary_of_ones_own_texts(run, tmp
     assert done.returncode == 0, done.stderr
 
 
+def test_what_has_no_effect_is_said_and_what_is_typed_twice_counts_once(run, tmp_path):
+    done = run(*START, tmp_path / "start", "--pieces", 600, "--temperature", 9, "--skip-bad-lines",
+               "--langs", "en_XX", "en_XX")
+    assert done.returncode == 0, done.stderr
+    for name in ("--temperature", "--skip-bad-lines"):
+        assert f"{name} has no effect with the built-in corpus" in done.stderr
+    assert done.stdout.splitlines()[-1].endswith(" --langs en_XX")
+    done = run(*START, tmp_path / "more", "--pieces", 10**13)
+    assert done.returncode == 2 and "--pieces: must be less than 2147483648" in done.stderr
+
+
 WORDS = {
     "en_XX": "teacher map park",
     "es_XX": "pintor reloj señal",

@@ -452,6 +452,9 @@ def test_the_learning_rate_warms_up_and_falls_linearly_to_its_end():
     (("--stage", "pretrain"), f"{beside_python()} -m tools.start"),
     (("--stage", "align"), "--align-layer"),
     (("--stage", "translate", "--out", "base"), "has a model already"),
+    (("--stage", "translate", "--lr", "1e-4", "--final-lr", "1"), "--final-lr 1 is above --lr"),
+    (("--stage", "translate", "--recipe", "lora", "--lora-rank", "129"), "the model's width 128"),
+    (("--stage", "translate", "--steps", "9" * 20), "--steps: must be less than 2147483648"),
 ])
 def test_a_users_mistake_is_one_clear_line_and_exit_code_2(run, args, words, tmp_path):
     out = () if {"--out", "--resume"} & set(args) else ("--out", tmp_path / "run")
@@ -1345,6 +1348,63 @@ def test_what_is_typed_beside_resume_may_be_what_the_run_has(tmp_path, first, di
             parse_args(["--stage", "summarize", *differing, *resume])
 
 
+@pytest.fixture
+def stopped(run, small, tmp_path):
+    """A run that was stopped after two of four updates."""
+    out = tmp_path / "stopped"
+    words = ("--init", small, "--steps", 4, "--recipe", "qk", "--eval-every", 2)
+    done = run("train.py", *QUICK, *words, "--stop-at", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_what_does_not_train_is_the_same_when_a_run_goes_on(run, small, stopped):
+    model = MBart.from_pretrained(stopped)
+    with torch.no_grad():
+        model.get_parameter("model.decoder.layers.1.fc1.weight")[3, 4] += 1e-3
+    model.save_pretrained(stopped)
+    done = run("train.py", "--resume", stopped)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    said = f"{stopped / 'model.safetensors'}: not the model of this run, for weights that it does"
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("name, value", [
+    ("recipe", "full"), ("lr", 1.0), ("steps", 100), ("seed", 7), ("stage", "summarize"),
+    ("pairs", ["en_XX-es_XX"]), ("tagless", True), ("weight_decay", 0.5),
+])
+def test_settings_are_those_of_the_checkpoint_when_a_run_goes_on(run, small, stopped, name, value):
+    settings = json.loads((stopped / "args.json").read_text())
+    before = settings[name]
+    assert before != value
+    (stopped / "args.json").write_text(json.dumps(settings | {name: value}))
+    done = run("train.py", "--resume", stopped)
+    assert done.returncode == 2, done.stderr
+    said = f"{stopped / 'args.json'}: {name} is {value}, but state.pt was saved with {before}"
+    assert said in done.stderr
+    (stopped / "args.json").write_text(json.dumps(settings))
+    assert run("train.py", "--resume", stopped).returncode == 0
+
+
+def test_another_runs_checkpoint_is_refused(run, small, stopped, tmp_path):
+    other = tmp_path / "other"
+    words = ("--init", small, "--steps", 4, "--recipe", "full", "--eval-every", 2)
+    done = run("train.py", *QUICK, *words, "--stop-at", 2, "--out", other)
+    assert done.returncode == 0, done.stderr
+    shutil.copy(other / "state.pt", stopped / "state.pt")
+    done = run("train.py", "--resume", stopped)
+    assert done.returncode == 2 and "recipe is qk, but state.pt was saved with full" in done.stderr
+
+
+def test_a_checkpoint_without_one_of_its_parts_is_named(run, stopped):
+    state = read_state(stopped / "state.pt")
+    for name in ("optimizer", "progress", "task"):
+        torch.save({key: state[key] for key in state if key != name}, stopped / "state.pt")
+        done = run("train.py", "--resume", stopped)
+        assert done.returncode == 2, done.stderr
+        assert f"{stopped / 'state.pt'}: damaged (it lacks '{name}')" in done.stderr
+
+
 def test_a_damaged_checkpoint_is_named(run, small, tmp_path):
     out = tmp_path / "run"
     options = (*QUICK, "--init", small, "--out", out, "--steps", 4, "--eval-every", 2)
@@ -1573,6 +1633,17 @@ def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
     (("--min-words", "3", "1", "--data", "jsonl:DIR", "--init", HELP_BASE), []),
     (("--temperature", "5"), ["--temperature has no effect with the built-in corpus"]),
     (("--temperature", "5", "--data", "jsonl:DIR", "--init", HELP_BASE), []),
+    (("--temperature", "5", "--data", "jsonl:DIR", "--init", HELP_BASE, "--stage", "summarize",
+      "--pairs", "en_XX-en_XX"), ["--temperature has no effect with one language pair"]),
+    (("--temperature", "5", "--data", "jsonl:DIR", "--init", HELP_BASE, "--stage", "summarize",
+      "--pairs", "en_XX-en_XX", "es_XX-es_XX"), []),
+    (("--temperature", "5", "--data", "jsonl:DIR", "--init", HELP_BASE, "--stage", "summarize",
+      "--pairs", "en_XX-en_XX", "--mix", "1", "--mix-pairs", "en_XX-es_XX", "es_XX-en_XX"), []),
+    (("--patience", "2", "--steps", "9", "--eval-every", "3", "--warmup", "0"),
+     ["--patience 2 has no effect: --steps 9 have 3 validations, one every 3 updates "
+      "(--eval-every)"]),
+    (("--patience", "1", "--steps", "9", "--eval-every", "3", "--warmup", "0"), []),
+    (("--patience", "0", "--steps", "9", "--eval-every", "30", "--warmup", "0"), []),
     (("--data", "builtin:0.5"), ["the share of --data builtin:0.5 has no effect but in stage "
                                   "pretrain"]),
     (("--data", "builtin:0.5", "--stage", "pretrain", "--init", str(train.BASE)), []),
@@ -1590,6 +1661,14 @@ def test_a_device_that_this_machine_lacks_is_named_at_resume(tmp_path):
 def test_an_option_without_effect_is_named(capsys, tmp_path, words, said):
     parse_args(["--stage", "translate", "--out", str(tmp_path), *words])
     assert capsys.readouterr().err.splitlines() == [f"note: {line}" for line in said]
+
+
+def test_a_length_beyond_the_models_positions_is_told(run, small, tmp_path):
+    words = ("--init", small, "--steps", 1, "--max-length")
+    for length, told in ((257, True), (256, False)):
+        done = run("train.py", *QUICK, *words, length, "--out", tmp_path / str(length))
+        assert done.returncode == 0, done.stderr
+        assert ("the model has positions for 256 alone" in done.stdout) == told
 
 
 def test_what_is_typed_twice_counts_once(tmp_path):

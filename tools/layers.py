@@ -525,7 +525,7 @@ def meaning(measure, languages):
 def main(argv=None):
     args = parse_args(argv)
     if args.data:
-        check_spec(args.data)
+        check_spec(args.data, args.skip_bad_lines)
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)
     trained = read_settings(folder)
@@ -619,8 +619,7 @@ def possible(measures, data, stage):
 
 
 def check_languages(languages, tokenizer):
-    for lang in languages:
-        tokenizer.lang_id(lang)
+    tokenizer.check_languages(languages)
     if len(languages) < 2:
         raise UserError("this compares languages: name at least two with --source-lang")
 

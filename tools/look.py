@@ -165,7 +165,7 @@ def main(argv=None):
     args = parse_args(argv)
     check_file_out(args.out, read=[args.file])
     if args.data:
-        check_spec(args.data)
+        check_spec(args.data, args.skip_bad_lines)
     run_folder = model_folder(args.model)
     settings = read_settings(run_folder)
     tell_untrained(args.model, run_folder)
@@ -334,8 +334,7 @@ def pair_of_data(task, settings):
 
 def check_task(task, languages, tokenizer):
     """UserError for languages that the models do not have, or a text that they cannot read."""
-    for lang in (task.source_lang, task.lang, *languages):
-        tokenizer.lang_id(lang)
+    tokenizer.check_languages([task.source_lang, task.lang, *languages])
     if not tokenizer.source.piece_ids(task.text):
         raise UserError("the text has nothing that the models' vocabulary takes for text")
 

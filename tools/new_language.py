@@ -162,7 +162,7 @@ def make_fresh(
 
     pairs: [(source, target)]; the vocabulary is learned from those that have `lang` on its side."""
     check_out(out, overwrite, [parent])
-    check_spec(data)
+    check_spec(data, skip_bad_lines)
     parent = model_folder(parent)
     model = MBart.from_pretrained(parent)
     old = Tokenizer.from_pretrained(parent)

@@ -54,6 +54,7 @@ SMALL = {
 SHAPES = {"small": SMALL, "mbart-large": {}}  # Config's defaults are mbart-large's
 DOCUMENTS = 4000  # of the built-in corpus, in every language, from which pieces are learned
 TEXTS = 20_000    # of any other data set
+TEMPERATURE = 3.3
 COVERAGE = 0.9995  # of its letters: the rest is stray signs of other scripts
 OF_A_VOCABULARY = ("model.shared.weight", "final_logits_bias", SOURCE_TABLE)
 # French and German come to the base model later: their letters get pieces now.
@@ -233,9 +234,10 @@ def make_parser():
     add(
         "--temperature",
         type=number(float, 1.0),
-        default=3.3,
+        default=TEMPERATURE,
         metavar="T",
-        help="languages of --data are read as their sizes to the power of 1/T (default: 3.3)",
+        help="languages of --data are read as their sizes to the power of 1/T (default: "
+        f"{TEMPERATURE})",
     )
     add(
         "--character-coverage",
@@ -252,7 +254,7 @@ def make_parser():
     add("--layers", type=COUNT, nargs=2, metavar=("ENC", "DEC"), help="of encoder and decoder")
     add("--heads", type=COUNT, metavar="N", help="attention heads of each layer")
     add("--ffn", type=COUNT, metavar="N", help="width within a feed-forward block")
-    add("--positions", type=number(int, 8), metavar="N", help="tokens of the longest text")
+    add("--positions", type=number(int, 8, 2**20), metavar="N", help="tokens of the longest text")
     add(
         "--body",
         metavar="FOLDER",
@@ -274,6 +276,7 @@ def check_body(args):
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
+    args.langs = list(dict.fromkeys(args.langs))
     check_body(args)
     body = None
     layout = "mbart25"
@@ -281,7 +284,9 @@ def main(argv=None):
     if args.body:
         read.append(args.body)
     check_out(args.out, args.overwrite, read)
-    check_spec(args.data)
+    check_spec(args.data, args.skip_bad_lines)
+    if is_builtin(args.data) and args.temperature != TEMPERATURE:
+        note("--temperature has no effect with the built-in corpus")
     if args.body:
         folder = model_folder(args.body)
         body = MBart.from_pretrained(folder)

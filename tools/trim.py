@@ -122,13 +122,12 @@ def main(argv=None):
     add_overwrite(parser)
     args = parser.parse_args(argv)
     check_out(args.out, args.overwrite, [args.folder])
-    check_spec(args.data)
+    check_spec(args.data, args.skip_bad_lines)
 
     folder = model_folder(args.folder)
     model = MBart.from_pretrained(folder)
     tokenizer = Tokenizer.from_pretrained(folder)
-    for lang in args.langs:
-        tokenizer.lang_id(lang)
+    tokenizer.check_languages(args.langs)
     pairs = pairs_within(args.data, args.langs)
     stages = args.stage or stages_learned(read_settings(folder))
     if not has_small_base(args.data):
