@@ -205,10 +205,9 @@ def train(s, rank, world, device, command=None):
     # Where it stands.
     if s.resume:
         this_run.restore(model, parts)
-    check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
-    if s.resume:
         check_stop(s, this_run.progress.step)
         this_run.say(f"going on at update {this_run.progress.step} of {s.steps}")
+    check_same_start(s, model, data.fingerprint.files, this_run.progress.step, world)
     frozen = FrozenInHalf(model, HALVES.get(s.precision))
     learned_tasks = learned(s, {"-".join(pair) for pair in data.pairs})
     if not s.resume:
