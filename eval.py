@@ -532,7 +532,7 @@ def samples(rows, count=3):
     """`count` sample outputs for each target language, with source and reference, from as many
     source languages as there are."""
     chosen = {row.target: [] for row in rows}
-    most = max(len(row.examples) for row in rows)
+    most = max((len(row.examples) for row in rows), default=0)
     for i in range(min(count, most)):
         for row in rows:
             if i < len(row.examples) and len(chosen[row.target]) < count:

@@ -301,13 +301,13 @@ class LanguageIdentifier:
     def signature(self):
         """How texts are told apart, in words: the more languages, the more can be mistaken."""
         if len(self.codes) == 1:
-            return "off-target: not told, for no language but English is in question"
+            return "off-target: not told: py3langid knows English alone of those in question"
         languages = " ".join(sorted(self.codes.values()))
         return f"off-target: py3langid {version('py3langid')}, which chooses among {languages}"
 
     def knows(self, code):
         """Can a text be found to be in this language, and not to be? Not where the library does not
-        know it; nor where it is the only one in question: every text would be in it."""
+        know it, nor where it is the only one in question that it knows: all would be in it."""
         return len(self.codes) > 1 and code in self.codes.values()
 
     def posteriors(self, text):

@@ -417,11 +417,7 @@ def add_lora(model, rank=8, dropout=0.1, projections=PROJECTIONS, seed=0, layers
     layers: only in those, as apply_recipe() has them. The model's outputs are unchanged at
     first."""
     check_lora(rank, projections)
-    if rank > model.config.d_model:
-        raise UserError(
-            f"a LoRA rank of {rank} is above the model's width {model.config.d_model}: its "
-            "matrices would hold more numbers than those that they change"
-        )
+    check_lora_rank(rank, model.config)
     torch.manual_seed(seed)
     for name, module in list(model.named_modules()):
         parent, _, own_name = name.rpartition(".")
@@ -439,6 +435,14 @@ def check_lora(rank, projections):
             )
     if rank < 1:
         raise UserError(f"a LoRA rank must be at least 1, not {rank}")
+
+
+def check_lora_rank(rank, config):
+    if rank > config.d_model:
+        raise UserError(
+            f"a LoRA rank of {rank} is above the model's width {config.d_model}: its matrices "
+            "would hold more numbers than those that they change"
+        )
 
 
 # ------------------------------------------------------------------------------ half precision

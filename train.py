@@ -152,6 +152,7 @@ from qk_finetune import (
     apply_recipe,
     check_fresh,
     check_lora,
+    check_lora_rank,
     check_model_fits,
     check_recipe,
     describe,
@@ -587,6 +588,8 @@ def check_layers(s, config):
     """UserError if a model of this Config lacks layers or the encoder vocabulary that the settings
     name, or if it already goes without the residual of another layer than --residual-drop."""
     check_model_fits(s.recipe, s.recipe_layers, config)
+    if s.recipe == "lora":
+        check_lora_rank(s.lora_rank, config)
     for name, layer in (("align-layer", s.align_layer), ("residual-drop", s.residual_drop)):
         if layer > config.encoder_layers:
             raise UserError(
@@ -791,10 +794,13 @@ def check_stop(s, step):
 
 
 def settled_options(s):
-    """{name: value} of the settings that no process and no resumed run may have otherwise."""
+    """{name: value} of the settings that must be the same in every process, and when a run goes on.
+    """
     options = asdict(s)
     for name in (*PATHS, *MAY_DIFFER, "overwrite"):
         options.pop(name)
+    # A folder may have moved; Fingerprint knows its files.
+    options["data"] = s.data if is_builtin(s.data) else kind_of(s.data)
     return options
 
 
@@ -1288,13 +1294,14 @@ def unused(typed, s):
 
 
 def never_reached(typed, s):
-    """As unused(), of what depends on the settings that were decided."""
+    """Lines as unused() has them, on options whose effect depends on what decide() filled in."""
     lines = []
-    streams = s.mix or (s.align_layer and s.stage != "align")
-    if "temperature" in typed and len(s.pairs) == 1 and not streams and not is_builtin(s.data):
+    has_more_streams = s.mix or (s.align_layer and s.stage != "align")
+    is_drawn = len(s.pairs) > 1 or has_more_streams or is_builtin(s.data)
+    if "temperature" in typed and not is_drawn:
         lines.append("--temperature has no effect with one language pair")
     validations = math.ceil(s.steps / s.eval_every)
-    # The first one is never bad, and after the last one the run is over.
+    # The first one is bad only where its loss is no number; after the last one the run is over.
     if "patience" in typed and s.patience > max(0, validations - 2):
         lines.append(
             f"--patience {s.patience} has no effect: --steps {s.steps} have {validations} "

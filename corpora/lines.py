@@ -379,19 +379,17 @@ class JsonLines(LineFiles):
     def check_languages(self, found, langs):
         """UserError for an object that says other languages than those of the whole file, which
         are taken from its first lines or from the user."""
-        texts = {}
-        for name, value in found.items():
-            if isinstance(value, str):
-                texts[name.lower()] = value
-        for names in LANGUAGE_FIELDS:
-            for name, lang in zip(names, langs):
-                if name in texts and self.code(texts[name]) != lang:
-                    raise UserError(
-                        f"field {name!r} says {texts[name]}, but the file is taken for {lang}"
-                    )
-        for name in ONE_LANGUAGE:
-            if name in texts:
-                self.check_word(name, texts[name], langs)
+        for name, said in found.items():
+            if not isinstance(said, str):
+                continue
+            for names in LANGUAGE_FIELDS:
+                for known, lang in zip(names, langs):
+                    if name.lower() == known and self.code(said) != lang:
+                        raise UserError(
+                            f"field {name!r} says {said}, but the file is taken for {lang}"
+                        )
+            if name.lower() in ONE_LANGUAGE:
+                self.check_word(name, said, langs)
 
     def check_word(self, name, said, langs):
         """UserError where a field that says one language says another than `langs`. A code or a

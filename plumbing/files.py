@@ -20,6 +20,7 @@ from shlex import quote
 
 from plumbing.progress import Quiet, bytes_bar, speaks
 
+INT32 = 2**31  # whole numbers of this size and more are refused by libraries, each in its own way
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character: no text can be made of it
 EMPTY_OPTION = re.compile(r"--[\w-]+=")
 POINTER = b"version https://git-lfs.github.com/spec/"  # what stands where a large file should
@@ -461,13 +462,15 @@ def of_their_kinds(values, kinds, where):
     """{name: value}, each of its kind, {name: a type, or a union of them}: a whole number becomes a
     float where one is meant.
 
-    UserError for a value of another kind, and for a whole number below 0 or beyond 32 bits."""
+    UserError for a value of another kind, and for a whole number below 0 or not below INT32."""
     found = {}
     for name, kind in kinds.items():
         value = values[name]
         is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if is_whole and not 0 <= value < 2**31:
-            raise UserError(f"{where}: {name} is {value}, expected at least 0 and less than 2**31")
+        if is_whole and not 0 <= value < INT32:
+            raise UserError(
+                f"{where}: {name} is {str(value)[:40]}, expected at least 0 and less than {INT32}"
+            )
         if is_whole and kind is float:
             value = float(value)
         is_bool_for_int = isinstance(value, bool) and kind is int

@@ -14,9 +14,7 @@ from dataclasses import MISSING, field, fields
 
 import torch
 
-from plumbing.files import UserError, parser_of
-
-INT32 = 2**31  # whole numbers of this size and more are refused by libraries, each in its own way
+from plumbing.files import INT32, UserError, parser_of
 
 
 def number(kind, low, below=math.inf):

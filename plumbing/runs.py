@@ -540,7 +540,7 @@ class Settled:
     def load_state_dict(self, state):
         mend = f"put it back as it was, or start another run from this model: --init {self.folder}"
         for name, value in self.options.items():
-            before = state["options"].get(name)
+            before = state["options"].get(name, value)  # an option of a later version
             if before != value:
                 raise UserError(
                     f"{self.folder / 'args.json'}: {name} is {value}, but state.pt was saved with "
@@ -548,8 +548,9 @@ class Settled:
                 )
         if state["frozen"] != self.frozen:
             raise UserError(
-                f"{self.folder / 'model.safetensors'}: not the model of this run, for weights that "
-                f"it does not train differ; {mend}"
+                f"{self.folder / 'model.safetensors'}: weights that this run does not train are "
+                "others than when state.pt was saved: one of the two files is another run's, or "
+                f"was edited; {mend}"
             )
 
 
@@ -687,14 +688,15 @@ class Run:
         """Puts model, parts and progress back to where save() was last called."""
         path = self.folder / "state.pt"
         state = read_state(path)
-        for name in ("weights", "progress", *parts):
+        # The data first, then the settings: others explain what else differs, or is not there.
+        for name in (*parts, "weights", "progress"):
             if name not in state:
                 raise UserError(
                     f"{path}: damaged (it lacks {name!r}); the last best model in {self.folder} is "
                     "whole: use it with --init"
                 )
-        for name, part in parts.items():  # the data first: other data explain what else differs
-            part.load_state_dict(state[name])
+            if name in parts:
+                parts[name].load_state_dict(state[name])
         for name, parameter in model.named_parameters():
             if name in state["weights"]:
                 parameter.copy_(state["weights"][name])

@@ -135,7 +135,7 @@ def test_a_file_that_says_another_language_throughout_is_not_read_as_the_one_ask
 ):
     row = {"text": "el mapa", "summary": "mapa", "Language": said}
     write(tmp_path / "train.jsonl", [row] * 3)
-    with pytest.raises(UserError, match=f"train.jsonl:1: field 'language' says {said}"):
+    with pytest.raises(UserError, match=f"train.jsonl:1: field 'Language' says {said}"):
         opened(tmp_path)
     spanish = ("es_XX", "es_XX")
     assert opened(tmp_path, [spanish]).sizes == {spanish: 3}

@@ -307,7 +307,7 @@ def test_what_says_one_language_alone_cannot_say_that_a_text_is_in_another(run, 
     words = ("--model", small, "--stage", "summarize", "--data", spec, "--max-new-tokens", 3)
     done = run("eval.py", *words, "--pairs", "en_XX-en_XX", "--json", tmp_path / "scores.json")
     assert done.returncode == 0, done.stderr
-    assert "off-target: not told, for no language but English is in question" in done.stdout
+    assert "off-target: not told: py3langid knows English alone" in done.stdout
     (row,) = read_json(tmp_path / "scores.json")["rows"]
     assert row["scores"]["off-target"] is None and row["references"]["off-target"] is None
 

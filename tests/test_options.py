@@ -30,11 +30,11 @@ class Settings:
     names: tuple = option("", ("a",), nargs="*", choices=("a", "b", "1"))
 
 
-@pytest.mark.parametrize("kind, text", [(int, "2147483648"), (int, "9" * 30)])
-def test_a_whole_number_that_no_library_takes_is_refused(kind, text):
+@pytest.mark.parametrize("text", ["2147483648", "9" * 30])
+def test_a_whole_number_that_no_library_takes_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="must be less than 2147483648"):
-        number(kind, 0)(text)
-    assert number(kind, 0)("2147483647") == 2147483647
+        number(int, 0)(text)
+    assert number(int, 0)("2147483647") == 2147483647 and number(float, 0.0)("3e9") == 3e9
     assert SEED("4294967295") == 2**32 - 1
 
 

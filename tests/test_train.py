@@ -1365,13 +1365,14 @@ def test_what_does_not_train_is_the_same_when_a_run_goes_on(run, small, stopped)
     model.save_pretrained(stopped)
     done = run("train.py", "--resume", stopped)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    said = f"{stopped / 'model.safetensors'}: not the model of this run, for weights that it does"
+    said = f"{stopped / 'model.safetensors'}: weights that this run does not train are others"
     assert said in done.stderr
 
 
 @pytest.mark.parametrize("name, value", [
     ("recipe", "full"), ("lr", 1.0), ("steps", 100), ("seed", 7), ("stage", "summarize"),
-    ("pairs", ["en_XX-es_XX"]), ("tagless", True), ("weight_decay", 0.5),
+    ("pairs", ["en_XX-es_XX"]), ("tagless", True), ("weight_decay", 0.5), ("data", "builtin:0.5"),
+    ("adversarial", "balanced"),
 ])
 def test_settings_are_those_of_the_checkpoint_when_a_run_goes_on(run, small, stopped, name, value):
     settings = json.loads((stopped / "args.json").read_text())

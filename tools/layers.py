@@ -525,7 +525,7 @@ def meaning(measure, languages):
 def main(argv=None):
     args = parse_args(argv)
     if args.data:
-        check_spec(args.data, args.skip_bad_lines)
+        check_spec(args.data)
     name = pinned(args.model) if args.model else latest_run(TASKS)
     folder = model_folder(name, weights=False)
     trained = read_settings(folder)
@@ -537,7 +537,7 @@ def main(argv=None):
         )
     stage = stage_of(trained, args.stage)
     data = args.data or trained.get("data") or "builtin"
-    check_spec(data)
+    check_spec(data, args.skip_bad_lines)
     if args.json:
         check_file_out(args.json, read=[folder, folder_of(data)])
     measures = possible(args.measures, data, stage)

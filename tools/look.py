@@ -165,13 +165,15 @@ def main(argv=None):
     args = parse_args(argv)
     check_file_out(args.out, read=[args.file])
     if args.data:
-        check_spec(args.data, args.skip_bad_lines)
+        check_spec(args.data)
     run_folder = model_folder(args.model)
     settings = read_settings(run_folder)
     tell_untrained(args.model, run_folder)
     names = [base_of(args, settings), *args.beside, args.model]  # as the page calls them
     folders = [base_folder(names[0], args, settings), *map(model_folder, args.beside), run_folder]
     data = args.data or settings.get("data") or "builtin"
+    if is_builtin(data):  # files may be gone, and not be needed
+        check_spec(data, args.skip_bad_lines)
     read = folders
     if not is_page(args.out):
         read = [*folders, folder_of(data)]
