@@ -1296,10 +1296,10 @@ def unused(typed, s):
 def never_reached(typed, s):
     """Lines as unused() has them, on options whose effect depends on what decide() filled in."""
     lines = []
-    has_more_streams = s.mix or (s.align_layer and s.stage != "align")
-    is_drawn = len(s.pairs) > 1 or has_more_streams or is_builtin(s.data)
-    if "temperature" in typed and not is_drawn:
-        lines.append("--temperature has no effect with one language pair")
+    if "temperature" in typed and not is_builtin(s.data):  # of which unused() speaks
+        has_more_streams = s.mix or (s.align_layer and s.stage != "align")
+        if len(s.pairs) == 1 and not has_more_streams:
+            lines.append("--temperature has no effect with one language pair")
     validations = math.ceil(s.steps / s.eval_every)
     # The first one is bad only where its loss is no number; after the last one the run is over.
     if "patience" in typed and s.patience > max(0, validations - 2):
