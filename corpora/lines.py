@@ -285,6 +285,9 @@ LANGUAGE_FIELDS = (  # the names that the fields for the two languages may have
     ("source_language", "target_language"),
     ("src_lang", "tgt_lang"),
 )
+SIDES = {}  # {each of these names: 0, the source's, or 1, the target's}
+for names in LANGUAGE_FIELDS:
+    SIDES |= {names[0]: 0, names[1]: 1}
 ONE_LANGUAGE = ("lang", "language")  # a field of these may say both, or name either
 
 
@@ -382,12 +385,11 @@ class JsonLines(LineFiles):
         for name, said in found.items():
             if not isinstance(said, str):
                 continue
-            for names in LANGUAGE_FIELDS:
-                for known, lang in zip(names, langs):
-                    if name.lower() == known and self.code(said) != lang:
-                        raise UserError(
-                            f"field {name!r} says {said}, but the file is taken for {lang}"
-                        )
+            side = SIDES.get(name.lower())
+            if side is not None and self.code(said) != langs[side]:
+                raise UserError(
+                    f"field {name!r} says {said}, but the file is taken for {langs[side]}"
+                )
             if name.lower() in ONE_LANGUAGE:
                 self.check_word(name, said, langs)
 
